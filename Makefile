@@ -1,0 +1,47 @@
+# Quern's build. `make help` lists the targets. CONFIG=release|debug|asan|tsan|cov; objects go to build/CONFIG/.
+CONFIG ?= release
+CC ?= gcc
+ifeq ($(origin CC),default)
+CC := gcc
+endif
+AR ?= ar
+PKG_CONFIG ?= pkg-config
+PREFIX ?= /usr/local
+LIBDIR ?= $(PREFIX)/lib
+INCLUDEDIR ?= $(PREFIX)/include
+BINDIR ?= $(PREFIX)/bin
+DATADIR ?= $(PREFIX)/share
+MANDIR ?= $(DATADIR)/man
+
+B := build/$(CONFIG)
+# The command's path is fixed for the release build: scripts rely on build/quern.
+QUERN := $(if $(filter release,$(CONFIG)),build/quern,$(B)/quern)
+
+.DEFAULT_GOAL := all
+.DELETE_ON_ERROR:
+.PHONY: all
+include mk/flags.mk
+include mk/sources.mk
+include mk/build.mk
+include mk/test.mk
+include mk/install.mk
+include mk/lint.mk
+
+all: deps ## build the library and the command (build/quern)
+	@$(MAKE) --no-print-directory build
+
+.PHONY: build deps demo clean help
+build: $(QUERN) $(LIB_STATIC) $(LIB_SHARED)
+
+deps: ## install what the build needs and is missing (Debian packages; root or sudo)
+	@tools/deps build
+
+demo: deps ## build what is missing and tell a story with models/demo
+	@$(MAKE) --no-print-directory -s build
+	@$(QUERN) run -p "Tell me a story about a dog and a ball."
+
+clean: ## remove build/
+	rm -rf build
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22

@@ -1,0 +1,123 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/** @file chat.h
+ * From messages to a prompt (the model's own chat template) and from generated text to reasoning
+ * and content.
+ *
+ * The template is a Jinja program of the model's files. It is run by a small interpreter that knows
+ * the language of the published Qwen templates and their common variants, with bounds on steps,
+ * depth and output; it reaches nothing but its input.
+ *
+ * Threads: a template is immutable and may be used by any number of threads; a splitter belongs to
+ * one at a time.
+ */
+#ifndef QUERN_CHAT_H
+#define QUERN_CHAT_H
+
+#include "tokenizer.h"
+
+typedef struct qn_chat_template qn_chat_template;
+
+/** Whether the model shall think: AUTO leaves `enable_thinking` undefined, as if the caller had not asked. */
+typedef enum qn_think {
+    QN_THINK_AUTO = 0,
+    QN_THINK_ON = 1,
+    QN_THINK_OFF = 2,
+} qn_think;
+
+/** A conversation to render. Texts are JSON, as in the OpenAI API. */
+typedef struct qn_chat_input {
+    const char *messages; /**< a JSON array of {"role", "content", …} */
+    size_t messages_size; /**< bytes; 0: strlen(messages) */
+    const char *tools;    /**< a JSON array, or NULL for none */
+    size_t tools_size;
+    bool add_generation_prompt;
+    qn_think think;
+} qn_chat_input;
+
+/** What a piece of generated text is. */
+typedef enum qn_piece {
+    QN_PIECE_CONTENT = 0,
+    QN_PIECE_REASONING = 1,
+} qn_piece;
+
+/** Receives pieces of text in order, never empty, never a part of a character; return false to stop. */
+typedef bool (*qn_piece_fn)(void *user, qn_piece piece, const char *text, size_t size);
+
+/** Splits generated text into reasoning and content, and ends it at stop strings. */
+typedef struct qn_splitter qn_splitter;
+
+/** A text with its length. */
+typedef struct qn_string {
+    const char *data;
+    size_t size;
+} qn_string;
+
+typedef struct qn_splitter_options {
+    bool split_reasoning;   /**< false: all text is content */
+    bool starts_reasoning;  /**< the prompt ended inside <think>: see qn_chat_starts_reasoning */
+    const qn_string *stops; /**< n_stop texts, none empty; copied. They end the output before their first byte,
+                   content and reasoning alike, also when they spread over several tokens */
+    size_t n_stop;          /**< at most 64 */
+} qn_splitter_options;
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/**
+ * Open the chat template of a model directory: chat_template.jinja if there, else chat_template of
+ * tokenizer_config.json (a list of named templates: "default"). The whole template is parsed and checked here.
+ *
+ * Errors   EIO; EFORMAT: a file is malformed; EUNSUPPORTED: a construct that the interpreter does not know, with
+ *          line and construct, or the directory has no template (qn_status alone tells: EUNSUPPORTED with "no chat
+ *          template"); ENOMEM.
+ */
+QN_NODISCARD QN_API qn_status qn_chat_template_open(qn_chat_template **out, const char *dir, qn_error *err);
+
+/**
+ * The same from a file with the template's text, for the tokens of the model directory `dir` (may be NULL: then
+ * bos_token and eos_token are undefined).
+ */
+QN_NODISCARD QN_API qn_status qn_chat_template_open_file(qn_chat_template **out, const char *path, const char *dir,
+                                                         qn_error *err);
+QN_API void qn_chat_template_close(qn_chat_template *chat_template); /**< NULL is fine */
+
+/**
+ * Append the rendered prompt.
+ *
+ * Before the template sees them, messages are put in order: a null content becomes "", a list of text parts is joined,
+ * the role "developer" becomes "system", "reasoning" is taken for a missing "reasoning_content". JSON is written as
+ * Python writes it.
+ *
+ * Errors   EINVAL: messages or tools are no JSON of the right form, an image or another part that is no text, or
+ *          the template itself refused (raise_exception); EUNSUPPORTED: an operation that the interpreter does not
+ *          know, with its line; EFULL: a bound on steps, depth or output; ENOMEM. `text` is as before then.
+ */
+QN_NODISCARD QN_API qn_status qn_chat_render(const qn_chat_template *chat_template, qn_text *text,
+                                             const qn_chat_input *input, qn_error *err);
+
+/** Whether a rendered prompt ends inside a reasoning block: its last "<think>" comes after its last "</think>", and
+ * only white space follows it. */
+QN_API bool qn_chat_starts_reasoning(const char *prompt, size_t size);
+
+/** A splitter. Errors: EINVAL: an empty stop string or too many; ENOMEM. */
+QN_NODISCARD QN_API qn_status qn_splitter_create(qn_splitter **out, const qn_splitter_options *options, qn_error *err);
+QN_API void qn_splitter_free(qn_splitter *splitter); /**< NULL is fine */
+
+/**
+ * Take more text; hand out what is certain. Text that may turn out to be a tag or a stop string is held back. The tags
+ * themselves, the newlines beside them and the stop string are not handed out.
+ *
+ * stopped  becomes true when a stop string was met or `piece` returned false; further text is then ignored.
+ * Errors   ENOMEM.
+ */
+QN_NODISCARD QN_API qn_status qn_splitter_push(qn_splitter *splitter, const char *text, size_t size, qn_piece_fn piece,
+                                               void *user, bool *stopped, qn_error *err);
+
+/** Hand out what was held back. Errors: none but NULL (EINVAL). */
+QN_NODISCARD QN_API qn_status qn_splitter_finish(qn_splitter *splitter, qn_piece_fn piece, void *user, qn_error *err);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,290 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/** @file ops.h
+ * The Qwen3 layer as fused primitives over {B, N_kv, T_max, D} caches.
+ *
+ * Letters   B batch, T new tokens, H hidden width, I MLP width, Nq query heads, Nkv key/value heads, D head width,
+ *           C cache capacity in tokens, V vocabulary, A = Nq·D.
+ * Maths     rms(x, w) = w · x / sqrt(mean(x²) + eps) over the last axis; silu(x) = x / (1 + e^-x).
+ * dtypes    hidden, q, k, v, attn: f32, bf16 or f16; each cache: f32, bf16 or f16; linears and norms: any of the
+ *           three, each on its own. The result has the dtype of `hidden` (of `q` in qn_kv_attention). Every sum is
+ *           in f32 or wider, softmax too.
+ * Aliasing  `out` may be the very tensor `hidden` (same memory, same strides); otherwise neither `out` nor a cache
+ *           may overlap any other operand. Caches are updated in place.
+ * Checks    in this order: nulls, rank, positive sizes, sizes that need no head count, divisibility, sizes that
+ *           need head counts (caches), dtype, device, alias, capacity. Nothing is written unless all hold.
+ * Numerics  max |out − exact| / (1e-6 + max |exact|): "ref" 2e-6, "cpu" 1e-5 with f32 arithmetic; results on "cpu"
+ *           do not depend, bit for bit, on threads, on the batch, on how a prompt is cut into calls, or on plain
+ *           against packed linears of f32 arithmetic.
+ * Errors    all primitives: EINVAL (an operand, named, with both numbers), EFULL (`offset + T` beyond the cache),
+ *           ENOMEM (scratch), EDEVICE. The device is the one of the first output.
+ * Memory    scratch belongs to the device and grows to the largest call; operands are borrowed for the call.
+ * Threads   any; calls on one device take turns.
+ */
+#ifndef QUERN_OPS_H
+#define QUERN_OPS_H
+
+#include "tensor.h"
+
+/** Arithmetic of a packed linear, fixed when it is packed. */
+typedef enum qn_arith {
+    QN_ARITH_AUTO = 0, /**< bf16 for bf16 weights where the instruction set has it natively, else f32 */
+    QN_ARITH_F32 = 1,  /**< f32 activations and sums */
+    QN_ARITH_BF16 = 2, /**< activations rounded to bf16, native dot product, f32 sums */
+    QN_ARITH_INT8 = 3, /**< for quantised weights */
+} qn_arith;
+
+/** How a matrix that is to be packed lies in memory. */
+typedef enum qn_linear_layout {
+    QN_LAYOUT_IN_OUT = 0, /**< {in, out}, as the primitives take it */
+    QN_LAYOUT_OUT_IN = 1, /**< {out, in}, as checkpoints store it */
+} qn_linear_layout;
+
+/** A weight matrix in the order in which the device's kernels read it. Immutable; may be used by any thread. */
+typedef struct qn_linear qn_linear;
+
+/** A linear operand: exactly one of the two is set. A plain one has shape {in, out} (an lm_head or an embedding:
+ * {V, H}). */
+typedef struct qn_operand {
+    const qn_tensor *plain;
+    const qn_linear *packed;
+} qn_operand;
+
+/** YaRN (arXiv 2309.00071). Zeros mean the default in parentheses. */
+typedef struct qn_yarn {
+    double factor;           /**< > 1 */
+    int64_t original_ctx;    /**< positions that the model was trained on, >= 1 */
+    double beta_fast;        /**< (32) */
+    double beta_slow;        /**< (1) */
+    double attention_factor; /**< (0.1 ln factor + 1) multiplies cos and sin */
+} qn_yarn;
+
+/**
+ * Rotary position embedding in the split-half form: pairs (i, i + D/2), angle position · inv_freq[i]. Either theta
+ * (and optionally yarn), inv_freq_i = theta^(-2i/D), or an explicit table.
+ */
+typedef struct qn_rope {
+    double theta;            /**< > 0 and finite; must be 0 with a table */
+    const qn_yarn *yarn;     /**< NULL: none; must be NULL with a table */
+    const float *inv_freq;   /**< {D/2} or NULL; finite values */
+    int32_t n_inv_freq;      /**< D/2 with a table, else 0 */
+    double attention_factor; /**< with a table: multiplies cos and sin; 0 means 1 */
+} qn_rope;
+
+/**
+ * Position of token 0 of a call. One of three forms:
+ *   {.value = p}                       p >= 0 for the whole batch
+ *   {.rows = p, .n_rows = B}           a position for each batch row
+ *   {.tensor = t}                      s32 or s64, {} as {1}, or {B}: read when the call runs,
+ * clamped to [0, C - T]
+ */
+typedef struct qn_offset {
+    int64_t value;
+    const int64_t *rows;
+    int64_t n_rows;
+    const qn_tensor *tensor;
+} qn_offset;
+
+/** Operands of qn_kv_attention. */
+typedef struct qn_kv_attention_args {
+    qn_tensor *out;     /**< {B, T, Nq·D}, dtype of q */
+    const qn_tensor *q; /**< {B, T, Nq, D}, already q-normed, not yet rotated */
+    const qn_tensor *k; /**< {B, T, Nkv, D}, already k-normed, not yet rotated */
+    const qn_tensor *v; /**< {B, T, Nkv, D} */
+    qn_tensor *k_cache; /**< {B, Nkv, C, D}, in and out */
+    qn_tensor *v_cache; /**< {B, Nkv, C, D}, in and out */
+    qn_offset offset;
+    double scale; /**< finite; D^-0.5 in Qwen3 */
+    qn_rope rope;
+} qn_kv_attention_args;
+
+/** Operands of qn_mlp. */
+typedef struct qn_mlp_args {
+    qn_tensor *out;          /**< {B, T, H} */
+    const qn_tensor *hidden; /**< {B, T, H} */
+    const qn_tensor *norm;   /**< {H} */
+    qn_operand gate_proj;    /**< {H, I} */
+    qn_operand up_proj;      /**< {H, I} */
+    qn_operand down_proj;    /**< {I, H} */
+    double eps;              /**< > 0 and finite */
+} qn_mlp_args;
+
+/** Operands of qn_attention_residual. */
+typedef struct qn_attention_residual_args {
+    qn_tensor *out;          /**< {B, T, H} */
+    const qn_tensor *hidden; /**< {B, T, H} */
+    const qn_tensor *attn;   /**< {B, T, A} */
+    qn_operand o_proj;       /**< {A, H} */
+} qn_attention_residual_args;
+
+/** Weights of an attention block. D is the length of q_norm. */
+typedef struct qn_attention_weights {
+    const qn_tensor *norm;   /**< {H} */
+    qn_operand q_proj;       /**< {H, Nq·D} */
+    qn_operand k_proj;       /**< {H, Nkv·D} */
+    qn_operand v_proj;       /**< {H, Nkv·D} */
+    qn_operand o_proj;       /**< {Nq·D, H} */
+    const qn_tensor *q_norm; /**< {D} */
+    const qn_tensor *k_norm; /**< {D} */
+} qn_attention_weights;
+
+/** Weights of an MLP. */
+typedef struct qn_mlp_weights {
+    const qn_tensor *norm; /**< {H} */
+    qn_operand gate_proj;  /**< {H, I} */
+    qn_operand up_proj;    /**< {H, I} */
+    qn_operand down_proj;  /**< {I, H} */
+} qn_mlp_weights;
+
+/** Weights of a layer. In messages the norms are called norm1 and norm2. */
+typedef struct qn_layer_weights {
+    qn_attention_weights attention;
+    qn_mlp_weights mlp;
+} qn_layer_weights;
+
+/** Operands of qn_attention_block. */
+typedef struct qn_attention_block_args {
+    qn_tensor *out;          /**< {B, T, H} */
+    const qn_tensor *hidden; /**< {B, T, H} */
+    qn_attention_weights weights;
+    qn_tensor *k_cache; /**< {B, Nkv, C, D}, in and out */
+    qn_tensor *v_cache; /**< {B, Nkv, C, D}, in and out */
+    qn_offset offset;
+    double scale;
+    qn_rope rope;
+    double eps;
+} qn_attention_block_args;
+
+/** Operands of qn_layer. */
+typedef struct qn_layer_args {
+    qn_tensor *out;          /**< {B, T, H} */
+    const qn_tensor *hidden; /**< {B, T, H} */
+    qn_layer_weights weights;
+    qn_tensor *k_cache; /**< {B, Nkv, C, D}, in and out */
+    qn_tensor *v_cache; /**< {B, Nkv, C, D}, in and out */
+    qn_offset offset;
+    double scale;
+    qn_rope rope;
+    double eps;
+} qn_layer_args;
+
+/** Operands of qn_greedy. */
+typedef struct qn_greedy_args {
+    qn_tensor *out;          /**< u32 {B} */
+    const qn_tensor *hidden; /**< {B, T, H}; only the last position of each row is read */
+    const qn_tensor *norm;   /**< {H} */
+    qn_operand lm_head;      /**< {V, H} */
+    int64_t n_valid;         /**< ids at or above it never win; 0 means V */
+    double eps;
+} qn_greedy_args;
+
+/** Operands of qn_forward_greedy. Exactly one of `ids` and `hidden` is set. */
+typedef struct qn_forward_greedy_args {
+    qn_tensor *out;                 /**< u32 {B, count} */
+    const qn_tensor *ids;           /**< s32, s64 or u32 {B, 1}, or NULL */
+    const qn_tensor *hidden;        /**< {B, T, H}, or NULL; unchanged */
+    qn_operand embedding;           /**< {V, H}; may be absent with `hidden` and count 1 */
+    const qn_layer_weights *layers; /**< n_layer of them */
+    qn_tensor *const *k_caches;     /**< n_layer tensors {B, Nkv, C, D}, in and out */
+    qn_tensor *const *v_caches;     /**< n_layer tensors {B, Nkv, C, D}, in and out */
+    int32_t n_layer;                /**< 1 … 512 */
+    const qn_tensor *norm;          /**< {H} */
+    qn_operand lm_head;             /**< {V, H} */
+    int64_t n_valid;                /**< as in qn_greedy_args */
+    int32_t count;                  /**< tokens to make, 1 … 4096 */
+    qn_offset offset;
+    double scale;
+    qn_rope rope;
+    double eps;
+} qn_forward_greedy_args;
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/**
+ * Pack a matrix for the device's kernels.
+ *
+ * weight   rank 2, f32, bf16 or f16; stays the caller's and is not needed afterwards. Kept in its dtype.
+ * Shapes   QN_LAYOUT_IN_OUT {in, out}; QN_LAYOUT_OUT_IN {out, in}. An lm_head or embedding {V, H} is
+ *          QN_LAYOUT_OUT_IN.
+ * Errors   EINVAL: rank, dtype; EUNSUPPORTED: the arithmetic, on this instruction set or for this dtype; ENOMEM.
+ * Threads  any.
+ */
+QN_NODISCARD QN_API qn_status qn_linear_pack(qn_linear **out, const qn_tensor *weight, qn_linear_layout layout,
+                                             qn_arith arith, qn_error *err);
+QN_API void qn_linear_free(qn_linear *linear); /**< NULL is fine */
+QN_API int64_t qn_linear_n_in(const qn_linear *linear);
+QN_API int64_t qn_linear_n_out(const qn_linear *linear);
+QN_API size_t qn_linear_bytes(const qn_linear *linear);   /**< device memory that it takes */
+QN_API qn_dtype qn_linear_dtype(const qn_linear *linear); /**< of its elements */
+QN_API qn_arith qn_linear_arith(const qn_linear *linear); /**< F32, BF16 or INT8, never AUTO */
+
+/**
+ * RoPE, cache write and causal grouped-query attention of T new tokens.
+ *
+ *   q' = rope(q), k' = rope(k) at positions p … p+T-1, p the row's offset; cache rows p … p+T-1 become k' and v;
+ *   out[b,t,h,:] = sum_s softmax_s(scale · q'[b,t,h]·k_cache[b,g,s]) v_cache[b,g,s],  s = 0 … p+t,  g = h / (Nq/Nkv)
+ *
+ * Requires Nq % Nkv == 0; D even, 2 … 512; offset >= 0; offset + T <= C. Cache rows beyond p+T-1 are not touched.
+ * Cost     4·Nq·D flop for each query and visible position; reads each visible cache row once for a tile of
+ *          queries.
+ * Source   GQA arXiv 2305.13245; RoPE arXiv 2104.09864; Qwen3Attention in transformers; tests/data/primitives.
+ */
+QN_NODISCARD QN_API qn_status qn_kv_attention(const qn_kv_attention_args *args, qn_error *err);
+
+/**
+ * The gated MLP with its norm and residual: out = hidden + (silu(x·gate) ⊙ (x·up))·down, x = rms(hidden, norm).
+ *
+ * Requires shapes as in qn_mlp_args; eps > 0.
+ * Cost     6·H·I flop a token; reads the three matrices once a call.
+ * Source   SwiGLU arXiv 2002.05202; Qwen3MLP in transformers; tests/data/primitives.
+ */
+QN_NODISCARD QN_API qn_status qn_mlp(const qn_mlp_args *args, qn_error *err);
+
+/**
+ * The attention output projection with its residual: out = hidden + attn·o_proj.
+ *
+ * Cost     2·A·H flop a token; reads the matrix once a call.
+ * Source   Qwen3DecoderLayer in transformers; tests/data/primitives.
+ */
+QN_NODISCARD QN_API qn_status qn_attention_residual(const qn_attention_residual_args *args, qn_error *err);
+
+/**
+ * The attention half of a layer: x = rms(hidden, norm); q, k, v = x·q_proj, x·k_proj, x·v_proj; q and k are normed per
+ * head (q_norm, k_norm); qn_kv_attention; out = hidden + attn·o_proj.
+ *
+ * Requires projection widths divisible by D, and Nq % Nkv == 0; offset + T <= C.
+ * Source   Qwen3Attention in transformers; tests/data/primitives.
+ */
+QN_NODISCARD QN_API qn_status qn_attention_block(const qn_attention_block_args *args, qn_error *err);
+
+/**
+ * A whole decoder layer: qn_attention_block, then qn_mlp.
+ *
+ * Source   Qwen3DecoderLayer in transformers; tests/data/primitives.
+ */
+QN_NODISCARD QN_API qn_status qn_layer(const qn_layer_args *args, qn_error *err);
+
+/**
+ * The next token of each row: argmax over v < n_valid of rms(hidden[:, T-1], norm)·lm_head[v]; the lowest id wins a
+ * tie.
+ *
+ * Errors   also ENUMERIC: a row's logits hold a NaN; out is unchanged then.
+ * Source   Qwen3ForCausalLM in transformers.
+ */
+QN_NODISCARD QN_API qn_status qn_greedy(const qn_greedy_args *args, qn_error *err);
+
+/**
+ * `count` greedy steps of a whole model without leaving the device: embed (or `hidden`), n_layer × qn_layer,
+ * qn_greedy, the token fed back.
+ *
+ * Requires offset + T + count - 1 <= C for every layer (T = 1 with ids); every id < V.
+ * Errors   also ENUMERIC, as in qn_greedy: out is unchanged, caches hold the steps that were computed.
+ * Source   Qwen3ForCausalLM in transformers.
+ */
+QN_NODISCARD QN_API qn_status qn_forward_greedy(const qn_forward_greedy_args *args, qn_error *err);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,187 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/** @file session.h
+ * A session is one timeline of token ids with its KV cache; qn_generate() turns it into text.
+ *
+ * On "cpu" the logits of a position depend on the ids up to it and on nothing else: not on how they
+ * were fed (a prompt at once, in chunks, token by token), on threads, or on other sessions of the
+ * same call. Bit for bit.
+ *
+ * Threads: a session belongs to one thread at a time; sessions of one model may run on different threads.
+ * Memory: everything is taken by qn_session_create(), as qn_model_plan() told; after that nothing is allocated on the
+ * device.
+ */
+#ifndef QUERN_SESSION_H
+#define QUERN_SESSION_H
+
+#include "chat.h"
+#include "model.h"
+#include "sampler.h"
+
+typedef struct qn_session qn_session;
+
+/** Hands out hidden states while they are computed, for verification: state 0 is the embedding, state i the output
+ * of layer i-1, and state n_layer is taken after the final norm. Called from the session's thread. */
+typedef struct qn_tap {
+    void (*hidden)(void *user, int32_t state, int32_t position, const float *row, int32_t d_model);
+    void *user;
+} qn_tap;
+
+typedef struct qn_session_options {
+    int32_t n_ctx;     /**< capacity in tokens; 0: the smaller of the model's and 4096 */
+    int32_t n_batch;   /**< tokens that one pass over the weights takes at most; 0: 512 */
+    qn_dtype kv_dtype; /**< F16, BF16 or F32; default F16 */
+    qn_yarn_mode yarn;
+    qn_tap tap;
+} qn_session_options;
+
+/** Receives the logits of one position, {n_vocab}, valid during the call; return false to cancel. */
+typedef bool (*qn_logits_fn)(void *user, int32_t position, const float *logits, int32_t n_vocab);
+
+/** Some ids for one session of a batch. */
+typedef struct qn_span {
+    qn_session *session;
+    const int32_t *ids;
+    size_t n_ids; /**< >= 1 */
+} qn_span;
+
+/** Why a generation ended. */
+typedef enum qn_finish {
+    QN_FINISH_STOP = 0,     /**< an end-of-text id or a stop string */
+    QN_FINISH_LENGTH = 1,   /**< n_predict, or the context is full */
+    QN_FINISH_CANCELED = 2, /**< a callback returned false */
+} qn_finish;
+
+/** One generated token, for callbacks. */
+typedef struct qn_token {
+    int32_t id;
+    int32_t position;
+    const float *logits; /**< {n_vocab}, that it was drawn from; valid during the call */
+    int32_t n_vocab;
+} qn_token;
+
+typedef struct qn_generate_args {
+    const char *prompt; /**< text; special tokens in it are recognised. Or NULL with `ids` */
+    size_t prompt_size; /**< 0: strlen(prompt) */
+    const int32_t *ids; /**< the whole timeline to continue; common prefixes with the session are
+                           not computed again */
+    size_t n_ids;
+    const qn_sampler_params *sampler; /**< NULL: the model's defaults, seed 0 */
+    int32_t n_predict;                /**< tokens at most; 0: until the end of the text or of the context */
+    bool ignore_eos;                  /**< end-of-text ids are tokens like any other (and not printed) */
+    bool split_reasoning;             /**< as in qn_splitter_options; where it starts is taken from the prompt's
+                             tail */
+    const qn_string *stops;           /**< n_stop stop strings */
+    size_t n_stop;
+    qn_piece_fn on_text; /**< may be NULL */
+    bool (*on_token)(void *user,
+                     const qn_token *token); /**< may be NULL; called before the token's text is handed out */
+    bool (*on_prefill)(void *user, int32_t done, int32_t total); /**< may be NULL; after each chunk of the prompt */
+    void *user;
+} qn_generate_args;
+
+typedef struct qn_generate_result {
+    qn_finish finish;
+    int32_t n_prompt;     /**< tokens of the prompt */
+    int32_t n_reused;     /**< of them found in the session */
+    int32_t n_generated;  /**< drawn tokens, an ending id included */
+    double prompt_s;      /**< seconds to compute the prompt */
+    double generate_s;    /**< seconds from then to the end */
+    double first_token_s; /**< seconds from the call to the first token */
+} qn_generate_result;
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/**
+ * A session with an empty timeline. It keeps its model alive.
+ *
+ * Errors   EINVAL: n_ctx or n_batch out of range, kv_dtype; EUNSUPPORTED: n_ctx beyond what the model can do, with
+ *          both numbers; ENOMEM.
+ */
+QN_NODISCARD QN_API qn_status qn_session_create(qn_session **out, qn_model *model, const qn_session_options *options,
+                                                qn_error *err);
+QN_API void qn_session_free(qn_session *session); /**< NULL is fine */
+
+QN_API int32_t qn_session_n_ctx(const qn_session *session);
+QN_API int32_t qn_session_n_tok(const qn_session *session);      /**< length of the timeline */
+QN_API const int32_t *qn_session_ids(const qn_session *session); /**< the timeline; borrowed, until the next change */
+QN_API const qn_model *qn_session_model(const qn_session *session); /**< borrowed */
+
+/**
+ * Make the timeline equal to `ids`, computing only what follows the longest common prefix.
+ *
+ * n_reused  may be NULL: how many positions were taken over.
+ * Errors    EINVAL: n_ids < 1 or an id out of range; EFULL: n_ids > n_ctx, with both numbers; ENUMERIC: the last
+ *           logits are not finite; ECANCELED, EDEVICE. After EINVAL and EFULL the session is unchanged; after
+ *           others its timeline is what was computed.
+ */
+QN_NODISCARD QN_API qn_status qn_session_sync(qn_session *session, const int32_t *ids, size_t n_ids, size_t *n_reused,
+                                              qn_error *err);
+
+/** Append one id and compute its logits. Errors: as qn_session_sync. */
+QN_NODISCARD QN_API qn_status qn_session_step(qn_session *session, int32_t id, qn_error *err);
+
+/**
+ * Append ids and hand out the logits of each of their positions, in order; without `logits` those of the last are
+ * kept. Errors: as qn_session_sync; ECANCELED when the callback returns false.
+ */
+QN_NODISCARD QN_API qn_status qn_session_append(qn_session *session, const int32_t *ids, size_t n_ids,
+                                                qn_logits_fn logits, void *user, qn_error *err);
+
+/**
+ * Append to several sessions of one model in common passes over the weights.
+ *
+ * spans    n_span of them, sessions distinct, of the same model.
+ * Errors   as qn_session_sync, and EINVAL: a session twice or of another model. Nothing changes after EINVAL and
+ *          EFULL. May allocate scratch for n_span rows.
+ */
+QN_NODISCARD QN_API qn_status qn_session_append_batch(const qn_span *spans, size_t n_span, qn_error *err);
+
+/** Logits after the last id, {n_vocab} f32; NULL when there are none (empty, just rewound or restored without).
+ * Borrowed, until the next change. */
+QN_API const float *qn_session_logits(const qn_session *session);
+
+/** Forget all but the first n_tok ids. Errors: EINVAL: more than there are. */
+QN_NODISCARD QN_API qn_status qn_session_rewind(qn_session *session, size_t n_tok, qn_error *err);
+
+/**
+ * Write timeline, KV and logits to a file, which is replaced only when all is written; or read them back.
+ *
+ * The file names the model by the hash of its configuration and weights' headers; another model's, another kv_dtype's
+ * or another rope's file is refused, as is one whose checksum is wrong. Errors EIO; EFORMAT: no session file, or
+ * damaged; EINVAL: of another model; EFULL: longer than n_ctx. After a failed restore the session is unchanged.
+ */
+QN_NODISCARD QN_API qn_status qn_session_save(const qn_session *session, const char *path, qn_error *err);
+QN_NODISCARD QN_API qn_status qn_session_restore(qn_session *session, const char *path, qn_error *err);
+
+/** Read the KV of one layer: positions first … first+n-1 as f32 {n_kv_head, n, head_dim} each; k or v may be NULL.
+ * Errors: EINVAL: layer or positions out of range. */
+QN_NODISCARD QN_API qn_status qn_session_read_kv(const qn_session *session, int32_t layer, int32_t first, int32_t n,
+                                                 float *k, float *v, qn_error *err);
+
+/**
+ * Continue a prompt: sync, then draw, decode and hand out text until the end.
+ *
+ * tokenizer  may be NULL with `ids` and without on_text and stops.
+ * result     may be NULL.
+ * Errors     as qn_session_sync, qn_sampler_create and qn_tokenizer_encode; EINVAL: both or neither of prompt and
+ *            ids, or an empty prompt. What was handed out stays valid; the timeline holds it.
+ */
+QN_NODISCARD QN_API qn_status qn_generate(qn_session *session, const qn_tokenizer *tokenizer,
+                                          const qn_generate_args *args, qn_generate_result *result, qn_error *err);
+
+/** SHA-256, to compare results bit for bit. `digest` is 32 bytes. Source: FIPS 180-4. */
+typedef struct qn_sha256 {
+    uint32_t state[8];
+    uint64_t n_bytes;
+    uint8_t block[64];
+} qn_sha256;
+QN_API void qn_sha256_init(qn_sha256 *hash);
+QN_API void qn_sha256_update(qn_sha256 *hash, const void *data, size_t bytes);
+QN_API void qn_sha256_final(qn_sha256 *hash, uint8_t digest[32]);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

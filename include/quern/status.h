@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/** @file status.h
+ * What every function that can fail returns, and where the one line of detail goes.
+ *
+ * Threads: all functions here may be called from any thread; a qn_error belongs to its caller.
+ */
+#ifndef QUERN_STATUS_H
+#define QUERN_STATUS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#if defined(__GNUC__)
+#define QN_API       __attribute__((visibility("default")))
+#define QN_NODISCARD __attribute__((warn_unused_result))
+#else
+#define QN_API
+#define QN_NODISCARD
+#endif
+
+/** The one list of results: QN_ name, value, meaning. Bindings generate their own names from it. */
+#define QN_STATUS_MAP(X)                                                                                               \
+    X(OK, 0, "done")                                                                                                   \
+    X(EINVAL, -1, "invalid argument")                                                                                  \
+    X(ENOMEM, -2, "out of memory")                                                                                     \
+    X(EIO, -3, "input/output error")                                                                                   \
+    X(EFORMAT, -4, "malformed data")                                                                                   \
+    X(EUNSUPPORTED, -5, "not supported")                                                                               \
+    X(EDEVICE, -6, "device error")                                                                                     \
+    X(ELOST, -7, "device lost")                                                                                        \
+    X(EFULL, -8, "capacity exhausted")                                                                                 \
+    X(EBUSY, -9, "busy")                                                                                               \
+    X(ECANCELED, -10, "canceled")                                                                                      \
+    X(ENUMERIC, -11, "not a finite number")
+
+typedef enum qn_status {
+#define QN_STATUS_ENUM(name, value, text) QN_##name = (value),
+    QN_STATUS_MAP(QN_STATUS_ENUM)
+#undef QN_STATUS_ENUM
+} qn_status;
+
+/** Detail of a failure. `message` is one line of UTF-8 that names the thing: "k_proj: input width must be 1024, got
+ * 1000". Both fields are untouched by a call that succeeds. */
+typedef struct qn_error {
+    qn_status status;
+    char message[256];
+} qn_error;
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/** "OK", "EINVAL", …; "?" for a value that is not in the list. Static storage. */
+QN_API const char *qn_status_name(qn_status status);
+
+/** The meaning in words: "out of memory"; "unknown status" for a value that is not in the list. Static storage. */
+QN_API const char *qn_status_text(qn_status status);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

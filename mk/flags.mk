@@ -1,0 +1,24 @@
+# Flags by CONFIG, and by a file's suffix: name_avx2.c is compiled for AVX2, and so on; all else is portable.
+WARN := -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wno-sign-conversion -Wstrict-prototypes -Wmissing-prototypes \
+        -Wvla -Wpointer-arith $(if $(CI),-Werror)
+COMMON := -std=c11 -D_GNU_SOURCE -Iinclude -fvisibility=hidden -fno-math-errno -ffp-contract=off -fPIC -pthread $(WARN)
+OPT_release := -O3 -g
+OPT_debug := -O0 -g3 -DQNI_DEBUG
+OPT_asan := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer -DQNI_DEBUG
+OPT_tsan := -O1 -g -fsanitize=thread -fno-omit-frame-pointer -DQNI_DEBUG
+OPT_cov := -O0 -g --coverage
+OPT := $(OPT_$(CONFIG))
+$(if $(OPT),,$(error CONFIG=$(CONFIG): unknown; one of release debug asan tsan cov))
+
+TEXT_PKGS := jansson libpcre2-8 libutf8proc
+PKG_CFLAGS := $(shell $(PKG_CONFIG) --cflags $(TEXT_PKGS) 2>/dev/null)
+PKG_LIBS := $(or $(shell $(PKG_CONFIG) --libs $(TEXT_PKGS) 2>/dev/null),-ljansson -lpcre2-8 -lutf8proc)
+EDIT_LIBS := $(or $(shell $(PKG_CONFIG) --libs libedit 2>/dev/null),-ledit)
+
+CFLAGS_ALL = $(COMMON) $(OPT) $(PKG_CFLAGS) $(CFLAGS) $(ISA_FLAGS)
+LDFLAGS_ALL = $(filter -fsanitize=% --coverage,$(OPT)) -pthread $(LDFLAGS)
+
+ARCH := $(firstword $(subst -, ,$(shell $(CC) -dumpmachine)))
+ISA_avx2 := -mavx2 -mfma -mf16c
+ISA_avx512 := -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512bf16 -mavx512vnni -mavx2 -mfma -mf16c
+ISA_neon := -march=armv8.2-a+dotprod

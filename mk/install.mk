@@ -1,0 +1,1 @@
+# Installation (targets install, uninstall).

@@ -1,0 +1,16 @@
+# What the library and the command are made of. Kernels of other processors than the compiler's target are left out.
+LIB_SRC := $(filter-out src/cpu/x86/% src/cpu/arm/%,$(wildcard src/*/*.c))
+ifeq ($(ARCH),x86_64)
+LIB_SRC += $(wildcard src/cpu/x86/*.c)
+endif
+ifeq ($(ARCH),aarch64)
+LIB_SRC += $(wildcard src/cpu/arm/*.c)
+endif
+CLI_SRC := $(wildcard cli/*.c)
+LIB_OBJ := $(LIB_SRC:%.c=$(B)/%.o)
+CLI_OBJ := $(CLI_SRC:%.c=$(B)/%.o)
+
+VERSION := $(shell sed -n 's/.*QN_VERSION_STRING "\(.*\)"/\1/p' include/quern/version.h)
+SOVERSION := $(basename $(VERSION))
+LIB_STATIC := $(B)/libquern.a
+LIB_SHARED := $(B)/libquern.so.$(VERSION)

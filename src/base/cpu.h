@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What this machine is: instruction set, processors, memory. */
+#ifndef QNI_CPU_H
+#define QNI_CPU_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* Features that both the processor and the operating system (XCR0) support. */
+typedef struct qni_cpu_features {
+    bool avx2_fma_f16c; /* AVX2, FMA, F16C */
+    bool avx512;        /* F BW VL DQ */
+    bool avx512_bf16;
+    bool avx512_vnni;
+    bool neon; /* AArch64 */
+} qni_cpu_features;
+
+qni_cpu_features qni_cpu_detect(void);
+
+/* CPUs that this process may run on, at least 1. */
+int32_t qni_cpu_count(void);
+
+/* The processor's name, into a buffer; "unknown processor" if it does not tell. */
+void qni_cpu_name(char *out, size_t size);
+
+/* Physical memory, and what can be had without swapping (MemAvailable); 0 = unknown. */
+void qni_memory_info(uint64_t *total_bytes, uint64_t *available_bytes);
+
+#endif

@@ -1,0 +1,18 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Filling a caller's qn_error: one line of UTF-8, cut at a character, control characters replaced. */
+#ifndef QNI_ERROR_H
+#define QNI_ERROR_H
+
+#include <quern/status.h>
+
+/* Sets *err (may be NULL) and returns status, so that `return qni_fail(err, QN_EINVAL, "…")` is one line. */
+qn_status qni_fail(qn_error *err, qn_status status, const char *format, ...) __attribute__((format(printf, 3, 4)));
+
+/* The one macro that hides a return: hands on a failure whose message is already set. */
+#define QN_TRY(call)                                                                                                   \
+    do {                                                                                                               \
+        qn_status qn_try_status = (call);                                                                              \
+        if (qn_try_status != QN_OK) return qn_try_status;                                                              \
+    } while (0)
+
+#endif

@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Reading untrusted files with pread (never mapped: a truncated mapping is a SIGBUS), and replacing files whole. */
+#ifndef QNI_FILE_H
+#define QNI_FILE_H
+
+#include "error.h"
+
+typedef struct qni_file {
+    int fd;
+    uint64_t size;
+    char *path; /* for messages */
+} qni_file;
+
+/* Open a regular file for reading; anything else (folder, fifo, device) is EIO. */
+qn_status qni_file_open(qni_file *out, const char *path, qn_error *err);
+void qni_file_close(qni_file *file); /* fine on a zeroed struct and twice; fd is -1 afterwards */
+
+/* Exactly `bytes` at `offset`; a shorter file is EFORMAT, naming it. Any thread. */
+qn_status qni_file_read(const qni_file *file, void *out, uint64_t offset, size_t bytes, qn_error *err);
+
+/* A whole file of at most max_bytes; *out is followed by a zero byte and freed with qni_free(). */
+qn_status qni_file_slurp(char **out, size_t *size, const char *path, size_t max_bytes, qn_error *err);
+
+/* "dir/name" allocated; NULL: no memory. */
+char *qni_path_join(const char *dir, const char *name);
+bool qni_path_exists(const char *path);
+
+/* Writing a file that appears only when it is whole: a temporary file beside it, renamed by commit. */
+typedef struct qni_writer {
+    int fd;
+    char *path;
+    char *temporary;
+} qni_writer;
+qn_status qni_writer_open(qni_writer *out, const char *path, qn_error *err);
+qn_status qni_writer_write(qni_writer *writer, const void *data, size_t bytes, qn_error *err);
+qn_status qni_writer_commit(qni_writer *writer, qn_error *err); /* closes */
+void qni_writer_abandon(qni_writer *writer);                    /* removes the temporary file; fine after commit */
+
+#endif

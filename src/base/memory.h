@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Memory: the device allocator, host allocations, checked size arithmetic. The only place that calls malloc. */
+#ifndef QNI_MEMORY_H
+#define QNI_MEMORY_H
+
+#include <quern/device.h>
+
+/* Alignment of everything that kernels read: a cache line, and the widest vector. */
+enum { QNI_ALIGN = 64 };
+
+/* a * b and a + b; false on overflow, *out untouched. */
+static inline bool qni_mul_size(size_t *out, size_t a, size_t b) {
+    size_t r;
+    if (__builtin_mul_overflow(a, b, &r)) return false;
+    *out = r;
+    return true;
+}
+static inline bool qni_add_size(size_t *out, size_t a, size_t b) {
+    size_t r;
+    if (__builtin_add_overflow(a, b, &r)) return false;
+    *out = r;
+    return true;
+}
+
+/* Smallest multiple of `unit` (a power of two) that is >= n; the caller rules out overflow. */
+static inline size_t qni_round_up(size_t n, size_t unit) {
+    return (n + unit - 1) & ~(unit - 1);
+}
+static inline int64_t qni_min_i64(int64_t a, int64_t b) {
+    return a < b ? a : b;
+}
+static inline int64_t qni_max_i64(int64_t a, int64_t b) {
+    return a > b ? a : b;
+}
+static inline int64_t qni_ceil_div(int64_t a, int64_t b) {
+    return (a + b - 1) / b;
+}
+
+/* From the device allocator, QNI_ALIGN-aligned, not cleared; NULL: no memory. bytes > 0. */
+void *qni_device_alloc(const qn_allocator *allocator, size_t bytes);
+void qni_device_free(const qn_allocator *allocator, void *pointer, size_t bytes);
+
+/* Host bookkeeping: count * size zero bytes (never NULL for 0 elements); NULL: no memory or overflow. */
+void *qni_calloc(size_t count, size_t size);
+void *qni_realloc(void *pointer, size_t count, size_t size);
+void qni_free(void *pointer);
+char *qni_strndup(const char *text, size_t size); /* followed by a zero byte */
+
+/* Grow an array to hold at least `need` elements, doubling; false: no memory, array untouched. */
+bool qni_grow(void *array_pointer, size_t *capacity, size_t need, size_t element_size);
+
+#endif
