@@ -41,7 +41,9 @@ typedef bool (*qn_logits_fn)(void *user, int32_t position, const float *logits, 
 typedef struct qn_span {
     qn_session *session;
     const int32_t *ids;
-    size_t n_ids; /**< >= 1 */
+    size_t n_ids;        /**< >= 1 */
+    qn_logits_fn logits; /**< as in qn_session_append; NULL: those of the last position are kept */
+    void *user;
 } qn_span;
 
 /** Why a generation ended. */
@@ -133,7 +135,7 @@ QN_NODISCARD QN_API qn_status qn_session_append(qn_session *session, const int32
  * Append to several sessions of one model in common passes over the weights.
  *
  * spans    n_span of them, sessions distinct, of the same model.
- * Errors   as qn_session_sync, and EINVAL: a session twice or of another model. Nothing changes after EINVAL and
+ * Errors   as qn_session_append, and EINVAL: a session twice or of another model. Nothing changes after EINVAL and
  *          EFULL. May allocate scratch for n_span rows.
  */
 QN_NODISCARD QN_API qn_status qn_session_append_batch(const qn_span *spans, size_t n_span, qn_error *err);
