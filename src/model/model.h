@@ -1,0 +1,55 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* An opened checkpoint: hyper-parameters and the weights in the form in which the device's ops take them. */
+#ifndef QNI_MODEL_H
+#define QNI_MODEL_H
+
+#include "../backend/backend.h"
+
+#include <quern/model.h>
+
+/* What generation_config.json says about sampling; a value counts only where its has_ flag is set. */
+typedef struct qni_generation {
+    bool has_do_sample, do_sample;
+    bool has_temperature, has_top_k, has_top_p, has_min_p, has_repetition_penalty;
+    double temperature;        /* >= 0 */
+    int32_t top_k;             /* >= 0; 0: all */
+    double top_p;              /* 0 … 1 */
+    double min_p;              /* 0 … 1 */
+    double repetition_penalty; /* > 0 */
+} qni_generation;
+
+/* The seven linears of a layer, in the order of struct qn_model's `linears`. */
+enum { QNI_Q_PROJ, QNI_K_PROJ, QNI_V_PROJ, QNI_O_PROJ, QNI_GATE_PROJ, QNI_UP_PROJ, QNI_DOWN_PROJ, QNI_N_LINEAR };
+
+struct qn_model {
+    atomic_int refs;
+    qn_device *device; /* retained */
+    qn_model_config config;
+    qni_generation generation;
+    int32_t bos;             /* bos_token_id, or -1 */
+    uint8_t fingerprint[32]; /* SHA-256 over config.json and the headers of all weights files */
+
+    qni_weight embedding;      /* n_in = d_model, n_out = n_vocab; tied: the packed lm_head, untied: plain {V, H} */
+    qni_layer_weights *layers; /* {n_layer}; points into what is owned below */
+    qni_vec norm;              /* {d_model}, the final one */
+    qni_weight lm_head;        /* packed; n_in = d_model, n_out = n_vocab */
+
+    /* Owned device memory. */
+    qn_linear **linears;    /* {n_layer, QNI_N_LINEAR} */
+    qn_linear *head_linear; /* lm_head, or the tied table */
+    void *table;            /* the untied embedding {n_vocab, d_model}, or NULL */
+    size_t table_bytes;
+    void *norms; /* all norms, each QNI_ALIGN-aligned */
+    size_t norms_bytes;
+};
+
+/* Another reference (a session's); qn_model_close() gives one up. */
+void qni_model_retain(qn_model *model);
+
+/* Longest context without YaRN: what the model was trained on. */
+int32_t qni_config_n_ctx_trained(const qn_model_config *config);
+
+/* Longest context at all: with YaRN original_ctx · factor, or max_position_embeddings if that is more. */
+int32_t qni_config_n_ctx_limit(const qn_model_config *config);
+
+#endif
