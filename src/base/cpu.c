@@ -1,0 +1,116 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What this machine is, from CPUID and from what Linux tells. */
+#include "cpu.h"
+
+#include <sched.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "memory.h"
+
+#if defined(__x86_64__)
+#include <cpuid.h>
+
+/* XCR0: which registers the operating system saves. */
+static uint64_t read_xcr0(void) {
+    uint32_t low, high;
+    __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+    return (uint64_t)high << 32 | low;
+}
+
+static bool has(uint32_t word, int bit) {
+    return (word >> bit & 1u) != 0;
+}
+
+qni_cpu_features qni_cpu_detect(void) {
+    enum { OSXSAVE = 27, AVX = 28, FMA = 12, F16C = 29 };                         /* leaf 1, ecx */
+    enum { AVX2 = 5, AVX512F = 16, AVX512DQ = 17, AVX512BW = 30, AVX512VL = 31 }; /* leaf 7, ebx */
+    enum { AVX512_VNNI = 11 };                                                    /* leaf 7, ecx */
+    enum { AVX512_BF16 = 5 };                                                     /* leaf 7.1, eax */
+    const uint64_t ymm = 0x06, zmm = 0xE6;
+    qni_cpu_features f = {0};
+    uint32_t eax, ebx, ecx, edx, leaf1;
+    if (!__get_cpuid(1, &eax, &ebx, &leaf1, &edx)) return f;
+    if (!has(leaf1, OSXSAVE) || !has(leaf1, AVX)) return f;
+    uint64_t saved = read_xcr0();
+    if ((saved & ymm) != ymm || !__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx)) return f;
+    uint32_t n_subleaf = eax;
+    f.avx2_fma_f16c = has(ebx, AVX2) && has(leaf1, FMA) && has(leaf1, F16C);
+    f.avx512 = (saved & zmm) == zmm && f.avx2_fma_f16c && has(ebx, AVX512F) && has(ebx, AVX512DQ) &&
+               has(ebx, AVX512BW) && has(ebx, AVX512VL);
+    f.avx512_vnni = f.avx512 && has(ecx, AVX512_VNNI);
+    if (f.avx512 && n_subleaf >= 1 && __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx)) {
+        f.avx512_bf16 = has(eax, AVX512_BF16);
+    }
+    return f;
+}
+#else
+qni_cpu_features qni_cpu_detect(void) {
+    qni_cpu_features f = {0};
+#if defined(__aarch64__)
+    f.neon = true; /* part of the architecture */
+#endif
+    return f;
+}
+#endif
+
+int32_t qni_cpu_count(void) {
+    cpu_set_t few;
+    if (sched_getaffinity(0, sizeof few, &few) == 0) return CPU_COUNT(&few) > 0 ? CPU_COUNT(&few) : 1;
+    /* The kernel knows more CPUs than the fixed set has room for. */
+    enum { MANY = 1 << 16 };
+    size_t bytes = CPU_ALLOC_SIZE(MANY);
+    cpu_set_t *many = qni_calloc(1, bytes);
+    int count = 0;
+    if (many != NULL && sched_getaffinity(0, bytes, many) == 0) count = CPU_COUNT_S(bytes, many);
+    qni_free(many);
+    return count > 0 ? count : 1;
+}
+
+/* The rest of the first line of a file that starts with `key`, after the colon and blanks, without the line end. */
+static bool find_line(char *out, size_t size, const char *path, const char *key) {
+    FILE *file = fopen(path, "re");
+    if (file == NULL) return false;
+    char line[512];
+    bool found = false;
+    while (!found && fgets(line, sizeof line, file) != NULL) {
+        if (strncmp(line, key, strlen(key)) != 0) continue;
+        const char *colon = strchr(line, ':');
+        if (colon == NULL) continue;
+        const char *value = colon + 1 + strspn(colon + 1, " \t");
+        size_t length = strcspn(value, "\n");
+        if (length >= size) length = size - 1;
+        memcpy(out, value, length);
+        out[length] = '\0';
+        found = true;
+    }
+    fclose(file);
+    return found;
+}
+
+void qni_cpu_name(char *out, size_t size) {
+    if (size == 0) return;
+    if (!find_line(out, size, "/proc/cpuinfo", "model name") || out[0] == '\0') {
+        const char *unknown = "unknown processor";
+        size_t length = strlen(unknown) < size ? strlen(unknown) : size - 1;
+        memcpy(out, unknown, length);
+        out[length] = '\0';
+    }
+}
+
+static uint64_t meminfo_bytes(const char *key) {
+    char text[64];
+    if (!find_line(text, sizeof text, "/proc/meminfo", key)) return 0;
+    uint64_t kib = 0;
+    for (const char *p = text; *p >= '0' && *p <= '9'; p++) {
+        if (kib > UINT64_MAX / 20480) return 0;
+        kib = kib * 10 + (uint64_t)(*p - '0');
+    }
+    return kib * 1024;
+}
+
+void qni_memory_info(uint64_t *total_bytes, uint64_t *available_bytes) {
+    *total_bytes = meminfo_bytes("MemTotal:");
+    *available_bytes = meminfo_bytes("MemAvailable:");
+}

@@ -1,0 +1,186 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The thread pool: every task once, private thread numbers, many loops in a row, and more threads than processors. */
+#include "../src/base/cpu.h"
+#include "../src/base/pool.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+enum { MAX_TASK = 1000, MAX_THREAD = 5 };
+
+typedef struct loop {
+    int count[MAX_TASK];             /* plain: TSan sees a task that two threads run */
+    atomic_int busy[MAX_THREAD + 1]; /* tasks running with this thread number */
+    atomic_int bad;
+    int32_t n_thread;
+} loop;
+
+static void count_task(void *context, int32_t task, int32_t thread) {
+    loop *l = context;
+    if (thread < 0 || thread >= l->n_thread) {
+        atomic_fetch_add(&l->bad, 1);
+        return;
+    }
+    if (atomic_fetch_add(&l->busy[thread], 1) != 0) atomic_fetch_add(&l->bad, 1);
+    l->count[task]++;
+    atomic_fetch_sub(&l->busy[thread], 1);
+}
+
+static void every_task_runs_once(void **state) {
+    (void)state;
+    const int32_t sizes[] = {0, 1, 2, 3, 7, 64, MAX_TASK};
+    for (int32_t n_thread = 1; n_thread <= MAX_THREAD; n_thread++) {
+        qni_pool *pool = NULL;
+        assert_int_equal(qni_pool_create(&pool, n_thread, NULL), QN_OK);
+        assert_int_equal(qni_pool_n_thread(pool), n_thread);
+        for (int round = 0; round < 200; round++) {
+            int32_t n_task = sizes[round % 7];
+            static loop l;
+            memset(&l, 0, sizeof l);
+            l.n_thread = n_thread;
+            qni_pool_run(pool, n_task, count_task, &l);
+            assert_int_equal(l.bad, 0);
+            for (int32_t i = 0; i < MAX_TASK; i++) assert_int_equal(l.count[i], i < n_task ? 1 : 0);
+        }
+        qni_pool_free(pool);
+    }
+}
+
+typedef struct chain {
+    int64_t a[8], b[8];
+} chain;
+
+static void add_left(void *context, int32_t task, int32_t thread) {
+    (void)thread;
+    chain *c = context;
+    c->b[task] = c->a[(task + 1) % 8] + 1;
+}
+static void add_right(void *context, int32_t task, int32_t thread) {
+    (void)thread;
+    chain *c = context;
+    c->a[task] = c->b[(task + 1) % 8] + 1;
+}
+
+/* Each loop reads what other threads wrote in the one before: the end of a loop is a barrier. Pauses let the workers
+ * fall asleep in between. */
+static void loops_follow_each_other(void **state) {
+    (void)state;
+    for (int32_t n_thread = 1; n_thread <= MAX_THREAD; n_thread += 2) {
+        qni_pool *pool = NULL;
+        assert_int_equal(qni_pool_create(&pool, n_thread, NULL), QN_OK);
+        chain c = {0};
+        enum { ROUNDS = 2000 };
+        for (int round = 0; round < ROUNDS; round++) {
+            qni_pool_run(pool, 8, add_left, &c);
+            if (round % 250 == 0) usleep(2000);
+            qni_pool_run(pool, 8, add_right, &c);
+        }
+        for (int i = 0; i < 8; i++) assert_int_equal(c.a[i], 2 * ROUNDS);
+        qni_pool_free(pool);
+    }
+}
+
+static void slow_task(void *context, int32_t task, int32_t thread) {
+    (void)thread;
+    if (task == 0) usleep(3000);
+    atomic_fetch_add((atomic_int *)context, 1);
+}
+
+/* The last task outlives the caller's spinning: the caller sleeps and is woken. */
+static void caller_waits_for_a_slow_worker(void **state) {
+    (void)state;
+    qni_pool *pool = NULL;
+    assert_int_equal(qni_pool_create(&pool, 4, NULL), QN_OK);
+    for (int round = 0; round < 20; round++) {
+        atomic_int done = 0;
+        qni_pool_run(pool, 4, slow_task, &done);
+        assert_int_equal(done, 4);
+    }
+    qni_pool_free(pool);
+}
+
+static void note_mask(void *context, int32_t task, int32_t thread) {
+    (void)task;
+    sigset_t mask;
+    pthread_sigmask(SIG_BLOCK, NULL, &mask);
+    if (thread > 0 && !sigismember(&mask, SIGINT)) atomic_fetch_add((atomic_int *)context, 1);
+    usleep(1000);
+}
+
+static void workers_take_no_signals(void **state) {
+    (void)state;
+    qni_pool *pool = NULL;
+    assert_int_equal(qni_pool_create(&pool, 3, NULL), QN_OK);
+    atomic_int bad = 0;
+    qni_pool_run(pool, 30, note_mask, &bad);
+    assert_int_equal(bad, 0);
+    sigset_t mask;
+    pthread_sigmask(SIG_BLOCK, NULL, &mask);
+    assert_false(sigismember(&mask, SIGINT));
+    qni_pool_free(pool);
+    qni_pool_free(NULL);
+}
+
+/* Threads that the system refuses: an error, and those that started are joined. Root is not bound by RLIMIT_NPROC, so
+ * the address space is what runs out: 512 stacks do not fit. */
+static void refused_threads_are_an_error(void **state) {
+    (void)state;
+#if defined(QNI_DEBUG)
+    skip(); /* the shadow memory of the sanitizers needs the address space */
+#else
+    struct rlimit old, small;
+    assert_int_equal(getrlimit(RLIMIT_AS, &old), 0);
+    small = old;
+    small.rlim_cur = (rlim_t)1 << 30;
+    assert_int_equal(setrlimit(RLIMIT_AS, &small), 0);
+    qni_pool *pool = NULL;
+    qn_error err = {0};
+    qn_status status = qni_pool_create(&pool, 512, &err);
+    assert_int_equal(setrlimit(RLIMIT_AS, &old), 0);
+    assert_int_equal(status, QN_ENOMEM);
+    assert_null(pool);
+    assert_non_null(strstr(err.message, "of 511 cannot be started"));
+#endif
+}
+
+static void machine_is_described(void **state) {
+    (void)state;
+    assert_true(qni_cpu_count() >= 1);
+    char name[96], tiny[4];
+    qni_cpu_name(name, sizeof name);
+    assert_true(strlen(name) > 0 && strchr(name, '\n') == NULL);
+    qni_cpu_name(tiny, sizeof tiny);
+    assert_memory_equal(tiny, name, 3);
+    assert_int_equal(tiny[3], '\0');
+    uint64_t total, available;
+    qni_memory_info(&total, &available);
+    uint64_t expected = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
+    assert_true(total == expected);
+    assert_true(available > 0 && available <= total);
+    qni_cpu_features f = qni_cpu_detect();
+    assert_true(!f.avx512 || f.avx2_fma_f16c);
+    assert_true(!f.avx512_bf16 || f.avx512);
+#if defined(__x86_64__)
+    assert_int_equal(f.avx2_fma_f16c, __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"));
+#endif
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_task_runs_once),           cmocka_unit_test(loops_follow_each_other),
+        cmocka_unit_test(caller_waits_for_a_slow_worker), cmocka_unit_test(workers_take_no_signals),
+        cmocka_unit_test(refused_threads_are_an_error),   cmocka_unit_test(machine_is_described),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
