@@ -24,6 +24,7 @@ include mk/flags.mk
 include mk/sources.mk
 include mk/build.mk
 include mk/test.mk
+include mk/fuzz.mk
 include mk/install.mk
 include mk/lint.mk
 
@@ -37,7 +38,8 @@ deps: ## install what the build needs and is missing (Debian packages; root or s
 	@tools/deps build
 
 demo: deps ## build what is missing and tell a story with models/demo
-	@$(MAKE) --no-print-directory -s build
+	@[ -e $(QUERN) ] || echo "building $(QUERN), which takes a minute"
+	@$(MAKE) --no-print-directory -s $(if $(filter -j%,$(MAKEFLAGS)),,-j$$(nproc)) build
 	@$(QUERN) run -p "Tell me a story about a dog and a ball."
 
 clean: ## remove build/

@@ -7,8 +7,9 @@ OPT_debug := -O0 -g3 -DQNI_DEBUG
 OPT_asan := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer -DQNI_DEBUG
 OPT_tsan := -O1 -g -fsanitize=thread -fno-omit-frame-pointer -DQNI_DEBUG
 OPT_cov := -O0 -g --coverage
+OPT_fuzz := -O1 -g -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 OPT := $(OPT_$(CONFIG))
-$(if $(OPT),,$(error CONFIG=$(CONFIG): unknown; one of release debug asan tsan cov))
+$(if $(OPT),,$(error CONFIG=$(CONFIG): unknown; one of release debug asan tsan cov fuzz))
 
 TEXT_PKGS := jansson libpcre2-8 libutf8proc
 PKG_CFLAGS := $(shell $(PKG_CONFIG) --cflags $(TEXT_PKGS) 2>/dev/null)

@@ -1,1 +1,42 @@
-# Installation (targets install, uninstall).
+# Installation: PREFIX (/usr/local), DESTDIR, and each directory (BINDIR LIBDIR INCLUDEDIR DATADIR MANDIR …) by itself.
+# The command finds the demo model at ../share/quern/demo from itself.
+BASHCOMPDIR ?= $(DATADIR)/bash-completion/completions
+ZSHCOMPDIR ?= $(DATADIR)/zsh/site-functions
+DOCDIR ?= $(DATADIR)/doc/quern
+DEMODIR ?= $(DATADIR)/quern/demo
+INSTALL ?= install
+D = $(DESTDIR)
+MAN1 := $(wildcard man/*.1)
+
+.PHONY: install install-files uninstall
+install: deps ## install command, libraries, headers, quern.pc, man pages, completion and the demo model
+	@$(MAKE) --no-print-directory build
+	@$(MAKE) --no-print-directory -s install-files
+
+install-files:
+	$(INSTALL) -d $(D)$(BINDIR) $(D)$(LIBDIR)/pkgconfig $(D)$(INCLUDEDIR)/quern $(D)$(MANDIR)/man1 $(D)$(DOCDIR) \
+	    $(D)$(DEMODIR) $(D)$(BASHCOMPDIR) $(D)$(ZSHCOMPDIR)
+	$(INSTALL) -m 755 $(QUERN) $(D)$(BINDIR)/quern
+	$(INSTALL) -m 644 $(LIB_STATIC) $(D)$(LIBDIR)/libquern.a
+	$(INSTALL) -m 755 $(LIB_SHARED) $(D)$(LIBDIR)/libquern.so.$(VERSION)
+	ln -sf libquern.so.$(VERSION) $(D)$(LIBDIR)/libquern.so.$(SOVERSION)
+	ln -sf libquern.so.$(SOVERSION) $(D)$(LIBDIR)/libquern.so
+	$(INSTALL) -m 644 include/quern/*.h $(D)$(INCLUDEDIR)/quern/
+	sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@VERSION@|$(VERSION)|' \
+	    -e 's|@LIBDIR@|$(patsubst $(PREFIX)/%,$${prefix}/%,$(LIBDIR))|' \
+	    -e 's|@INCLUDEDIR@|$(patsubst $(PREFIX)/%,$${prefix}/%,$(INCLUDEDIR))|' \
+	    mk/quern.pc.in > $(D)$(LIBDIR)/pkgconfig/quern.pc
+	chmod 644 $(D)$(LIBDIR)/pkgconfig/quern.pc
+	$(if $(MAN1),$(INSTALL) -m 644 $(MAN1) $(D)$(MANDIR)/man1/)
+	$(if $(wildcard completion/quern.bash),$(INSTALL) -m 644 completion/quern.bash $(D)$(BASHCOMPDIR)/quern)
+	$(if $(wildcard completion/_quern),$(INSTALL) -m 644 completion/_quern $(D)$(ZSHCOMPDIR)/_quern)
+	$(INSTALL) -m 644 models/demo/* $(D)$(DEMODIR)/
+	$(INSTALL) -m 644 LICENSE README.md CHANGELOG.md $(D)$(DOCDIR)/
+	$(if $(D),,-ldconfig 2>/dev/null || true)
+
+uninstall: ## remove what install put there
+	rm -f $(D)$(BINDIR)/quern $(D)$(LIBDIR)/libquern.a $(D)$(LIBDIR)/libquern.so \
+	    $(D)$(LIBDIR)/libquern.so.$(SOVERSION) $(D)$(LIBDIR)/libquern.so.$(VERSION) $(D)$(LIBDIR)/pkgconfig/quern.pc \
+	    $(MAN1:man/%=$(D)$(MANDIR)/man1/%) $(D)$(BASHCOMPDIR)/quern $(D)$(ZSHCOMPDIR)/_quern
+	rm -rf $(D)$(INCLUDEDIR)/quern $(D)$(DEMODIR) $(D)$(DOCDIR)
+	-rmdir $(D)$(DATADIR)/quern 2>/dev/null || true

@@ -1,1 +1,44 @@
-# Lints (target lint).
+# Lints. Each is a target of its own; `make lint` runs all that there are and tells all that is wrong.
+LINTED := $(wildcard src/*/*.[ch] src/*/*/*.[ch] cli/*.[ch] include/quern/*.h tests/*.[ch] tests/*/*.[ch])
+TIDIED := $(filter-out src/cpu/arm/%,$(filter %.c,$(LINTED)))
+LINTS := lint-format lint-tidy lint-includes lint-source lint-docs lint-headers lint-symbols lint-scripts lint-man
+
+.PHONY: lint lint-deps lint-all format $(LINTS)
+lint-deps:
+	@tools/deps lint
+
+lint: lint-deps ## layout, clang-tidy, include rules, symbols, headers, docs, scripts, man pages
+	@$(MAKE) --no-print-directory -k lint-all
+
+lint-all: $(LINTS)
+
+lint-format:
+	@clang-format --dry-run --Werror $(LINTED)
+
+format: ## lay out all sources with clang-format
+	@clang-format -i $(LINTED)
+
+# One stamp a file: what has not changed is not checked again.
+$(B)/tidy/%_avx2.c.ok: private ISA_FLAGS := $(ISA_avx2)
+$(B)/tidy/%_avx512.c.ok: private ISA_FLAGS := $(ISA_avx512)
+$(B)/tidy/%.c.ok: %.c .clang-tidy $(wildcard include/quern/*.h src/*/*.h)
+	@mkdir -p $(@D)
+	@clang-tidy --quiet $< -- $(filter-out -Wno% -W%,$(COMMON)) $(PKG_CFLAGS) $(ISA_FLAGS) > $@.log 2>/dev/null || \
+	    { cat $@.log; exit 1; }
+	@touch $@
+
+lint-tidy: $(TIDIED:%=$(B)/tidy/%.ok)
+
+lint-includes lint-source lint-docs lint-headers:
+	@CC='$(CC)' tools/lint/$(@:lint-%=%)
+
+lint-symbols: $(LIB_STATIC) $(LIB_SHARED)
+	@tools/lint/symbols $(LIB_STATIC) $(LIB_SHARED)
+
+lint-scripts:
+	@for f in tools/deps tools/lint/* tests/run .ci/run tests/*.sh; do [ ! -e $$f ] || sh -n $$f || exit 1; done
+	@for f in completion/*.bash; do [ ! -e $$f ] || bash -n $$f || exit 1; done
+	@for f in completion/_*; do [ ! -e $$f ] || zsh -n $$f || exit 1; done
+
+lint-man:
+	@for f in man/*.1; do [ ! -e $$f ] || [ -z "$$(groff -man -ww -z $$f 2>&1 | tee /dev/stderr)" ] || exit 1; done

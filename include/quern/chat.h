@@ -76,7 +76,7 @@ QN_NODISCARD QN_API qn_status qn_chat_template_open(qn_chat_template **out, cons
 
 /**
  * The same from a file with the template's text, for the tokens of the model directory `dir` (may be NULL: then
- * bos_token and eos_token are undefined).
+ * bos_token and eos_token are undefined). Errors: as qn_chat_template_open.
  */
 QN_NODISCARD QN_API qn_status qn_chat_template_open_file(qn_chat_template **out, const char *path, const char *dir,
                                                          qn_error *err);
