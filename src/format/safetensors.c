@@ -41,9 +41,15 @@ qni_shape_text qni_st_shape_text(const qni_st_tensor *tensor) {
     return out;
 }
 
+/* The file in messages: its path, or its name alone where the path would leave no room for what is wrong. */
+static const char *label(const qni_safetensors *st) {
+    const char *slash = strrchr(st->file.path, '/');
+    return slash != NULL && strlen(st->file.path) > 100 ? slash + 1 : st->file.path;
+}
+
 /* "FILE: tensor NAME: …" is the form of every message about a tensor. */
 static qn_status bad(const qni_safetensors *st, const char *name, const char *why, qn_error *err) {
-    return qni_fail(err, QN_EFORMAT, "%s: tensor %s: %s", st->file.path, name, why);
+    return qni_fail(err, QN_EFORMAT, "%s: tensor %s: %s", label(st), name, why);
 }
 
 static qn_status read_dtype(const qni_safetensors *st, qni_st_tensor *t, const json_t *value, qn_error *err) {
@@ -54,7 +60,7 @@ static qn_status read_dtype(const qni_safetensors *st, qni_st_tensor *t, const j
             return QN_OK;
         }
     }
-    return qni_fail(err, QN_EFORMAT, "%s: tensor %s: unknown dtype \"%s\"", st->file.path, t->name,
+    return qni_fail(err, QN_EFORMAT, "%s: tensor %s: unknown dtype \"%s\"", label(st), t->name,
                     json_string_value(value));
 }
 
@@ -64,7 +70,7 @@ static qn_status read_shape(const qni_safetensors *st, qni_st_tensor *t, const j
     if (!json_is_array(value)) return bad(st, t->name, "shape must be a list", err);
     size_t rank = json_array_size(value);
     if (rank > QNI_ST_MAX_RANK) {
-        return qni_fail(err, QN_EFORMAT, "%s: tensor %s: rank %zu, at most %d", st->file.path, t->name, rank,
+        return qni_fail(err, QN_EFORMAT, "%s: tensor %s: rank %zu, at most %d", label(st), t->name, rank,
                         QNI_ST_MAX_RANK);
     }
     uint64_t product = 1;
@@ -99,11 +105,11 @@ static qn_status read_offsets(const qni_safetensors *st, qni_st_tensor *t, const
     if (begin < 0 || end < begin || (uint64_t)end > data_bytes) {
         return qni_fail(err, QN_EFORMAT,
                         "%s: tensor %s: data_offsets [%" PRId64 ", %" PRId64 "] outside the %" PRIu64 " bytes of data",
-                        st->file.path, t->name, begin, end, data_bytes);
+                        label(st), t->name, begin, end, data_bytes);
     }
     if ((uint64_t)(end - begin) != need) {
         return qni_fail(err, QN_EFORMAT, "%s: tensor %s: %s %s takes %" PRIu64 " bytes, data_offsets give %" PRIu64,
-                        st->file.path, t->name, dtypes[t->dtype].name, qni_st_shape_text(t).text, need,
+                        label(st), t->name, dtypes[t->dtype].name, qni_st_shape_text(t).text, need,
                         (uint64_t)(end - begin));
     }
     t->offset = 8 + st->header_bytes + (uint64_t)begin;
@@ -122,13 +128,13 @@ static qn_status read_tensor(const qni_safetensors *st, qni_st_tensor *t, const 
 
 static qn_status check_metadata(const qni_safetensors *st, json_t *metadata, qn_error *err) {
     if (!json_is_object(metadata)) {
-        return qni_fail(err, QN_EFORMAT, "%s: %s must be an object", st->file.path, metadata_key);
+        return qni_fail(err, QN_EFORMAT, "%s: %s must be an object", label(st), metadata_key);
     }
     const char *key;
     json_t *value;
     json_object_foreach(metadata, key, value) {
         if (!json_is_string(value)) {
-            return qni_fail(err, QN_EFORMAT, "%s: %s: \"%s\" must be a string", st->file.path, metadata_key, key);
+            return qni_fail(err, QN_EFORMAT, "%s: %s: \"%s\" must be a string", label(st), metadata_key, key);
         }
     }
     return QN_OK;
@@ -150,17 +156,17 @@ static qn_status check_cover(qni_safetensors *st, qn_error *err) {
     for (size_t i = 0; i < st->n_tensor; i++) {
         const qni_st_tensor *t = &st->tensors[i];
         if (t->offset < at) {
-            return qni_fail(err, QN_EFORMAT, "%s: tensor %s overlaps tensor %s", st->file.path, t->name,
+            return qni_fail(err, QN_EFORMAT, "%s: tensor %s overlaps tensor %s", label(st), t->name,
                             st->tensors[i - 1].name);
         }
         if (t->offset > at) {
-            return qni_fail(err, QN_EFORMAT, "%s: %" PRIu64 " bytes before tensor %s belong to no tensor",
-                            st->file.path, t->offset - at, t->name);
+            return qni_fail(err, QN_EFORMAT, "%s: %" PRIu64 " bytes before tensor %s belong to no tensor", label(st),
+                            t->offset - at, t->name);
         }
         at += t->bytes;
     }
     if (at != st->file.size) {
-        return qni_fail(err, QN_EFORMAT, "%s: %" PRIu64 " bytes at the end belong to no tensor", st->file.path,
+        return qni_fail(err, QN_EFORMAT, "%s: %" PRIu64 " bytes at the end belong to no tensor", label(st),
                         st->file.size - at);
     }
     return QN_OK;
@@ -168,7 +174,7 @@ static qn_status check_cover(qni_safetensors *st, qn_error *err) {
 
 static qn_status read_header(qni_safetensors *st, qn_error *err) {
     if (st->file.size < 8) {
-        return qni_fail(err, QN_EFORMAT, "%s: %" PRIu64 " bytes are too few for a safetensors file", st->file.path,
+        return qni_fail(err, QN_EFORMAT, "%s: %" PRIu64 " bytes are too few for a safetensors file", label(st),
                         st->file.size);
     }
     uint8_t prefix[8];
@@ -176,28 +182,28 @@ static qn_status read_header(qni_safetensors *st, qn_error *err) {
     uint64_t n = 0;
     for (int i = 7; i >= 0; i--) n = n << 8 | prefix[i];
     if (n > QNI_ST_MAX_HEADER) {
-        return qni_fail(err, QN_EFORMAT, "%s: a header of %" PRIu64 " bytes, at most %d", st->file.path, n,
+        return qni_fail(err, QN_EFORMAT, "%s: a header of %" PRIu64 " bytes, at most %d", label(st), n,
                         QNI_ST_MAX_HEADER);
     }
     if (n > st->file.size - 8) {
-        return qni_fail(err, QN_EFORMAT, "%s: a header of %" PRIu64 " bytes in a file of %" PRIu64, st->file.path, n,
+        return qni_fail(err, QN_EFORMAT, "%s: a header of %" PRIu64 " bytes in a file of %" PRIu64, label(st), n,
                         st->file.size);
     }
     st->header_bytes = (size_t)n;
     st->header = qni_calloc(st->header_bytes, 1);
     if (st->header == NULL) {
-        return qni_fail(err, QN_ENOMEM, "%s: no memory for a header of %zu bytes", st->file.path, st->header_bytes);
+        return qni_fail(err, QN_ENOMEM, "%s: no memory for a header of %zu bytes", label(st), st->header_bytes);
     }
     return qni_file_read(&st->file, st->header, 8, st->header_bytes, err);
 }
 
 static qn_status parse_header(qni_safetensors *st, qn_error *err) {
     if (st->header_bytes == 0 || st->header[0] != '{') {
-        return qni_fail(err, QN_EFORMAT, "%s: the header is no JSON object", st->file.path);
+        return qni_fail(err, QN_EFORMAT, "%s: the header is no JSON object", label(st));
     }
-    QN_TRY(qni_json_parse(&st->root, st->file.path, st->header, st->header_bytes, err));
+    QN_TRY(qni_json_parse(&st->root, label(st), st->header, st->header_bytes, err));
     st->tensors = qni_calloc(json_object_size(st->root), sizeof st->tensors[0]);
-    if (st->tensors == NULL) return qni_fail(err, QN_ENOMEM, "%s: out of memory", st->file.path);
+    if (st->tensors == NULL) return qni_fail(err, QN_ENOMEM, "%s: out of memory", label(st));
     const char *key;
     json_t *value;
     json_object_foreach(st->root, key, value) {

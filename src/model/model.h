@@ -4,19 +4,9 @@
 #define QNI_MODEL_H
 
 #include "../backend/backend.h"
+#include "../format/config.h"
 
 #include <quern/model.h>
-
-/* What generation_config.json says about sampling; a value counts only where its has_ flag is set. */
-typedef struct qni_generation {
-    bool has_do_sample, do_sample;
-    bool has_temperature, has_top_k, has_top_p, has_min_p, has_repetition_penalty;
-    double temperature;        /* >= 0 */
-    int32_t top_k;             /* >= 0; 0: all */
-    double top_p;              /* 0 … 1 */
-    double min_p;              /* 0 … 1 */
-    double repetition_penalty; /* > 0 */
-} qni_generation;
 
 /* The seven linears of a layer, in the order of struct qn_model's `linears`. */
 enum { QNI_Q_PROJ, QNI_K_PROJ, QNI_V_PROJ, QNI_O_PROJ, QNI_GATE_PROJ, QNI_UP_PROJ, QNI_DOWN_PROJ, QNI_N_LINEAR };

@@ -1,0 +1,284 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* config.json: sizes, constants and token ids. Sources: PreTrainedConfig and Qwen3Config of transformers 4.51 and 5. */
+#include "config.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+static const char file_name[] = "config.json";
+
+qni_value_text qni_json_text(const json_t *value) {
+    qni_value_text out = {""};
+    switch (json_typeof(value)) {
+    case JSON_INTEGER:
+        snprintf(out.text, sizeof out.text, "%" JSON_INTEGER_FORMAT, json_integer_value(value));
+        break;
+    case JSON_REAL:
+        snprintf(out.text, sizeof out.text, "%.17g", json_real_value(value));
+        break;
+    case JSON_STRING: {
+        const char *text = json_string_value(value);
+        bool fits = strlen(text) < 40;
+        snprintf(out.text, sizeof out.text, fits ? "\"%s\"" : "a long text", text);
+        break;
+    }
+    default: {
+        static const char *const words[] = {[JSON_OBJECT] = "an object",
+                                            [JSON_ARRAY] = "a list",
+                                            [JSON_TRUE] = "true",
+                                            [JSON_FALSE] = "false",
+                                            [JSON_NULL] = "null"};
+        snprintf(out.text, sizeof out.text, "%s", words[json_typeof(value)]);
+    }
+    }
+    return out;
+}
+
+/* The value of a key, or NULL where it is missing or null. */
+static const json_t *value_of(const json_t *object, const char *key) {
+    const json_t *value = json_object_get(object, key);
+    return json_is_null(value) ? NULL : value;
+}
+
+qn_status qni_json_get_int(int32_t *out, bool *has, const json_t *object, const char *file, const char *key,
+                           int64_t least, int64_t most, qn_error *err) {
+    const json_t *value = value_of(object, key);
+    if (has != NULL) *has = value != NULL;
+    if (value == NULL) return QN_OK;
+    if (!json_is_integer(value)) {
+        return qni_fail(err, QN_EFORMAT, "%s: %s must be an integer, got %s", file, key, qni_json_text(value).text);
+    }
+    json_int_t n = json_integer_value(value);
+    if (n < least || n > most) {
+        return qni_fail(err, QN_EFORMAT, "%s: %s must be %" PRId64 " to %" PRId64 ", got %" PRId64, file, key, least,
+                        most, (int64_t)n);
+    }
+    *out = (int32_t)n;
+    return QN_OK;
+}
+
+qn_status qni_json_get_number(double *out, bool *has, const json_t *object, const char *file, const char *key,
+                              qn_error *err) {
+    const json_t *value = value_of(object, key);
+    if (has != NULL) *has = value != NULL;
+    if (value == NULL) return QN_OK;
+    if (!json_is_number(value)) {
+        return qni_fail(err, QN_EFORMAT, "%s: %s must be a number, got %s", file, key, qni_json_text(value).text);
+    }
+    *out = json_number_value(value);
+    return QN_OK;
+}
+
+qn_status qni_json_get_bool(bool *out, bool *has, const json_t *object, const char *file, const char *key,
+                            qn_error *err) {
+    const json_t *value = value_of(object, key);
+    if (has != NULL) *has = value != NULL;
+    if (value == NULL) return QN_OK;
+    if (!json_is_boolean(value)) {
+        return qni_fail(err, QN_EFORMAT, "%s: %s must be true or false, got %s", file, key, qni_json_text(value).text);
+    }
+    *out = json_is_true(value);
+    return QN_OK;
+}
+
+/* A text that must be there and be this one, or the model is another. */
+static qn_status expect_text(const json_t *root, const char *key, const char *wanted, qn_error *err) {
+    const json_t *value = value_of(root, key);
+    if (value == NULL) return qni_fail(err, QN_EFORMAT, "%s: %s is missing", file_name, key);
+    if (!json_is_string(value)) {
+        return qni_fail(err, QN_EFORMAT, "%s: %s must be a text, got %s", file_name, key, qni_json_text(value).text);
+    }
+    if (strcmp(json_string_value(value), wanted) != 0) {
+        return qni_fail(err, QN_EUNSUPPORTED, "%s: %s must be \"%s\", got %s", file_name, key, wanted,
+                        qni_json_text(value).text);
+    }
+    return QN_OK;
+}
+
+/* architectures, where given, must name the causal language model: others put another head on the same layers. */
+static qn_status read_architectures(const json_t *root, qn_error *err) {
+    static const char wanted[] = "Qwen3ForCausalLM";
+    const json_t *list = value_of(root, "architectures");
+    if (list == NULL) return QN_OK;
+    if (!json_is_array(list)) {
+        return qni_fail(err, QN_EFORMAT, "%s: architectures must be a list, got %s", file_name,
+                        qni_json_text(list).text);
+    }
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        const char *name = json_string_value(json_array_get(list, i));
+        if (name == NULL) return qni_fail(err, QN_EFORMAT, "%s: architectures must hold texts", file_name);
+        if (strcmp(name, wanted) == 0) return QN_OK;
+    }
+    if (json_array_size(list) == 0) return QN_OK;
+    return qni_fail(err, QN_EUNSUPPORTED, "%s: architectures must hold \"%s\", got %s", file_name, wanted,
+                    qni_json_text(json_array_get(list, 0)).text);
+}
+
+/* layer_types, where given: one "full_attention" for each layer. */
+static qn_status read_layer_types(const json_t *root, int32_t n_layer, qn_error *err) {
+    const json_t *list = value_of(root, "layer_types");
+    if (list == NULL) return QN_OK;
+    if (!json_is_array(list)) {
+        return qni_fail(err, QN_EFORMAT, "%s: layer_types must be a list, got %s", file_name, qni_json_text(list).text);
+    }
+    size_t n = json_array_size(list);
+    if (n_layer > 0 && n != (size_t)n_layer) {
+        return qni_fail(err, QN_EFORMAT, "%s: layer_types names %zu layers, num_hidden_layers is %d", file_name, n,
+                        (int)n_layer);
+    }
+    for (size_t i = 0; i < n; i++) {
+        const json_t *item = json_array_get(list, i);
+        if (!json_is_string(item) || strcmp(json_string_value(item), "full_attention") != 0) {
+            return qni_fail(err, QN_EUNSUPPORTED, "%s: layer_types of layer %zu must be \"full_attention\", got %s",
+                            file_name, i, qni_json_text(item).text);
+        }
+    }
+    return QN_OK;
+}
+
+/* The classic and the new name of the dtype must not disagree. Which dtype a tensor has, its file says. */
+static qn_status read_dtype(const json_t *root, qn_error *err) {
+    const json_t *classic = value_of(root, "torch_dtype"), *modern = value_of(root, "dtype");
+    const json_t *both[] = {classic, modern};
+    for (int i = 0; i < 2; i++) {
+        if (both[i] != NULL && !json_is_string(both[i])) {
+            return qni_fail(err, QN_EFORMAT, "%s: %s must be a text, got %s", file_name, i ? "dtype" : "torch_dtype",
+                            qni_json_text(both[i]).text);
+        }
+    }
+    if (classic != NULL && modern != NULL && strcmp(json_string_value(classic), json_string_value(modern)) != 0) {
+        return qni_fail(err, QN_EFORMAT, "%s: torch_dtype is %s and dtype is %s", file_name,
+                        qni_json_text(classic).text, qni_json_text(modern).text);
+    }
+    return QN_OK;
+}
+
+static qn_status add_eos(qni_token_ids *ids, const json_t *value, const char *file, qn_error *err) {
+    if (!json_is_integer(value) || json_integer_value(value) < 0 || json_integer_value(value) >= QNI_MAX_VOCAB) {
+        return qni_fail(err, QN_EFORMAT, "%s: eos_token_id must be an id or a list of ids, got %s", file,
+                        qni_json_text(value).text);
+    }
+    int32_t id = (int32_t)json_integer_value(value);
+    for (int32_t i = 0; i < ids->n_eos; i++) {
+        if (ids->eos[i] == id) return QN_OK;
+    }
+    if (ids->n_eos == QNI_MAX_EOS) {
+        return qni_fail(err, QN_EUNSUPPORTED, "%s: eos_token_id has more than %d ids", file, QNI_MAX_EOS);
+    }
+    ids->eos[ids->n_eos++] = id;
+    return QN_OK;
+}
+
+static qn_status read_ids(qni_token_ids *ids, const json_t *root, const char *file, qn_error *err) {
+    *ids = (qni_token_ids){.bos = -1};
+    QN_TRY(qni_json_get_int(&ids->bos, NULL, root, file, "bos_token_id", 0, QNI_MAX_VOCAB - 1, err));
+    const json_t *eos = value_of(root, "eos_token_id");
+    if (eos == NULL) return QN_OK;
+    if (!json_is_array(eos)) return add_eos(ids, eos, file, err);
+    for (size_t i = 0; i < json_array_size(eos); i++) {
+        QN_TRY(add_eos(ids, json_array_get(eos, i), file, err));
+    }
+    return QN_OK;
+}
+
+/* All sizes may be missing but max_position_embeddings, which no tensor tells. */
+static qn_status read_sizes(qni_config *c, const json_t *root, qn_error *err) {
+    const struct {
+        const char *key;
+        int32_t *to;
+        int64_t least, most;
+    } sizes[] = {
+        {"num_hidden_layers", &c->n_layer, 1, QNI_MAX_LAYER},
+        {"num_attention_heads", &c->n_head, 1, QNI_MAX_HEAD},
+        {"num_key_value_heads", &c->n_kv_head, 1, QNI_MAX_HEAD},
+        {"head_dim", &c->head_dim, 2, QNI_MAX_HEAD_DIM},
+        {"hidden_size", &c->d_model, 1, QNI_MAX_D_MODEL},
+        {"intermediate_size", &c->d_ff, 1, QNI_MAX_D_FF},
+        {"vocab_size", &c->n_vocab, 1, QNI_MAX_VOCAB},
+        {"max_position_embeddings", &c->n_ctx_max, 1, INT32_MAX},
+    };
+    for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
+        QN_TRY(qni_json_get_int(sizes[i].to, NULL, root, file_name, sizes[i].key, sizes[i].least, sizes[i].most, err));
+    }
+    if (c->n_ctx_max == 0) return qni_fail(err, QN_EFORMAT, "%s: max_position_embeddings is missing", file_name);
+    if (c->head_dim % 2 != 0) {
+        return qni_fail(err, QN_EFORMAT, "%s: head_dim must be even, got %d", file_name, (int)c->head_dim);
+    }
+    if (c->n_head > 0 && c->n_kv_head > 0 && c->n_head % c->n_kv_head != 0) {
+        return qni_fail(err, QN_EFORMAT,
+                        "%s: num_attention_heads must be a multiple of num_key_value_heads, got %d and %d", file_name,
+                        (int)c->n_head, (int)c->n_kv_head);
+    }
+    return QN_OK;
+}
+
+qn_status qni_config_read(qni_config *out, const json_t *root, const qn_log *log, qn_error *err) {
+    qni_config c = {0};
+    if (!json_is_object(root)) return qni_fail(err, QN_EFORMAT, "%s: must be a JSON object", file_name);
+    QN_TRY(expect_text(root, "model_type", "qwen3", err));
+    QN_TRY(read_architectures(root, err));
+    QN_TRY(qni_config_check_keys(root, log, err));
+    QN_TRY(expect_text(root, "hidden_act", "silu", err));
+    QN_TRY(read_dtype(root, err));
+    QN_TRY(read_sizes(&c, root, err));
+    QN_TRY(read_layer_types(root, c.n_layer, err));
+    bool has = false;
+    QN_TRY(qni_json_get_number(&c.rms_eps, &has, root, file_name, "rms_norm_eps", err));
+    if (!has) return qni_fail(err, QN_EFORMAT, "%s: rms_norm_eps is missing", file_name);
+    /* The sum that eps is added to is of f32 squares: below the least normal float it would be lost, from 1 on it
+     * would drown it. */
+    if (!(c.rms_eps >= 1e-37 && c.rms_eps < 1.0)) {
+        return qni_fail(err, QN_EFORMAT, "%s: rms_norm_eps must be more than 0 and less than 1, got %.17g", file_name,
+                        c.rms_eps);
+    }
+    QN_TRY(qni_config_read_rope(&c, root, err));
+    QN_TRY(qni_json_get_bool(&c.tied, NULL, root, file_name, "tie_word_embeddings", err));
+    QN_TRY(read_ids(&c.ids, root, file_name, err));
+    *out = c;
+    return QN_OK;
+}
+
+/* A number of generation_config.json that must lie in a range, the lower end included or not. */
+static qn_status read_setting(double *out, bool *has, const json_t *root, const char *key, double least, double most,
+                              bool open, qn_error *err) {
+    static const char file[] = "generation_config.json";
+    double x = 0;
+    QN_TRY(qni_json_get_number(&x, has, root, file, key, err));
+    if (*has && !((open ? x > least : x >= least) && x <= most)) {
+        return qni_fail(err, QN_EFORMAT, "%s: %s must be %s %g%s, got %.17g", file, key,
+                        open ? "more than" : "at least", least, most <= 1 ? " and at most 1" : "", x);
+    }
+    *out = x;
+    return QN_OK;
+}
+
+qn_status qni_generation_read(qni_generation *out, qni_token_ids *ids, const json_t *root, const qn_log *log,
+                              qn_error *err) {
+    static const char file[] = "generation_config.json";
+    /* What the sampler does not offer; said, so that nobody wonders about another text than in transformers. */
+    static const char *const unused[] = {"typical_p",     "epsilon_cutoff",  "eta_cutoff",
+                                         "penalty_alpha", "suppress_tokens", "no_repeat_ngram_size",
+                                         "bad_words_ids", "sequence_bias",   "forced_eos_token_id"};
+    qni_generation g = {0};
+    qni_token_ids found;
+    if (!json_is_object(root)) return qni_fail(err, QN_EFORMAT, "%s: must be a JSON object", file);
+    QN_TRY(qni_json_get_bool(&g.do_sample, &g.has_do_sample, root, file, "do_sample", err));
+    QN_TRY(read_setting(&g.temperature, &g.has_temperature, root, "temperature", 0, HUGE_VAL, false, err));
+    QN_TRY(qni_json_get_int(&g.top_k, &g.has_top_k, root, file, "top_k", 0, INT32_MAX, err));
+    QN_TRY(read_setting(&g.top_p, &g.has_top_p, root, "top_p", 0, 1, false, err));
+    QN_TRY(read_setting(&g.min_p, &g.has_min_p, root, "min_p", 0, 1, false, err));
+    QN_TRY(read_setting(&g.repetition_penalty, &g.has_repetition_penalty, root, "repetition_penalty", 0, HUGE_VAL, true,
+                        err));
+    QN_TRY(read_ids(&found, root, file, err));
+    for (size_t i = 0; i < sizeof unused / sizeof unused[0]; i++) {
+        const json_t *value = json_object_get(root, unused[i]);
+        bool off = value == NULL || qni_json_is_neutral(value) ||
+                   (json_is_number(value) && json_number_value(value) == 1); /* typical_p: 1 is none */
+        if (!off) qni_log(log, "%s: key \"%s\" is not offered and was ignored", file, unused[i]);
+    }
+    *out = g;
+    *ids = found;
+    return QN_OK;
+}

@@ -1,0 +1,88 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* config.json and generation_config.json, in the classic and the transformers-5 form, checked key by key. What the
+ * tensors say is not known here: a size that the file leaves out is 0 and is found from the weights later.
+ *
+ * Keys. Each key is either read, or known to change nothing, or known to change the maths (then only its neutral value
+ * passes), or unknown. An unknown key with a neutral value (null, false, 0, an empty list, text or object) or with a
+ * text is named in the log and ignored; any other unknown key is refused by name, because it may change the maths. */
+#ifndef QNI_CONFIG_H
+#define QNI_CONFIG_H
+
+#include "../base/error.h"
+#include "../base/log.h"
+
+#include <jansson.h>
+
+/* Bounds of what a file may state. Larger than any published dense model, small enough that products fit in 64 bits. */
+enum {
+    QNI_MAX_LAYER = 512,
+    QNI_MAX_HEAD = 1 << 14,
+    QNI_MAX_HEAD_DIM = 512,
+    QNI_MAX_D_MODEL = 1 << 18,
+    QNI_MAX_D_FF = 1 << 20,
+    QNI_MAX_VOCAB = 1 << 24,
+    QNI_MAX_EOS = 8, /* as in qn_model_config */
+    QNI_CONFIG_MAX_BYTES = 4 << 20,
+};
+
+/* What generation_config.json says about sampling; a value counts only where its has_ flag is set. */
+typedef struct qni_generation {
+    bool has_do_sample, do_sample;
+    bool has_temperature, has_top_k, has_top_p, has_min_p, has_repetition_penalty;
+    double temperature;        /* >= 0 */
+    int32_t top_k;             /* >= 0; 0: all */
+    double top_p;              /* 0 … 1 */
+    double min_p;              /* 0 … 1 */
+    double repetition_penalty; /* > 0 */
+} qni_generation;
+
+/* Token ids of one file, in its order. */
+typedef struct qni_token_ids {
+    int32_t bos; /* -1: none */
+    int32_t n_eos;
+    int32_t eos[QNI_MAX_EOS];
+} qni_token_ids;
+
+/* config.json. Sizes are 0 where the file does not state them. */
+typedef struct qni_config {
+    int32_t n_layer, n_head, n_kv_head, head_dim, d_model, d_ff, n_vocab;
+    int32_t n_ctx_max;
+    double rms_eps;
+    double rope_theta;
+    qn_yarn yarn; /* factor 0: none */
+    bool tied;    /* tie_word_embeddings; false where it is missing, as in transformers */
+    qni_token_ids ids;
+} qni_config;
+
+/* Read a parsed config.json. Errors: EFORMAT, EUNSUPPORTED. */
+qn_status qni_config_read(qni_config *out, const json_t *root, const qn_log *log, qn_error *err);
+
+/* Read a parsed generation_config.json. Errors: EFORMAT, EUNSUPPORTED. */
+qn_status qni_generation_read(qni_generation *out, qni_token_ids *ids, const json_t *root, const qn_log *log,
+                              qn_error *err);
+
+/* rope_theta, rope_scaling and rope_parameters of a config.json (config_rope.c). n_ctx_max is known already. */
+qn_status qni_config_read_rope(qni_config *config, const json_t *root, qn_error *err);
+
+/* Look at every key of a config.json that nothing else reads (config_keys.c). */
+qn_status qni_config_check_keys(const json_t *root, const qn_log *log, qn_error *err);
+
+/* A value for a message: 12, "text", a list, … */
+typedef struct qni_value_text {
+    char text[64];
+} qni_value_text;
+qni_value_text qni_json_text(const json_t *value);
+
+/* Read one value; a missing key or null leaves *out alone and sets *has (may be NULL) to false. `file` and `key` name
+ * it in messages. */
+qn_status qni_json_get_int(int32_t *out, bool *has, const json_t *object, const char *file, const char *key,
+                           int64_t least, int64_t most, qn_error *err);
+qn_status qni_json_get_number(double *out, bool *has, const json_t *object, const char *file, const char *key,
+                              qn_error *err);
+qn_status qni_json_get_bool(bool *out, bool *has, const json_t *object, const char *file, const char *key,
+                            qn_error *err);
+
+/* Whether a value says nothing: null, false, 0, an empty list, object or text. */
+bool qni_json_is_neutral(const json_t *value);
+
+#endif

@@ -1,0 +1,238 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Which keys of config.json change nothing, which must have their neutral value, and what happens to unknown ones. */
+#include "config.h"
+
+#include <string.h>
+
+static const char file_name[] = "config.json";
+
+/* Read by config.c and config_rope.c. */
+static const char *const read_elsewhere[] = {
+    "architectures",
+    "bos_token_id",
+    "dtype",
+    "eos_token_id",
+    "head_dim",
+    "hidden_act",
+    "hidden_size",
+    "intermediate_size",
+    "layer_types",
+    "max_position_embeddings",
+    "model_type",
+    "num_attention_heads",
+    "num_hidden_layers",
+    "num_key_value_heads",
+    "original_max_position_embeddings",
+    "rms_norm_eps",
+    "rope_parameters",
+    "rope_scaling",
+    "rope_theta",
+    "tie_word_embeddings",
+    "torch_dtype",
+    "vocab_size",
+};
+
+/* Without effect on the logits: training, output formats of transformers, old places of generation settings, notes.
+ * sliding_window and max_window_layers count only with use_sliding_window, which must be false. */
+static const char *const harmless[] = {
+    "_attn_implementation",
+    "_attn_implementation_autoset",
+    "_commit_hash",
+    "_from_model_config",
+    "_name_or_path",
+    "attention_dropout",
+    "attn_implementation",
+    "bad_words_ids",
+    "begin_suppress_tokens",
+    "chunk_size_feed_forward",
+    "is_decoder",
+    "decoder_start_token_id",
+    "diversity_penalty",
+    "do_sample",
+    "early_stopping",
+    "encoder_no_repeat_ngram_size",
+    "exponential_decay_length_penalty",
+    "finetuning_task",
+    "forced_bos_token_id",
+    "forced_eos_token_id",
+    "gradient_checkpointing",
+    "id2label",
+    "initializer_range",
+    "keys_to_ignore_at_inference",
+    "label2id",
+    "length_penalty",
+    "max_length",
+    "max_window_layers",
+    "min_length",
+    "model_max_length",
+    "name_or_path",
+    "no_repeat_ngram_size",
+    "num_beam_groups",
+    "num_beams",
+    "num_labels",
+    "num_return_sequences",
+    "output_attentions",
+    "output_hidden_states",
+    "output_router_logits",
+    "output_scores",
+    "pad_token_id",
+    "prefix",
+    "pretraining_tp",
+    "problem_type",
+    "remove_invalid_values",
+    "repetition_penalty",
+    "resid_pdrop",
+    "return_dict",
+    "return_dict_in_generate",
+    "router_aux_loss_coef",
+    "sep_token_id",
+    "sliding_window",
+    "suppress_tokens",
+    "task_specific_params",
+    "temperature",
+    "tf_legacy_loss",
+    "tie_encoder_decoder",
+    "tokenizer_class",
+    "top_k",
+    "top_p",
+    "torchscript",
+    "transformers.js_config",
+    "transformers_version",
+    "typical_p",
+    "unk_token_id",
+    "unsloth_fixed",
+    "unsloth_version",
+    "use_bfloat16",
+    "use_cache",
+    "use_return_dict",
+    "vocab_file",
+};
+
+/* The value with which a key that changes the maths changes nothing. */
+typedef enum neutral {
+    NEUTRAL_EMPTY, /* null, false, 0, nothing in it */
+    NEUTRAL_TRUE,
+    NEUTRAL_ONE,
+} neutral;
+
+static const struct {
+    const char *key;
+    neutral value;
+} maths[] = {
+    {"add_cross_attention", NEUTRAL_EMPTY},
+    {"attention_bias", NEUTRAL_EMPTY},
+    {"attention_multiplier", NEUTRAL_EMPTY},
+    {"attention_sink", NEUTRAL_EMPTY},
+    {"attn_logit_softcapping", NEUTRAL_EMPTY},
+    {"attn_output_gate", NEUTRAL_EMPTY},
+    {"auto_map", NEUTRAL_EMPTY},
+    {"compression_config", NEUTRAL_EMPTY},
+    {"cross_attention_hidden_size", NEUTRAL_EMPTY},
+    {"embedding_multiplier", NEUTRAL_ONE},
+    {"final_logit_softcapping", NEUTRAL_EMPTY},
+    {"is_causal", NEUTRAL_TRUE},
+    {"is_encoder_decoder", NEUTRAL_EMPTY},
+    {"logit_scale", NEUTRAL_ONE},
+    {"logits_scaling", NEUTRAL_ONE},
+    {"mlp_bias", NEUTRAL_EMPTY},
+    {"mlp_only_layers", NEUTRAL_EMPTY},
+    {"moe_intermediate_size", NEUTRAL_EMPTY},
+    {"mrope_section", NEUTRAL_EMPTY},
+    {"norm_topk_prob", NEUTRAL_EMPTY},
+    {"num_experts", NEUTRAL_EMPTY},
+    {"num_experts_per_tok", NEUTRAL_EMPTY},
+    {"num_local_experts", NEUTRAL_EMPTY},
+    {"num_nextn_predict_layers", NEUTRAL_EMPTY},
+    {"partial_rotary_factor", NEUTRAL_ONE},
+    {"position_embedding_type", NEUTRAL_EMPTY},
+    {"pruned_heads", NEUTRAL_EMPTY},
+    {"qk_norm", NEUTRAL_TRUE},
+    {"qkv_bias", NEUTRAL_EMPTY},
+    {"query_pre_attn_scalar", NEUTRAL_EMPTY},
+    {"residual_multiplier", NEUTRAL_ONE},
+    {"rope_interleaved", NEUTRAL_EMPTY},
+    {"rope_type", NEUTRAL_EMPTY},
+    {"rotary_pct", NEUTRAL_ONE},
+    {"text_config", NEUTRAL_EMPTY},
+    {"use_mrope", NEUTRAL_EMPTY},
+    {"use_qk_norm", NEUTRAL_TRUE},
+    {"use_sliding_window", NEUTRAL_EMPTY},
+    {"vision_config", NEUTRAL_EMPTY},
+};
+
+static bool contains(const char *const *list, size_t n, const char *key) {
+    for (size_t i = 0; i < n; i++) {
+        if (strcmp(list[i], key) == 0) return true;
+    }
+    return false;
+}
+
+bool qni_json_is_neutral(const json_t *value) {
+    switch (json_typeof(value)) {
+    case JSON_NULL:
+    case JSON_FALSE:
+        return true;
+    case JSON_INTEGER:
+    case JSON_REAL:
+        return json_number_value(value) == 0;
+    case JSON_STRING:
+        return json_string_length(value) == 0;
+    case JSON_ARRAY:
+        return json_array_size(value) == 0;
+    case JSON_OBJECT:
+        return json_object_size(value) == 0;
+    default:
+        return false;
+    }
+}
+
+static bool is_off(const json_t *value, neutral wanted) {
+    if (json_is_null(value)) return true;
+    switch (wanted) {
+    case NEUTRAL_TRUE:
+        return json_is_true(value);
+    case NEUTRAL_ONE:
+        return json_is_number(value) && json_number_value(value) == 1;
+    default:
+        return qni_json_is_neutral(value);
+    }
+}
+
+/* Quantised checkpoints have a message of their own: the key is known, and the reader wants to know why. */
+static qn_status check_quantisation(const char *key, const json_t *value, qn_error *err) {
+    if (qni_json_is_neutral(value)) return QN_OK;
+    const char *method = json_string_value(json_object_get(value, "quant_method"));
+    if (method == NULL) method = json_string_value(json_object_get(value, "mode"));
+    return qni_fail(err, QN_EUNSUPPORTED,
+                    "%s: %s%s%s: quantised checkpoints are not supported; use the bf16, f16 or f32 one", file_name, key,
+                    method != NULL ? " " : "", method != NULL ? method : "");
+}
+
+static qn_status check_key(const char *key, const json_t *value, const qn_log *log, qn_error *err) {
+    if (contains(read_elsewhere, sizeof read_elsewhere / sizeof read_elsewhere[0], key)) return QN_OK;
+    if (contains(harmless, sizeof harmless / sizeof harmless[0], key)) return QN_OK;
+    if (strcmp(key, "quantization_config") == 0 || strcmp(key, "quantization") == 0) {
+        return check_quantisation(key, value, err);
+    }
+    for (size_t i = 0; i < sizeof maths / sizeof maths[0]; i++) {
+        if (strcmp(maths[i].key, key) != 0) continue;
+        if (is_off(value, maths[i].value)) return QN_OK;
+        return qni_fail(err, QN_EUNSUPPORTED, "%s: %s %s is not supported", file_name, key, qni_json_text(value).text);
+    }
+    if (qni_json_is_neutral(value) || json_is_string(value)) {
+        qni_log(log, "%s: key \"%s\" (%s) is not known and was ignored", file_name, key, qni_json_text(value).text);
+        return QN_OK;
+    }
+    return qni_fail(err, QN_EUNSUPPORTED, "%s: key \"%s\" (%s) is not known and may change the results", file_name, key,
+                    qni_json_text(value).text);
+}
+
+qn_status qni_config_check_keys(const json_t *root, const qn_log *log, qn_error *err) {
+    const char *key;
+    json_t *value;
+    json_t *object = (json_t *)(uintptr_t)root; /* Jansson's iterators take no const; nothing is changed */
+    json_object_foreach(object, key, value) {
+        QN_TRY(check_key(key, value, log, err));
+    }
+    return QN_OK;
+}

@@ -1,0 +1,178 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Rotary embedding: rope_theta with rope_scaling (classic), or rope_parameters (transformers 5). Where a file has both
+ * they must agree. Source: modeling_rope_utils.py of transformers 5. */
+#include "config.h"
+
+#include <math.h>
+#include <string.h>
+
+static const char file_name[] = "config.json";
+
+/* What one of the two places says. */
+typedef struct rope_block {
+    bool there;
+    bool has_theta;
+    double theta;
+    qn_yarn yarn; /* factor 0: rope_type "default" */
+} rope_block;
+
+static const json_t *value_of(const json_t *object, const char *key) {
+    const json_t *value = json_object_get(object, key);
+    return json_is_null(value) ? NULL : value;
+}
+
+/* "rope_type", or its older name "type"; *out NULL where neither is there. */
+static qn_status read_type(const char **out, const json_t *block, const char *place, qn_error *err) {
+    const json_t *modern = value_of(block, "rope_type"), *classic = value_of(block, "type");
+    const json_t *value = modern != NULL ? modern : classic;
+    *out = NULL;
+    if (value == NULL) return QN_OK;
+    if (!json_is_string(value)) {
+        return qni_fail(err, QN_EFORMAT, "%s: rope_type of %s must be a text, got %s", file_name, place,
+                        qni_json_text(value).text);
+    }
+    if (modern != NULL && classic != NULL && !json_equal(modern, classic)) {
+        return qni_fail(err, QN_EFORMAT, "%s: %s has rope_type %s and type %s", file_name, place,
+                        qni_json_text(modern).text, qni_json_text(classic).text);
+    }
+    *out = json_string_value(value);
+    return QN_OK;
+}
+
+/* A positive finite number, or 0 where it is missing, null or (as in transformers, `or default`) zero. */
+static qn_status read_positive(double *out, const json_t *block, const char *key, bool zero_is_missing, qn_error *err) {
+    bool has = false;
+    *out = 0;
+    QN_TRY(qni_json_get_number(out, &has, block, file_name, key, err));
+    if (!has || (zero_is_missing && *out == 0)) return QN_OK;
+    if (!(*out > 0) || !isfinite(*out)) {
+        return qni_fail(err, QN_EFORMAT, "%s: %s must be more than 0, got %.17g", file_name, key, *out);
+    }
+    return QN_OK;
+}
+
+static qn_status read_yarn(qn_yarn *yarn, const json_t *block, const char *place, int32_t n_ctx_max, qn_error *err) {
+    bool has = false;
+    int32_t original = n_ctx_max; /* transformers: the default of original_max_position_embeddings */
+    QN_TRY(qni_json_get_number(&yarn->factor, &has, block, file_name, "factor", err));
+    if (!has) return qni_fail(err, QN_EFORMAT, "%s: factor of %s is missing", file_name, place);
+    if (!(yarn->factor > 1 && yarn->factor <= 1024)) {
+        return qni_fail(err, QN_EFORMAT, "%s: factor of %s must be more than 1 and at most 1024, got %.17g", file_name,
+                        place, yarn->factor);
+    }
+    QN_TRY(qni_json_get_int(&original, NULL, block, file_name, "original_max_position_embeddings", 1, INT32_MAX, err));
+    yarn->original_ctx = original;
+    QN_TRY(read_positive(&yarn->beta_fast, block, "beta_fast", true, err));
+    QN_TRY(read_positive(&yarn->beta_slow, block, "beta_slow", true, err));
+    QN_TRY(read_positive(&yarn->attention_factor, block, "attention_factor", false, err));
+    double fast = yarn->beta_fast > 0 ? yarn->beta_fast : 32, slow = yarn->beta_slow > 0 ? yarn->beta_slow : 1;
+    if (fast < slow) {
+        return qni_fail(err, QN_EFORMAT, "%s: beta_fast of %s must be at least beta_slow, got %g and %g", file_name,
+                        place, fast, slow);
+    }
+    return QN_OK;
+}
+
+/* Every key of the block must be one that its type has; mscale and mscale_all_dim only without effect. */
+static qn_status check_block_keys(const json_t *block, const char *place, bool yarn, qn_error *err) {
+    static const char *const plain_keys[] = {"rope_type", "type", "rope_theta"};
+    static const char *const yarn_keys[] = {"factor", "original_max_position_embeddings", "beta_fast", "beta_slow",
+                                            "attention_factor"};
+    const char *key;
+    json_t *value;
+    json_t *object = (json_t *)(uintptr_t)block; /* Jansson's iterators take no const; nothing is changed */
+    json_object_foreach(object, key, value) {
+        bool known = false;
+        for (size_t i = 0; i < sizeof plain_keys / sizeof plain_keys[0]; i++) {
+            known |= strcmp(key, plain_keys[i]) == 0;
+        }
+        for (size_t i = 0; yarn && i < sizeof yarn_keys / sizeof yarn_keys[0]; i++) {
+            known |= strcmp(key, yarn_keys[i]) == 0;
+        }
+        known |= yarn && strcmp(key, "truncate") == 0 && json_is_true(value);
+        known |= strcmp(key, "partial_rotary_factor") == 0 && json_is_number(value) && json_number_value(value) == 1;
+        if (known || (json_is_null(value) && strcmp(key, "truncate") != 0)) continue;
+        return qni_fail(err, QN_EUNSUPPORTED, "%s: %s of %s (%s) is not supported", file_name, key, place,
+                        qni_json_text(value).text);
+    }
+    return QN_OK;
+}
+
+static qn_status read_block(rope_block *out, const json_t *root, const char *place, int32_t n_ctx_max, qn_error *err) {
+    *out = (rope_block){0};
+    const json_t *block = value_of(root, place);
+    if (block == NULL || (json_is_object(block) && json_object_size(block) == 0)) return QN_OK;
+    if (!json_is_object(block)) {
+        return qni_fail(err, QN_EFORMAT, "%s: %s must be an object, got %s", file_name, place,
+                        qni_json_text(block).text);
+    }
+    const char *type = NULL;
+    QN_TRY(read_type(&type, block, place, err));
+    bool yarn = type != NULL && strcmp(type, "yarn") == 0;
+    if (type != NULL && !yarn && strcmp(type, "default") != 0) {
+        return qni_fail(err, QN_EUNSUPPORTED, "%s: rope_type \"%s\" of %s is not supported (default and yarn are)",
+                        file_name, type, place);
+    }
+    QN_TRY(check_block_keys(block, place, yarn, err));
+    QN_TRY(qni_json_get_number(&out->theta, &out->has_theta, block, file_name, "rope_theta", err));
+    if (yarn) QN_TRY(read_yarn(&out->yarn, block, place, n_ctx_max, err));
+    out->there = true;
+    return QN_OK;
+}
+
+static bool same_yarn(const qn_yarn *a, const qn_yarn *b) {
+    return a->factor == b->factor && a->original_ctx == b->original_ctx && a->beta_fast == b->beta_fast &&
+           a->beta_slow == b->beta_slow && a->attention_factor == b->attention_factor;
+}
+
+static qn_status read_theta(qni_config *config, const json_t *root, const rope_block *blocks, qn_error *err) {
+    static const char *const places[] = {"rope_scaling", "rope_parameters"};
+    bool has = false;
+    QN_TRY(qni_json_get_number(&config->rope_theta, &has, root, file_name, "rope_theta", err));
+    for (int i = 0; i < 2; i++) {
+        if (!blocks[i].has_theta) continue;
+        if (has && blocks[i].theta != config->rope_theta) {
+            return qni_fail(err, QN_EFORMAT, "%s: rope_theta is %.17g, and %.17g in %s", file_name, config->rope_theta,
+                            blocks[i].theta, places[i]);
+        }
+        config->rope_theta = blocks[i].theta;
+        has = true;
+    }
+    if (!has) return qni_fail(err, QN_EFORMAT, "%s: rope_theta is missing", file_name);
+    if (!(config->rope_theta > 1) || config->rope_theta > 1e12) {
+        return qni_fail(err, QN_EFORMAT, "%s: rope_theta must be more than 1 and at most 1e12, got %.17g", file_name,
+                        config->rope_theta);
+    }
+    return QN_OK;
+}
+
+/* original_max_position_embeddings beside the blocks: transformers lets it go first; here it must not disagree. */
+static qn_status read_outer_original(qni_config *config, const json_t *root, const rope_block *blocks, qn_error *err) {
+    static const char key[] = "original_max_position_embeddings";
+    static const char *const places[] = {"rope_scaling", "rope_parameters"};
+    int32_t outer = 0;
+    bool has = false;
+    QN_TRY(qni_json_get_int(&outer, &has, root, file_name, key, 1, INT32_MAX, err));
+    if (!has || config->yarn.factor == 0) return QN_OK;
+    for (int i = 0; i < 2; i++) {
+        const json_t *inner = blocks[i].there ? value_of(json_object_get(root, places[i]), key) : NULL;
+        if (inner != NULL && json_integer_value(inner) != outer) {
+            return qni_fail(err, QN_EFORMAT, "%s: %s is %d, and %s in %s", file_name, key, (int)outer,
+                            qni_json_text(inner).text, places[i]);
+        }
+    }
+    config->yarn.original_ctx = outer;
+    return QN_OK;
+}
+
+qn_status qni_config_read_rope(qni_config *config, const json_t *root, qn_error *err) {
+    rope_block blocks[2];
+    QN_TRY(read_block(&blocks[0], root, "rope_scaling", config->n_ctx_max, err));
+    QN_TRY(read_block(&blocks[1], root, "rope_parameters", config->n_ctx_max, err));
+    if (blocks[0].there && blocks[1].there && !same_yarn(&blocks[0].yarn, &blocks[1].yarn)) {
+        return qni_fail(err, QN_EFORMAT, "%s: rope_scaling and rope_parameters disagree", file_name);
+    }
+    QN_TRY(read_theta(config, root, blocks, err));
+    config->yarn = blocks[0].there ? blocks[0].yarn : blocks[1].yarn;
+    return read_outer_original(config, root, blocks, err);
+}
