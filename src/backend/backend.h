@@ -131,6 +131,8 @@ typedef struct qni_scratch {
 
 /* QNI_ALIGN-aligned bytes; while measuring a pointer that must not be used. Never fails: the size was measured. */
 void *qni_scratch_take(qni_scratch *scratch, size_t bytes);
+/* count · n elements of `size` bytes; a product that overflows is measured as SIZE_MAX, which no reservation can meet. */
+void *qni_scratch_array(qni_scratch *scratch, int64_t count, int64_t n, size_t size);
 static inline bool qni_scratch_measures(const qni_scratch *scratch) {
     return scratch->base == NULL;
 }
@@ -215,6 +217,9 @@ typedef struct qni_backend {
 
 extern const qni_backend qni_backend_ref;
 extern const qni_backend qni_backend_cpu;
+
+/* The backends of this build, best first (registry.c); NULL from their number on. */
+const qni_backend *qni_backend_at(int32_t index);
 
 /* Fill the larger ops that `ops` leaves NULL; with `all`, replace those that it has (device option compose). */
 void qni_compose(qni_ops *ops, bool all);

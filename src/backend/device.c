@@ -1,0 +1,119 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Devices: opening, sharing and describing them. What they compute is in ops.c, what with in the backends. */
+#include "../base/cpu.h"
+#include "backend.h"
+
+#include <string.h>
+
+enum { MAX_THREAD = 512 };
+
+/* Names that `isa` accepts, lowest first within an architecture. Whether one can be used is asked of the backends. */
+static const char *const isa_names[] = {"portable", "avx2", "avx512", "neon"};
+enum { N_ISA = sizeof isa_names / sizeof isa_names[0] };
+
+static bool isa_is_known(const char *name) {
+    for (int32_t i = 0; i < N_ISA; i++) {
+        if (strcmp(isa_names[i], name) == 0) return true;
+    }
+    return false;
+}
+
+/* A level is usable if some backend, capped at it, takes it: the backends alone know their kernels. */
+static bool isa_is_usable(const char *name) {
+    qn_device_options options = {.isa = name};
+    const qni_backend *backend;
+    for (int32_t i = 0; (backend = qni_backend_at(i)) != NULL; i++) {
+        void *state = NULL;
+        const char *isa = NULL;
+        if (backend->open(&state, &isa, &options, 1, NULL) != QN_OK) continue;
+        bool same = strcmp(isa, name) == 0;
+        backend->close(state);
+        if (same) return true;
+    }
+    return false;
+}
+
+const char *qn_isa_name(int32_t index, bool *usable) {
+    if (index < 0 || index >= N_ISA) return NULL;
+    if (usable != NULL) *usable = isa_is_usable(isa_names[index]);
+    return isa_names[index];
+}
+
+static const qni_backend *find_backend(const char *name) {
+    const qni_backend *backend;
+    for (int32_t i = 0; (backend = qni_backend_at(i)) != NULL; i++) {
+        if (strcmp(backend->name, name) == 0) return backend;
+    }
+    return NULL;
+}
+
+static qn_status check_options(const qn_device_options *o, qn_error *err) {
+    if (o->n_thread < 0 || o->n_thread > MAX_THREAD) {
+        return qni_fail(err, QN_EINVAL, "n_thread: must be 0 to %d, got %d", MAX_THREAD, (int)o->n_thread);
+    }
+    if (o->isa != NULL && !isa_is_known(o->isa)) {
+        return qni_fail(err, QN_EINVAL, "isa: unknown instruction set level \"%s\"", o->isa);
+    }
+    if ((o->allocator.alloc == NULL) != (o->allocator.free == NULL)) {
+        return qni_fail(err, QN_EINVAL, "allocator: needs both alloc and free");
+    }
+    return QN_OK;
+}
+
+qn_status qn_device_open(qn_device **out, const char *name, const qn_device_options *options, qn_error *err) {
+    if (out == NULL) return qni_fail(err, QN_EINVAL, "out: is NULL");
+    qn_device_options o = options != NULL ? *options : (qn_device_options){0};
+    if (name == NULL) name = "cpu";
+    QN_TRY(check_options(&o, err));
+    const qni_backend *backend = find_backend(name);
+    if (backend == NULL) return qni_fail(err, QN_EUNSUPPORTED, "device: no backend is named \"%s\"", name);
+
+    qn_device *device = qni_calloc(1, sizeof *device);
+    if (device == NULL) return qni_fail(err, QN_ENOMEM, "device: no memory");
+    device->backend = backend;
+    device->allocator = o.allocator;
+    device->n_thread = backend->parallel == NULL ? 1
+                       : o.n_thread > 0          ? o.n_thread
+                                                 : (int32_t)qni_min_i64(qni_cpu_count(), MAX_THREAD);
+    if (pthread_mutex_init(&device->lock, NULL) != 0) {
+        qni_free(device);
+        return qni_fail(err, QN_ENOMEM, "device: no memory for a lock");
+    }
+    qn_status status = backend->open(&device->state, &device->isa, &o, device->n_thread, err);
+    if (status != QN_OK) {
+        pthread_mutex_destroy(&device->lock);
+        qni_free(device);
+        return status;
+    }
+    device->ops = backend->ops;
+    qni_compose(&device->ops, o.compose);
+    qni_cpu_name(device->description, sizeof device->description);
+    atomic_init(&device->refs, 1);
+    *out = device;
+    return QN_OK;
+}
+
+void qni_device_retain(qn_device *device) {
+    atomic_fetch_add_explicit(&device->refs, 1, memory_order_relaxed);
+}
+
+void qni_device_release(qn_device *device) {
+    if (device == NULL || atomic_fetch_sub_explicit(&device->refs, 1, memory_order_acq_rel) != 1) return;
+    device->backend->close(device->state);
+    qni_device_free(&device->allocator, device->scratch, device->scratch_bytes);
+    pthread_mutex_destroy(&device->lock);
+    qni_free(device);
+}
+
+void qn_device_close(qn_device *device) {
+    qni_device_release(device);
+}
+
+void qn_device_get_info(const qn_device *device, qn_device_info *out) {
+    if (device == NULL || out == NULL) return;
+    *out = (qn_device_info){.name = device->backend->name,
+                            .isa = device->isa,
+                            .description = device->description,
+                            .n_thread = device->n_thread};
+    qni_memory_info(&out->memory_total_bytes, &out->memory_available_bytes);
+}

@@ -1,0 +1,334 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The public primitives: checked operands become rows, matrices and weights, and the backend's op runs on them under
+ * the device's lock. Each body runs twice: first on a measuring scratch, then, with that much reserved, for good.
+ */
+#include "validate.h"
+
+typedef qn_status (*body)(const qni_run *run, const void *args, const qni_dims *dims);
+
+static qn_status execute(const qn_tensor *out, body run_body, const void *args, const qni_dims *dims, qn_error *err) {
+    qn_device *device = out->storage->device;
+    pthread_mutex_lock(&device->lock);
+    qni_scratch scratch;
+    qni_run run = qni_device_run(device, &scratch, true, err);
+    qn_status status = run_body(&run, args, dims);
+    if (status == QN_OK) status = qni_device_reserve(device, scratch.peak, err);
+    if (status == QN_OK) {
+        run = qni_device_run(device, &scratch, false, err);
+        status = run_body(&run, args, dims);
+    }
+    pthread_mutex_unlock(&device->lock);
+    return status;
+}
+
+/* {B, T, width} */
+static qni_mat mat_of(const qn_tensor *t) {
+    return (qni_mat){t->data,      t->dtype,    t->shape[0] * t->shape[1], t->shape[2], t->shape[1],
+                     t->stride[0], t->stride[1]};
+}
+
+/* The last token of each batch row of a matrix of n_batch · n_tok rows. */
+static qni_mat last_rows(qni_mat m, int64_t n_batch) {
+    int64_t n_tok = m.n_row / n_batch;
+    return (qni_mat){qni_mat_row(&m, n_tok - 1), m.dtype, n_batch, m.n_col, 1, m.outer_stride, m.row_stride};
+}
+
+/* {B, T, N, D} */
+static qni_heads heads_of(const qn_tensor *t) {
+    qni_mat rows = {t->data,      t->dtype,    t->shape[0] * t->shape[1], t->shape[2] * t->shape[3], t->shape[1],
+                    t->stride[0], t->stride[1]};
+    return (qni_heads){rows, t->shape[2], t->shape[3], t->stride[2]};
+}
+
+static qni_vec vec_of(const qn_tensor *t) {
+    return (qni_vec){t->data, t->dtype, t->shape[0]};
+}
+
+/* {in, out}: one panel of all outputs */
+static qni_weight linear_of(const qn_operand *o) {
+    if (o->packed != NULL) return o->packed->weight;
+    const qn_tensor *t = o->plain;
+    return (qni_weight){.data = t->data,
+                        .dtype = t->dtype,
+                        .arith = QN_ARITH_F32,
+                        .n_in = t->shape[0],
+                        .n_out = t->shape[1],
+                        .nr = t->shape[1],
+                        .ki = 1,
+                        .panel_stride = t->extent,
+                        .group_stride = t->stride[0]};
+}
+
+/* {V, H}: a panel an output */
+static qni_weight vocabulary_of(const qn_operand *o) {
+    if (o->packed != NULL) return o->packed->weight;
+    const qn_tensor *t = o->plain;
+    return (qni_weight){.data = t->data,
+                        .dtype = t->dtype,
+                        .arith = QN_ARITH_F32,
+                        .n_in = t->shape[1],
+                        .n_out = t->shape[0],
+                        .nr = 1,
+                        .ki = 1,
+                        .panel_stride = t->stride[0],
+                        .group_stride = 1};
+}
+
+static qni_attention_weights attention_of(const qn_attention_weights *w) {
+    return (qni_attention_weights){vec_of(w->norm),       linear_of(&w->q_proj), linear_of(&w->k_proj),
+                                   linear_of(&w->v_proj), linear_of(&w->o_proj), vec_of(w->q_norm),
+                                   vec_of(w->k_norm)};
+}
+
+static qni_mlp_weights mlp_of(const qn_mlp_weights *w) {
+    return (qni_mlp_weights){vec_of(w->norm), linear_of(&w->gate_proj), linear_of(&w->up_proj),
+                             linear_of(&w->down_proj)};
+}
+
+static qni_layer_weights layer_of(const qn_layer_weights *w) {
+    return (qni_layer_weights){attention_of(&w->attention), mlp_of(&w->mlp)};
+}
+
+/* Each batch row owns one page: its part of the cache. */
+static qni_kv kv_of(const qni_run *run, const qn_tensor *k, const qn_tensor *v) {
+    void **k_page = qni_scratch_array(run->scratch, k->shape[0], 1, sizeof *k_page);
+    void **v_page = qni_scratch_array(run->scratch, k->shape[0], 1, sizeof *v_page);
+    for (int64_t b = 0; b < k->shape[0] && !qni_scratch_measures(run->scratch); b++) {
+        k_page[b] = k->data + (size_t)(b * k->stride[0]) * qn_dtype_bytes(k->dtype);
+        v_page[b] = v->data + (size_t)(b * v->stride[0]) * qn_dtype_bytes(v->dtype);
+    }
+    return (qni_kv){.k_page = k_page,
+                    .v_page = v_page,
+                    .pages_per_seq = 1,
+                    .page_tokens = k->shape[2],
+                    .n_kv_head = k->shape[1],
+                    .head_dim = k->shape[3],
+                    .k_dtype = k->dtype,
+                    .v_dtype = v->dtype,
+                    .k_head_stride = k->stride[1],
+                    .k_token_stride = k->stride[2],
+                    .v_head_stride = v->stride[1],
+                    .v_token_stride = v->stride[2]};
+}
+
+/* Element of an s32, s64 or u32 tensor. */
+static int64_t integer_at(const qn_tensor *t, int64_t index) {
+    if (t->dtype == QN_DTYPE_S64) return ((const int64_t *)(const void *)t->data)[index];
+    if (t->dtype == QN_DTYPE_U32) return ((const uint32_t *)(const void *)t->data)[index];
+    return ((const int32_t *)(const void *)t->data)[index];
+}
+
+/* Position of token 0 of batch row b; only a tensor's can be out of range, and is clamped to [0, greatest]. */
+static int32_t position_of(const qn_offset *offset, int64_t b, int64_t greatest) {
+    if (offset->rows != NULL) return (int32_t)offset->rows[b];
+    if (offset->tensor == NULL) return (int32_t)offset->value;
+    int64_t p = integer_at(offset->tensor, offset->tensor->shape[0] == 1 ? 0 : b);
+    return (int32_t)qni_max_i64(0, qni_min_i64(p, greatest));
+}
+
+/* Rows, positions and angles of a call, in scratch. The members of `call` point at them. */
+typedef struct positions {
+    int32_t *seq, *pos, *first; /* {B·T}, {B·T}, {B} */
+    double *inv_freq;           /* {D/2} */
+    float *cos_sin;             /* {B·T, D} */
+    double attention_factor;
+    int64_t n_batch, n_tok, head_dim;
+} positions;
+
+/* Positions of n_tok tokens a batch row, `ahead` tokens after the call's first. */
+static void fill_positions(const qni_run *run, positions *p, int64_t n_tok, int64_t ahead, qni_attention_call *call) {
+    p->n_tok = n_tok;
+    call->rows = (qni_rows){p->n_batch * n_tok, (int32_t)p->n_batch, p->seq, p->pos};
+    call->rope.cos_sin = p->cos_sin;
+    if (qni_scratch_measures(run->scratch)) return;
+    for (int64_t r = 0; r < call->rows.n_row; r++) {
+        p->seq[r] = (int32_t)(r / n_tok);
+        p->pos[r] = p->first[r / n_tok] + (int32_t)(ahead + r % n_tok);
+    }
+    qni_rope_fill(p->cos_sin, p->pos, call->rows.n_row, p->inv_freq, p->attention_factor, p->head_dim);
+}
+
+static qni_attention_call begin(const qni_run *run, positions *p, const qni_dims *dims, int64_t greatest,
+                                const qn_offset *offset, const qn_rope *rope, double scale, double eps) {
+    int64_t n_row = dims->of[QNI_B] * dims->of[QNI_T], d = dims->of[QNI_D];
+    *p = (positions){.n_batch = dims->of[QNI_B], .head_dim = d};
+    p->seq = qni_scratch_array(run->scratch, n_row, 1, sizeof *p->seq);
+    p->pos = qni_scratch_array(run->scratch, n_row, 1, sizeof *p->pos);
+    p->first = qni_scratch_array(run->scratch, p->n_batch, 1, sizeof *p->first);
+    p->inv_freq = qni_scratch_array(run->scratch, d / 2, 1, sizeof *p->inv_freq);
+    p->cos_sin = qni_scratch_array(run->scratch, n_row, d, sizeof *p->cos_sin);
+    if (!qni_scratch_measures(run->scratch)) {
+        for (int64_t b = 0; b < p->n_batch; b++) p->first[b] = position_of(offset, b, greatest);
+        qni_rope_resolve(p->inv_freq, &p->attention_factor, rope, d);
+    }
+    qni_attention_call call = {.scale = scale, .eps = eps};
+    fill_positions(run, p, dims->of[QNI_T], 0, &call);
+    return call;
+}
+
+static qn_status kv_attention_body(const qni_run *run, const void *args, const qni_dims *dims) {
+    const qn_kv_attention_args *a = args;
+    positions p;
+    qni_attention_call call =
+        begin(run, &p, dims, dims->of[QNI_C] - dims->of[QNI_T], &a->offset, &a->rope, a->scale, 0);
+    qni_kv kv = kv_of(run, a->k_cache, a->v_cache);
+    return run->ops->kv_attention(run, mat_of(a->out), heads_of(a->q), heads_of(a->k), heads_of(a->v), &kv, &call);
+}
+
+qn_status qn_kv_attention(const qn_kv_attention_args *args, qn_error *err) {
+    qni_dims dims = {0};
+    QN_TRY(qni_check_kv_attention(args, &dims, err));
+    return execute(args->out, kv_attention_body, args, &dims, err);
+}
+
+static qn_status mlp_body(const qni_run *run, const void *args, const qni_dims *dims) {
+    (void)dims;
+    const qn_mlp_args *a = args;
+    qni_mlp_weights w = {vec_of(a->norm), linear_of(&a->gate_proj), linear_of(&a->up_proj), linear_of(&a->down_proj)};
+    return run->ops->mlp(run, mat_of(a->out), mat_of(a->hidden), &w, a->eps);
+}
+
+qn_status qn_mlp(const qn_mlp_args *args, qn_error *err) {
+    qni_dims dims = {0};
+    QN_TRY(qni_check_mlp(args, &dims, err));
+    return execute(args->out, mlp_body, args, &dims, err);
+}
+
+static qn_status attention_residual_body(const qni_run *run, const void *args, const qni_dims *dims) {
+    (void)dims;
+    const qn_attention_residual_args *a = args;
+    qni_weight w = linear_of(&a->o_proj);
+    return run->ops->attention_residual(run, mat_of(a->out), mat_of(a->hidden), mat_of(a->attn), &w);
+}
+
+qn_status qn_attention_residual(const qn_attention_residual_args *args, qn_error *err) {
+    qni_dims dims = {0};
+    QN_TRY(qni_check_attention_residual(args, &dims, err));
+    return execute(args->out, attention_residual_body, args, &dims, err);
+}
+
+static qn_status attention_block_body(const qni_run *run, const void *args, const qni_dims *dims) {
+    const qn_attention_block_args *a = args;
+    positions p;
+    qni_attention_call call =
+        begin(run, &p, dims, dims->of[QNI_C] - dims->of[QNI_T], &a->offset, &a->rope, a->scale, a->eps);
+    qni_kv kv = kv_of(run, a->k_cache, a->v_cache);
+    qni_attention_weights w = attention_of(&a->weights);
+    return run->ops->attention_block(run, mat_of(a->out), mat_of(a->hidden), &w, &kv, &call);
+}
+
+qn_status qn_attention_block(const qn_attention_block_args *args, qn_error *err) {
+    qni_dims dims = {0};
+    QN_TRY(qni_check_attention_block(args, &dims, err));
+    return execute(args->out, attention_block_body, args, &dims, err);
+}
+
+static qn_status layer_body(const qni_run *run, const void *args, const qni_dims *dims) {
+    const qn_layer_args *a = args;
+    positions p;
+    qni_attention_call call =
+        begin(run, &p, dims, dims->of[QNI_C] - dims->of[QNI_T], &a->offset, &a->rope, a->scale, a->eps);
+    qni_kv kv = kv_of(run, a->k_cache, a->v_cache);
+    qni_layer_weights w = layer_of(&a->weights);
+    return run->ops->layer(run, mat_of(a->out), mat_of(a->hidden), &w, &kv, &call);
+}
+
+qn_status qn_layer(const qn_layer_args *args, qn_error *err) {
+    qni_dims dims = {0};
+    QN_TRY(qni_check_layer(args, &dims, err));
+    return execute(args->out, layer_body, args, &dims, err);
+}
+
+static int64_t n_valid_of(int64_t n_valid, const qni_dims *dims) {
+    return n_valid > 0 ? n_valid : dims->of[QNI_V];
+}
+
+static qn_status greedy_body(const qni_run *run, const void *args, const qni_dims *dims) {
+    const qn_greedy_args *a = args;
+    qni_weight lm_head = vocabulary_of(&a->lm_head);
+    return run->ops->greedy(run, (uint32_t *)(void *)a->out->data, last_rows(mat_of(a->hidden), dims->of[QNI_B]),
+                            vec_of(a->norm), &lm_head, n_valid_of(a->n_valid, dims), a->eps);
+}
+
+qn_status qn_greedy(const qn_greedy_args *args, qn_error *err) {
+    qni_dims dims = {0};
+    QN_TRY(qni_check_greedy(args, &dims, err));
+    return execute(args->out, greedy_body, args, &dims, err);
+}
+
+/* The first ids of qn_forward_greedy, checked: they are values of a tensor, read only now. */
+static qn_status take_ids(int32_t *ids, const qn_tensor *t, int64_t n_vocab, qn_error *err) {
+    for (int64_t b = 0; b < t->shape[0]; b++) {
+        int64_t id = integer_at(t, b * t->stride[0]);
+        if (id < 0 || id >= n_vocab) {
+            return qni_fail(err, QN_EINVAL, "ids: row %lld must be 0 to %lld, got %lld", (long long)b,
+                            (long long)(n_vocab - 1), (long long)id);
+        }
+        ids[b] = (int32_t)id;
+    }
+    return QN_OK;
+}
+
+/* All layers on the stream, in place after the first, which may read `hidden`. */
+static qn_status forward_layers(const qni_run *run, const qn_forward_greedy_args *a, qni_mat stream, qni_mat hidden,
+                                const qni_attention_call *call) {
+    for (int32_t i = 0; i < a->n_layer; i++) {
+        size_t mark = run->scratch->used;
+        qni_kv kv = kv_of(run, a->k_caches[i], a->v_caches[i]);
+        qni_layer_weights w = layer_of(&a->layers[i]);
+        QN_TRY(run->ops->layer(run, stream, i == 0 ? hidden : stream, &w, &kv, call));
+        run->scratch->used = mark;
+    }
+    return QN_OK;
+}
+
+static qn_status forward_greedy_body(const qni_run *run, const void *args, const qni_dims *dims) {
+    const qn_forward_greedy_args *a = args;
+    int64_t n_batch = dims->of[QNI_B], n_tok = dims->of[QNI_T], count = a->count;
+    int64_t greatest = INT32_MAX;
+    for (int32_t i = 0; i < a->n_layer; i++) greatest = qni_min_i64(greatest, a->k_caches[i]->shape[2]);
+    greatest -= n_tok + count - 1;
+
+    qn_dtype dtype = a->hidden != NULL ? a->hidden->dtype : QN_DTYPE_F32;
+    int64_t d_model = dims->of[QNI_H];
+    int32_t *ids = qni_scratch_array(run->scratch, n_batch, 1, sizeof *ids);
+    uint32_t *next = qni_scratch_array(run->scratch, n_batch, 1, sizeof *next);
+    uint32_t *made = qni_scratch_array(run->scratch, n_batch, count, sizeof *made);
+    void *memory = qni_scratch_array(run->scratch, n_batch * n_tok, d_model, qn_dtype_bytes(dtype));
+    bool measures = qni_scratch_measures(run->scratch);
+    if (a->ids != NULL && !measures) QN_TRY(take_ids(ids, a->ids, dims->of[QNI_V], run->err));
+
+    positions p;
+    qni_attention_call call = begin(run, &p, dims, greatest, &a->offset, &a->rope, a->scale, a->eps);
+    qni_weight lm_head = vocabulary_of(&a->lm_head);
+    int64_t n_valid = n_valid_of(a->n_valid, dims);
+    for (int64_t step = 0; step < (measures ? qni_min_i64(2, count) : count); step++) {
+        if (step > 0) fill_positions(run, &p, 1, n_tok + step - 1, &call);
+        bool embeds = step > 0 || a->hidden == NULL;
+        qni_mat stream = qni_mat_of(memory, dtype, n_batch * p.n_tok, d_model);
+        stream.n_inner = p.n_tok;
+        stream.outer_stride = p.n_tok * d_model;
+        if (embeds) {
+            qni_weight embedding = vocabulary_of(&a->embedding);
+            QN_TRY(run->ops->embed(run, stream, &embedding, ids));
+        }
+        QN_TRY(forward_layers(run, a, stream, embeds ? stream : mat_of(a->hidden), &call));
+        QN_TRY(run->ops->greedy(run, next, last_rows(stream, n_batch), vec_of(a->norm), &lm_head, n_valid, a->eps));
+        for (int64_t b = 0; b < n_batch && !measures; b++) {
+            ids[b] = (int32_t)next[b];
+            made[b * count + step] = next[b];
+        }
+    }
+    uint32_t *out = (uint32_t *)(void *)a->out->data;
+    for (int64_t i = 0; i < n_batch * count && !measures; i++) {
+        out[i / count * a->out->stride[0] + i % count] = made[i];
+    }
+    return QN_OK;
+}
+
+qn_status qn_forward_greedy(const qn_forward_greedy_args *args, qn_error *err) {
+    qni_dims dims = {0};
+    QN_TRY(qni_check_forward_greedy(args, &dims, err));
+    return execute(args->out, forward_greedy_body, args, &dims, err);
+}

@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Scratch: a bump allocator that can run without memory to measure what a call needs, and a device's own block. */
+#include "backend.h"
+
+static size_t rounded(size_t bytes) {
+    return bytes > SIZE_MAX - QNI_ALIGN ? SIZE_MAX : qni_round_up(bytes, QNI_ALIGN);
+}
+
+void *qni_scratch_take(qni_scratch *scratch, size_t bytes) {
+    size_t at = scratch->used, end;
+    if (!qni_add_size(&end, at, rounded(bytes))) end = SIZE_MAX;
+    scratch->used = end;
+    if (end > scratch->peak) scratch->peak = end;
+    /* While measuring an address that is aligned and not NULL, so that arithmetic on it stays defined. */
+    if (qni_scratch_measures(scratch)) return (void *)(uintptr_t)QNI_ALIGN; // NOLINT(performance-no-int-to-ptr)
+    return scratch->base + at;
+}
+
+void *qni_scratch_array(qni_scratch *scratch, int64_t count, int64_t n, size_t size) {
+    size_t bytes;
+    if (!qni_mul_size(&bytes, (size_t)count, (size_t)n) || !qni_mul_size(&bytes, bytes, size)) bytes = SIZE_MAX;
+    return qni_scratch_take(scratch, bytes);
+}
+
+qn_status qni_device_reserve(qn_device *device, size_t bytes, qn_error *err) {
+    size_t wanted = rounded(bytes > 0 ? bytes : 1);
+    if (wanted <= device->scratch_bytes) return QN_OK;
+    qni_device_free(&device->allocator, device->scratch, device->scratch_bytes);
+    device->scratch_bytes = 0;
+    device->scratch = qni_device_alloc(&device->allocator, wanted);
+    if (device->scratch == NULL) return qni_fail(err, QN_ENOMEM, "scratch: no memory for %zu bytes", wanted);
+    device->scratch_bytes = wanted;
+    return QN_OK;
+}
+
+qni_run qni_device_run(qn_device *device, qni_scratch *scratch, bool measure, qn_error *err) {
+    *scratch = (qni_scratch){.base = measure ? NULL : device->scratch, .size = measure ? 0 : device->scratch_bytes};
+    return (qni_run){.ops = &device->ops, .backend = device->state, .scratch = scratch, .err = err};
+}

@@ -1,0 +1,271 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The reference backend: the small primitives as their definitions say, one element at a time, every sum in double.
+ * It is the documentation of what they compute and what all other backends are tested against. It is not fast, has no
+ * threads and no state, and offers none of the larger primitives: compose.c makes those.
+ *
+ * Results are rounded once, when they are stored in the dtype of their operand.
+ */
+#include "../backend/backend.h"
+
+#include <math.h>
+#include <string.h>
+
+static double load(const void *data, qn_dtype dtype, int64_t index) {
+    return (double)qni_load_f32(data, dtype, index);
+}
+
+static double weight_at(const qni_weight *w, int64_t i, int64_t o) {
+    int64_t index = o / w->nr * w->panel_stride + i / w->ki * w->group_stride + o % w->nr * w->ki + i % w->ki;
+    return load(w->data, w->dtype, index);
+}
+
+static qn_status embed(const qni_run *run, qni_mat out, const qni_weight *table, const int32_t *ids) {
+    if (qni_scratch_measures(run->scratch)) return QN_OK;
+    for (int64_t r = 0; r < out.n_row; r++) {
+        void *to = qni_mat_row(&out, r);
+        for (int64_t i = 0; i < out.n_col; i++) qni_store_f32(to, out.dtype, i, (float)weight_at(table, i, ids[r]));
+    }
+    return QN_OK;
+}
+
+static qn_status rms_norm(const qni_run *run, qni_mat out, qni_mat x, qni_vec weight, double eps) {
+    if (qni_scratch_measures(run->scratch)) return QN_OK;
+    for (int64_t r = 0; r < x.n_row; r++) {
+        const void *from = qni_mat_row(&x, r);
+        void *to = qni_mat_row(&out, r);
+        double sum = 0;
+        for (int64_t i = 0; i < x.n_col; i++) sum += load(from, x.dtype, i) * load(from, x.dtype, i);
+        double factor = 1.0 / sqrt(sum / (double)x.n_col + eps);
+        for (int64_t i = 0; i < x.n_col; i++) {
+            double y = load(from, x.dtype, i) * factor * load(weight.data, weight.dtype, i);
+            qni_store_f32(to, out.dtype, i, (float)y);
+        }
+    }
+    return QN_OK;
+}
+
+/* sums {n_out} = x {n_in} · W. Inputs outside, so that a plain {in, out} matrix is read in its own order; each sum is
+ * still over ascending inputs. */
+static void product(double *sums, const double *x, const qni_weight *w) {
+    for (int64_t o = 0; o < w->n_out; o++) sums[o] = 0;
+    if (w->nr == 1) {
+        for (int64_t o = 0; o < w->n_out; o++) {
+            for (int64_t i = 0; i < w->n_in; i++) sums[o] += x[i] * weight_at(w, i, o);
+        }
+    } else {
+        for (int64_t i = 0; i < w->n_in; i++) {
+            for (int64_t o = 0; o < w->n_out; o++) sums[o] += x[i] * weight_at(w, i, o);
+        }
+    }
+}
+
+/* out = x · W, plus `add` if it is not NULL; add may be out. */
+static qn_status linear_plus(const qni_run *run, qni_mat out, const qni_mat *add, qni_mat x, const qni_weight *w) {
+    size_t mark = run->scratch->used;
+    double *sums = qni_scratch_array(run->scratch, w->n_out, 1, sizeof *sums);
+    double *in = qni_scratch_array(run->scratch, w->n_in, 1, sizeof *in);
+    run->scratch->used = mark;
+    if (qni_scratch_measures(run->scratch)) return QN_OK;
+    for (int64_t r = 0; r < x.n_row; r++) {
+        const void *from = qni_mat_row(&x, r);
+        for (int64_t i = 0; i < w->n_in; i++) in[i] = load(from, x.dtype, i);
+        product(sums, in, w);
+        for (int64_t o = 0; o < w->n_out; o++) {
+            double y = sums[o] + (add != NULL ? load(qni_mat_row(add, r), add->dtype, o) : 0.0);
+            qni_store_f32(qni_mat_row(&out, r), out.dtype, o, (float)y);
+        }
+    }
+    return QN_OK;
+}
+
+static qn_status linear(const qni_run *run, qni_mat out, qni_mat x, const qni_weight *weight) {
+    return linear_plus(run, out, NULL, x, weight);
+}
+
+static qn_status attention_residual(const qni_run *run, qni_mat out, qni_mat hidden, qni_mat attn,
+                                    const qni_weight *weight) {
+    return linear_plus(run, out, &hidden, attn, weight);
+}
+
+/* A head's row in the cache: position p of KV head g of sequence s. */
+static void *cache_row(void *const *pages, size_t offset_bytes, const qni_kv *kv, qn_dtype dtype, int64_t head_stride,
+                       int64_t token_stride, int32_t s, int64_t g, int64_t p) {
+    unsigned char *page = pages[(int64_t)s * kv->pages_per_seq + p / kv->page_tokens];
+    int64_t element = g * head_stride + p % kv->page_tokens * token_stride;
+    return page + offset_bytes + element * (int64_t)qn_dtype_bytes(dtype);
+}
+static void *k_row(const qni_kv *kv, int32_t s, int64_t g, int64_t p) {
+    return cache_row(kv->k_page, kv->k_offset_bytes, kv, kv->k_dtype, kv->k_head_stride, kv->k_token_stride, s, g, p);
+}
+static void *v_row(const qni_kv *kv, int32_t s, int64_t g, int64_t p) {
+    return cache_row(kv->v_page, kv->v_offset_bytes, kv, kv->v_dtype, kv->v_head_stride, kv->v_token_stride, s, g, p);
+}
+
+/* The elements of head h of row r, in double. */
+static void load_head(double *to, const qni_heads *heads, int64_t r, int64_t h) {
+    const void *row = qni_mat_row(&heads->rows, r);
+    for (int64_t i = 0; i < heads->head_dim; i++) to[i] = load(row, heads->rows.dtype, h * heads->head_stride + i);
+}
+
+/* Pairs (i, i + D/2) turned by the row's angles. */
+static void rotate(double *x, const float *cos_sin, int64_t head_dim) {
+    int64_t half = head_dim / 2;
+    for (int64_t i = 0; i < half; i++) {
+        double c = (double)cos_sin[i], s = (double)cos_sin[half + i], a = x[i], b = x[half + i];
+        x[i] = a * c - b * s;
+        x[half + i] = b * c + a * s;
+    }
+}
+
+/* sum {D} = softmax(scale · q · K) · V over positions 0 … pos. */
+static void attend(double *sum, double *scores, const double *q, const qni_kv *kv, int32_t s, int64_t g, int64_t pos,
+                   double scale) {
+    double greatest = -INFINITY, total = 0;
+    for (int64_t p = 0; p <= pos; p++) {
+        const void *k = k_row(kv, s, g, p);
+        scores[p] = 0;
+        for (int64_t i = 0; i < kv->head_dim; i++) scores[p] += q[i] * load(k, kv->k_dtype, i);
+        scores[p] *= scale;
+        greatest = fmax(greatest, scores[p]);
+    }
+    for (int64_t i = 0; i < kv->head_dim; i++) sum[i] = 0;
+    for (int64_t p = 0; p <= pos; p++) {
+        const void *v = v_row(kv, s, g, p);
+        double weight = exp(scores[p] - greatest);
+        total += weight;
+        for (int64_t i = 0; i < kv->head_dim; i++) sum[i] += weight * load(v, kv->v_dtype, i);
+    }
+    for (int64_t i = 0; i < kv->head_dim; i++) sum[i] /= total;
+}
+
+static qn_status kv_attention(const qni_run *run, qni_mat out, qni_heads q, qni_heads k, qni_heads v, const qni_kv *kv,
+                              const qni_attention_call *call) {
+    const qni_rows *rows = &call->rows;
+    int64_t d = kv->head_dim;
+    size_t mark = run->scratch->used;
+    double *x = qni_scratch_array(run->scratch, d, 1, sizeof *x);
+    double *sum = qni_scratch_array(run->scratch, d, 1, sizeof *sum);
+    double *scores = qni_scratch_array(run->scratch, kv->pages_per_seq, kv->page_tokens, sizeof *scores);
+    run->scratch->used = mark;
+    if (qni_scratch_measures(run->scratch)) return QN_OK;
+    for (int64_t r = 0; r < rows->n_row; r++) {
+        for (int64_t g = 0; g < kv->n_kv_head; g++) {
+            void *to = k_row(kv, rows->seq[r], g, rows->pos[r]);
+            load_head(x, &k, r, g);
+            rotate(x, call->rope.cos_sin + r * d, d);
+            for (int64_t i = 0; i < d; i++) qni_store_f32(to, kv->k_dtype, i, (float)x[i]);
+            to = v_row(kv, rows->seq[r], g, rows->pos[r]);
+            load_head(x, &v, r, g);
+            for (int64_t i = 0; i < d; i++) qni_store_f32(to, kv->v_dtype, i, (float)x[i]);
+        }
+    }
+    for (int64_t r = 0; r < rows->n_row; r++) {
+        for (int64_t h = 0; h < q.n_head; h++) {
+            load_head(x, &q, r, h);
+            rotate(x, call->rope.cos_sin + r * d, d);
+            attend(sum, scores, x, kv, rows->seq[r], h / (q.n_head / kv->n_kv_head), rows->pos[r], call->scale);
+            for (int64_t i = 0; i < d; i++) qni_store_f32(qni_mat_row(&out, r), out.dtype, h * d + i, (float)sum[i]);
+        }
+    }
+    return QN_OK;
+}
+
+static qn_status swiglu(const qni_run *run, qni_mat out, qni_mat gate, qni_mat up) {
+    if (qni_scratch_measures(run->scratch)) return QN_OK;
+    for (int64_t r = 0; r < out.n_row; r++) {
+        for (int64_t i = 0; i < out.n_col; i++) {
+            double g = load(qni_mat_row(&gate, r), gate.dtype, i);
+            double y = g / (1.0 + exp(-g)) * load(qni_mat_row(&up, r), up.dtype, i);
+            qni_store_f32(qni_mat_row(&out, r), out.dtype, i, (float)y);
+        }
+    }
+    return QN_OK;
+}
+
+static qn_status argmax(const qni_run *run, uint32_t *ids, qni_mat logits, int64_t n_valid) {
+    if (qni_scratch_measures(run->scratch)) return QN_OK;
+    for (int64_t r = 0; r < logits.n_row; r++) {
+        const void *row = qni_mat_row(&logits, r);
+        for (int64_t i = 0; i < n_valid; i++) {
+            if (isnan(load(row, logits.dtype, i))) {
+                return qni_fail(run->err, QN_ENUMERIC, "logits: row %lld holds a NaN at id %lld", (long long)r,
+                                (long long)i);
+            }
+        }
+    }
+    for (int64_t r = 0; r < logits.n_row; r++) {
+        const void *row = qni_mat_row(&logits, r);
+        int64_t best = 0;
+        for (int64_t i = 1; i < n_valid; i++) {
+            if (load(row, logits.dtype, i) > load(row, logits.dtype, best)) best = i;
+        }
+        ids[r] = (uint32_t)best;
+    }
+    return QN_OK;
+}
+
+static qn_status open(void **state, const char **isa_out, const qn_device_options *options, int32_t n_thread,
+                      qn_error *err) {
+    (void)options, (void)n_thread, (void)err;
+    *state = NULL;
+    *isa_out = "portable";
+    return QN_OK;
+}
+
+static void close(void *state) {
+    (void)state;
+}
+
+/* Packed is {out, in}: a panel is an output, as checkpoints store it. */
+static qn_status packing(const void *state, qni_packing *out, qn_dtype dtype, qn_arith arith, int64_t n_in,
+                         int64_t n_out, qn_error *err) {
+    (void)state;
+    if (arith != QN_ARITH_AUTO && arith != QN_ARITH_F32) {
+        return qni_fail(err, QN_EUNSUPPORTED, "arith: \"ref\" computes in f32 only, got %s",
+                        arith == QN_ARITH_BF16 ? "bf16" : "int8");
+    }
+    size_t bytes;
+    if (!qni_mul_size(&bytes, (size_t)n_in, (size_t)n_out) || !qni_mul_size(&bytes, bytes, qn_dtype_bytes(dtype))) {
+        return qni_fail(err, QN_ENOMEM, "linear: %lld by %lld elements are too many", (long long)n_in,
+                        (long long)n_out);
+    }
+    *out = (qni_packing){.form = {.dtype = dtype,
+                                  .arith = QN_ARITH_F32,
+                                  .packed = true,
+                                  .n_in = n_in,
+                                  .n_out = n_out,
+                                  .nr = 1,
+                                  .ki = 1,
+                                  .panel_stride = n_in,
+                                  .group_stride = 1},
+                         .bytes = bytes};
+    return QN_OK;
+}
+
+static void pack(const void *state, const qni_weight *form, void *data, int64_t first, int64_t n, const void *src,
+                 int64_t in_stride, int64_t out_stride) {
+    (void)state;
+    size_t element = qn_dtype_bytes(form->dtype);
+    unsigned char *to = (unsigned char *)data + (size_t)(first * form->panel_stride) * element;
+    for (int64_t o = 0; o < n; o++) {
+        for (int64_t i = 0; i < form->n_in; i++, to += element) {
+            memcpy(to, (const unsigned char *)src + (size_t)(i * in_stride + o * out_stride) * element, element);
+        }
+    }
+}
+
+const qni_backend qni_backend_ref = {
+    .name = "ref",
+    .open = open,
+    .close = close,
+    .ops = {.embed = embed,
+            .rms_norm = rms_norm,
+            .linear = linear,
+            .kv_attention = kv_attention,
+            .attention_residual = attention_residual,
+            .swiglu = swiglu,
+            .argmax = argmax},
+    .packing = packing,
+    .pack = pack,
+};
