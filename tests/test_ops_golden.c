@@ -1,0 +1,67 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Each primitive against results that transformers computed in float64, on every device and in every form. */
+#include "support/cmocka_all.h"
+#include "support/problem.h"
+
+#include <quern/ops.h>
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+enum { N_GOLDEN = 9 };
+
+/* Bounds of docs: an f32 sum of some hundred products, in any order, stays below 1e-5 of the greatest result; with
+ * sums in double only the roundings of the f32 intermediates are left. */
+static double bound_of(const device_case *dc) {
+    return dc->is_ref ? 2e-6 : 1e-5;
+}
+
+static void compare(const char *path, const char *what, const char *part, const qn_tensor *got, const device_case *dc) {
+    qn_tensor_file *file = NULL;
+    qn_tensor *want = NULL;
+    char name[64];
+    snprintf(name, sizeof name, "%s.%s", what, part);
+    assert_int_equal(qn_tensor_file_open(&file, path, NULL), QN_OK);
+    assert_int_equal(qn_tensor_file_read(&want, file, qn_tensor_device(got), name, NULL), QN_OK);
+    assert_int_equal(tensor_count(got), tensor_count(want));
+    float *g = tensor_floats(got), *w = tensor_floats(want);
+    double worst = worst_error(g, w, tensor_count(got));
+    if (!(worst <= bound_of(dc))) fail_msg("%s %s on %s: error %g", path, name, dc->name, worst);
+    free(g);
+    free(w);
+    qn_tensor_free(want);
+    qn_tensor_file_close(file);
+}
+
+static void goldens(void **state) {
+    (void)state;
+    device_case cases[MAX_DEVICE_CASE];
+    int n_case = device_cases(cases);
+    for (int i = 0; i < N_GOLDEN; i++) {
+        char path[64];
+        problem p;
+        snprintf(path, sizeof path, "tests/data/primitives/case%d.safetensors", i);
+        problem_golden(&p, path);
+        for (int c = 0; c < n_case; c++) {
+            qn_device *device = device_open(&cases[c], 0);
+            bench s;
+            bench_make(&s, &p, device, all_f32, cases[c].packed);
+            for (primitive_id id = 0; id < N_PRIMITIVE; id++) {
+                bench_reset(&s);
+                compare(path, primitive_name(id), "out", primitive_compute(id, &s), &cases[c]);
+                if (!primitive_has_cache(id)) continue;
+                compare(path, primitive_name(id), "k_cache", s.t[K_CACHE], &cases[c]);
+                compare(path, primitive_name(id), "v_cache", s.t[V_CACHE], &cases[c]);
+            }
+            bench_free(&s);
+            qn_device_close(device);
+        }
+        problem_free(&p);
+    }
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {cmocka_unit_test(goldens)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
