@@ -1,0 +1,121 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Opening a checkpoint: config.json, generation_config.json, the headers of the weights, and that they agree. */
+#include "checkpoint.h"
+
+#include "../base/json.h"
+
+#include <quern/session.h>
+
+#include <string.h>
+
+/* config.json, and its text for the fingerprint. */
+static qn_status read_config(qni_config *config, const char *dir, qn_sha256 *hash, const qn_log *log, qn_error *err) {
+    static const char name[] = "config.json";
+    char *path = qni_path_join(dir, name), *text = NULL;
+    if (path == NULL) return qni_fail(err, QN_ENOMEM, "%s: out of memory", dir);
+    size_t size = 0;
+    qn_status status = qni_file_slurp(&text, &size, path, QNI_CONFIG_MAX_BYTES, err);
+    qni_free(path);
+    if (status != QN_OK) return status;
+    json_t *root = NULL;
+    qn_sha256_update(hash, text, size);
+    status = qni_json_parse(&root, name, text, size, err);
+    qni_free(text);
+    if (status != QN_OK) return status;
+    status = qni_config_read(config, root, log, err);
+    json_decref(root);
+    return status;
+}
+
+/* generation_config.json may be missing. */
+static qn_status read_generation(qni_generation *generation, qni_token_ids *ids, const char *dir, const qn_log *log,
+                                 qn_error *err) {
+    *generation = (qni_generation){0};
+    *ids = (qni_token_ids){.bos = -1};
+    char *path = qni_path_join(dir, "generation_config.json");
+    if (path == NULL) return qni_fail(err, QN_ENOMEM, "%s: out of memory", dir);
+    qn_status status = QN_OK;
+    json_t *root = NULL;
+    if (qni_path_exists(path)) {
+        status = qni_json_read(&root, path, QNI_CONFIG_MAX_BYTES, err);
+        if (status == QN_OK) status = qni_generation_read(generation, ids, root, log, err);
+        json_decref(root);
+    }
+    qni_free(path);
+    return status;
+}
+
+static qn_status check_id(int32_t id, int32_t n_vocab, const char *key, qn_error *err) {
+    if (id < n_vocab) return QN_OK;
+    return qni_fail(err, QN_EFORMAT, "%s %d is not below vocab_size %d", key, (int)id, (int)n_vocab);
+}
+
+/* The end-of-text ids of both files, generation_config.json's first. */
+static qn_status merge_ids(qni_checkpoint *c, const qni_token_ids *first, const qni_token_ids *second, qn_error *err) {
+    qn_model_config *config = &c->config;
+    const qni_token_ids *both[] = {first, second};
+    for (int i = 0; i < 2; i++) {
+        QN_TRY(check_id(both[i]->bos, config->n_vocab, "bos_token_id", err));
+        for (int32_t k = 0; k < both[i]->n_eos; k++) {
+            int32_t id = both[i]->eos[k];
+            bool seen = false;
+            for (int32_t j = 0; j < config->n_eos; j++) seen |= config->eos[j] == id;
+            if (seen) continue;
+            QN_TRY(check_id(id, config->n_vocab, "eos_token_id", err));
+            if (config->n_eos == QNI_MAX_EOS) {
+                return qni_fail(err, QN_EUNSUPPORTED, "eos_token_id: more than %d ids in both files", QNI_MAX_EOS);
+            }
+            config->eos[config->n_eos++] = id;
+        }
+    }
+    c->bos = first->bos >= 0 ? first->bos : second->bos;
+    return QN_OK;
+}
+
+/* Headers go in with their lengths, so that no two sets of files run together alike. */
+static void hash_headers(qn_sha256 *hash, const qni_weight_files *weights) {
+    for (size_t i = 0; i < weights->n_file; i++) {
+        const qni_safetensors *st = &weights->files[i];
+        uint8_t length[8];
+        for (int b = 0; b < 8; b++) length[b] = (uint8_t)((uint64_t)st->header_bytes >> (8 * b));
+        qn_sha256_update(hash, length, sizeof length);
+        qn_sha256_update(hash, st->header, st->header_bytes);
+    }
+}
+
+static qn_status open_all(qni_checkpoint *c, const char *dir, const qn_log *log, qn_error *err) {
+    qni_config stated;
+    qni_token_ids ids;
+    qn_sha256 hash;
+    qn_sha256_init(&hash);
+    QN_TRY(read_config(&stated, dir, &hash, log, err));
+    QN_TRY(read_generation(&c->generation, &ids, dir, log, err));
+    QN_TRY(qni_weight_files_open(&c->weights, dir, log, err));
+    QN_TRY(qni_checkpoint_match(c, &stated, err));
+    c->config.n_ctx_max = stated.n_ctx_max;
+    c->config.rms_eps = stated.rms_eps;
+    c->config.rope_theta = stated.rope_theta;
+    c->config.yarn = stated.yarn;
+    c->config.file_bytes = c->weights.bytes;
+    QN_TRY(merge_ids(c, &ids, &stated.ids, err));
+    hash_headers(&hash, &c->weights);
+    qn_sha256_final(&hash, c->fingerprint);
+    return QN_OK;
+}
+
+qn_status qni_checkpoint_open(qni_checkpoint *out, const char *dir, const qn_log *log, qn_error *err) {
+    qni_checkpoint c = {0};
+    qn_status status = open_all(&c, dir, log, err);
+    if (status != QN_OK) {
+        qni_checkpoint_close(&c);
+        return status;
+    }
+    *out = c;
+    return QN_OK;
+}
+
+void qni_checkpoint_close(qni_checkpoint *checkpoint) {
+    qni_weight_files_close(&checkpoint->weights);
+    qni_free(checkpoint->layers);
+    *checkpoint = (qni_checkpoint){0};
+}

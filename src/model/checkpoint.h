@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A checkpoint that is open and checked: what its files say agrees, every tensor has its place and shape, and no weight
+ * has been read yet. */
+#ifndef QNI_CHECKPOINT_H
+#define QNI_CHECKPOINT_H
+
+#include "../format/weight_files.h"
+#include "model.h"
+
+/* The places of a layer: its linears (model.h), then its norms. */
+enum { QNI_NORM1 = QNI_N_LINEAR, QNI_NORM2, QNI_Q_NORM, QNI_K_NORM, QNI_N_SLOT };
+
+/* A tensor in its file. */
+typedef struct qni_weight_ref {
+    const qni_safetensors *file;
+    const qni_st_tensor *tensor; /* NULL: none */
+} qni_weight_ref;
+
+typedef struct qni_layer_refs {
+    qni_weight_ref slot[QNI_N_SLOT];
+} qni_layer_refs;
+
+typedef struct qni_checkpoint {
+    qni_weight_files weights;
+    qn_model_config config;
+    qni_generation generation;
+    int32_t bos;
+    uint8_t fingerprint[32];
+    qni_weight_ref embedding; /* {V, H} */
+    qni_weight_ref norm;      /* {H} */
+    qni_weight_ref lm_head;   /* {V, H}; none when tied */
+    qni_layer_refs *layers;   /* {n_layer} */
+} qni_checkpoint;
+
+/* Open and check all files of a directory. Errors: as qn_model_read_config. */
+qn_status qni_checkpoint_open(qni_checkpoint *out, const char *dir, const qn_log *log, qn_error *err);
+void qni_checkpoint_close(qni_checkpoint *checkpoint); /* fine on a zeroed struct */
+
+/* Put every tensor in its place and check its shape; sizes that `stated` leaves out are taken from the shapes
+ * (tensors.c). Fills embedding, norm, lm_head, layers and the sizes, dtype, tied and n_parameter of config. */
+qn_status qni_checkpoint_match(qni_checkpoint *checkpoint, const qni_config *stated, qn_error *err);
+
+/* The library's dtype of a weight, or QN_DTYPE_DEFAULT. */
+qn_dtype qni_weight_dtype(const qni_st_tensor *tensor);
+
+#endif
