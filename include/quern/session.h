@@ -6,7 +6,8 @@
  * were fed (a prompt at once, in chunks, token by token), on threads, or on other sessions of the
  * same call. Bit for bit.
  *
- * Threads: a session belongs to one thread at a time; sessions of one model may run on different threads.
+ * Threads: a session belongs to one thread at a time; sessions of one model may run on different threads. A tap and
+ * a qn_logits_fn are called while the device is held: they must not compute on it. Those of qn_generate may.
  * Memory: everything is taken by qn_session_create(), as qn_model_plan() told; after that nothing is allocated on the
  * device.
  */
@@ -28,7 +29,7 @@ typedef struct qn_tap {
 
 typedef struct qn_session_options {
     int32_t n_ctx;     /**< capacity in tokens; 0: the smaller of the model's and 4096 */
-    int32_t n_batch;   /**< tokens that one pass over the weights takes at most; 0: 512 */
+    int32_t n_batch;   /**< tokens that one pass over the weights takes at most; 0: 512; n_ctx if that is less */
     qn_dtype kv_dtype; /**< F16, BF16 or F32; default F16 */
     qn_yarn_mode yarn;
     qn_tap tap;
@@ -152,7 +153,8 @@ QN_NODISCARD QN_API qn_status qn_session_rewind(qn_session *session, size_t n_to
  *
  * The file names the model by the hash of its configuration and weights' headers; another model's, another kv_dtype's
  * or another rope's file is refused, as is one whose checksum is wrong. Errors EIO; EFORMAT: no session file, or
- * damaged; EINVAL: of another model; EFULL: longer than n_ctx. After a failed restore the session is unchanged.
+ * damaged; EINVAL: of another model; EFULL: longer than n_ctx. After a failed restore the session is unchanged, but for a
+ * file that was checked and then cannot be read: that leaves an empty timeline.
  */
 QN_NODISCARD QN_API qn_status qn_session_save(const qn_session *session, const char *path, qn_error *err);
 QN_NODISCARD QN_API qn_status qn_session_restore(qn_session *session, const char *path, qn_error *err);
@@ -165,10 +167,13 @@ QN_NODISCARD QN_API qn_status qn_session_read_kv(const qn_session *session, int3
 /**
  * Continue a prompt: sync, then draw, decode and hand out text until the end.
  *
+ * An id is computed only when another one is to be drawn after it. So the timeline afterwards is the prompt and the
+ * drawn ids but for the last; the next sync with all of them goes on from there.
+ *
  * tokenizer  may be NULL with `ids` and without on_text and stops.
  * result     may be NULL.
  * Errors     as qn_session_sync, qn_sampler_create and qn_tokenizer_encode; EINVAL: both or neither of prompt and
- *            ids, or an empty prompt. What was handed out stays valid; the timeline holds it.
+ *            ids, or an empty prompt. A callback that returns false is no error: QN_FINISH_CANCELED.
  */
 QN_NODISCARD QN_API qn_status qn_generate(qn_session *session, const qn_tokenizer *tokenizer,
                                           const qn_generate_args *args, qn_generate_result *result, qn_error *err);

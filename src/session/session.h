@@ -38,11 +38,15 @@ struct qn_session {
     int32_t *ids;         /* in the arena */
     int32_t n_tok;
     bool has_logits; /* of the last id */
+    bool marked;     /* while a batch is checked */
 
     /* The rows of a pass that this session leads, n_batch each. */
     int32_t *row_seq, *row_pos, *row_id, *logit_row;
     void **pages;
 };
+
+/* k (or v) of one layer: {n_kv_head, n_ctx, head_dim}. */
+unsigned char *qni_session_plane(const qn_session *session, int32_t layer, bool value);
 
 /* Reports after each pass; false cancels. */
 typedef struct qni_feed_progress {
@@ -50,7 +54,7 @@ typedef struct qni_feed_progress {
     void *user;
 } qni_feed_progress;
 
-/* qn_session_sync with a report after each pass. */
+/* qn_session_sync with a report after each pass (may be NULL); *n_reused is set before the first. */
 qn_status qni_session_sync(qn_session *session, const int32_t *ids, size_t n_ids, size_t *n_reused,
                            const qni_feed_progress *progress, qn_error *err);
 

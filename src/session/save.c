@@ -1,0 +1,246 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Session files. All numbers are little-endian, as on every machine that this library runs on:
+ *
+ *   header   64 bytes: struct header
+ *   model    32 bytes: its fingerprint
+ *   ids      {n_tok} s32
+ *   KV       for each layer k, then v: {n_kv_head, n_tok, head_dim} of kv_dtype
+ *   logits   {n_vocab} f32, if flags say so
+ *   check    32 bytes: SHA-256 of all before
+ *
+ * Files are untrusted. restore looks at everything before the session changes: the checksum, then the header, the
+ * ids and the logits; KV may hold any numbers, whose worst effect is logits that are not finite.
+ */
+#include "../base/file.h"
+#include "session.h"
+
+#include <math.h>
+#include <string.h>
+
+#if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
+#error "session files are written in the machine's byte order, which must be little-endian"
+#endif
+
+enum { VERSION = 1, FLAG_YARN = 1, FLAG_LOGITS = 2, FINGERPRINT = 32, DIGEST = 32, BUFFER = 1 << 18 };
+
+typedef struct header {
+    char magic[8];
+    uint32_t version, flags;
+    int32_t kv_dtype, n_layer, n_kv_head, head_dim, n_vocab, n_tok;
+    uint64_t bytes; /* of the whole file */
+    uint8_t zero[16];
+} header;
+_Static_assert(sizeof(header) == 64, "the header has no gaps");
+
+static const char magic[8] = {'Q', 'N', 'S', 'E', 'S', 'S', 'N', '\n'};
+
+/* The header of a file for n_tok tokens of this session. */
+static header header_for(const qn_session *s, int32_t n_tok, bool logits) {
+    const qn_model_config *config = &s->model->config;
+    header h = {
+        .version = VERSION,
+        .flags = (s->yarn ? FLAG_YARN : 0u) | (logits ? FLAG_LOGITS : 0u),
+        .kv_dtype = (int32_t)s->options.kv_dtype,
+        .n_layer = config->n_layer,
+        .n_kv_head = config->n_kv_head,
+        .head_dim = config->head_dim,
+        .n_vocab = config->n_vocab,
+        .n_tok = n_tok,
+    };
+    memcpy(h.magic, magic, sizeof magic);
+    h.bytes = sizeof h + sizeof s->model->fingerprint + (uint64_t)n_tok * (sizeof(int32_t) + s->layout.token_bytes) +
+              (logits ? (uint64_t)config->n_vocab * sizeof(float) : 0) + DIGEST;
+    return h;
+}
+
+/* ---- save ---- */
+
+typedef struct sink {
+    qni_writer writer;
+    qn_sha256 hash;
+} sink;
+
+static qn_status put(sink *out, const void *data, size_t bytes, qn_error *err) {
+    qn_sha256_update(&out->hash, data, bytes);
+    return qni_writer_write(&out->writer, data, bytes, err);
+}
+
+static qn_status put_session(sink *out, const qn_session *s, qn_error *err) {
+    header h = header_for(s, s->n_tok, s->has_logits);
+    const qn_model_config *config = &s->model->config;
+    size_t row = (size_t)config->head_dim * qn_dtype_bytes(s->options.kv_dtype);
+    QN_TRY(put(out, &h, sizeof h, err));
+    QN_TRY(put(out, s->model->fingerprint, sizeof s->model->fingerprint, err));
+    QN_TRY(put(out, s->ids, (size_t)s->n_tok * sizeof *s->ids, err));
+    for (int32_t i = 0; i < 2 * config->n_layer; i++) {
+        const unsigned char *plane = qni_session_plane(s, i / 2, i % 2);
+        for (size_t head = 0; head < (size_t)config->n_kv_head; head++) {
+            QN_TRY(put(out, plane + head * (size_t)s->options.n_ctx * row, (size_t)s->n_tok * row, err));
+        }
+    }
+    if (s->has_logits) QN_TRY(put(out, s->logits, (size_t)config->n_vocab * sizeof *s->logits, err));
+    uint8_t digest[DIGEST];
+    qn_sha256_final(&out->hash, digest);
+    return qni_writer_write(&out->writer, digest, sizeof digest, err);
+}
+
+qn_status qn_session_save(const qn_session *session, const char *path, qn_error *err) {
+    if (session == NULL || path == NULL) {
+        return qni_fail(err, QN_EINVAL, "qn_session_save: %s is NULL", path == NULL ? "path" : "session");
+    }
+    sink out;
+    qn_sha256_init(&out.hash);
+    QN_TRY(qni_writer_open(&out.writer, path, err));
+    qn_status status = put_session(&out, session, err);
+    if (status == QN_OK) return qni_writer_commit(&out.writer, err);
+    qni_writer_abandon(&out.writer);
+    return status;
+}
+
+/* ---- restore ---- */
+
+typedef struct source {
+    qni_file file;
+    unsigned char *buffer; /* {BUFFER} */
+    header header;
+    uint8_t fingerprint[FINGERPRINT];
+} source;
+
+static qn_status damaged(const source *in, const char *what, qn_error *err) {
+    return qni_fail(err, QN_EFORMAT, "%s: %s", in->file.path, what);
+}
+
+/* Read the header and hold the whole file against its checksum. */
+static qn_status check_whole(source *in, qn_error *err) {
+    uint64_t least = sizeof in->header + sizeof in->fingerprint + DIGEST;
+    if (in->file.size < least) return damaged(in, "no session file: too short", err);
+    QN_TRY(qni_file_read(&in->file, &in->header, 0, sizeof in->header, err));
+    QN_TRY(qni_file_read(&in->file, in->fingerprint, sizeof in->header, sizeof in->fingerprint, err));
+    if (memcmp(in->header.magic, magic, sizeof magic) != 0) return damaged(in, "no session file", err);
+    if (in->header.version != VERSION) {
+        return qni_fail(err, QN_EFORMAT, "%s: session file of version %u, not %d", in->file.path, in->header.version,
+                        VERSION);
+    }
+    if (in->header.bytes != in->file.size) {
+        return qni_fail(err, QN_EFORMAT, "%s: damaged: must be %llu bytes, has %llu", in->file.path,
+                        (unsigned long long)in->header.bytes, (unsigned long long)in->file.size);
+    }
+    qn_sha256 hash;
+    qn_sha256_init(&hash);
+    uint64_t end = in->file.size - DIGEST;
+    for (uint64_t at = 0; at < end;) {
+        size_t n = end - at < BUFFER ? (size_t)(end - at) : BUFFER;
+        QN_TRY(qni_file_read(&in->file, in->buffer, at, n, err));
+        qn_sha256_update(&hash, in->buffer, n);
+        at += n;
+    }
+    uint8_t digest[DIGEST], stored[DIGEST];
+    qn_sha256_final(&hash, digest);
+    QN_TRY(qni_file_read(&in->file, stored, end, sizeof stored, err));
+    if (memcmp(digest, stored, sizeof digest) != 0) return damaged(in, "damaged: its checksum is wrong", err);
+    return QN_OK;
+}
+
+/* Whether the file belongs to this session's model, KV and rope, and fits. */
+static qn_status check_identity(const source *in, const qn_session *s, qn_error *err) {
+    const char *path = in->file.path;
+    const header *h = &in->header;
+    if (memcmp(in->fingerprint, s->model->fingerprint, sizeof in->fingerprint) != 0) {
+        return qni_fail(err, QN_EINVAL, "%s: is of another model", path);
+    }
+    if (h->kv_dtype != (int32_t)s->options.kv_dtype) {
+        return qni_fail(err, QN_EINVAL, "%s: its kv_dtype is %s, the session's is %s", path,
+                        qn_dtype_name((qn_dtype)h->kv_dtype), qn_dtype_name(s->options.kv_dtype));
+    }
+    if (((h->flags & FLAG_YARN) != 0) != s->yarn) {
+        return qni_fail(err, QN_EINVAL, "%s: was made with%s YaRN, the session is with%s", path, s->yarn ? "out" : "",
+                        s->yarn ? "" : "out");
+    }
+    if (h->n_tok < 0) return damaged(in, "damaged: negative length", err);
+    header expected = header_for(s, h->n_tok, (h->flags & FLAG_LOGITS) != 0);
+    if (memcmp(&expected, h, sizeof expected) != 0) return damaged(in, "damaged: its sizes do not agree", err);
+    if (h->n_tok == 0 && (h->flags & FLAG_LOGITS) != 0) return damaged(in, "damaged: logits of no token", err);
+    if (h->n_tok > s->options.n_ctx) {
+        return qni_fail(err, QN_EFULL, "%s: its %d tokens do not fit into the context of %d", path, h->n_tok,
+                        s->options.n_ctx);
+    }
+    return QN_OK;
+}
+
+static uint64_t ids_at(void) {
+    return sizeof(header) + FINGERPRINT;
+}
+
+static uint64_t logits_at(const source *in) {
+    return in->file.size - DIGEST - (uint64_t)in->header.n_vocab * sizeof(float);
+}
+
+/* Ids within the vocabulary, logits finite. */
+static qn_status check_content(const source *in, qn_error *err) {
+    const header *h = &in->header;
+    enum { PER_BUFFER = BUFFER / 4 };
+    for (int32_t first = 0; first < h->n_tok; first += PER_BUFFER) {
+        int32_t n = h->n_tok - first < PER_BUFFER ? h->n_tok - first : PER_BUFFER;
+        QN_TRY(qni_file_read(&in->file, in->buffer, ids_at() + (uint64_t)first * 4, (size_t)n * 4, err));
+        const int32_t *ids = (const int32_t *)(const void *)in->buffer;
+        for (int32_t i = 0; i < n; i++) {
+            if (ids[i] < 0 || ids[i] >= h->n_vocab) return damaged(in, "damaged: an id is out of range", err);
+        }
+    }
+    if ((h->flags & FLAG_LOGITS) == 0) return QN_OK;
+    for (int32_t first = 0; first < h->n_vocab; first += PER_BUFFER) {
+        int32_t n = h->n_vocab - first < PER_BUFFER ? h->n_vocab - first : PER_BUFFER;
+        QN_TRY(qni_file_read(&in->file, in->buffer, logits_at(in) + (uint64_t)first * 4, (size_t)n * 4, err));
+        const float *logits = (const float *)(const void *)in->buffer;
+        for (int32_t i = 0; i < n; i++) {
+            if (!isfinite(logits[i])) return damaged(in, "damaged: a logit is not finite", err);
+        }
+    }
+    return QN_OK;
+}
+
+/* The file is sound: take it over. A read that fails here leaves an empty timeline. */
+static qn_status load(const source *in, qn_session *s, qn_error *err) {
+    const qn_model_config *config = &s->model->config;
+    size_t n_tok = (size_t)in->header.n_tok, row = (size_t)config->head_dim * qn_dtype_bytes(s->options.kv_dtype);
+    s->n_tok = 0;
+    s->has_logits = false;
+    uint64_t at = ids_at();
+    QN_TRY(qni_file_read(&in->file, s->ids, at, n_tok * sizeof *s->ids, err));
+    at += n_tok * sizeof *s->ids;
+    for (int32_t i = 0; i < 2 * config->n_layer; i++) {
+        unsigned char *plane = qni_session_plane(s, i / 2, i % 2);
+        for (size_t head = 0; head < (size_t)config->n_kv_head; head++) {
+            QN_TRY(qni_file_read(&in->file, plane + head * (size_t)s->options.n_ctx * row, at, n_tok * row, err));
+            at += n_tok * row;
+        }
+    }
+    bool logits = (in->header.flags & FLAG_LOGITS) != 0;
+    if (logits) {
+        QN_TRY(qni_file_read(&in->file, s->logits, at, (size_t)config->n_vocab * sizeof *s->logits, err));
+    }
+    for (size_t i = 0; i < n_tok; i++) { /* the file may have changed under our hands */
+        if (s->ids[i] < 0 || s->ids[i] >= config->n_vocab) return damaged(in, "changed while it was read", err);
+    }
+    s->n_tok = in->header.n_tok;
+    s->has_logits = logits;
+    return QN_OK;
+}
+
+qn_status qn_session_restore(qn_session *session, const char *path, qn_error *err) {
+    if (session == NULL || path == NULL) {
+        return qni_fail(err, QN_EINVAL, "qn_session_restore: %s is NULL", path == NULL ? "path" : "session");
+    }
+    source in = {.file = {.fd = -1}};
+    QN_TRY(qni_file_open(&in.file, path, err));
+    in.buffer = qni_calloc(BUFFER, 1);
+    qn_status status = in.buffer == NULL ? qni_fail(err, QN_ENOMEM, "%s: out of memory", path) : QN_OK;
+    if (status == QN_OK) status = check_whole(&in, err);
+    if (status == QN_OK) status = check_identity(&in, session, err);
+    if (status == QN_OK) status = check_content(&in, err);
+    if (status == QN_OK) status = load(&in, session, err);
+    qni_free(in.buffer);
+    qni_file_close(&in.file);
+    return status;
+}
