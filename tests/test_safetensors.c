@@ -101,7 +101,7 @@ static void refuses_a_bad_header(void **state) {
     refuse("{\"x\":{\"dtype\":\"U8\",\"shape\":[],\"data_offsets\":[0,1],\"other\":1}}", 1, "alone");
     refuse("{}", 1, "1 bytes at the end belong to no tensor");
     char *deep = calloc(1, 5 * 200 + 2);
-    for (int i = 0; i < 200; i++) strcat(deep, "{\"a\":");
+    for (int i = 0; i < 200; i++) memcpy(deep + 5 * i, "{\"a\":", 5);
     refuse(deep, 0, "nests deeper than 128");
     free(deep);
 }

@@ -228,7 +228,7 @@ static int32_t apply_top_p(qn_sampler *s, int32_t n) {
     }
     for (int32_t at = n_heap / 2 - 1; at >= 0; at--) sift_down(e, s->heap, n_heap, at);
     double total = 0;
-    int32_t last = s->heap[0];
+    int32_t last;
     do {
         last = s->heap[0];
         total += e[last] / sum;
