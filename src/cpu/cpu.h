@@ -1,0 +1,127 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The cpu backend: threaded, with the kernels of kernels.h.
+ *
+ *   backend.c     open, close, packing, the table of ops
+ *   linear.c      products of rows with weights, with an epilogue
+ *   attention.c   RoPE, cache write, attention
+ *   rows.c        embed, norms, conversions, SwiGLU, argmax
+ *   layer.c       the fused ops
+ *   dispatch.c    which kernels this machine has
+ */
+#ifndef QNI_CPU_BACKEND_H
+#define QNI_CPU_BACKEND_H
+
+#include "../backend/backend.h"
+#include "../base/pool.h"
+#include "kernels.h"
+
+typedef struct qni_cpu {
+    qni_pool *pool;
+    int32_t n_thread;
+    qni_cpu_kernels kernels;
+} qni_cpu;
+
+/* The kernels of the best level that the machine has and `isa` (NULL: no cap) allows; EINVAL: unknown name. */
+qn_status qni_cpu_select(qni_cpu_kernels *out, const char *isa, qn_error *err);
+
+static inline qni_cpu *qni_cpu_of(const qni_run *run) {
+    return run->backend;
+}
+
+/* Index in the kernel arrays. */
+static inline int qni_cpu_dtype(qn_dtype dtype) {
+    return (int)dtype - QN_DTYPE_F32;
+}
+
+/*
+ * Rows of activations in tiles of mr rows, f32: tile t begins at data + t · mr · n_col and is {n_col, m}, m = mr but for
+ * the last tile. One row alone is thus contiguous.
+ */
+typedef struct qni_cpu_tiles {
+    float *data;
+    int64_t n_row, n_col, mr;
+} qni_cpu_tiles;
+
+static inline int64_t qni_cpu_tile_rows(const qni_cpu_tiles *tiles, int64_t tile) {
+    return qni_min_i64(tiles->mr, tiles->n_row - tile * tiles->mr);
+}
+static inline float *qni_cpu_tile(const qni_cpu_tiles *tiles, int64_t tile) {
+    return tiles->data + tile * tiles->mr * tiles->n_col;
+}
+
+/* Scratch for tiles, and for n floats. */
+qni_cpu_tiles qni_cpu_take_tiles(const qni_run *run, int64_t n_row, int64_t n_col);
+float *qni_cpu_take_floats(const qni_run *run, int64_t n);
+
+/* A norm's weight as f32 in scratch; an absent one (data NULL) is NULL. */
+const float *qni_cpu_take_vec(const qni_run *run, qni_vec vec);
+
+/* out = rms(x, w), n elements; out may be x. */
+void qni_cpu_norm_row(const qni_cpu_kernels *k, float *out, const float *x, const float *w, int64_t n, double eps);
+
+/* tiles = x, or rms(x, norm) where norm is not NULL. `rows` is scratch from qni_cpu_take_pack(). */
+float *qni_cpu_take_pack(const qni_run *run, int64_t n_col);
+void qni_cpu_pack_rows(const qni_run *run, const qni_cpu_tiles *tiles, qni_mat x, const float *norm, double eps,
+                       float *rows);
+
+/* What becomes of a product. */
+typedef enum qni_cpu_epilogue {
+    QNI_CPU_STORE,  /* out = x · W */
+    QNI_CPU_ADD,    /* out = hidden + x · W; out may be hidden */
+    QNI_CPU_SWIGLU, /* tiles = silu(x · W) ⊙ (x · W2) */
+} qni_cpu_epilogue;
+
+typedef struct qni_cpu_product {
+    qni_cpu_epilogue epilogue;
+    const qni_weight *weight;
+    const qni_weight *weight2; /* SWIGLU */
+    qni_mat out;               /* STORE, ADD */
+    qni_mat hidden;            /* ADD */
+    qni_cpu_tiles tiles;       /* SWIGLU */
+} qni_cpu_product;
+
+/* Up to three products of the same rows in one parallel loop. `scratch` from qni_cpu_take_linear(). */
+float *qni_cpu_take_linear(const qni_run *run, int64_t n_row);
+void qni_cpu_linear(const qni_run *run, const qni_cpu_tiles *x, const qni_cpu_product *products, int32_t n_product,
+                    float *scratch);
+
+/* RoPE, cache write and attention; q_norm and k_norm (f32, {head_dim}) are applied before RoPE where not NULL. */
+typedef struct qni_cpu_attention {
+    qni_mat out;
+    qni_heads q, k, v;
+    const float *q_norm, *k_norm;
+    const qni_kv *kv;
+    const qni_attention_call *call;
+} qni_cpu_attention;
+
+/* Scratch of an attention, taken before anything is computed. */
+typedef struct qni_cpu_attention_scratch {
+    float *per_thread;
+    int64_t floats; /* of one thread */
+    int32_t *first; /* {n_row + 1} first rows of the query tiles */
+} qni_cpu_attention_scratch;
+
+qni_cpu_attention_scratch qni_cpu_take_attention(const qni_run *run, const qni_cpu_attention *attention);
+void qni_cpu_attend(const qni_run *run, const qni_cpu_attention *attention, qni_cpu_attention_scratch scratch);
+
+/* The ops; backend.h says what they do. */
+qn_status qni_cpu_op_embed(const qni_run *run, qni_mat out, const qni_weight *table, const int32_t *ids);
+qn_status qni_cpu_op_rms_norm(const qni_run *run, qni_mat out, qni_mat x, qni_vec weight, double eps);
+qn_status qni_cpu_op_linear(const qni_run *run, qni_mat out, qni_mat x, const qni_weight *weight);
+qn_status qni_cpu_op_kv_attention(const qni_run *run, qni_mat out, qni_heads q, qni_heads k, qni_heads v,
+                                  const qni_kv *kv, const qni_attention_call *call);
+qn_status qni_cpu_op_attention_residual(const qni_run *run, qni_mat out, qni_mat hidden, qni_mat attn,
+                                        const qni_weight *weight);
+qn_status qni_cpu_op_swiglu(const qni_run *run, qni_mat out, qni_mat gate, qni_mat up);
+qn_status qni_cpu_op_argmax(const qni_run *run, uint32_t *ids, qni_mat logits, int64_t n_valid);
+qn_status qni_cpu_op_mlp(const qni_run *run, qni_mat out, qni_mat hidden, const qni_mlp_weights *weights, double eps);
+qn_status qni_cpu_op_attention_block(const qni_run *run, qni_mat out, qni_mat hidden,
+                                     const qni_attention_weights *weights, const qni_kv *kv,
+                                     const qni_attention_call *call);
+qn_status qni_cpu_op_layer(const qni_run *run, qni_mat out, qni_mat hidden, const qni_layer_weights *weights,
+                           const qni_kv *kv, const qni_attention_call *call);
+qn_status qni_cpu_op_head(const qni_run *run, qni_mat logits, qni_mat hidden, qni_vec norm, const qni_weight *lm_head,
+                          double eps);
+
+#endif

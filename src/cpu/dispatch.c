@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Which kernels this machine has: the portable ones, overwritten upward by each level. */
+#include "cpu.h"
+
+#include "../base/cpu.h"
+
+#include <string.h>
+
+/* Levels in ascending order; `fill` is NULL where this build has no kernels of its own for one. */
+typedef struct level {
+    const char *name;
+    void (*fill)(qni_cpu_kernels *k);
+} level;
+
+static void fill_portable(qni_cpu_kernels *k) {
+    qni_cpu_gemm_portable(k);
+    qni_cpu_rows_portable(k);
+    qni_cpu_attention_portable(k);
+}
+
+#if defined(__x86_64__)
+static void fill_avx2(qni_cpu_kernels *k) {
+    if (!qni_cpu_detect().avx2_fma_f16c) return;
+    qni_cpu_gemm_avx2(k);
+    qni_cpu_rows_avx2(k);
+    qni_cpu_attention_avx2(k);
+}
+#else
+static void (*const fill_avx2)(qni_cpu_kernels *) = NULL;
+#endif
+
+static const level levels[] = {{"portable", fill_portable}, {"avx2", fill_avx2}, {"avx512", NULL}, {"neon", NULL}};
+
+qn_status qni_cpu_select(qni_cpu_kernels *out, const char *isa, qn_error *err) {
+    enum { N_LEVEL = sizeof levels / sizeof levels[0] };
+    int cap = N_LEVEL - 1;
+    if (isa != NULL) {
+        cap = 0;
+        while (cap < N_LEVEL && strcmp(levels[cap].name, isa) != 0) cap++;
+        if (cap == N_LEVEL) return qni_fail(err, QN_EINVAL, "isa: unknown instruction set level \"%s\"", isa);
+    }
+    memset(out, 0, sizeof *out);
+    for (int i = 0; i <= cap; i++) {
+        if (levels[i].fill != NULL) levels[i].fill(out);
+    }
+    return QN_OK;
+}

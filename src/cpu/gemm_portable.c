@@ -1,0 +1,80 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Matrix products in plain C.
+ *
+ * Layout    a {k, m}, one tile of m <= 4 rows; w panels {k, 16}; c {m, n_panel · 16}.
+ * Tile      4 x 16 sums; the compiler vectorises over the 16 outputs.
+ * Tails     m by instances for 1 … 4 rows; outputs and inputs are padded by the packing.
+ * Bound     compute: multiply and add are rounded separately, as the file is compiled for any processor.
+ */
+#include "scalar.h"
+
+enum { NR = 16, MR = 4, KC = 256 };
+
+#define DEFINE_GEMM(dtype, type)                                                                                       \
+    static inline void tile_##dtype(float *restrict c, int64_t ldc, const float *restrict a, int m,                    \
+                                    const void *restrict w, int64_t n_k, bool add) {                                   \
+        float sum[MR][NR] = {{0}};                                                                                     \
+        for (int64_t k = 0; k < n_k; k++) {                                                                            \
+            float row[NR];                                                                                             \
+            for (int j = 0; j < NR; j++) row[j] = qni_scalar_load_##dtype(w, k * NR + j);                              \
+            for (int r = 0; r < m; r++) {                                                                              \
+                for (int j = 0; j < NR; j++) sum[r][j] += a[k * m + r] * row[j];                                       \
+            }                                                                                                          \
+        }                                                                                                              \
+        for (int r = 0; r < m; r++) {                                                                                  \
+            for (int j = 0; j < NR; j++) c[r * ldc + j] = add ? c[r * ldc + j] + sum[r][j] : sum[r][j];                \
+        }                                                                                                              \
+    }                                                                                                                  \
+    static void gemm_##dtype(float *c, int64_t ldc, const float *a, int64_t m, const void *w, int64_t panel_stride,    \
+                             int64_t n_panel, int64_t n_k, bool add) {                                                 \
+        for (int64_t p = 0; p < n_panel; p++) {                                                                        \
+            const void *panel = (const type *)w + p * panel_stride;                                                    \
+            float *out = c + p * NR;                                                                                   \
+            switch (m) {                                                                                               \
+            case 1:                                                                                                    \
+                tile_##dtype(out, ldc, a, 1, panel, n_k, add);                                                         \
+                break;                                                                                                 \
+            case 2:                                                                                                    \
+                tile_##dtype(out, ldc, a, 2, panel, n_k, add);                                                         \
+                break;                                                                                                 \
+            case 3:                                                                                                    \
+                tile_##dtype(out, ldc, a, 3, panel, n_k, add);                                                         \
+                break;                                                                                                 \
+            default:                                                                                                   \
+                tile_##dtype(out, ldc, a, 4, panel, n_k, add);                                                         \
+                break;                                                                                                 \
+            }                                                                                                          \
+        }                                                                                                              \
+    }
+
+DEFINE_GEMM(f32, float)
+DEFINE_GEMM(bf16, uint16_t)
+DEFINE_GEMM(f16, uint16_t)
+
+#define DEFINE_TRANSPOSE(name, type)                                                                                   \
+    static void name(type *out, const type *in, int64_t in_stride, int64_t n_j, int64_t n_i) {                         \
+        enum { BLOCK = 32 }; /* a row's piece fills whole cache lines */                                               \
+        for (int64_t first = 0; first < n_i; first += BLOCK) {                                                         \
+            int64_t end = first + BLOCK < n_i ? first + BLOCK : n_i;                                                   \
+            for (int64_t j = 0; j < NR; j++) {                                                                         \
+                for (int64_t i = first; i < end; i++) out[i * NR + j] = j < n_j ? in[j * in_stride + i] : 0;           \
+            }                                                                                                          \
+        }                                                                                                              \
+    }
+
+DEFINE_TRANSPOSE(transpose2, uint16_t)
+DEFINE_TRANSPOSE(transpose4, uint32_t)
+
+void qni_cpu_gemm_portable(qni_cpu_kernels *k) {
+    k->nr = NR;
+    k->ki = 1;
+    k->mr = MR;
+    k->kc = KC;
+    k->n_stream = 1;
+    k->gemm[QNI_CPU_F32] = gemm_f32;
+    k->gemm[QNI_CPU_BF16] = gemm_bf16;
+    k->gemm[QNI_CPU_F16] = gemm_f16;
+    k->transpose2 = transpose2;
+    k->transpose4 = transpose4;
+}

@@ -1,0 +1,234 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Products of rows with weights. Work is split over groups of panels (and blocks of rows), never over inputs.
+ *
+ * One tile of rows or fewer (decode): the packed panels are streamed once, front to back, n_stream at a time, and
+ * converted on the way. More rows (prefill): a block of kc inputs of a group of panels is unpacked to f32 once and all
+ * tiles of rows run over it. A plain weight is first gathered into the same blocks. The sums are formed in the same
+ * order in all cases.
+ */
+#include "cpu.h"
+
+enum {
+    GROUP = 4,          /* panels of a task with many rows; 4 blocks of kc x nr floats lie in the second cache */
+    GROUP_DECODE = 32,  /* most panels of a task with one tile of rows */
+    BLOCK_ROWS = 512,   /* about the most rows of a task: its sums lie in the second cache */
+    SUB_TILES = 32,     /* tiles that run over one panel before the next: their inputs lie in the second cache */
+    TASKS_A_THREAD = 8, /* so that threads end together */
+};
+
+typedef struct job {
+    const qni_cpu_kernels *k;
+    const qni_cpu_tiles *x;
+    const qni_cpu_product *products;
+    int32_t n_product;
+    int64_t group;      /* panels of a task */
+    int64_t block_tile; /* tiles of a task */
+    int64_t n_block;
+    float *scratch;
+    int64_t scratch_floats; /* of one thread */
+} job;
+
+/* Private scratch of a thread. */
+typedef struct work {
+    float *c;      /* {rows of a task, group · nr} */
+    float *c2;     /* the same, of weight2 */
+    float *w;      /* {GROUP, kc, nr} */
+    float *gather; /* {nr, kc} */
+    int64_t ldc;
+} work;
+
+static int64_t c_floats(const qni_cpu_kernels *k, int64_t n_row) {
+    int64_t rows = qni_min_i64(n_row, BLOCK_ROWS) + 2 * k->mr; /* blocks are cut at tiles */
+    return qni_max_i64(rows * GROUP * k->nr, k->mr * GROUP_DECODE * k->nr);
+}
+static int64_t work_floats(const qni_cpu_kernels *k, int64_t n_row) {
+    return 2 * c_floats(k, n_row) + GROUP * k->kc * k->nr + k->nr * k->kc;
+}
+
+float *qni_cpu_take_linear(const qni_run *run, int64_t n_row) {
+    qni_cpu *cpu = qni_cpu_of(run);
+    return qni_cpu_take_floats(run, cpu->n_thread * work_floats(&cpu->kernels, n_row));
+}
+
+static int64_t n_panel_of(const job *j, const qni_weight *weight) {
+    return qni_ceil_div(weight->n_out, j->k->nr);
+}
+static int64_t n_group_of(const job *j, const qni_weight *weight) {
+    return qni_ceil_div(n_panel_of(j, weight), j->group);
+}
+
+static const void *weight_at(const qni_weight *w, int64_t in, int64_t out) {
+    int64_t element = out / w->nr * w->panel_stride + in / w->ki * w->group_stride + out % w->nr * w->ki + in % w->ki;
+    return (const unsigned char *)w->data + element * (int64_t)qn_dtype_bytes(w->dtype);
+}
+
+/* A plain weight's inputs [k0, k0 + n_k) of n_panel panels from `panel` on, as f32 panels {n_panel, n_k, nr}. */
+static void gather_block(const job *j, const work *t, const qni_weight *w, int64_t panel, int64_t n_panel, int64_t k0,
+                         int64_t n_k) {
+    const qni_cpu_kernels *k = j->k;
+    const int dtype = qni_cpu_dtype(w->dtype);
+    const int64_t nr = k->nr;
+    for (int64_t p = 0; p < n_panel; p++) {
+        float *block = t->w + p * n_k * nr;
+        int64_t first = (panel + p) * nr;
+        int64_t n_valid = qni_min_i64(nr, w->n_out - first);
+        if (w->nr == 1) { /* {out, in}: outputs are rows */
+            for (int64_t o = 0; o < n_valid; o++) {
+                k->widen[dtype](t->gather + o * k->kc, weight_at(w, k0, first + o), n_k);
+            }
+            k->transpose4((uint32_t *)(void *)block, (const uint32_t *)(const void *)t->gather, k->kc, n_valid, n_k);
+            continue;
+        }
+        for (int64_t i = 0; i < n_k; i++) {
+            k->widen[dtype](block + i * nr, weight_at(w, k0 + i, first), n_valid);
+            for (int64_t o = n_valid; o < nr; o++) block[i * nr + o] = 0;
+        }
+    }
+}
+
+/* One block of inputs of n_panel panels, ready for gemm of *dtype. */
+static const void *load_block(const job *j, const work *t, const qni_weight *w, int64_t panel, int64_t n_panel,
+                              int64_t k0, int64_t n_k, int64_t *panel_stride) {
+    *panel_stride = n_k * j->k->nr;
+    if (!w->packed) {
+        gather_block(j, t, w, panel, n_panel, k0, n_k);
+        return t->w;
+    }
+    if (w->dtype == QN_DTYPE_F32) {
+        *panel_stride = w->panel_stride;
+        return weight_at(w, k0, panel * w->nr);
+    }
+    for (int64_t p = 0; p < n_panel; p++) {
+        j->k->widen[qni_cpu_dtype(w->dtype)](t->w + p * *panel_stride, weight_at(w, k0, (panel + p) * w->nr),
+                                             *panel_stride);
+    }
+    return t->w;
+}
+
+/* c {rows of tiles [tile, tile + n_tile), n_panel · nr} = x · W of the panels from `panel` on. */
+static void multiply(const job *j, const work *t, float *c, const qni_weight *w, int64_t panel, int64_t n_panel,
+                     int64_t tile, int64_t n_tile) {
+    const qni_cpu_kernels *k = j->k;
+    const qni_cpu_tiles *x = j->x;
+    for (int64_t k0 = 0; k0 < w->n_in; k0 += k->kc) {
+        int64_t n_k = qni_min_i64(k->kc, w->n_in - k0), stride;
+        const float *block = load_block(j, t, w, panel, n_panel, k0, n_k, &stride);
+        for (int64_t sub = 0; sub < n_tile; sub += SUB_TILES) {
+            int64_t end = qni_min_i64(sub + SUB_TILES, n_tile);
+            for (int64_t p = 0; p < n_panel; p++) {
+                for (int64_t i = sub; i < end; i++) {
+                    int64_t m = qni_cpu_tile_rows(x, tile + i);
+                    k->gemm[QNI_CPU_F32](c + i * k->mr * t->ldc + p * k->nr, t->ldc, qni_cpu_tile(x, tile + i) + k0 * m,
+                                         m, block + p * stride, stride, 1, n_k, k0 > 0);
+                }
+            }
+        }
+    }
+}
+
+/* The same for one tile of rows and a packed weight, which is read where it lies. */
+static void stream(const job *j, const work *t, float *c, const qni_weight *w, int64_t panel, int64_t n_panel) {
+    const qni_cpu_kernels *k = j->k;
+    const int64_t m = qni_cpu_tile_rows(j->x, 0);
+    for (int64_t p = 0; p < n_panel; p += k->n_stream) {
+        int64_t n = qni_min_i64(k->n_stream, n_panel - p);
+        for (int64_t k0 = 0; k0 < w->n_in; k0 += k->kc) {
+            k->gemm[qni_cpu_dtype(w->dtype)](c + p * k->nr, t->ldc, j->x->data + k0 * m, m,
+                                             weight_at(w, k0, (panel + p) * w->nr), w->panel_stride, n,
+                                             qni_min_i64(k->kc, w->n_in - k0), k0 > 0);
+        }
+    }
+}
+
+static void product(const job *j, const work *t, float *c, const qni_weight *w, int64_t panel, int64_t n_panel,
+                    int64_t tile, int64_t n_tile) {
+    if (w->packed && j->x->n_row <= j->k->mr) {
+        stream(j, t, c, w, panel, n_panel);
+        return;
+    }
+    /* Blocks hold GROUP panels. */
+    for (int64_t p = 0; p < n_panel; p += GROUP) {
+        multiply(j, t, c + p * j->k->nr, w, panel + p, qni_min_i64(GROUP, n_panel - p), tile, n_tile);
+    }
+}
+
+/* One row of sums, n columns from `first` on, to where it belongs. */
+static void finish_row(const job *j, const qni_cpu_product *p, float *c, const float *c2, int64_t row, int64_t first,
+                       int64_t n) {
+    const qni_cpu_kernels *k = j->k;
+    if (p->epilogue == QNI_CPU_SWIGLU) {
+        int64_t m = qni_cpu_tile_rows(&p->tiles, row / k->mr);
+        float *tile = qni_cpu_tile(&p->tiles, row / k->mr) + first * m + row % k->mr;
+        k->swiglu(c, c, c2, n);
+        for (int64_t i = 0; i < n; i++) tile[i * m] = c[i];
+        return;
+    }
+    if (p->epilogue == QNI_CPU_ADD) {
+        enum { PIECE = 64 };
+        float piece[PIECE];
+        size_t bytes = qn_dtype_bytes(p->hidden.dtype);
+        const unsigned char *hidden = (const unsigned char *)qni_mat_row(&p->hidden, row) + (size_t)first * bytes;
+        for (int64_t i = 0; i < n; i += PIECE) {
+            int64_t n_piece = qni_min_i64(PIECE, n - i);
+            k->widen[qni_cpu_dtype(p->hidden.dtype)](piece, hidden + (size_t)i * bytes, n_piece);
+            k->add(c + i, c + i, piece, n_piece);
+        }
+    }
+    unsigned char *out = (unsigned char *)qni_mat_row(&p->out, row) + (size_t)first * qn_dtype_bytes(p->out.dtype);
+    k->narrow[qni_cpu_dtype(p->out.dtype)](out, c, n);
+}
+
+static void run_task(void *context, int32_t task, int32_t thread) {
+    const job *j = context;
+    const qni_cpu_kernels *k = j->k;
+    const qni_cpu_product *p = j->products;
+    int64_t group = task / j->n_block;
+    while (group >= n_group_of(j, p->weight)) group -= n_group_of(j, (p++)->weight);
+    int64_t panel = group * j->group;
+    int64_t n_panel = qni_min_i64(j->group, n_panel_of(j, p->weight) - panel);
+    int64_t tile = task % j->n_block * j->block_tile;
+    int64_t n_tile = qni_min_i64(j->block_tile, qni_ceil_div(j->x->n_row, k->mr) - tile);
+
+    float *base = j->scratch + thread * j->scratch_floats;
+    const int64_t n_c = c_floats(k, j->x->n_row);
+    work t = {.c = base, .c2 = base + n_c, .w = base + 2 * n_c, .ldc = n_panel * k->nr};
+    t.gather = t.w + GROUP * k->kc * k->nr;
+
+    product(j, &t, t.c, p->weight, panel, n_panel, tile, n_tile);
+    if (p->weight2 != NULL) product(j, &t, t.c2, p->weight2, panel, n_panel, tile, n_tile);
+    int64_t first_row = tile * k->mr;
+    int64_t end_row = qni_min_i64(first_row + n_tile * k->mr, j->x->n_row);
+    int64_t first = panel * k->nr;
+    int64_t n = qni_min_i64(t.ldc, p->weight->n_out - first);
+    for (int64_t r = first_row; r < end_row; r++) {
+        int64_t at = (r - first_row) * t.ldc;
+        finish_row(j, p, t.c + at, t.c2 + at, r, first, n);
+    }
+}
+
+/* Panels of a task: few tasks of much work where all threads still end together. */
+static int64_t choose_group(const job *j, int32_t n_thread) {
+    int64_t n_panel = 0;
+    for (int32_t i = 0; i < j->n_product; i++) n_panel += n_panel_of(j, j->products[i].weight);
+    int64_t fair = n_panel * j->n_block / ((int64_t)n_thread * TASKS_A_THREAD);
+    if (j->x->n_row > j->k->mr) return fair >= GROUP ? GROUP : fair >= 2 ? 2 : 1;
+    int64_t n_stream = j->k->n_stream;
+    return qni_max_i64(n_stream, qni_min_i64(GROUP_DECODE, fair) / n_stream * n_stream);
+}
+
+void qni_cpu_linear(const qni_run *run, const qni_cpu_tiles *x, const qni_cpu_product *products, int32_t n_product,
+                    float *scratch) {
+    qni_cpu *cpu = qni_cpu_of(run);
+    const qni_cpu_kernels *k = &cpu->kernels;
+    job j = {.k = k, .x = x, .products = products, .n_product = n_product, .scratch = scratch};
+    j.scratch_floats = work_floats(k, x->n_row);
+    int64_t n_tile = qni_ceil_div(x->n_row, k->mr);
+    j.n_block = qni_ceil_div(x->n_row, BLOCK_ROWS);
+    j.block_tile = qni_ceil_div(n_tile, j.n_block);
+    j.n_block = qni_ceil_div(n_tile, j.block_tile);
+    j.group = choose_group(&j, cpu->n_thread);
+    int64_t n_task = 0;
+    for (int32_t i = 0; i < n_product; i++) n_task += n_group_of(&j, products[i].weight);
+    qni_pool_run(cpu->pool, (int32_t)(n_task * j.n_block), run_task, &j);
+}

@@ -1,0 +1,242 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Work on rows: tiles of activations, norms, and the small elementwise ops. */
+#include "cpu.h"
+
+#include <math.h>
+
+enum {
+    ELEMENTS_A_TASK = 1 << 14, /* below, a parallel loop costs more than it saves */
+    LOGITS_A_TASK = 1 << 14,
+};
+
+qni_cpu_tiles qni_cpu_take_tiles(const qni_run *run, int64_t n_row, int64_t n_col) {
+    return (qni_cpu_tiles){qni_cpu_take_floats(run, n_row * n_col), n_row, n_col, qni_cpu_of(run)->kernels.mr};
+}
+
+float *qni_cpu_take_floats(const qni_run *run, int64_t n) {
+    return qni_scratch_take(run->scratch, (size_t)n * sizeof(float));
+}
+
+const float *qni_cpu_take_vec(const qni_run *run, qni_vec vec) {
+    if (vec.data == NULL) return NULL;
+    float *out = qni_cpu_take_floats(run, vec.n);
+    if (!qni_scratch_measures(run->scratch)) {
+        qni_cpu_of(run)->kernels.widen[qni_cpu_dtype(vec.dtype)](out, vec.data, vec.n);
+    }
+    return out;
+}
+
+void qni_cpu_norm_row(const qni_cpu_kernels *k, float *out, const float *x, const float *w, int64_t n, double eps) {
+    double mean = k->sum_squares(x, n) / (double)n;
+    k->scale_mul(out, x, (float)(1.0 / sqrt(mean + eps)), w, n);
+}
+
+/* Rows that a task of elementwise work takes. */
+static int64_t rows_a_task(int64_t n_col) {
+    return qni_max_i64(1, ELEMENTS_A_TASK / n_col);
+}
+
+typedef struct pack_job {
+    const qni_cpu_kernels *k;
+    const qni_cpu_tiles *tiles;
+    qni_mat x;
+    const float *norm;
+    double eps;
+    float *rows; /* {n_thread, mr, n_col} */
+    int64_t tiles_a_task;
+} pack_job;
+
+float *qni_cpu_take_pack(const qni_run *run, int64_t n_col) {
+    qni_cpu *cpu = qni_cpu_of(run);
+    return qni_cpu_take_floats(run, cpu->n_thread * cpu->kernels.mr * n_col);
+}
+
+static void pack_tile(const pack_job *j, int64_t tile, float *rows) {
+    const qni_cpu_kernels *k = j->k;
+    const int64_t n_col = j->tiles->n_col, m = qni_cpu_tile_rows(j->tiles, tile);
+    float *out = qni_cpu_tile(j->tiles, tile);
+    if (m == 1) rows = out;
+    for (int64_t r = 0; r < m; r++) {
+        float *row = rows + r * n_col;
+        k->widen[qni_cpu_dtype(j->x.dtype)](row, qni_mat_row(&j->x, tile * j->tiles->mr + r), n_col);
+        if (j->norm != NULL) qni_cpu_norm_row(k, row, row, j->norm, n_col, j->eps);
+    }
+    if (m == 1) return;
+    for (int64_t i = 0; i < n_col; i++) {
+        for (int64_t r = 0; r < m; r++) out[i * m + r] = rows[r * n_col + i];
+    }
+}
+
+static void pack_task(void *context, int32_t task, int32_t thread) {
+    const pack_job *j = context;
+    int64_t first = task * j->tiles_a_task;
+    int64_t end = qni_min_i64(first + j->tiles_a_task, qni_ceil_div(j->tiles->n_row, j->tiles->mr));
+    float *rows = j->rows + thread * j->tiles->mr * j->tiles->n_col;
+    for (int64_t tile = first; tile < end; tile++) pack_tile(j, tile, rows);
+}
+
+void qni_cpu_pack_rows(const qni_run *run, const qni_cpu_tiles *tiles, qni_mat x, const float *norm, double eps,
+                       float *rows) {
+    qni_cpu *cpu = qni_cpu_of(run);
+    pack_job j = {&cpu->kernels, tiles, x, norm, eps, rows, 0};
+    j.tiles_a_task = qni_ceil_div(rows_a_task(tiles->n_col), tiles->mr);
+    int64_t n_tile = qni_ceil_div(tiles->n_row, tiles->mr);
+    qni_pool_run(cpu->pool, (int32_t)qni_ceil_div(n_tile, j.tiles_a_task), pack_task, &j);
+}
+
+typedef struct row_job {
+    const qni_cpu_kernels *k;
+    qni_mat out, x, y;
+    const float *norm;
+    double eps;
+    const qni_weight *table;
+    const int32_t *ids;
+    float *scratch; /* {n_thread, 2, n_col} */
+    int64_t rows_a_task;
+    void (*row)(const struct row_job *j, int64_t r, float *a, float *b);
+} row_job;
+
+static void row_task(void *context, int32_t task, int32_t thread) {
+    const row_job *j = context;
+    float *a = j->scratch + thread * 2 * j->out.n_col;
+    int64_t first = task * j->rows_a_task;
+    int64_t end = qni_min_i64(first + j->rows_a_task, j->out.n_row);
+    for (int64_t r = first; r < end; r++) j->row(j, r, a, a + j->out.n_col);
+}
+
+/* Runs j.row over the rows of j.out. */
+static qn_status run_rows(const qni_run *run, row_job j) {
+    qni_cpu *cpu = qni_cpu_of(run);
+    j.k = &cpu->kernels;
+    j.scratch = qni_cpu_take_floats(run, cpu->n_thread * 2 * j.out.n_col);
+    if (qni_scratch_measures(run->scratch)) return QN_OK;
+    j.rows_a_task = rows_a_task(j.out.n_col);
+    qni_pool_run(cpu->pool, (int32_t)qni_ceil_div(j.out.n_row, j.rows_a_task), row_task, &j);
+    return QN_OK;
+}
+
+static void store_row(const row_job *j, int64_t r, const float *row) {
+    j->k->narrow[qni_cpu_dtype(j->out.dtype)](qni_mat_row(&j->out, r), row, j->out.n_col);
+}
+
+static void norm_row(const row_job *j, int64_t r, float *a, float *b) {
+    (void)b;
+    j->k->widen[qni_cpu_dtype(j->x.dtype)](a, qni_mat_row(&j->x, r), j->x.n_col);
+    qni_cpu_norm_row(j->k, a, a, j->norm, j->x.n_col, j->eps);
+    store_row(j, r, a);
+}
+
+static void swiglu_row(const row_job *j, int64_t r, float *a, float *b) {
+    j->k->widen[qni_cpu_dtype(j->x.dtype)](a, qni_mat_row(&j->x, r), j->x.n_col);
+    j->k->widen[qni_cpu_dtype(j->y.dtype)](b, qni_mat_row(&j->y, r), j->x.n_col);
+    j->k->swiglu(a, a, b, j->x.n_col);
+    store_row(j, r, a);
+}
+
+/* Output ids[r] of the table, gathered from its panel. */
+static void embed_row(const row_job *j, int64_t r, float *a, float *b) {
+    const qni_weight *t = j->table;
+    const int64_t id = j->ids[r], first = id / t->nr * t->panel_stride + id % t->nr * t->ki;
+    const int dtype = qni_cpu_dtype(t->dtype);
+    if (t->ki == 1 && t->group_stride == 1) {
+        const unsigned char *data = t->data;
+        j->k->widen[dtype](a, data + (size_t)first * qn_dtype_bytes(t->dtype), t->n_in);
+        store_row(j, r, a);
+        return;
+    }
+    if (t->dtype == QN_DTYPE_F32) {
+        const float *data = (const float *)t->data + first;
+        for (int64_t i = 0; i < t->n_in; i++) a[i] = data[i / t->ki * t->group_stride + i % t->ki];
+    } else {
+        const uint16_t *data = (const uint16_t *)t->data + first;
+        uint16_t *half = (uint16_t *)(void *)b;
+        for (int64_t i = 0; i < t->n_in; i++) half[i] = data[i / t->ki * t->group_stride + i % t->ki];
+        j->k->widen[dtype](a, half, t->n_in);
+    }
+    store_row(j, r, a);
+}
+
+qn_status qni_cpu_op_embed(const qni_run *run, qni_mat out, const qni_weight *table, const int32_t *ids) {
+    size_t mark = run->scratch->used;
+    qn_status status = run_rows(run, (row_job){.out = out, .table = table, .ids = ids, .row = embed_row});
+    run->scratch->used = mark;
+    return status;
+}
+
+qn_status qni_cpu_op_rms_norm(const qni_run *run, qni_mat out, qni_mat x, qni_vec weight, double eps) {
+    size_t mark = run->scratch->used;
+    const float *norm = qni_cpu_take_vec(run, weight);
+    qn_status status = run_rows(run, (row_job){.out = out, .x = x, .norm = norm, .eps = eps, .row = norm_row});
+    run->scratch->used = mark;
+    return status;
+}
+
+qn_status qni_cpu_op_swiglu(const qni_run *run, qni_mat out, qni_mat gate, qni_mat up) {
+    size_t mark = run->scratch->used;
+    qn_status status = run_rows(run, (row_job){.out = out, .x = gate, .y = up, .row = swiglu_row});
+    run->scratch->used = mark;
+    return status;
+}
+
+typedef struct argmax_job {
+    const qni_cpu_kernels *k;
+    qni_mat logits;
+    int64_t n_valid, n_piece;
+    float *scratch; /* {n_thread, LOGITS_A_TASK} */
+    int64_t *best;  /* {n_row, n_piece}: index in the row, or -1 */
+} argmax_job;
+
+/* A piece of a row of logits as f32. */
+static const float *logits_piece(const argmax_job *j, int64_t row, int64_t first, int64_t n, float *scratch) {
+    const unsigned char *data = qni_mat_row(&j->logits, row);
+    data += (size_t)first * qn_dtype_bytes(j->logits.dtype);
+    if (j->logits.dtype == QN_DTYPE_F32) return (const float *)(const void *)data;
+    j->k->widen[qni_cpu_dtype(j->logits.dtype)](scratch, data, n);
+    return scratch;
+}
+
+static void argmax_task(void *context, int32_t task, int32_t thread) {
+    const argmax_job *j = context;
+    int64_t first = task % j->n_piece * LOGITS_A_TASK;
+    int64_t n = qni_min_i64(LOGITS_A_TASK, j->n_valid - first);
+    float *scratch = j->scratch + (int64_t)thread * LOGITS_A_TASK;
+    int64_t best = j->k->argmax(logits_piece(j, task / j->n_piece, first, n, scratch), n);
+    j->best[task] = best < 0 ? -1 : first + best;
+}
+
+/* The best of a row's pieces, in ascending order so that the lowest index wins; -1: a NaN. */
+static int64_t best_of_row(const argmax_job *j, int64_t row) {
+    int64_t best = -1;
+    float best_value = 0;
+    for (int64_t p = 0; p < j->n_piece; p++) {
+        int64_t id = j->best[row * j->n_piece + p];
+        if (id < 0) return -1;
+        float place, value = *logits_piece(j, row, id, 1, &place);
+        if (best < 0 || value > best_value) {
+            best = id;
+            best_value = value;
+        }
+    }
+    return best;
+}
+
+qn_status qni_cpu_op_argmax(const qni_run *run, uint32_t *ids, qni_mat logits, int64_t n_valid) {
+    qni_cpu *cpu = qni_cpu_of(run);
+    size_t mark = run->scratch->used;
+    argmax_job j = {.k = &cpu->kernels, .logits = logits, .n_valid = n_valid};
+    j.n_piece = qni_ceil_div(n_valid, LOGITS_A_TASK);
+    j.scratch = qni_cpu_take_floats(run, (int64_t)cpu->n_thread * LOGITS_A_TASK);
+    j.best = qni_scratch_take(run->scratch, (size_t)(logits.n_row * j.n_piece) * sizeof *j.best);
+    qn_status status = QN_OK;
+    if (!qni_scratch_measures(run->scratch)) {
+        qni_pool_run(cpu->pool, (int32_t)(logits.n_row * j.n_piece), argmax_task, &j);
+        for (int64_t r = 0; r < logits.n_row && status == QN_OK; r++) {
+            if (best_of_row(&j, r) < 0) {
+                status = qni_fail(run->err, QN_ENUMERIC, "logits of row %lld hold a NaN", (long long)r);
+            }
+        }
+        for (int64_t r = 0; r < logits.n_row && status == QN_OK; r++) ids[r] = (uint32_t)best_of_row(&j, r);
+    }
+    run->scratch->used = mark;
+    return status;
+}

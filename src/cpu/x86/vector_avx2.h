@@ -1,0 +1,57 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Eight elements at a time: loads that convert, sums, e^x. For the AVX2 kernel files alone. */
+#ifndef QNI_CPU_VECTOR_AVX2_H
+#define QNI_CPU_VECTOR_AVX2_H
+
+#include <immintrin.h>
+#include <stdint.h>
+#include <string.h>
+
+static inline __m256 load8_f32(const float *p) {
+    return _mm256_loadu_ps(p);
+}
+static inline __m256 load8_bf16(const uint16_t *p) {
+    __m128i h = _mm_loadu_si128((const __m128i *)(const void *)p);
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(h), 16));
+}
+static inline __m256 load8_f16(const uint16_t *p) {
+    return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)p));
+}
+
+/* Lanes below n (1 … 7) are loaded or stored. */
+static inline __m256i mask8(int64_t n) {
+    return _mm256_cmpgt_epi32(_mm256_set1_epi32((int)n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+
+static inline float sum8(__m256 v) {
+    __m128 pair = _mm_hadd_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+    pair = _mm_hadd_ps(pair, pair);
+    return _mm_cvtss_f32(_mm_hadd_ps(pair, pair));
+}
+
+/* e^x as in scalar.h, with fused multiply-adds. */
+static inline __m256 exp8(__m256 x) {
+    const __m256 log2_e = _mm256_set1_ps(0x1.715476p+0f);
+    const __m256 ln2_high = _mm256_set1_ps(0x1.62e43p-1f), ln2_low = _mm256_set1_ps(-0x1.05c61p-29f);
+    /* The second operand is returned where one is NaN. */
+    x = _mm256_max_ps(_mm256_set1_ps(-104.0f), x);
+    x = _mm256_min_ps(_mm256_set1_ps(89.0f), x);
+    __m256 n = _mm256_round_ps(_mm256_mul_ps(x, log2_e), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    __m256 r = _mm256_fnmadd_ps(n, ln2_high, x);
+    r = _mm256_fnmadd_ps(n, ln2_low, r);
+    __m256 p = _mm256_set1_ps(1.0f / 5040);
+    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(1.0f / 720));
+    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(1.0f / 120));
+    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(1.0f / 24));
+    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(1.0f / 6));
+    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(0.5f));
+    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(1.0f));
+    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(1.0f));
+    __m256i exponent = _mm256_cvtps_epi32(n);
+    __m256i half = _mm256_srai_epi32(exponent, 1), bias = _mm256_set1_epi32(127);
+    __m256i scale1 = _mm256_slli_epi32(_mm256_add_epi32(half, bias), 23);
+    __m256i scale2 = _mm256_slli_epi32(_mm256_add_epi32(_mm256_sub_epi32(exponent, half), bias), 23);
+    return _mm256_mul_ps(_mm256_mul_ps(p, _mm256_castsi256_ps(scale1)), _mm256_castsi256_ps(scale2));
+}
+
+#endif
