@@ -3,6 +3,7 @@
 #include "backend.h"
 
 static const qni_backend *const backends[] = {
+    &qni_backend_cpu,
     &qni_backend_ref,
 };
 

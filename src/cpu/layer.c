@@ -8,6 +8,11 @@
  */
 #include "cpu.h"
 
+/* A contiguous f32 matrix from scratch. */
+static qni_mat take_mat(const qni_run *run, int64_t n_row, int64_t n_col) {
+    return qni_mat_of(qni_scratch_array(run->scratch, n_row, n_col, sizeof(float)), QN_DTYPE_F32, n_row, n_col);
+}
+
 qn_status qni_cpu_op_linear(const qni_run *run, qni_mat out, qni_mat x, const qni_weight *weight) {
     size_t mark = run->scratch->used;
     qni_cpu_tiles tiles = qni_cpu_take_tiles(run, x.n_row, x.n_col);
@@ -68,10 +73,10 @@ qn_status qni_cpu_op_attention_block(const qni_run *run, qni_mat out, qni_mat hi
     const int64_t q_width = weights->q_proj.n_out, kv_width = weights->k_proj.n_out;
     const float *norm = qni_cpu_take_vec(run, weights->norm);
     qni_cpu_tiles x = qni_cpu_take_tiles(run, n_row, hidden.n_col);
-    qni_mat q = qni_mat_of(qni_cpu_take_floats(run, n_row * q_width), QN_DTYPE_F32, n_row, q_width);
-    qni_mat k = qni_mat_of(qni_cpu_take_floats(run, n_row * kv_width), QN_DTYPE_F32, n_row, kv_width);
-    qni_mat v = qni_mat_of(qni_cpu_take_floats(run, n_row * kv_width), QN_DTYPE_F32, n_row, kv_width);
-    qni_mat attn = qni_mat_of(qni_cpu_take_floats(run, n_row * q_width), QN_DTYPE_F32, n_row, q_width);
+    qni_mat q = take_mat(run, n_row, q_width);
+    qni_mat k = take_mat(run, n_row, kv_width);
+    qni_mat v = take_mat(run, n_row, kv_width);
+    qni_mat attn = take_mat(run, n_row, q_width);
     qni_cpu_tiles y = qni_cpu_take_tiles(run, n_row, q_width);
     qni_cpu_attention a = {.out = attn, .kv = kv, .call = call};
     a.q = heads_of(q, head_dim);

@@ -10,11 +10,12 @@ enum {
 };
 
 qni_cpu_tiles qni_cpu_take_tiles(const qni_run *run, int64_t n_row, int64_t n_col) {
-    return (qni_cpu_tiles){qni_cpu_take_floats(run, n_row * n_col), n_row, n_col, qni_cpu_of(run)->kernels.mr};
+    return (qni_cpu_tiles){qni_scratch_array(run->scratch, n_row, n_col, sizeof(float)), n_row, n_col,
+                           qni_cpu_of(run)->kernels.mr};
 }
 
 float *qni_cpu_take_floats(const qni_run *run, int64_t n) {
-    return qni_scratch_take(run->scratch, (size_t)n * sizeof(float));
+    return qni_scratch_array(run->scratch, 1, n, sizeof(float));
 }
 
 const float *qni_cpu_take_vec(const qni_run *run, qni_vec vec) {
