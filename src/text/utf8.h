@@ -6,6 +6,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 /* U+FFFD in UTF-8. */
 #define QNI_UTF8_REPLACEMENT "\xEF\xBF\xBD"
@@ -17,10 +18,11 @@ typedef enum qni_utf8_state {
 } qni_utf8_state;
 
 /* Looks at the start of a text of size >= 1. *length gets the bytes of the character, or of the maximal subpart
- * that one U+FFFD replaces (always >= 1); *code_point is set for a whole character only. */
+ * that one U+FFFD replaces (always >= 1); *code_point is 0 unless a whole character is there. */
 static inline qni_utf8_state qni_utf8_scan(const char *text, size_t size, size_t *length, uint32_t *code_point) {
     const unsigned char *s = (const unsigned char *)text;
     *length = 1;
+    *code_point = 0;
     if (s[0] < 0x80) {
         *code_point = s[0];
         return QNI_UTF8_WHOLE;
@@ -46,6 +48,7 @@ static inline qni_utf8_state qni_utf8_scan(const char *text, size_t size, size_t
 /* Bytes of the character at the start of a text, 1 … 4; 0: none is there (also when size is 0). */
 static inline size_t qni_utf8_decode(const char *text, size_t size, uint32_t *code_point) {
     size_t length;
+    *code_point = 0;
     if (size == 0 || qni_utf8_scan(text, size, &length, code_point) != QNI_UTF8_WHOLE) return 0;
     return length;
 }
@@ -69,6 +72,11 @@ static inline size_t qni_utf8_encode(char out[4], uint32_t code_point) {
 static inline size_t qni_utf8_valid_prefix(const char *text, size_t size) {
     size_t i = 0;
     while (i < size) {
+        uint64_t eight; /* bytes at once, while they are ASCII */
+        while (size - i >= sizeof eight && (memcpy(&eight, text + i, sizeof eight), !(eight & 0x8080808080808080u))) {
+            i += sizeof eight;
+        }
+        if (i == size) break;
         uint32_t code_point;
         size_t n = qni_utf8_decode(text + i, size - i, &code_point);
         if (n == 0) break;

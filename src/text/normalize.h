@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* NFC as Hugging Face's tokenizers compute it (Unicode 9.0), in time linear in the text. */
+#ifndef QNI_NORMALIZE_H
+#define QNI_NORMALIZE_H
+
+#include "buffer.h"
+
+/* Scratch that is reused from call to call; zeros at the start. */
+typedef struct qni_nfc {
+    qn_text out;    /* the result where it differs from the input */
+    int32_t *point; /* one segment, decomposed */
+    size_t capacity;
+    int32_t *sorted; /* for long runs of marks */
+    size_t sorted_capacity;
+} qni_nfc;
+
+/* Points *out at the normal form of UTF-8 text: the text itself where it is normal already, else scratch that lives
+ * until the next call. false: no memory. */
+bool qni_nfc_run(qni_nfc *nfc, const char *text, size_t size, const char **out, size_t *out_size);
+
+/* Frees the scratch, or only what is larger than keep_bytes. */
+void qni_nfc_trim(qni_nfc *nfc, size_t keep_bytes);
+
+#endif

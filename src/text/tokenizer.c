@@ -1,0 +1,207 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The tokenizer as its users see it: opening, looking up, encoding. Decoding is in decoder.c. */
+#include "../base/file.h"
+#include "../base/memory.h"
+#include "tokenizer_impl.h"
+#include "utf8.h"
+
+#include <string.h>
+
+/* Larger than any published tokenizer (Qwen3's is 11 MB), small enough to be parsed in memory. */
+enum { FILE_BYTES = 64 << 20 };
+
+static void encoder_free(qni_encoder *encoder) {
+    if (encoder == NULL) return;
+    qni_nfc_trim(&encoder->nfc, 0);
+    qni_split_scratch_free(encoder->split);
+    qni_bpe_scratch_free(encoder->bpe);
+    qn_text_release(&encoder->symbols);
+    qni_free(encoder);
+}
+
+static qni_encoder *encoder_create(const qn_tokenizer *tokenizer) {
+    qni_encoder *encoder = qni_calloc(1, sizeof *encoder);
+    if (encoder == NULL) return NULL;
+    encoder->split = qni_split_scratch_create(tokenizer->splitting);
+    encoder->bpe = qni_bpe_scratch_create();
+    if (encoder->split != NULL && encoder->bpe != NULL) return encoder;
+    encoder_free(encoder);
+    return NULL;
+}
+
+/* A spare encoder, or a new one; NULL: no memory. */
+static qni_encoder *encoder_take(const qn_tokenizer *tokenizer) {
+    qni_spares *spares = tokenizer->spares;
+    pthread_mutex_lock(&spares->lock);
+    qni_encoder *encoder = spares->n > 0 ? spares->encoder[--spares->n] : NULL;
+    pthread_mutex_unlock(&spares->lock);
+    return encoder != NULL ? encoder : encoder_create(tokenizer);
+}
+
+static void encoder_give(const qn_tokenizer *tokenizer, qni_encoder *encoder) {
+    qni_nfc_trim(&encoder->nfc, QNI_ENCODER_KEEP_BYTES);
+    qni_bpe_scratch_trim(encoder->bpe, QNI_ENCODER_KEEP_BYTES);
+    qni_spares *spares = tokenizer->spares;
+    pthread_mutex_lock(&spares->lock);
+    bool kept = spares->n < QNI_SPARE_ENCODERS;
+    if (kept) spares->encoder[spares->n++] = encoder;
+    pthread_mutex_unlock(&spares->lock);
+    if (!kept) encoder_free(encoder);
+}
+
+void qn_tokenizer_close(qn_tokenizer *tokenizer) {
+    if (tokenizer == NULL) return;
+    if (tokenizer->spares != NULL) {
+        for (int i = 0; i < tokenizer->spares->n; i++) encoder_free(tokenizer->spares->encoder[i]);
+        pthread_mutex_destroy(&tokenizer->spares->lock);
+        qni_free(tokenizer->spares);
+    }
+    qni_vocab_release(&tokenizer->vocab);
+    qni_bpe_release(&tokenizer->bpe);
+    qni_added_release(&tokenizer->added);
+    qni_added_release(&tokenizer->normalized);
+    qni_splitting_free(tokenizer->splitting);
+    qni_free(tokenizer);
+}
+
+static qn_status open_parsed(qn_tokenizer **out, const json_t *root, const json_t *config, qn_error *err) {
+    qn_tokenizer *tokenizer = qni_calloc(1, sizeof *tokenizer);
+    qni_spares *spares = qni_calloc(1, sizeof *spares);
+    if (tokenizer == NULL || spares == NULL || pthread_mutex_init(&spares->lock, NULL) != 0) {
+        qni_free(tokenizer);
+        qni_free(spares);
+        return qni_fail(err, QN_ENOMEM, "tokenizer: out of memory");
+    }
+    tokenizer->spares = spares;
+    qn_status status = qni_tokenizer_fill(tokenizer, root, config, err);
+    if (status == QN_OK) {
+        *out = tokenizer;
+    } else {
+        qn_tokenizer_close(tokenizer);
+    }
+    return status;
+}
+
+qn_status qni_tokenizer_open_text(qn_tokenizer **out, const char *json, size_t size, const char *config,
+                                  size_t config_size, qn_error *err) {
+    json_t *root = NULL, *settings = NULL;
+    qn_status status = qni_json_parse(&root, "tokenizer.json", json, size, err);
+    if (status == QN_OK && config != NULL) {
+        status = qni_json_parse(&settings, "tokenizer_config.json", config, config_size, err);
+    }
+    if (status == QN_OK) status = open_parsed(out, root, settings, err);
+    json_decref(root);
+    json_decref(settings);
+    return status;
+}
+
+qn_status qn_tokenizer_open(qn_tokenizer **out, const char *dir, qn_error *err) {
+    if (out == NULL || dir == NULL) return qni_fail(err, QN_EINVAL, "tokenizer: out and dir must not be NULL");
+    char *path = qni_path_join(dir, "tokenizer.json"), *config_path = qni_path_join(dir, "tokenizer_config.json");
+    json_t *root = NULL, *config = NULL;
+    qn_status status = QN_OK;
+    if (path == NULL || config_path == NULL) status = qni_fail(err, QN_ENOMEM, "%s: out of memory", dir);
+    if (status == QN_OK) status = qni_json_read(&root, path, FILE_BYTES, err);
+    if (status == QN_OK && qni_path_exists(config_path)) status = qni_json_read(&config, config_path, FILE_BYTES, err);
+    if (status == QN_OK) status = open_parsed(out, root, config, err);
+    json_decref(root);
+    json_decref(config);
+    qni_free(path);
+    qni_free(config_path);
+    return status;
+}
+
+int32_t qn_tokenizer_n_vocab(const qn_tokenizer *tokenizer) {
+    return tokenizer != NULL ? (int32_t)tokenizer->vocab.n : 0;
+}
+
+int32_t qn_tokenizer_id(const qn_tokenizer *tokenizer, const char *text) {
+    return tokenizer != NULL && text != NULL ? qni_vocab_id(&tokenizer->vocab, text, strlen(text)) : -1;
+}
+
+bool qn_tokenizer_is_special(const qn_tokenizer *tokenizer, int32_t id) {
+    if (tokenizer == NULL || id < 0 || (size_t)id >= tokenizer->vocab.n) return false;
+    return (tokenizer->vocab.token[id].kind & QNI_TOKEN_SPECIAL) != 0;
+}
+
+/* One call of encode. */
+typedef struct encoding {
+    const qn_tokenizer *tokenizer;
+    qni_encoder *encoder;
+    qn_ids *ids;
+    bool special;
+    qn_error *err;
+} encoding;
+
+static qn_status no_memory(qn_error *err) {
+    return qni_fail(err, QN_ENOMEM, "encode: out of memory");
+}
+
+/* The id of a piece that is an ordinary token as a whole, or -1; false: no memory. */
+static bool whole_token(const encoding *e, const char *piece, size_t size, int32_t *id) {
+    *id = -1;
+    if (size > e->tokenizer->longest) return true;
+    qn_text *symbols = &e->encoder->symbols;
+    symbols->size = 0;
+    for (size_t i = 0; i < size; i++) {
+        char bytes[4];
+        size_t n = qni_utf8_encode(bytes, qni_byte_symbol((unsigned char)piece[i]));
+        if (!qni_text_append(symbols, bytes, n)) return false;
+    }
+    int32_t found = qni_vocab_id(&e->tokenizer->vocab, symbols->data, symbols->size);
+    if (found >= 0 && (e->tokenizer->vocab.token[found].kind & QNI_TOKEN_ORDINARY)) *id = found;
+    return true;
+}
+
+static qn_status take_piece(void *user, const char *piece, size_t size, qn_error *err) {
+    const encoding *e = user;
+    if (e->tokenizer->ignore_merges) {
+        int32_t id;
+        if (!whole_token(e, piece, size, &id)) return no_memory(err);
+        if (id >= 0) return qni_ids_append(e->ids, &id, 1) ? QN_OK : no_memory(err);
+    }
+    bool done = qni_bpe_encode(&e->tokenizer->bpe, e->encoder->bpe, e->ids, piece, size);
+    return done ? QN_OK : no_memory(err);
+}
+
+typedef qn_status (*encode_stage)(const encoding *e, const char *text, size_t size);
+
+/* Cuts a text at the added tokens of a trie; what lies between them goes to the next stage. */
+static qn_status cut(const encoding *e, const qni_added *added, encode_stage next, const char *text, size_t size) {
+    size_t taken = 0;
+    while (e->special && taken < size) {
+        size_t length = 0;
+        int32_t id = -1;
+        size_t at = qni_added_find(added, text, size, taken, &length, &id);
+        if (at == size) break;
+        if (at > taken) QN_TRY(next(e, text + taken, at - taken));
+        if (!qni_ids_append(e->ids, &id, 1)) return no_memory(e->err);
+        taken = at + length;
+    }
+    return taken < size ? next(e, text + taken, size - taken) : QN_OK;
+}
+
+static qn_status encode_normal(const encoding *e, const char *text, size_t size) {
+    return qni_splitting_run(e->tokenizer->splitting, e->encoder->split, text, size, take_piece, (void *)e, e->err);
+}
+
+static qn_status encode_text(const encoding *e, const char *text, size_t size) {
+    if (e->tokenizer->nfc && !qni_nfc_run(&e->encoder->nfc, text, size, &text, &size)) return no_memory(e->err);
+    return cut(e, &e->tokenizer->normalized, encode_normal, text, size);
+}
+
+qn_status qn_tokenizer_encode(const qn_tokenizer *tokenizer, qn_ids *ids, const char *text, size_t size, bool special,
+                              qn_error *err) {
+    if (tokenizer == NULL || ids == NULL) return qni_fail(err, QN_EINVAL, "encode: tokenizer and ids must not be NULL");
+    if (size == 0) return QN_OK;
+    if (text == NULL) return qni_fail(err, QN_EINVAL, "encode: text is NULL, but its size is %zu", size);
+    size_t valid = qni_utf8_valid_prefix(text, size);
+    if (valid < size) return qni_fail(err, QN_EINVAL, "text: not UTF-8 at byte %zu", valid);
+    encoding e = {tokenizer, encoder_take(tokenizer), ids, special, err};
+    if (e.encoder == NULL) return no_memory(err);
+    size_t before = ids->size;
+    qn_status status = cut(&e, &tokenizer->added, encode_text, text, size);
+    if (status != QN_OK) ids->size = before;
+    encoder_give(tokenizer, e.encoder);
+    return status;
+}

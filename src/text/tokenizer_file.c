@@ -1,0 +1,325 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* tokenizer.json and tokenizer_config.json, which are untrusted: every value is checked, and every setting that
+ * changes the result is either known or refused by name. */
+#include "../base/memory.h"
+#include "pattern.h"
+#include "tokenizer_impl.h"
+
+#include <stdio.h>
+#include <string.h>
+
+/* The value of "type", or NULL. */
+static const char *type_of(const json_t *object) {
+    return json_string_value(json_object_get(object, "type"));
+}
+
+static qn_status unknown_type(const json_t *object, const char *what, qn_error *err) {
+    const char *type = type_of(object);
+    if (type == NULL) return qni_fail(err, QN_EFORMAT, "%s has no type", what);
+    return qni_fail(err, QN_EUNSUPPORTED, "%s %s is not supported", what, type);
+}
+
+static bool is_type(const json_t *object, const char *type) {
+    return type_of(object) != NULL && strcmp(type_of(object), type) == 0;
+}
+
+/* A setting that must be false; missing means `otherwise`. */
+static qn_status expect_false(const json_t *object, const char *what, const char *key, bool otherwise, qn_error *err) {
+    const json_t *value = json_object_get(object, key);
+    if (value != NULL && !json_is_boolean(value)) return qni_fail(err, QN_EFORMAT, "%s: %s is no boolean", what, key);
+    if (value == NULL ? !otherwise : json_is_false(value)) return QN_OK;
+    return qni_fail(err, QN_EUNSUPPORTED, "%s: %s true is not supported", what, key);
+}
+
+static qn_status read_normalizer(qn_tokenizer *t, const json_t *normalizer, qn_error *err) {
+    if (normalizer == NULL || json_is_null(normalizer)) return QN_OK;
+    if (is_type(normalizer, "NFC")) {
+        t->nfc = true;
+        return QN_OK;
+    }
+    if (!is_type(normalizer, "Sequence")) return unknown_type(normalizer, "normalizer", err);
+    const json_t *list = json_object_get(normalizer, "normalizers");
+    if (!json_is_array(list)) return qni_fail(err, QN_EFORMAT, "normalizer Sequence: normalizers is no array");
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        const json_t *one = json_array_get(list, i);
+        if (json_is_null(one)) return unknown_type(one, "normalizer", err);
+        QN_TRY(read_normalizer(t, one, err));
+    }
+    return QN_OK;
+}
+
+static qn_status read_split(qn_tokenizer *t, const json_t *split, qn_error *err) {
+    const char *what = "pre_tokenizer Split";
+    const json_t *pattern = json_object_get(split, "pattern"), *behavior = json_object_get(split, "behavior");
+    if (!json_is_object(pattern)) return qni_fail(err, QN_EFORMAT, "%s: pattern is no object", what);
+    const json_t *regex = json_object_get(pattern, "Regex");
+    if (regex == NULL && json_object_get(pattern, "String") != NULL) {
+        return qni_fail(err, QN_EUNSUPPORTED, "%s: a String pattern is not supported", what);
+    }
+    if (!json_is_string(regex)) return qni_fail(err, QN_EFORMAT, "%s: pattern has no Regex string", what);
+    if (!json_is_string(behavior)) return qni_fail(err, QN_EFORMAT, "%s: behavior is no string", what);
+    if (strcmp(json_string_value(behavior), "Isolated") != 0) {
+        return qni_fail(err, QN_EUNSUPPORTED, "%s: behavior %s is not supported", what, json_string_value(behavior));
+    }
+    QN_TRY(expect_false(split, what, "invert", false, err));
+    return qni_splitting_add(t->splitting, json_string_value(regex), json_string_length(regex), err);
+}
+
+static qn_status read_byte_level(qn_tokenizer *t, const json_t *level, qn_error *err) {
+    const char *what = "pre_tokenizer ByteLevel";
+    QN_TRY(expect_false(level, what, "add_prefix_space", true, err));
+    const json_t *use = json_object_get(level, "use_regex");
+    if (use != NULL && !json_is_boolean(use)) return qni_fail(err, QN_EFORMAT, "%s: use_regex is no boolean", what);
+    if (json_is_false(use)) return QN_OK;
+    return qni_splitting_add(t->splitting, qni_pattern_gpt2, strlen(qni_pattern_gpt2), err);
+}
+
+/* Splits, then one ByteLevel; a Sequence may hold Sequences. */
+static qn_status read_pre_tokenizer(qn_tokenizer *t, const json_t *one, bool *byte_level, qn_error *err) {
+    if (is_type(one, "Sequence")) {
+        const json_t *list = json_object_get(one, "pretokenizers");
+        if (!json_is_array(list)) return qni_fail(err, QN_EFORMAT, "pre_tokenizer Sequence: pretokenizers is no array");
+        for (size_t i = 0; i < json_array_size(list); i++) {
+            QN_TRY(read_pre_tokenizer(t, json_array_get(list, i), byte_level, err));
+        }
+        return QN_OK;
+    }
+    bool split = is_type(one, "Split");
+    if (!split && !is_type(one, "ByteLevel")) return unknown_type(one, "pre_tokenizer", err);
+    if (*byte_level) {
+        return qni_fail(err, QN_EUNSUPPORTED, "pre_tokenizer %s after ByteLevel is not supported", type_of(one));
+    }
+    *byte_level = !split;
+    return split ? read_split(t, one, err) : read_byte_level(t, one, err);
+}
+
+static qn_status read_pipeline(qn_tokenizer *t, const json_t *root, qn_error *err) {
+    const json_t *pre = json_object_get(root, "pre_tokenizer"), *decoder = json_object_get(root, "decoder");
+    const json_t *post = json_object_get(root, "post_processor");
+    bool byte_level = false;
+    QN_TRY(read_normalizer(t, json_object_get(root, "normalizer"), err));
+    QN_TRY(qni_splitting_create(&t->splitting, QNI_SPLIT_FASTEST, err));
+    if (pre != NULL && !json_is_null(pre)) QN_TRY(read_pre_tokenizer(t, pre, &byte_level, err));
+    if (!byte_level) return qni_fail(err, QN_EUNSUPPORTED, "a pre_tokenizer without ByteLevel is not supported");
+    if (decoder == NULL || json_is_null(decoder)) {
+        return qni_fail(err, QN_EUNSUPPORTED, "a decoder other than ByteLevel is not supported, and there is none");
+    }
+    if (!is_type(decoder, "ByteLevel")) return unknown_type(decoder, "decoder", err);
+    if (post != NULL && !json_is_null(post) && !is_type(post, "ByteLevel")) {
+        return unknown_type(post, "post_processor", err);
+    }
+    return QN_OK;
+}
+
+static qn_status read_vocab(qn_tokenizer *t, const json_t *vocab, qn_error *err) {
+    if (!json_is_object(vocab)) return qni_fail(err, QN_EFORMAT, "model: vocab is no object");
+    QN_TRY(qni_vocab_reserve(&t->vocab, json_object_size(vocab), err));
+    const char *text;
+    json_t *id;
+    /* Jansson's macro takes no const object; nothing is changed. */
+    json_object_foreach((json_t *)vocab, text, id) {
+        size_t size = strlen(text);
+        if (!json_is_integer(id)) return qni_fail(err, QN_EFORMAT, "vocab: the id of \"%.64s\" is no integer", text);
+        if (size > t->longest) t->longest = size;
+        QN_TRY(qni_vocab_add(&t->vocab, text, size, json_integer_value(id), QNI_TOKEN_ORDINARY, err));
+    }
+    return QN_OK;
+}
+
+typedef struct view {
+    const char *data;
+    size_t size;
+} view;
+
+/* The two texts of a merge: ["a", "b"], or "a b". */
+static bool merge_texts(const json_t *merge, view *left, view *right) {
+    if (json_is_array(merge)) {
+        const json_t *a = json_array_get(merge, 0), *b = json_array_get(merge, 1);
+        if (json_array_size(merge) != 2 || !json_is_string(a) || !json_is_string(b)) return false;
+        *left = (view){json_string_value(a), json_string_length(a)};
+        *right = (view){json_string_value(b), json_string_length(b)};
+        return true;
+    }
+    const char *text = json_string_value(merge);
+    if (text == NULL) return false;
+    size_t size = json_string_length(merge);
+    const char *space = memchr(text, ' ', size);
+    if (space == NULL) return false;
+    *left = (view){text, (size_t)(space - text)};
+    *right = (view){space + 1, size - left->size - 1};
+    return memchr(right->data, ' ', right->size) == NULL;
+}
+
+static qn_status unknown_token(size_t index, view text, qn_error *err) {
+    int shown = text.size < 64 ? (int)text.size : 64;
+    return qni_fail(err, QN_EFORMAT, "merge %zu: \"%.*s\" is not in the vocab", index, shown, text.data);
+}
+
+static qn_status read_merge(qn_tokenizer *t, const json_t *merge, size_t index, qn_text *joined, qn_error *err) {
+    view left, right;
+    if (!merge_texts(merge, &left, &right)) {
+        return qni_fail(err, QN_EFORMAT, "merge %zu: is no pair of tokens", index);
+    }
+    int32_t left_id = qni_vocab_id(&t->vocab, left.data, left.size);
+    int32_t right_id = qni_vocab_id(&t->vocab, right.data, right.size);
+    if (left_id < 0) return unknown_token(index, left, err);
+    if (right_id < 0) return unknown_token(index, right, err);
+    joined->size = 0;
+    if (!qni_text_append(joined, left.data, left.size) || !qni_text_append(joined, right.data, right.size)) {
+        return qni_fail(err, QN_ENOMEM, "merges: out of memory");
+    }
+    int32_t merged = qni_vocab_id(&t->vocab, joined->data, joined->size);
+    if (merged < 0) return unknown_token(index, (view){joined->data, joined->size}, err);
+    if (qni_bpe_add(&t->bpe, left_id, right_id, merged)) return QN_OK;
+    return qni_fail(err, QN_EFORMAT, "merge %zu: the pair \"%.64s\" is there already", index, joined->data);
+}
+
+static qn_status expect_empty(const json_t *model, const char *key, qn_error *err) {
+    const json_t *value = json_object_get(model, key);
+    if (value == NULL || json_is_null(value)) return QN_OK;
+    if (!json_is_string(value)) return qni_fail(err, QN_EFORMAT, "model: %s is no string", key);
+    if (json_string_length(value) == 0) return QN_OK;
+    return qni_fail(err, QN_EUNSUPPORTED, "model: %s \"%.64s\" is not supported", key, json_string_value(value));
+}
+
+static qn_status read_model(qn_tokenizer *t, const json_t *model, qn_error *err) {
+    if (!json_is_object(model)) return qni_fail(err, QN_EFORMAT, "model is no object");
+    /* Old files leave the type out. */
+    if (json_object_get(model, "type") != NULL && !is_type(model, "BPE")) return unknown_type(model, "model", err);
+    const json_t *dropout = json_object_get(model, "dropout"), *ignore = json_object_get(model, "ignore_merges");
+    const json_t *merges = json_object_get(model, "merges");
+    if (dropout != NULL && !json_is_null(dropout) && json_number_value(dropout) != 0.0) {
+        return qni_fail(err, QN_EUNSUPPORTED, "model: dropout is not supported");
+    }
+    QN_TRY(expect_empty(model, "continuing_subword_prefix", err));
+    QN_TRY(expect_empty(model, "end_of_word_suffix", err));
+    QN_TRY(expect_false(model, "model", "byte_fallback", false, err));
+    if (ignore != NULL && !json_is_boolean(ignore)) {
+        return qni_fail(err, QN_EFORMAT, "model: ignore_merges is no boolean");
+    }
+    t->ignore_merges = json_is_true(ignore);
+    if (!json_is_array(merges)) return qni_fail(err, QN_EFORMAT, "model: merges is no array");
+    QN_TRY(read_vocab(t, json_object_get(model, "vocab"), err));
+    QN_TRY(qni_bpe_init(&t->bpe, json_array_size(merges), err));
+    QN_TRY(qni_bpe_find_bytes(&t->bpe, &t->vocab, err));
+    qn_text joined = {0};
+    qn_status status = QN_OK;
+    for (size_t i = 0; i < json_array_size(merges) && status == QN_OK; i++) {
+        status = read_merge(t, json_array_get(merges, i), i, &joined, err);
+    }
+    qn_text_release(&joined);
+    return status;
+}
+
+static qn_status no_memory(qn_error *err) {
+    return qni_fail(err, QN_ENOMEM, "added_tokens: out of memory");
+}
+
+/* One added token, of either file. */
+static qn_status read_added(qn_tokenizer *t, const json_t *token, int64_t id, qn_error *err) {
+    const json_t *content = json_object_get(token, "content"), *special = json_object_get(token, "special");
+    const json_t *normalized = json_object_get(token, "normalized");
+    if (!json_is_string(content)) return qni_fail(err, QN_EFORMAT, "added token %lld: no content", (long long)id);
+    const char *text = json_string_value(content);
+    size_t size = json_string_length(content);
+    if (size == 0) return qni_fail(err, QN_EFORMAT, "added token %lld: empty content", (long long)id);
+    if ((special != NULL && !json_is_boolean(special)) || (normalized != NULL && !json_is_boolean(normalized))) {
+        return qni_fail(err, QN_EFORMAT, "added token %lld: special or normalized is no boolean", (long long)id);
+    }
+    char what[96];
+    snprintf(what, sizeof what, "added token \"%.64s\"", text);
+    QN_TRY(expect_false(token, what, "single_word", false, err));
+    QN_TRY(expect_false(token, what, "lstrip", false, err));
+    QN_TRY(expect_false(token, what, "rstrip", false, err));
+    unsigned kind = QNI_TOKEN_ADDED | (json_is_true(special) ? QNI_TOKEN_SPECIAL : 0u);
+    QN_TRY(qni_vocab_add(&t->vocab, text, size, id, kind, err));
+    if (!json_is_true(normalized)) {
+        return qni_added_add(&t->added, text, size, (int32_t)id) ? QN_OK : no_memory(err);
+    }
+    qni_nfc nfc = {0};
+    const char *normal = text;
+    bool enough = !t->nfc || qni_nfc_run(&nfc, text, size, &normal, &size);
+    if (enough) enough = qni_added_add(&t->normalized, normal, size, (int32_t)id);
+    qni_nfc_trim(&nfc, 0);
+    return enough ? QN_OK : no_memory(err);
+}
+
+static qn_status read_added_tokens(qn_tokenizer *t, const json_t *list, qn_error *err) {
+    if (list == NULL || json_is_null(list)) return QN_OK;
+    if (!json_is_array(list)) return qni_fail(err, QN_EFORMAT, "added_tokens is no array");
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        const json_t *token = json_array_get(list, i), *id = json_object_get(token, "id");
+        if (!json_is_integer(id))
+            return qni_fail(err, QN_EFORMAT, "added_tokens: the id of number %zu is no integer", i);
+        json_int_t value = json_integer_value(id);
+        if (value >= 0 && (uint64_t)value < t->vocab.n && (t->vocab.token[value].kind & QNI_TOKEN_ADDED)) {
+            return qni_fail(err, QN_EFORMAT, "added_tokens: id %lld is there twice", (long long)value);
+        }
+        QN_TRY(read_added(t, token, value, err));
+    }
+    return QN_OK;
+}
+
+/* A token that both files have must be the same in both; "special" too. */
+static qn_status compare_added(const qn_tokenizer *t, const json_t *token, int32_t id, qn_error *err) {
+    const json_t *content = json_object_get(token, "content");
+    const qni_token *known = &t->vocab.token[id];
+    const char *text = json_string_value(content);
+    if (text == NULL) return qni_fail(err, QN_EFORMAT, "added token %d: no content", id);
+    int shown = known->text_size < 64 ? (int)known->text_size : 64;
+    if (json_string_length(content) != known->text_size ||
+        memcmp(text, qni_vocab_text(&t->vocab, id), known->text_size) != 0) {
+        return qni_fail(err, QN_EFORMAT, "added token %d: is \"%.64s\", but \"%.*s\" in tokenizer.json", id, text,
+                        shown, qni_vocab_text(&t->vocab, id));
+    }
+    if (json_is_true(json_object_get(token, "special")) != ((known->kind & QNI_TOKEN_SPECIAL) != 0)) {
+        return qni_fail(err, QN_EFORMAT, "added token %d: \"special\" differs from tokenizer.json", id);
+    }
+    return QN_OK;
+}
+
+static qn_status read_config(qn_tokenizer *t, const json_t *config, qn_error *err) {
+    if (!json_is_object(config)) return qni_fail(err, QN_EFORMAT, "is no object");
+    const json_t *added = json_object_get(config, "added_tokens_decoder");
+    if (added == NULL || json_is_null(added)) return QN_OK;
+    if (!json_is_object(added)) return qni_fail(err, QN_EFORMAT, "added_tokens_decoder is no object");
+    const char *key;
+    json_t *token;
+    json_object_foreach((json_t *)added, key, token) {
+        int64_t id = 0;
+        size_t digits = strspn(key, "0123456789");
+        for (size_t i = 0; i < digits && id < QNI_ID_LIMIT; i++) id = id * 10 + (key[i] - '0');
+        if (digits == 0 || key[digits] != '\0' || id >= QNI_ID_LIMIT) {
+            return qni_fail(err, QN_EFORMAT, "added_tokens_decoder: \"%.64s\" is not within 0 … %d", key,
+                            QNI_ID_LIMIT - 1);
+        }
+        bool known = (uint64_t)id < t->vocab.n && (t->vocab.token[id].kind & QNI_TOKEN_ADDED);
+        QN_TRY(known ? compare_added(t, token, (int32_t)id, err) : read_added(t, token, id, err));
+    }
+    return QN_OK;
+}
+
+/* Puts the name of the file before the message. */
+static qn_status in_file(const char *name, qn_status status, qn_error *err) {
+    if (status == QN_OK || err == NULL) return status;
+    char message[sizeof err->message];
+    memcpy(message, err->message, sizeof message);
+    return qni_fail(err, status, "%s: %s", name, message);
+}
+
+static qn_status read_tokenizer(qn_tokenizer *t, const json_t *root, qn_error *err) {
+    if (!json_is_object(root)) return qni_fail(err, QN_EFORMAT, "is no object");
+    const json_t *version = json_object_get(root, "version");
+    if (version != NULL && (!json_is_string(version) || strcmp(json_string_value(version), "1.0") != 0)) {
+        return qni_fail(err, QN_EUNSUPPORTED, "a version other than \"1.0\" is not supported");
+    }
+    QN_TRY(read_pipeline(t, root, err));
+    QN_TRY(read_model(t, json_object_get(root, "model"), err));
+    return read_added_tokens(t, json_object_get(root, "added_tokens"), err);
+}
+
+qn_status qni_tokenizer_fill(qn_tokenizer *tokenizer, const json_t *root, const json_t *config, qn_error *err) {
+    QN_TRY(in_file("tokenizer.json", read_tokenizer(tokenizer, root, err), err));
+    if (config == NULL) return QN_OK;
+    return in_file("tokenizer_config.json", read_config(tokenizer, config, err), err);
+}
