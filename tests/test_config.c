@@ -1,0 +1,493 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* config.json and generation_config.json: what is read, what is refused, and in which words. */
+#include "../src/format/config.h"
+#include "support/cmocka_all.h"
+#include "support/files.h"
+
+#include <quern/model.h>
+
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* d_model 64, 2 layers, 4 heads, 2 kv heads, head_dim 32, d_ff 160, vocab 512, tied, f32. */
+static const char source[] = "tests/data/models/tied-f32";
+static char *dir;
+
+static int setup(void **state) {
+    (void)state;
+    dir = files_make_dir();
+    files_copy_dir(source, dir, "golden");
+    return 0;
+}
+static int teardown(void **state) {
+    (void)state;
+    files_remove_dir(dir);
+    return 0;
+}
+
+/* Write config.json (or another file) of the source with the keys of `patch` replaced and those of `removed`, separated
+ * by spaces, taken out. */
+static void write_patched(const char *name, const char *patch, const char *removed) {
+    char *path = files_path(source, name);
+    json_t *root = json_load_file(path, 0, NULL), *changes = json_loads(patch, JSON_DECODE_ANY, NULL);
+    assert_non_null(root);
+    if (changes == NULL) fail_msg("bad patch %s", patch);
+    assert_int_equal(json_object_update(root, changes), 0);
+    char *keys = strdup(removed), *rest = keys;
+    for (char *key; (key = strtok_r(rest, " ", &rest)) != NULL;) assert_int_equal(json_object_del(root, key), 0);
+    char *text = json_dumps(root, 0);
+    files_write(dir, name, text, strlen(text));
+    free(text);
+    free(keys);
+    free(path);
+    json_decref(root);
+    json_decref(changes);
+}
+
+static void expect(qn_status status, const char *why, const char *what) {
+    qn_model_config config, before;
+    memset(&config, 0x5A, sizeof config);
+    before = config;
+    qn_error err = {0};
+    qn_status got = qn_model_read_config(&config, dir, NULL, &err);
+    if (got != status || strstr(err.message, why) == NULL) {
+        fail_msg("%s: %s \"%s\", not %s \"%s\"", what, qn_status_name(got), err.message, qn_status_name(status), why);
+    }
+    assert_int_equal(err.status, status);
+    assert_memory_equal(&config, &before, sizeof config);
+}
+
+static void refuse(const char *patch, const char *removed, qn_status status, const char *why) {
+    write_patched("config.json", patch, removed);
+    expect(status, why, patch);
+}
+static void refuse_generation(const char *patch, const char *removed, qn_status status, const char *why) {
+    write_patched("generation_config.json", patch, removed);
+    expect(status, why, patch);
+    write_patched("generation_config.json", "{}", "");
+}
+
+static qn_model_config read(const char *patch, const char *removed, const qn_log *log) {
+    qn_model_config config;
+    qn_error err = {0};
+    write_patched("config.json", patch, removed);
+    if (qn_model_read_config(&config, dir, log, &err) != QN_OK) fail_msg("%s -%s: %s", patch, removed, err.message);
+    return config;
+}
+
+static void reads_the_classic_form(void **state) {
+    (void)state;
+    qn_model_config c = read("{}", "", NULL);
+    assert_int_equal(c.n_layer, 2);
+    assert_int_equal(c.n_head, 4);
+    assert_int_equal(c.n_kv_head, 2);
+    assert_int_equal(c.head_dim, 32);
+    assert_int_equal(c.d_model, 64);
+    assert_int_equal(c.d_ff, 160);
+    assert_int_equal(c.n_vocab, 512);
+    assert_int_equal(c.n_ctx_max, 4096);
+    assert_true(c.rms_eps == 1e-6);
+    assert_true(c.rope_theta == 1e6);
+    assert_true(c.yarn.factor == 0);
+    assert_true(c.tied);
+    assert_int_equal(c.dtype, QN_DTYPE_F32);
+    assert_int_equal(c.n_eos, 2);
+    assert_int_equal(c.eos[0], 510);
+    assert_int_equal(c.eos[1], 508);
+    /* 512·64 + 64 + 2·(64·128·2 + 64·64·2 + 3·64·160 + 2·64 + 2·32) */
+    assert_int_equal(c.n_parameter, 32768 + 64 + 2 * (16384 + 8192 + 30720 + 128 + 64));
+    char *path = files_path(dir, "model.safetensors");
+    size_t bytes = 0;
+    free(files_read(path, &bytes));
+    free(path);
+    assert_int_equal(c.file_bytes, bytes);
+}
+
+static void reads_the_modern_form(void **state) {
+    (void)state;
+    qn_model_config c =
+        read("{\"rope_parameters\":{\"rope_theta\":5e6,\"rope_type\":\"default\"},\"dtype\":\"float32\"}",
+             "rope_theta rope_scaling torch_dtype", NULL);
+    assert_true(c.rope_theta == 5e6 && c.yarn.factor == 0);
+    c = read("{\"rope_parameters\":{\"rope_theta\":1e6,\"rope_type\":\"yarn\",\"factor\":4.0,\"attention_factor\":1.5,"
+             "\"original_max_position_embeddings\":1024,\"beta_fast\":16,\"beta_slow\":2.0,\"truncate\":true,"
+             "\"mscale\":null,\"partial_rotary_factor\":1.0}}",
+             "rope_theta rope_scaling", NULL);
+    assert_true(c.yarn.factor == 4 && c.yarn.original_ctx == 1024 && c.yarn.attention_factor == 1.5);
+    assert_true(c.yarn.beta_fast == 16 && c.yarn.beta_slow == 2);
+    /* Both forms at once, in agreement; the theta in one place is enough. */
+    c = read("{\"rope_parameters\":{\"rope_theta\":1000000,\"rope_type\":\"yarn\",\"factor\":2},"
+             "\"rope_scaling\":{\"type\":\"yarn\",\"factor\":2.0},\"dtype\":\"float32\"}",
+             "", NULL);
+    assert_true(c.yarn.factor == 2 && c.yarn.original_ctx == 4096 && c.yarn.beta_fast == 0);
+    c = read("{\"rope_scaling\":{\"rope_type\":\"yarn\",\"factor\":2.0,\"rope_theta\":7.0}}", "rope_theta", NULL);
+    assert_true(c.rope_theta == 7);
+    c = read("{\"rope_scaling\":{},\"rope_parameters\":null}", "", NULL);
+    assert_true(c.yarn.factor == 0);
+    c = read(
+        "{\"rope_scaling\":{\"type\":\"yarn\",\"rope_type\":\"yarn\",\"factor\":8,\"beta_fast\":0,\"beta_slow\":null},"
+        "\"original_max_position_embeddings\":512}",
+        "", NULL);
+    assert_true(c.yarn.factor == 8 && c.yarn.original_ctx == 512 && c.yarn.beta_fast == 0);
+}
+
+/* Each size alone, and all of them, can be found from the tensors. */
+static void finds_sizes_from_tensors(void **state) {
+    (void)state;
+    static const char *const removed[] = {
+        "num_hidden_layers",
+        "num_attention_heads",
+        "num_key_value_heads",
+        "head_dim",
+        "hidden_size",
+        "intermediate_size",
+        "vocab_size",
+        "num_hidden_layers num_attention_heads num_key_value_heads head_dim hidden_size intermediate_size vocab_size"};
+    qn_model_config whole = read("{}", "", NULL);
+    for (size_t i = 0; i < sizeof removed / sizeof removed[0]; i++) {
+        qn_model_config c = read("{}", removed[i], NULL);
+        assert_int_equal(c.n_layer, whole.n_layer);
+        assert_int_equal(c.n_head, whole.n_head);
+        assert_int_equal(c.n_kv_head, whole.n_kv_head);
+        assert_int_equal(c.head_dim, whole.head_dim);
+        assert_int_equal(c.d_model, whole.d_model);
+        assert_int_equal(c.d_ff, whole.d_ff);
+        assert_int_equal(c.n_vocab, whole.n_vocab);
+    }
+    assert_int_equal(read("{\"num_key_value_heads\":null}", "", NULL).n_kv_head, 2);
+}
+
+static void guesses_nothing(void **state) {
+    (void)state;
+    static const char *const needed[] = {"model_type", "hidden_act", "rms_norm_eps", "rope_theta",
+                                         "max_position_embeddings"};
+    for (size_t i = 0; i < sizeof needed / sizeof needed[0]; i++) {
+        char why[64], null[64];
+        snprintf(why, sizeof why, "config.json: %s is missing", needed[i]);
+        snprintf(null, sizeof null, "{\"%s\":null}", needed[i]);
+        refuse("{}", needed[i], QN_EFORMAT, why);
+        refuse(null, "", QN_EFORMAT, why);
+    }
+    /* As in transformers a missing tie_word_embeddings is false, and this file has no lm_head to go with it. */
+    refuse("{}", "tie_word_embeddings", QN_EFORMAT, "lm_head.weight is missing");
+    refuse("{\"tie_word_embeddings\":false}", "", QN_EFORMAT, "lm_head.weight is missing");
+    static const char *const optional[] = {
+        "attention_bias", "attention_dropout",    "initializer_range", "max_window_layers",  "rope_scaling",
+        "sliding_window", "transformers_version", "use_cache",         "use_sliding_window", "bos_token_id",
+        "eos_token_id",   "torch_dtype",          "architectures"};
+    for (size_t i = 0; i < sizeof optional / sizeof optional[0]; i++) read("{}", optional[i], NULL);
+}
+
+static void refuses_bad_values(void **state) {
+    (void)state;
+    static const struct {
+        const char *patch;
+        qn_status status;
+        const char *why;
+    } cases[] = {
+        {"{\"model_type\":\"llama4\"}", QN_EUNSUPPORTED, "model_type must be \"qwen3\", got \"llama4\""},
+        {"{\"model_type\":\"qwen3_moe\"}", QN_EUNSUPPORTED, "model_type must be \"qwen3\", got \"qwen3_moe\""},
+        {"{\"model_type\":3}", QN_EFORMAT, "model_type must be a text, got 3"},
+        {"{\"architectures\":[\"Qwen3ForSequenceClassification\"]}", QN_EUNSUPPORTED, "architectures must hold"},
+        {"{\"architectures\":\"Qwen3ForCausalLM\"}", QN_EFORMAT, "architectures must be a list"},
+        {"{\"architectures\":[1]}", QN_EFORMAT, "architectures must hold texts"},
+        {"{\"hidden_act\":\"relu\"}", QN_EUNSUPPORTED, "hidden_act must be \"silu\", got \"relu\""},
+        {"{\"hidden_size\":0}", QN_EFORMAT, "hidden_size must be 1 to 262144, got 0"},
+        {"{\"hidden_size\":-1}", QN_EFORMAT, "hidden_size must be 1 to 262144, got -1"},
+        {"{\"hidden_size\":7}", QN_EFORMAT, "shape must be {512, 7}, got {512, 64}"},
+        {"{\"hidden_size\":2147483648}", QN_EFORMAT, "hidden_size must be 1 to 262144, got 2147483648"},
+        {"{\"hidden_size\":\"x\"}", QN_EFORMAT, "hidden_size must be an integer, got \"x\""},
+        {"{\"hidden_size\":64.0}", QN_EFORMAT, "hidden_size must be an integer, got 64"},
+        {"{\"hidden_size\":true}", QN_EFORMAT, "hidden_size must be an integer, got true"},
+        {"{\"num_attention_heads\":0}", QN_EFORMAT, "num_attention_heads must be 1 to 16384, got 0"},
+        {"{\"num_attention_heads\":3}", QN_EFORMAT, "multiple of num_key_value_heads, got 3 and 2"},
+        {"{\"num_attention_heads\":6}", QN_EFORMAT, "q_proj.weight: shape must be {192, 64}, got {128, 64}"},
+        {"{\"num_attention_heads\":1000000000}", QN_EFORMAT, "must be 1 to 16384"},
+        {"{\"num_key_value_heads\":0}", QN_EFORMAT, "num_key_value_heads must be 1 to 16384, got 0"},
+        {"{\"num_key_value_heads\":3}", QN_EFORMAT, "multiple of num_key_value_heads, got 4 and 3"},
+        {"{\"num_key_value_heads\":4}", QN_EFORMAT, "k_proj.weight: shape must be {128, 64}, got {64, 64}"},
+        {"{\"head_dim\":0}", QN_EFORMAT, "head_dim must be 2 to 512, got 0"},
+        {"{\"head_dim\":3}", QN_EFORMAT, "head_dim must be even, got 3"},
+        {"{\"head_dim\":64}", QN_EFORMAT, "q_proj.weight: shape must be {256, 64}, got {128, 64}"},
+        {"{\"head_dim\":1000000}", QN_EFORMAT, "head_dim must be 2 to 512, got 1000000"},
+        {"{\"num_hidden_layers\":0}", QN_EFORMAT, "num_hidden_layers must be 1 to 512, got 0"},
+        {"{\"num_hidden_layers\":-1}", QN_EFORMAT, "num_hidden_layers must be 1 to 512, got -1"},
+        {"{\"num_hidden_layers\":1}", QN_EFORMAT, "tensor model.layers.1."},
+        {"{\"num_hidden_layers\":99}", QN_EFORMAT, "tensor model.layers.2.self_attn.q_proj.weight is missing"},
+        {"{\"num_hidden_layers\":1000000000}", QN_EFORMAT, "num_hidden_layers must be 1 to 512"},
+        {"{\"vocab_size\":0}", QN_EFORMAT, "vocab_size must be 1 to 16777216, got 0"},
+        {"{\"vocab_size\":1}", QN_EFORMAT, "embed_tokens.weight: shape must be {1, 64}, got {512, 64}"},
+        {"{\"vocab_size\":1099511627776}", QN_EFORMAT, "vocab_size must be 1 to 16777216"},
+        {"{\"intermediate_size\":0}", QN_EFORMAT, "intermediate_size must be 1 to 1048576, got 0"},
+        {"{\"intermediate_size\":9}", QN_EFORMAT, "gate_proj.weight: shape must be {9, 64}, got {160, 64}"},
+        {"{\"max_position_embeddings\":0}", QN_EFORMAT, "max_position_embeddings must be 1 to 2147483647, got 0"},
+        {"{\"rms_norm_eps\":0}", QN_EFORMAT, "rms_norm_eps must be more than 0 and less than 1, got 0"},
+        {"{\"rms_norm_eps\":-1}", QN_EFORMAT, "rms_norm_eps must be more than 0 and less than 1, got -1"},
+        {"{\"rms_norm_eps\":\"x\"}", QN_EFORMAT, "rms_norm_eps must be a number, got \"x\""},
+        {"{\"rope_theta\":0}", QN_EFORMAT, "rope_theta must be more than 1 and at most 1e12, got 0"},
+        {"{\"rope_theta\":-5}", QN_EFORMAT, "rope_theta must be more than 1 and at most 1e12, got -5"},
+        {"{\"rope_theta\":\"x\"}", QN_EFORMAT, "rope_theta must be a number, got \"x\""},
+        {"{\"rope_theta\":[1e6]}", QN_EFORMAT, "rope_theta must be a number, got a list"},
+        {"{\"tie_word_embeddings\":1}", QN_EFORMAT, "tie_word_embeddings must be true or false, got 1"},
+        {"{\"torch_dtype\":7}", QN_EFORMAT, "torch_dtype must be a text, got 7"},
+        {"{\"dtype\":\"bfloat16\"}", QN_EFORMAT, "torch_dtype is \"float32\" and dtype is \"bfloat16\""},
+        {"{\"layer_types\":[\"full_attention\"]}", QN_EFORMAT, "layer_types names 1 layers, num_hidden_layers is 2"},
+        {"{\"layer_types\":[\"full_attention\",\"sliding_attention\"]}", QN_EUNSUPPORTED,
+         "layer_types of layer 1 must be \"full_attention\", got \"sliding_attention\""},
+        {"{\"layer_types\":\"full_attention\"}", QN_EFORMAT, "layer_types must be a list"},
+        {"{\"eos_token_id\":512}", QN_EFORMAT, "eos_token_id 512 is not below vocab_size 512"},
+        {"{\"eos_token_id\":-1}", QN_EFORMAT, "eos_token_id must be an id or a list of ids, got -1"},
+        {"{\"eos_token_id\":\"x\"}", QN_EFORMAT, "eos_token_id must be an id or a list of ids, got \"x\""},
+        {"{\"eos_token_id\":[1,[2]]}", QN_EFORMAT, "eos_token_id must be an id or a list of ids, got a list"},
+        {"{\"eos_token_id\":[1,2,3,4,5,6,7,8,9]}", QN_EUNSUPPORTED, "eos_token_id has more than 8 ids"},
+        {"{\"eos_token_id\":[1,2,3,4,5,6,7]}", QN_EUNSUPPORTED, "more than 8 ids in both files"},
+        {"{\"bos_token_id\":512}", QN_EFORMAT, "bos_token_id 512 is not below vocab_size 512"},
+        {"{\"bos_token_id\":-1}", QN_EFORMAT, "bos_token_id must be 0 to"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        refuse(cases[i].patch, "", cases[i].status, cases[i].why);
+    }
+}
+
+static void refuses_rope_that_it_does_not_compute(void **state) {
+    (void)state;
+#define SCALING(inner) "{\"rope_scaling\":{" inner "}}"
+    refuse("{\"rope_scaling\":7}", "", QN_EFORMAT, "rope_scaling must be an object, got 7");
+    refuse(SCALING("\"rope_type\":\"unheard-of\",\"factor\":2"), "", QN_EUNSUPPORTED,
+           "rope_type \"unheard-of\" of rope_scaling is not supported");
+    refuse(SCALING("\"type\":\"linear\",\"factor\":2"), "", QN_EUNSUPPORTED, "rope_type \"linear\" of rope_scaling");
+    refuse(SCALING("\"rope_type\":7"), "", QN_EFORMAT, "rope_type of rope_scaling must be a text, got 7");
+    refuse(SCALING("\"rope_type\":\"yarn\",\"type\":\"default\",\"factor\":2"), "", QN_EFORMAT,
+           "rope_scaling has rope_type \"yarn\" and type \"default\"");
+    refuse(SCALING("\"factor\":2"), "", QN_EUNSUPPORTED, "factor of rope_scaling (2) is not supported");
+    refuse(SCALING("\"rope_type\":\"yarn\""), "", QN_EFORMAT, "factor of rope_scaling is missing");
+    refuse(SCALING("\"rope_type\":\"yarn\",\"factor\":1"), "", QN_EFORMAT,
+           "factor of rope_scaling must be more than 1");
+    refuse(SCALING("\"rope_type\":\"yarn\",\"factor\":[4]"), "", QN_EFORMAT, "factor must be a number, got a list");
+    refuse(SCALING("\"rope_type\":\"yarn\",\"factor\":1e9"), "", QN_EFORMAT, "at most 1024, got 1000000000");
+    refuse(SCALING("\"rope_type\":\"yarn\",\"factor\":2,\"original_max_position_embeddings\":0"), "", QN_EFORMAT,
+           "original_max_position_embeddings must be 1 to");
+    refuse(SCALING("\"rope_type\":\"yarn\",\"factor\":2,\"beta_fast\":-1"), "", QN_EFORMAT,
+           "beta_fast must be more than 0, got -1");
+    refuse(SCALING("\"rope_type\":\"yarn\",\"factor\":2,\"beta_fast\":1,\"beta_slow\":2"), "", QN_EFORMAT,
+           "beta_fast of rope_scaling must be at least beta_slow, got 1 and 2");
+    refuse(SCALING("\"rope_type\":\"yarn\",\"factor\":2,\"attention_factor\":0"), "", QN_EFORMAT,
+           "attention_factor must be more than 0, got 0");
+    refuse(SCALING("\"rope_type\":\"yarn\",\"factor\":2,\"mscale\":0.7"), "", QN_EUNSUPPORTED,
+           "mscale of rope_scaling (0.69999999999999996) is not supported");
+    refuse(SCALING("\"rope_type\":\"yarn\",\"factor\":2,\"mscale_all_dim\":1"), "", QN_EUNSUPPORTED,
+           "mscale_all_dim of rope_scaling (1) is not supported");
+    refuse(SCALING("\"rope_type\":\"yarn\",\"factor\":2,\"truncate\":false"), "", QN_EUNSUPPORTED,
+           "truncate of rope_scaling (false) is not supported");
+    refuse(SCALING("\"rope_type\":\"yarn\",\"factor\":2,\"partial_rotary_factor\":0.5"), "", QN_EUNSUPPORTED,
+           "partial_rotary_factor of rope_scaling (0.5) is not supported");
+    refuse("{\"rope_parameters\":{\"full_attention\":{\"rope_theta\":1e6}}}", "", QN_EUNSUPPORTED,
+           "full_attention of rope_parameters (an object) is not supported");
+    refuse("{\"rope_parameters\":{\"rope_type\":\"default\",\"rope_theta\":10000}}", "", QN_EFORMAT,
+           "rope_theta is 1000000, and 10000 in rope_parameters");
+    refuse("{\"rope_parameters\":{\"rope_type\":\"default\"}}", "rope_theta", QN_EFORMAT, "rope_theta is missing");
+    refuse("{\"rope_parameters\":{\"rope_type\":\"default\",\"rope_theta\":1e6},"
+           "\"rope_scaling\":{\"rope_type\":\"yarn\",\"factor\":2}}",
+           "", QN_EFORMAT, "rope_scaling and rope_parameters disagree");
+    refuse("{\"rope_scaling\":{\"rope_type\":\"yarn\",\"factor\":2,\"original_max_position_embeddings\":256},"
+           "\"original_max_position_embeddings\":512}",
+           "", QN_EFORMAT, "original_max_position_embeddings is 512, and 256 in rope_scaling");
+}
+
+static void refuses_keys_that_change_the_maths(void **state) {
+    (void)state;
+    static const struct {
+        const char *patch, *why;
+    } cases[] = {
+        {"{\"attention_bias\":true}", "attention_bias true is not supported"},
+        {"{\"mlp_bias\":true}", "mlp_bias true is not supported"},
+        {"{\"use_sliding_window\":true}", "use_sliding_window true is not supported"},
+        {"{\"partial_rotary_factor\":0.5}", "partial_rotary_factor 0.5 is not supported"},
+        {"{\"logit_scale\":0.25}", "logit_scale 0.25 is not supported"},
+        {"{\"final_logit_softcapping\":30.0}", "final_logit_softcapping 30 is not supported"},
+        {"{\"num_experts\":8}", "num_experts 8 is not supported"},
+        {"{\"is_causal\":false}", "is_causal false is not supported"},
+        {"{\"use_qk_norm\":false}", "use_qk_norm false is not supported"},
+        {"{\"position_embedding_type\":\"alibi\"}", "position_embedding_type \"alibi\" is not supported"},
+        {"{\"auto_map\":{\"AutoModel\":\"x.py\"}}", "auto_map an object is not supported"},
+        {"{\"quantization_config\":{\"quant_method\":\"fp8\"}}",
+         "quantization_config fp8: quantised checkpoints are not supported"},
+        {"{\"quantization\":{\"mode\":\"affine\",\"bits\":4}}",
+         "quantization affine: quantised checkpoints are not supported"},
+        {"{\"quantization_config\":7}", "quantization_config: quantised checkpoints are not supported"},
+        {"{\"unheard_of\":1}", "key \"unheard_of\" (1) is not known and may change the results"},
+        {"{\"unheard_of\":true}", "key \"unheard_of\" (true) is not known"},
+        {"{\"unheard_of\":[0]}", "key \"unheard_of\" (a list) is not known"},
+        {"{\"unheard_of\":{\"a\":0}}", "key \"unheard_of\" (an object) is not known"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        refuse(cases[i].patch, "", QN_EUNSUPPORTED, cases[i].why);
+    }
+}
+
+typedef struct lines {
+    int n;
+    char last[256];
+} lines;
+static void count_line(void *user, const char *text) {
+    lines *l = user;
+    l->n++;
+    snprintf(l->last, sizeof l->last, "%s", text);
+}
+
+static void names_what_it_ignores(void **state) {
+    (void)state;
+    lines l = {0};
+    qn_log log = {count_line, &l};
+    static const char *const neutral[] = {"null", "false", "0", "0.0", "[]", "{}", "\"\"", "\"a note\""};
+    for (size_t i = 0; i < sizeof neutral / sizeof neutral[0]; i++) {
+        char patch[64];
+        snprintf(patch, sizeof patch, "{\"unheard_of\":%s}", neutral[i]);
+        l.n = 0;
+        read(patch, "", &log);
+        assert_int_equal(l.n, 1);
+        assert_non_null(strstr(l.last, "config.json: key \"unheard_of\""));
+        assert_non_null(strstr(l.last, "is not known and was ignored"));
+    }
+    l.n = 0;
+    read("{\"quantization_config\":null,\"mlp_bias\":false,\"partial_rotary_factor\":1,\"logit_scale\":1.0,"
+         "\"is_causal\":true,\"sliding_window\":4096,\"pad_token_id\":null,\"_name_or_path\":\"x\","
+         "\"layer_types\":[\"full_attention\",\"full_attention\"]}",
+         "", &log);
+    assert_int_equal(l.n, 0);
+    /* A log without a function is fine. */
+    read("{\"unheard_of\":0}", "", &(qn_log){0});
+}
+
+static void merges_token_ids(void **state) {
+    (void)state;
+    write_patched("generation_config.json", "{\"eos_token_id\":7}", "");
+    qn_model_config c = read("{\"eos_token_id\":[3,7,3,2]}", "", NULL);
+    assert_int_equal(c.n_eos, 3);
+    assert_int_equal(c.eos[0], 7);
+    assert_int_equal(c.eos[1], 3);
+    assert_int_equal(c.eos[2], 2);
+    write_patched("generation_config.json", "{}", "eos_token_id");
+    assert_int_equal(read("{}", "eos_token_id", NULL).n_eos, 0);
+    char *path = files_path(dir, "generation_config.json");
+    assert_int_equal(remove(path), 0);
+    free(path);
+    c = read("{}", "", NULL);
+    assert_int_equal(c.n_eos, 1);
+    assert_int_equal(c.eos[0], 510);
+    write_patched("generation_config.json", "{}", "");
+}
+
+static void checks_the_generation_config(void **state) {
+    (void)state;
+    write_patched("config.json", "{}", "");
+    refuse_generation("{\"do_sample\":1}", "", QN_EFORMAT, "generation_config.json: do_sample must be true or false");
+    refuse_generation("{\"temperature\":-1}", "", QN_EFORMAT, "temperature must be at least 0, got -1");
+    refuse_generation("{\"temperature\":\"x\"}", "", QN_EFORMAT, "temperature must be a number, got \"x\"");
+    refuse_generation("{\"top_k\":-1}", "", QN_EFORMAT, "top_k must be 0 to 2147483647, got -1");
+    refuse_generation("{\"top_k\":1.5}", "", QN_EFORMAT, "top_k must be an integer, got 1.5");
+    refuse_generation("{\"top_p\":1.5}", "", QN_EFORMAT, "top_p must be at least 0 and at most 1, got 1.5");
+    refuse_generation("{\"min_p\":-0.5}", "", QN_EFORMAT, "min_p must be at least 0 and at most 1, got -0.5");
+    refuse_generation("{\"repetition_penalty\":0}", "", QN_EFORMAT, "repetition_penalty must be more than 0, got 0");
+    refuse_generation("{\"eos_token_id\":9999}", "", QN_EFORMAT, "eos_token_id 9999 is not below vocab_size 512");
+    files_write(dir, "generation_config.json", "[]", 2);
+    expect(QN_EFORMAT, "generation_config.json: must be a JSON object", "[]");
+    write_patched("generation_config.json", "{\"typical_p\":0.9}", "");
+    lines l = {0};
+    read("{}", "", &(qn_log){count_line, &l});
+    assert_int_equal(l.n, 1);
+    assert_non_null(strstr(l.last, "generation_config.json: key \"typical_p\" is not offered and was ignored"));
+    write_patched("generation_config.json", "{\"typical_p\":1.0,\"temperature\":null}", "");
+    read("{}", "", &(qn_log){count_line, &l});
+    assert_int_equal(l.n, 1);
+    write_patched("generation_config.json", "{}", "");
+}
+
+static void refuses_what_is_no_config(void **state) {
+    (void)state;
+    static const struct {
+        const char *text;
+        qn_status status;
+        const char *why;
+    } cases[] = {
+        {"", QN_EFORMAT, "config.json: line"},
+        {"{", QN_EFORMAT, "config.json: line"},
+        {"[]", QN_EFORMAT, "config.json: must be a JSON object"},
+        {"null", QN_EFORMAT, "config.json: must be a JSON object"},
+        {"{\"a\":1}", QN_EFORMAT, "config.json: model_type is missing"},
+        {"{\"a\":1,\"a\":2}", QN_EFORMAT, "duplicate"},
+        {"{\"rms_norm_eps\":1e999}", QN_EFORMAT, "config.json: line"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        files_write(dir, "config.json", cases[i].text, strlen(cases[i].text));
+        expect(cases[i].status, cases[i].why, cases[i].text);
+    }
+    files_write(dir, "config.json", "\0\0", 2);
+    expect(QN_EFORMAT, "config.json: line", "zeros");
+    char *deep = malloc(100000);
+    memset(deep, '{', 100000);
+    files_write(dir, "config.json", deep, 100000);
+    expect(QN_EFORMAT, "nests deeper than 128", "deep");
+    free(deep);
+    size_t large = QNI_CONFIG_MAX_BYTES + 1;
+    char *blanks = malloc(large);
+    memset(blanks, ' ', large);
+    files_write(dir, "config.json", blanks, large);
+    expect(QN_EFORMAT, "more than the", "large");
+    free(blanks);
+    char *path = files_path(dir, "config.json");
+    assert_int_equal(remove(path), 0);
+    free(path);
+    expect(QN_EIO, "No such file", "no file");
+    qn_error err = {0};
+    qn_model_config config;
+    assert_int_equal(qn_model_read_config(&config, NULL, NULL, &err), QN_EINVAL);
+    assert_int_equal(qn_model_read_config(NULL, dir, NULL, &err), QN_EINVAL);
+}
+
+/* A config.json cut or changed anywhere is an error or another sound one, never a crash. */
+static void survives_damage(void **state) {
+    (void)state;
+    char *path = files_path(source, "config.json");
+    size_t n = 0;
+    char *text = files_read(path, &n);
+    free(path);
+    for (size_t cut = 0; cut + 1 < n; cut++) { /* the last byte is the brace */
+        files_write(dir, "config.json", text, cut);
+        qn_model_config config;
+        assert_int_equal(qn_model_read_config(&config, dir, NULL, NULL), QN_EFORMAT);
+    }
+    uint32_t random = 7;
+    for (int i = 0; i < 2000; i++) {
+        random = random * 1664525u + 1013904223u;
+        size_t at = (random >> 8) % n;
+        char before = text[at];
+        text[at] = (char)(before ^ (1 << (random & 7)));
+        files_write(dir, "config.json", text, n);
+        qn_model_config config;
+        qn_status status = qn_model_read_config(&config, dir, NULL, NULL);
+        assert_true(status == QN_OK || status == QN_EFORMAT || status == QN_EUNSUPPORTED);
+        text[at] = before;
+    }
+    free(text);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(reads_the_classic_form),
+        cmocka_unit_test(reads_the_modern_form),
+        cmocka_unit_test(finds_sizes_from_tensors),
+        cmocka_unit_test(guesses_nothing),
+        cmocka_unit_test(refuses_bad_values),
+        cmocka_unit_test(refuses_rope_that_it_does_not_compute),
+        cmocka_unit_test(refuses_keys_that_change_the_maths),
+        cmocka_unit_test(names_what_it_ignores),
+        cmocka_unit_test(merges_token_ids),
+        cmocka_unit_test(checks_the_generation_config),
+        cmocka_unit_test(refuses_what_is_no_config),
+        cmocka_unit_test(survives_damage),
+    };
+    return cmocka_run_group_tests(tests, setup, teardown);
+}
