@@ -27,7 +27,7 @@ qn_status qni_device_reserve(qn_device *device, size_t bytes, qn_error *err) {
     if (wanted <= device->scratch_bytes) return QN_OK;
     qni_device_free(&device->allocator, device->scratch, device->scratch_bytes);
     device->scratch_bytes = 0;
-    device->scratch = qni_device_alloc(&device->allocator, wanted);
+    device->scratch = wanted <= PTRDIFF_MAX ? qni_device_alloc(&device->allocator, wanted) : NULL;
     if (device->scratch == NULL) return qni_fail(err, QN_ENOMEM, "scratch: no memory for %zu bytes", wanted);
     device->scratch_bytes = wanted;
     return QN_OK;
