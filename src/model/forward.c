@@ -153,7 +153,8 @@ qn_status qni_forward_scratch_bytes(size_t *bytes, qn_device *device, const qn_m
                                     int32_t n_row, int32_t n_ctx, qn_dtype kv_dtype, qn_error *err) {
     int64_t d = config->d_model, f = config->d_ff;
     int64_t q = (int64_t)config->n_head * config->head_dim, kv = (int64_t)config->n_kv_head * config->head_dim;
-    qni_vec norm = {NULL, QN_DTYPE_F32, d}, head_norm = {NULL, QN_DTYPE_F32, config->head_dim};
+    static const float some_norm = 1; /* not read; an absent norm has no data */
+    qni_vec norm = {&some_norm, QN_DTYPE_F32, d}, head_norm = {&some_norm, QN_DTYPE_F32, config->head_dim};
     qni_layer_weights layer = {.attention = {.norm = norm, .q_norm = head_norm, .k_norm = head_norm},
                                .mlp = {.norm = norm}};
     qn_model model = {.device = device, .config = *config, .layers = &layer, .norm = norm};
