@@ -5,13 +5,15 @@
 
 #include "checkpoint.h"
 
-/* Take the memory of a model and describe its weights; nothing is read yet. On an error qni_model_free() gives back
- * what was taken. model->device is set. */
-qn_status qni_model_allocate(qn_model *model, const qni_checkpoint *checkpoint, qn_arith arith, qn_error *err);
+/* Describe the weights of a model without their data: config, layers, norm, lm_head and embedding; `bytes` is what
+ * qni_model_allocate() will ask of the device's allocator. model->device is set; model->layers becomes the caller's to
+ * free, also after an error. */
+qn_status qni_model_describe(qn_model *model, uint64_t *bytes, const qni_checkpoint *checkpoint, qn_arith arith,
+                             qn_error *err);
 
-/* Bytes that qni_model_allocate() will ask of the device's allocator. */
-qn_status qni_model_weight_bytes(uint64_t *bytes, const qn_device *device, const qni_checkpoint *checkpoint,
-                                 qn_arith arith, qn_error *err);
+/* Describe the weights and take their memory; nothing is read yet. After an error qni_model_free() gives back what was
+ * taken. */
+qn_status qni_model_allocate(qn_model *model, const qni_checkpoint *checkpoint, qn_arith arith, qn_error *err);
 
 /* Read and pack all weights, in parallel. */
 qn_status qni_model_load(qn_model *model, const qni_checkpoint *checkpoint, const qn_progress *progress, qn_error *err);

@@ -26,75 +26,60 @@ static const qni_weight_ref *head_of(const qni_checkpoint *c) {
     return c->config.tied ? &c->embedding : &c->lm_head;
 }
 
-static qn_status packed_bytes(uint64_t *sum, const qn_device *device, const qni_weight_ref *ref, qn_arith arith,
-                              qn_error *err) {
+/* The form of a packed linear, without its data. */
+static qn_status describe_linear(qni_weight *weight, uint64_t *sum, const qn_device *device, const qni_weight_ref *ref,
+                                 qn_arith arith, qn_error *err) {
     qni_packing packing = {0};
     QN_TRY(device->backend->packing(device->state, &packing, qni_weight_dtype(ref->tensor), arith, n_in_of(ref),
                                     n_out_of(ref), err));
+    *weight = packing.form;
     *sum += packing.bytes;
     return QN_OK;
 }
 
-qn_status qni_model_weight_bytes(uint64_t *bytes, const qn_device *device, const qni_checkpoint *c, qn_arith arith,
-                                 qn_error *err) {
-    uint64_t sum = norms_bytes(c) + (c->config.tied ? 0 : c->embedding.tensor->bytes);
-    for (int32_t i = 0; i < c->config.n_layer; i++) {
-        for (int k = 0; k < QNI_N_LINEAR; k++) {
-            QN_TRY(packed_bytes(&sum, device, &c->layers[i].slot[k], arith, err));
-        }
-    }
-    QN_TRY(packed_bytes(&sum, device, head_of(c), arith, err));
-    *bytes = sum;
-    return QN_OK;
+/* Kernels take a norm without data for none; this one is there, but has no address yet. */
+static qni_vec describe_norm(const qni_weight_ref *ref) {
+    static const float nowhere = 0;
+    return (qni_vec){&nowhere, qni_weight_dtype(ref->tensor), ref->tensor->shape[0]};
 }
 
-static qn_status make_linear(qn_linear **out, qni_weight *weight, qn_device *device, const qni_weight_ref *ref,
-                             qn_arith arith, qn_error *err) {
-    QN_TRY(qni_linear_create(out, device, qni_weight_dtype(ref->tensor), arith, n_in_of(ref), n_out_of(ref), err));
-    *weight = (*out)->weight;
-    return QN_OK;
-}
-
-/* The next norm of the block. */
-static qni_vec take_norm(unsigned char **at, const qni_weight_ref *ref) {
-    qni_vec vec = {*at, qni_weight_dtype(ref->tensor), ref->tensor->shape[0]};
-    *at += norm_bytes(ref);
-    return vec;
-}
-
-static qn_status allocate_layer(qn_model *model, int32_t i, const qni_layer_refs *refs, qn_arith arith,
-                                unsigned char **norms, qn_error *err) {
-    qni_layer_weights *layer = &model->layers[i];
-    qni_weight *const weights[QNI_N_LINEAR] = {
-        [QNI_Q_PROJ] = &layer->attention.q_proj, [QNI_K_PROJ] = &layer->attention.k_proj,
-        [QNI_V_PROJ] = &layer->attention.v_proj, [QNI_O_PROJ] = &layer->attention.o_proj,
-        [QNI_GATE_PROJ] = &layer->mlp.gate_proj, [QNI_UP_PROJ] = &layer->mlp.up_proj,
+/* A layer's linears by their number. */
+typedef struct layer_linears {
+    qni_weight *weight[QNI_N_LINEAR];
+} layer_linears;
+static layer_linears linears_of(qni_layer_weights *layer) {
+    return (layer_linears){{
+        [QNI_Q_PROJ] = &layer->attention.q_proj,
+        [QNI_K_PROJ] = &layer->attention.k_proj,
+        [QNI_V_PROJ] = &layer->attention.v_proj,
+        [QNI_O_PROJ] = &layer->attention.o_proj,
+        [QNI_GATE_PROJ] = &layer->mlp.gate_proj,
+        [QNI_UP_PROJ] = &layer->mlp.up_proj,
         [QNI_DOWN_PROJ] = &layer->mlp.down_proj,
-    };
-    qn_linear **linears = model->linears + (size_t)i * QNI_N_LINEAR;
+    }};
+}
+
+static qn_status describe_layer(qni_layer_weights *layer, uint64_t *sum, const qn_device *device,
+                                const qni_layer_refs *refs, qn_arith arith, qn_error *err) {
+    layer_linears linears = linears_of(layer);
     for (int k = 0; k < QNI_N_LINEAR; k++) {
-        QN_TRY(make_linear(&linears[k], weights[k], model->device, &refs->slot[k], arith, err));
+        QN_TRY(describe_linear(linears.weight[k], sum, device, &refs->slot[k], arith, err));
     }
-    layer->attention.norm = take_norm(norms, &refs->slot[QNI_NORM1]);
-    layer->mlp.norm = take_norm(norms, &refs->slot[QNI_NORM2]);
-    layer->attention.q_norm = take_norm(norms, &refs->slot[QNI_Q_NORM]);
-    layer->attention.k_norm = take_norm(norms, &refs->slot[QNI_K_NORM]);
+    layer->attention.norm = describe_norm(&refs->slot[QNI_NORM1]);
+    layer->mlp.norm = describe_norm(&refs->slot[QNI_NORM2]);
+    layer->attention.q_norm = describe_norm(&refs->slot[QNI_Q_NORM]);
+    layer->attention.k_norm = describe_norm(&refs->slot[QNI_K_NORM]);
     return QN_OK;
 }
 
 /* A tied table is the packed head; an untied one stays {V, H}, because single rows of it are gathered. */
-static qn_status allocate_table(qn_model *model, const qni_checkpoint *c, qn_error *err) {
+static void describe_table(qn_model *model, const qni_checkpoint *c) {
     if (c->config.tied) {
         model->embedding = model->lm_head;
-        return QN_OK;
+        return;
     }
     model->table_bytes = (size_t)c->embedding.tensor->bytes;
-    model->table = qni_device_alloc(&model->device->allocator, model->table_bytes);
-    if (model->table == NULL) {
-        return qni_fail(err, QN_ENOMEM, "embedding: no memory for %zu bytes", model->table_bytes);
-    }
-    model->embedding = (qni_weight){.data = model->table,
-                                    .dtype = qni_weight_dtype(c->embedding.tensor),
+    model->embedding = (qni_weight){.dtype = qni_weight_dtype(c->embedding.tensor),
                                     .arith = QN_ARITH_F32,
                                     .n_in = c->config.d_model,
                                     .n_out = c->config.n_vocab,
@@ -102,24 +87,75 @@ static qn_status allocate_table(qn_model *model, const qni_checkpoint *c, qn_err
                                     .ki = 1,
                                     .panel_stride = c->config.d_model,
                                     .group_stride = 1};
+}
+
+qn_status qni_model_describe(qn_model *model, uint64_t *bytes, const qni_checkpoint *c, qn_arith arith, qn_error *err) {
+    model->config = c->config;
+    model->layers = qni_calloc((size_t)c->config.n_layer, sizeof model->layers[0]);
+    if (model->layers == NULL) return qni_fail(err, QN_ENOMEM, "model: out of memory");
+    uint64_t sum = 0;
+    for (int32_t i = 0; i < c->config.n_layer; i++) {
+        QN_TRY(describe_layer(&model->layers[i], &sum, model->device, &c->layers[i], arith, err));
+    }
+    model->norm = describe_norm(&c->norm);
+    QN_TRY(describe_linear(&model->lm_head, &sum, model->device, head_of(c), arith, err));
+    describe_table(model, c);
+    model->norms_bytes = norms_bytes(c);
+    *bytes = sum + model->norms_bytes + model->table_bytes;
+    return QN_OK;
+}
+
+static qn_status take_linear(qn_linear **out, qni_weight *weight, qn_device *device, qn_arith arith, qn_error *err) {
+    QN_TRY(qni_linear_create(out, device, weight->dtype, arith, weight->n_in, weight->n_out, err));
+    *weight = (*out)->weight;
+    return QN_OK;
+}
+
+/* The next norm of the block. */
+static void take_norm(qni_vec *norm, unsigned char **at, const qni_weight_ref *ref) {
+    norm->data = *at;
+    *at += norm_bytes(ref);
+}
+
+static qn_status take_layers(qn_model *model, const qni_checkpoint *c, qn_arith arith, qn_error *err) {
+    unsigned char *at = model->norms;
+    for (int32_t i = 0; i < c->config.n_layer; i++) {
+        qni_layer_weights *layer = &model->layers[i];
+        const qni_weight_ref *slot = c->layers[i].slot;
+        layer_linears linears = linears_of(layer);
+        qn_linear **owned = model->linears + (size_t)i * QNI_N_LINEAR;
+        for (int k = 0; k < QNI_N_LINEAR; k++) {
+            QN_TRY(take_linear(&owned[k], linears.weight[k], model->device, arith, err));
+        }
+        take_norm(&layer->attention.norm, &at, &slot[QNI_NORM1]);
+        take_norm(&layer->mlp.norm, &at, &slot[QNI_NORM2]);
+        take_norm(&layer->attention.q_norm, &at, &slot[QNI_Q_NORM]);
+        take_norm(&layer->attention.k_norm, &at, &slot[QNI_K_NORM]);
+    }
+    take_norm(&model->norm, &at, &c->norm);
     return QN_OK;
 }
 
 qn_status qni_model_allocate(qn_model *model, const qni_checkpoint *c, qn_arith arith, qn_error *err) {
-    size_t n_layer = (size_t)c->config.n_layer;
-    model->layers = qni_calloc(n_layer, sizeof model->layers[0]);
-    model->linears = qni_calloc(n_layer * QNI_N_LINEAR, sizeof model->linears[0]);
-    if (model->layers == NULL || model->linears == NULL) return qni_fail(err, QN_ENOMEM, "model: out of memory");
-    model->norms_bytes = norms_bytes(c);
-    model->norms = qni_device_alloc(&model->device->allocator, model->norms_bytes);
+    const qn_allocator *allocator = &model->device->allocator;
+    uint64_t bytes = 0;
+    QN_TRY(qni_model_describe(model, &bytes, c, arith, err));
+    model->linears = qni_calloc((size_t)c->config.n_layer * QNI_N_LINEAR, sizeof model->linears[0]);
+    if (model->linears == NULL) return qni_fail(err, QN_ENOMEM, "model: out of memory");
+    model->norms = qni_device_alloc(allocator, model->norms_bytes);
     if (model->norms == NULL) return qni_fail(err, QN_ENOMEM, "norms: no memory for %zu bytes", model->norms_bytes);
-    unsigned char *at = model->norms;
-    for (int32_t i = 0; i < c->config.n_layer; i++) {
-        QN_TRY(allocate_layer(model, i, &c->layers[i], arith, &at, err));
+    QN_TRY(take_layers(model, c, arith, err));
+    QN_TRY(take_linear(&model->head_linear, &model->lm_head, model->device, arith, err));
+    if (c->config.tied) {
+        model->embedding = model->lm_head;
+        return QN_OK;
     }
-    model->norm = take_norm(&at, &c->norm);
-    QN_TRY(make_linear(&model->head_linear, &model->lm_head, model->device, head_of(c), arith, err));
-    return allocate_table(model, c, err);
+    model->table = qni_device_alloc(allocator, model->table_bytes);
+    if (model->table == NULL) {
+        return qni_fail(err, QN_ENOMEM, "embedding: no memory for %zu bytes", model->table_bytes);
+    }
+    model->embedding.data = model->table;
+    return QN_OK;
 }
 
 void qni_model_free(qn_model *model) {

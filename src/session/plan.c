@@ -1,0 +1,89 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Memory before it is taken. Nothing is estimated: the plan asks the functions that take the memory later. */
+#include "../base/cpu.h"
+#include "../model/load.h"
+#include "session.h"
+
+/* What a plan is made of: a device that will not compute, and a model without data. */
+typedef struct planner {
+    qn_device *device;
+    qni_checkpoint checkpoint;
+    qn_model model;
+    uint64_t weight_bytes;
+    qn_session_options session; /* as asked for */
+} planner;
+
+/* The memory of a session of n_ctx tokens, and of the device's scratch for it. */
+static qn_status plan_session(qn_plan *plan, const planner *p, int32_t n_ctx, qn_error *err) {
+    qn_session_options options = p->session;
+    bool yarn = false;
+    qni_arena arena;
+    size_t scratch = 0;
+    options.n_ctx = n_ctx;
+    QN_TRY(qni_session_settle(&options, &yarn, &p->model.config, err));
+    QN_TRY(qni_session_layout(&arena, &p->model.config, options.n_ctx, options.kv_dtype, err));
+    QN_TRY(qni_forward_measure(&scratch, &p->model, options.n_batch, options.n_ctx, options.kv_dtype, err));
+    plan->weight_bytes = p->weight_bytes;
+    plan->kv_bytes = arena.kv_bytes;
+    plan->kv_token_bytes = arena.token_bytes;
+    plan->session_bytes = arena.total_bytes;
+    plan->scratch_bytes = qni_round_up(scratch, QNI_ALIGN);
+    plan->n_ctx = options.n_ctx;
+    if (__builtin_add_overflow(plan->weight_bytes, plan->session_bytes, &plan->total_bytes) ||
+        __builtin_add_overflow(plan->total_bytes, plan->scratch_bytes, &plan->total_bytes)) {
+        return qni_fail(err, QN_ENOMEM, "n_ctx: %d tokens are more than the address space holds", (int)n_ctx);
+    }
+    return QN_OK;
+}
+
+/* Whether n_ctx tokens fit; a size beyond the address space does not. */
+static bool fits(const planner *p, int32_t n_ctx, uint64_t limit) {
+    qn_plan plan;
+    return plan_session(&plan, p, n_ctx, NULL) == QN_OK && plan.total_bytes <= limit;
+}
+
+/* The longest context that fits, by bisection: memory grows with the context. */
+static int32_t solve(const planner *p, uint64_t limit) {
+    int32_t least = 0, most = qni_config_n_ctx_limit(&p->model.config);
+    if (fits(p, most, limit)) return most;
+    while (most - least > 1) { /* `least` fits (0 is nothing), `most` does not */
+        int32_t middle = least + (most - least) / 2;
+        if (fits(p, middle, limit)) {
+            least = middle;
+        } else {
+            most = middle;
+        }
+    }
+    return least;
+}
+
+static qn_status plan_all(qn_plan *out, planner *p, const char *dir, const qn_plan_options *o, qn_error *err) {
+    qn_plan plan = {0};
+    QN_TRY(qni_checkpoint_open(&p->checkpoint, dir, NULL, err));
+    qn_device_options device = {.n_thread = o->n_thread, .isa = o->isa};
+    QN_TRY(qn_device_open(&p->device, o->device, &device, err));
+    p->model.device = p->device;
+    p->session = (qn_session_options){.n_batch = o->n_batch, .kv_dtype = o->kv_dtype};
+    QN_TRY(qni_model_describe(&p->model, &p->weight_bytes, &p->checkpoint, o->arith, err));
+    QN_TRY(plan_session(&plan, p, o->n_ctx, err));
+    uint64_t limit = o->memory_limit_bytes, total = 0;
+    if (limit == 0) qni_memory_info(&total, &limit);
+    if (limit == 0) limit = UINT64_MAX; /* the machine does not tell */
+    plan.n_ctx_fits = solve(p, limit);
+    *out = plan;
+    return QN_OK;
+}
+
+qn_status qn_model_plan(qn_plan *out, const char *dir, const qn_plan_options *options, qn_error *err) {
+    if (out == NULL || dir == NULL) return qni_fail(err, QN_EINVAL, "model_plan: out or dir is NULL");
+    qn_plan_options o = options != NULL ? *options : (qn_plan_options){0};
+    if (o.arith < QN_ARITH_AUTO || o.arith > QN_ARITH_INT8) {
+        return qni_fail(err, QN_EINVAL, "model_plan: arith %d is none", (int)o.arith);
+    }
+    planner p = {0};
+    qn_status status = plan_all(out, &p, dir, &o, err);
+    qni_free(p.model.layers);
+    qni_checkpoint_close(&p.checkpoint);
+    qn_device_close(p.device);
+    return status;
+}
