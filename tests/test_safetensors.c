@@ -262,12 +262,92 @@ static void lists_names_and_metadata(void **state) {
     free(path);
 }
 
+/* Tensors on a device, against the bytes of the file; one is longer than the pieces in which it is read. */
+static void reads_onto_a_device(void **state) {
+    (void)state;
+    enum { N_LONG = 700001, SMALL = 8 + 16 + 4 + 4 + 2 + 2 + 1 };
+    static const char format[] = "{\"i64\":{\"dtype\":\"I64\",\"shape\":[1],\"data_offsets\":[0,8]},"
+                                 "\"f32\":{\"dtype\":\"F32\",\"shape\":[2,1,2,1],\"data_offsets\":[8,24]},"
+                                 "\"i32\":{\"dtype\":\"I32\",\"shape\":[],\"data_offsets\":[24,28]},"
+                                 "\"u32\":{\"dtype\":\"U32\",\"shape\":[1],\"data_offsets\":[28,32]},"
+                                 "\"f16\":{\"dtype\":\"F16\",\"shape\":[1],\"data_offsets\":[32,34]},"
+                                 "\"bf16\":{\"dtype\":\"BF16\",\"shape\":[1,1],\"data_offsets\":[34,36]},"
+                                 "\"u8\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[36,37]},"
+                                 "\"none\":{\"dtype\":\"F32\",\"shape\":[0],\"data_offsets\":[37,37]},"
+                                 "\"deep\":{\"dtype\":\"F32\",\"shape\":[0,1,1,1,1],\"data_offsets\":[37,37]},"
+                                 "\"long\":{\"dtype\":\"F16\",\"shape\":[%d],\"data_offsets\":[37,%d]}}";
+    char header[1024];
+    snprintf(header, sizeof header, format, N_LONG, SMALL + 2 * N_LONG);
+    char *path = write_parts(strlen(header), header, SMALL + 2 * N_LONG);
+    qn_device *device = NULL;
+    qn_tensor_file *file = NULL;
+    assert_int_equal(qn_device_open(&device, "ref", NULL, NULL), QN_OK);
+    assert_int_equal(qn_tensor_file_open(&file, path, NULL), QN_OK);
+    static const struct {
+        const char *name;
+        qn_dtype dtype;
+        int32_t rank;
+        int64_t first; /* size of axis 0 */
+        size_t offset, bytes;
+    } tensors[] = {
+        {"i64", QN_DTYPE_S64, 1, 1, 0, 8},
+        {"f32", QN_DTYPE_F32, 4, 2, 8, 16},
+        {"i32", QN_DTYPE_S32, 1, 1, 24, 4},
+        {"u32", QN_DTYPE_U32, 1, 1, 28, 4},
+        {"f16", QN_DTYPE_F16, 1, 1, 32, 2},
+        {"bf16", QN_DTYPE_BF16, 2, 1, 34, 2},
+        {"long", QN_DTYPE_F16, 1, N_LONG, SMALL, 2 * (size_t)N_LONG},
+    };
+    for (size_t i = 0; i < sizeof tensors / sizeof tensors[0]; i++) {
+        qn_tensor *tensor = NULL;
+        assert_int_equal(qn_tensor_file_read(&tensor, file, device, tensors[i].name, NULL), QN_OK);
+        assert_int_equal(qn_tensor_dtype(tensor), tensors[i].dtype);
+        assert_int_equal(qn_tensor_rank(tensor), tensors[i].rank);
+        assert_int_equal(qn_tensor_shape(tensor)[0], tensors[i].first);
+        assert_int_equal(qn_tensor_bytes(tensor), tensors[i].bytes);
+        unsigned char *got = malloc(tensors[i].bytes);
+        assert_int_equal(qn_tensor_read(tensor, got, tensors[i].bytes, NULL), QN_OK);
+        for (size_t k = 0; k < tensors[i].bytes; k++) {
+            if (got[k] != (unsigned char)(tensors[i].offset + k)) fail_msg("%s: byte %zu", tensors[i].name, k);
+        }
+        free(got);
+        qn_tensor_free(tensor);
+    }
+    static const struct {
+        const char *name;
+        qn_status status;
+        const char *why;
+    } refused[] = {
+        {"absent", QN_EINVAL, "no tensor absent"},
+        {"u8", QN_EUNSUPPORTED, "tensor u8: dtype U8 cannot be read"},
+        {"none", QN_EUNSUPPORTED, "tensor none has no elements"},
+        {"deep", QN_EUNSUPPORTED, "tensor deep: rank 5, at most 4"},
+        {NULL, QN_EINVAL, "NULL"},
+    };
+    for (size_t i = 0; i < sizeof refused / sizeof refused[0]; i++) {
+        qn_error err = {0};
+        qn_tensor *tensor = NULL;
+        assert_int_equal(qn_tensor_file_read(&tensor, file, device, refused[i].name, &err), refused[i].status);
+        assert_non_null(strstr(err.message, refused[i].why));
+        assert_null(tensor);
+    }
+    /* The file shrinks: an error, and nothing is handed out. */
+    assert_int_equal(truncate(path, 1000000), 0);
+    qn_tensor *tensor = NULL;
+    assert_int_equal(qn_tensor_file_read(&tensor, file, device, "long", NULL), QN_EFORMAT);
+    assert_null(tensor);
+    qn_tensor_file_close(file);
+    qn_device_close(device);
+    free(path);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(accepts_what_is_sound), cmocka_unit_test(refuses_a_bad_header),
         cmocka_unit_test(refuses_a_bad_tensor),  cmocka_unit_test(refuses_gaps_and_overlaps),
         cmocka_unit_test(refuses_a_bad_length),  cmocka_unit_test(refuses_what_is_no_file),
         cmocka_unit_test(survives_damage),       cmocka_unit_test(lists_names_and_metadata),
+        cmocka_unit_test(reads_onto_a_device),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
