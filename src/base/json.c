@@ -1,44 +1,110 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* JSON in, checked for depth before Jansson's recursive parser sees it. */
+/*
+ * JSON in, checked for depth before Jansson's recursive parser sees it.
+ *
+ * Jansson's lexer drops a byte without a word when the buffer of its current token cannot grow. So the text is fed to
+ * it as the second element of an array, whose first is a string as long as the longest token: if that string comes back
+ * whole, the buffer never had to grow again.
+ */
 #include "json.h"
 
 #include "file.h"
 #include "memory.h"
 
-/* Deepest nesting of brackets outside strings. */
-static int nesting(const char *text, size_t size) {
-    int depth = 0, deepest = 0;
+#include <string.h>
+
+/* Deepest nesting of brackets outside strings, and the bytes of the longest token. */
+typedef struct survey {
+    int depth;
+    size_t longest;
+} survey;
+
+static survey look_over(const char *text, size_t size) {
+    survey s = {0};
+    int depth = 0;
     bool quoted = false;
-    for (size_t i = 0; i < size; i++) {
+    size_t token = 0;
+    for (size_t i = 0; i < size && s.depth <= QNI_JSON_DEPTH; i++) {
         char c = text[i];
+        token++;
         if (quoted) {
             if (c == '\\') {
                 i++;
+                token++;
             } else if (c == '"') {
                 quoted = false;
             }
         } else if (c == '"') {
             quoted = true;
         } else if (c == '{' || c == '[') {
-            if (++depth > deepest) deepest = depth;
-            if (deepest > QNI_JSON_DEPTH) break;
+            if (++depth > s.depth) s.depth = depth;
+            token = 0;
         } else if (c == '}' || c == ']') {
             depth--;
+            token = 0;
+        } else if (c == ',' || c == ':' || c == ' ' || c == '\n' || c == '\t' || c == '\r') {
+            token = 0;
         }
+        if (token > s.longest) s.longest = token;
     }
-    return deepest;
+    return s;
+}
+
+/* The text as Jansson gets it: ["xxx…",TEXT] */
+typedef struct feed {
+    const char *text;
+    size_t size, longest, at;
+} feed;
+
+static size_t take_feed(void *buffer, size_t room, void *user) {
+    static const char head[] = "[\"", middle[] = "\",", tail[] = "]";
+    feed *f = user;
+    const struct {
+        const char *data; /* NULL: padding */
+        size_t size;
+    } part[] = {{head, 2}, {NULL, f->longest}, {middle, 2}, {f->text, f->size}, {tail, 1}};
+    size_t begin = 0;
+    for (int i = 0; i < 5; begin += part[i++].size) {
+        if (f->at >= begin + part[i].size) continue;
+        size_t skip = f->at - begin, n = part[i].size - skip < room ? part[i].size - skip : room;
+        if (part[i].data != NULL) {
+            memcpy(buffer, part[i].data + skip, n);
+        } else {
+            memset(buffer, 'x', n);
+        }
+        f->at += n;
+        return n;
+    }
+    return 0;
+}
+
+static json_t *parse(const char *text, size_t size, size_t longest, size_t flags) {
+    feed f = {text, size, longest, 0};
+    json_error_t error;
+    json_t *all = json_load_callback(take_feed, &f, flags, &error);
+    json_t *root = NULL;
+    if (json_array_size(all) == 2 && json_string_length(json_array_get(all, 0)) == longest) {
+        root = json_incref(json_array_get(all, 1));
+    }
+    json_decref(all);
+    return root;
 }
 
 qn_status qni_json_parse(json_t **out, const char *what, const char *text, size_t size, qn_error *err) {
-    if (nesting(text, size) > QNI_JSON_DEPTH) {
+    enum { FLAGS = JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL | JSON_DECODE_ANY };
+    survey s = look_over(text, size);
+    if (s.depth > QNI_JSON_DEPTH) {
         return qni_fail(err, QN_EFORMAT, "%s: JSON nests deeper than %d", what, QNI_JSON_DEPTH);
     }
-    json_error_t error;
-    json_t *root = json_loadb(text, size, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL | JSON_DECODE_ANY, &error);
+    json_t *root = parse(text, size, s.longest, FLAGS);
     if (root == NULL) {
-        if (json_error_code(&error) == json_error_out_of_memory) {
-            return qni_fail(err, QN_ENOMEM, "%s: out of memory", what);
-        }
+        /* Why? Jansson tells in the terms of the text alone; with no words where memory was short, and nothing was
+         * wrong with a text that it takes now. */
+        json_error_t error;
+        json_t *again = json_loadb(text, size, FLAGS, &error);
+        bool no_memory = again != NULL || error.text[0] == '\0' || json_error_code(&error) == json_error_out_of_memory;
+        json_decref(again);
+        if (no_memory) return qni_fail(err, QN_ENOMEM, "%s: out of memory", what);
         return qni_fail(err, QN_EFORMAT, "%s: line %d: %s", what, error.line, error.text);
     }
     *out = root;
