@@ -188,8 +188,9 @@ static qn_status read_model(qn_tokenizer *t, const json_t *model, qn_error *err)
     if (json_object_get(model, "type") != NULL && !is_type(model, "BPE")) return unknown_type(model, "model", err);
     const json_t *dropout = json_object_get(model, "dropout"), *ignore = json_object_get(model, "ignore_merges");
     const json_t *merges = json_object_get(model, "merges");
-    if (dropout != NULL && !json_is_null(dropout) && json_number_value(dropout) != 0.0) {
-        return qni_fail(err, QN_EUNSUPPORTED, "model: dropout is not supported");
+    if (dropout != NULL && !json_is_null(dropout)) {
+        if (!json_is_number(dropout)) return qni_fail(err, QN_EFORMAT, "model: dropout is no number");
+        if (json_number_value(dropout) != 0.0) return qni_fail(err, QN_EUNSUPPORTED, "model: dropout is not supported");
     }
     QN_TRY(expect_empty(model, "continuing_subword_prefix", err));
     QN_TRY(expect_empty(model, "end_of_word_suffix", err));

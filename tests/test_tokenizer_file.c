@@ -1,0 +1,319 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Tokenizer files that are wrong or hostile: each is refused with a message that names what. */
+#include "../src/base/memory.h"
+#include "../src/text/tokenizer_impl.h"
+#include "../src/text/utf8.h"
+#include "support/cmocka_all.h"
+#include "support/files.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* A small valid tokenizer: 256 bytes, "ab" 256, "abc" 257, added "<|a|>" 258 (special) and "<b>" 259. */
+static json_t *small_tokenizer(void) {
+    static const char frame[] =
+        "{\"version\": \"1.0\", \"truncation\": null, \"padding\": null, \"added_tokens\": ["
+        "{\"id\": 258, \"content\": \"<|a|>\", \"special\": true, \"normalized\": false},"
+        "{\"id\": 259, \"content\": \"<b>\", \"special\": false, \"normalized\": false}],"
+        "\"normalizer\": {\"type\": \"NFC\"}, \"pre_tokenizer\": {\"type\": \"Sequence\", \"pretokenizers\": ["
+        "{\"type\": \"Split\", \"pattern\": {\"Regex\": \" ?\\\\p{L}+|\\\\s+(?!\\\\S)|\\\\s+\"}, "
+        "\"behavior\": \"Isolated\", \"invert\": false},"
+        "{\"type\": \"ByteLevel\", \"add_prefix_space\": false, \"trim_offsets\": false, \"use_regex\": false}]},"
+        "\"post_processor\": {\"type\": \"ByteLevel\"}, \"decoder\": {\"type\": \"ByteLevel\"},"
+        "\"model\": {\"type\": \"BPE\", \"dropout\": null, \"unk_token\": null, \"ignore_merges\": false,"
+        "\"vocab\": {}, \"merges\": [[\"a\", \"b\"], \"ab c\"]}}";
+    json_t *root = json_loads(frame, 0, NULL);
+    assert_non_null(root);
+    json_t *vocab = json_object_get(json_object_get(root, "model"), "vocab");
+    for (int byte = 0; byte < 256; byte++) {
+        char text[5] = {0};
+        qni_utf8_encode(text, qni_byte_symbol((unsigned char)byte));
+        assert_int_equal(json_object_set_new(vocab, text, json_integer(byte)), 0);
+    }
+    json_object_set_new(vocab, "ab", json_integer(256));
+    json_object_set_new(vocab, "abc", json_integer(257));
+    return root;
+}
+
+/* Sets the value at a path of keys and indices ("model/merges/0") to a JSON text; NULL removes it. */
+static void set_at(json_t *root, const char *path, const char *value) {
+    char *copy = strdup(path), *rest = copy;
+    json_t *at = root;
+    for (char *slash; (slash = strchr(rest, '/')) != NULL; rest = slash + 1) {
+        *slash = '\0';
+        at = json_is_array(at) ? json_array_get(at, (size_t)atoi(rest)) : json_object_get(at, rest);
+        assert_non_null(at);
+    }
+    json_t *item = value != NULL ? json_loads(value, JSON_DECODE_ANY | JSON_ALLOW_NUL, NULL) : NULL;
+    if (value != NULL) assert_non_null(item);
+    if (value == NULL) {
+        assert_int_equal(json_object_del(at, rest), 0);
+    } else if (json_is_array(at)) {
+        size_t index = (size_t)atoi(rest);
+        assert_int_equal(
+            index < json_array_size(at) ? json_array_set_new(at, index, item) : json_array_append_new(at, item), 0);
+    } else {
+        assert_int_equal(json_object_set_new(at, rest, item), 0);
+    }
+    free(copy);
+}
+
+static qn_status open_json(qn_tokenizer **out, const json_t *root, const char *config, qn_error *err) {
+    char *text = json_dumps(root, 0);
+    assert_non_null(text);
+    size_t n = config != NULL ? strlen(config) : 0;
+    qn_status status = qni_tokenizer_open_text(out, text, strlen(text), config, n, err);
+    free(text);
+    return status;
+}
+
+typedef struct edit {
+    const char *path, *value;
+    qn_status status;
+    const char *message; /* after "tokenizer.json: " */
+} edit;
+
+static void check_edits(const edit *edits, size_t n) {
+    for (size_t i = 0; i < n; i++) {
+        json_t *root = small_tokenizer();
+        set_at(root, edits[i].path, edits[i].value);
+        qn_tokenizer *tokenizer = NULL;
+        qn_error err = {0};
+        qn_status status = open_json(&tokenizer, root, NULL, &err);
+        if (status != edits[i].status) {
+            fail_msg("%s = %s: %s, %s", edits[i].path, edits[i].value, qn_status_name(status), err.message);
+        }
+        if (status == QN_OK) {
+            assert_non_null(tokenizer);
+            qn_tokenizer_close(tokenizer);
+        } else {
+            const char *prefix = "tokenizer.json: ";
+            assert_null(tokenizer);
+            assert_memory_equal(err.message, prefix, strlen(prefix));
+            assert_string_equal(err.message + strlen(prefix), edits[i].message);
+        }
+        json_decref(root);
+    }
+}
+#define CHECK_EDITS(list) check_edits(list, sizeof(list) / sizeof *(list))
+
+static void test_kinds(void **state) {
+    (void)state;
+    static const edit edits[] = {
+        {"normalizer", "{\"type\": \"Lowercase\"}", QN_EUNSUPPORTED, "normalizer Lowercase is not supported"},
+        {"normalizer", "{}", QN_EFORMAT, "normalizer has no type"},
+        {"normalizer", "7", QN_EFORMAT, "normalizer has no type"},
+        {"normalizer", "null", QN_OK, NULL},
+        {"normalizer", NULL, QN_OK, NULL},
+        {"normalizer", "{\"type\": \"Sequence\", \"normalizers\": [{\"type\": \"NFC\"}]}", QN_OK, NULL},
+        {"normalizer", "{\"type\": \"Sequence\", \"normalizers\": [{\"type\": \"NFKC\"}]}", QN_EUNSUPPORTED,
+         "normalizer NFKC is not supported"},
+        {"normalizer", "{\"type\": \"Sequence\", \"normalizers\": [null]}", QN_EFORMAT, "normalizer has no type"},
+        {"normalizer", "{\"type\": \"Sequence\"}", QN_EFORMAT, "normalizer Sequence: normalizers is no array"},
+        {"pre_tokenizer", "null", QN_EUNSUPPORTED, "a pre_tokenizer without ByteLevel is not supported"},
+        {"pre_tokenizer", "{\"type\": \"Whitespace\"}", QN_EUNSUPPORTED, "pre_tokenizer Whitespace is not supported"},
+        {"pre_tokenizer", "{\"type\": \"ByteLevel\", \"add_prefix_space\": false}", QN_OK, NULL},
+        {"pre_tokenizer", "{\"type\": \"ByteLevel\"}", QN_EUNSUPPORTED,
+         "pre_tokenizer ByteLevel: add_prefix_space true is not supported"},
+        {"pre_tokenizer", "{\"type\": \"Sequence\"}", QN_EFORMAT, "pre_tokenizer Sequence: pretokenizers is no array"},
+        {"pre_tokenizer/pretokenizers/2", "{\"type\": \"Digits\"}", QN_EUNSUPPORTED,
+         "pre_tokenizer Digits is not supported"},
+        {"pre_tokenizer/pretokenizers/2", "{\"type\": \"ByteLevel\"}", QN_EUNSUPPORTED,
+         "pre_tokenizer ByteLevel after ByteLevel is not supported"},
+        {"pre_tokenizer/pretokenizers/1/add_prefix_space", "true", QN_EUNSUPPORTED,
+         "pre_tokenizer ByteLevel: add_prefix_space true is not supported"},
+        {"pre_tokenizer/pretokenizers/1/use_regex", "1", QN_EFORMAT,
+         "pre_tokenizer ByteLevel: use_regex is no boolean"},
+        {"pre_tokenizer/pretokenizers/0/behavior", "\"Removed\"", QN_EUNSUPPORTED,
+         "pre_tokenizer Split: behavior Removed is not supported"},
+        {"pre_tokenizer/pretokenizers/0/behavior", NULL, QN_EFORMAT, "pre_tokenizer Split: behavior is no string"},
+        {"pre_tokenizer/pretokenizers/0/invert", "true", QN_EUNSUPPORTED,
+         "pre_tokenizer Split: invert true is not supported"},
+        {"pre_tokenizer/pretokenizers/0/pattern", "{\"String\": \" \"}", QN_EUNSUPPORTED,
+         "pre_tokenizer Split: a String pattern is not supported"},
+        {"pre_tokenizer/pretokenizers/0/pattern", "[]", QN_EFORMAT, "pre_tokenizer Split: pattern is no object"},
+        {"pre_tokenizer/pretokenizers/0/pattern/Regex", "5", QN_EFORMAT,
+         "pre_tokenizer Split: pattern has no Regex string"},
+        {"pre_tokenizer/pretokenizers/0/pattern/Regex", "\"\\\\w+\"", QN_EUNSUPPORTED,
+         "regular expression: this escape at byte 0 is not supported"},
+        {"decoder", "null", QN_EUNSUPPORTED, "a decoder other than ByteLevel is not supported, and there is none"},
+        {"decoder", "{\"type\": \"Metaspace\"}", QN_EUNSUPPORTED, "decoder Metaspace is not supported"},
+        {"post_processor", "null", QN_OK, NULL},
+        {"post_processor", "{\"type\": \"TemplateProcessing\"}", QN_EUNSUPPORTED,
+         "post_processor TemplateProcessing is not supported"},
+        {"version", "\"2.0\"", QN_EUNSUPPORTED, "a version other than \"1.0\" is not supported"},
+    };
+    CHECK_EDITS(edits);
+}
+
+static void test_model(void **state) {
+    (void)state;
+    static const edit edits[] = {
+        {"model", "[]", QN_EFORMAT, "model is no object"},
+        {"model/type", "\"WordPiece\"", QN_EUNSUPPORTED, "model WordPiece is not supported"},
+        {"model/type", "3", QN_EFORMAT, "model has no type"},
+        {"model/type", NULL, QN_OK, NULL},
+        {"model/dropout", "0.1", QN_EUNSUPPORTED, "model: dropout is not supported"},
+        {"model/dropout", "0.0", QN_OK, NULL},
+        {"model/dropout", "\"x\"", QN_EFORMAT, "model: dropout is no number"},
+        {"model/byte_fallback", "true", QN_EUNSUPPORTED, "model: byte_fallback true is not supported"},
+        {"model/continuing_subword_prefix", "\"\"", QN_OK, NULL},
+        {"model/continuing_subword_prefix", "\"##\"", QN_EUNSUPPORTED,
+         "model: continuing_subword_prefix \"##\" is not supported"},
+        {"model/end_of_word_suffix", "{}", QN_EFORMAT, "model: end_of_word_suffix is no string"},
+        {"model/ignore_merges", "\"no\"", QN_EFORMAT, "model: ignore_merges is no boolean"},
+        {"model/vocab", "[]", QN_EFORMAT, "model: vocab is no object"},
+        {"model/vocab", "{}", QN_EFORMAT, "vocab: no token \"\u0100\" for byte 0x00"},
+        {"model/vocab/b", NULL, QN_EFORMAT, "vocab: no token \"b\" for byte 0x62"},
+        {"model/vocab/x", "-1", QN_EFORMAT, "token \"x\": id -1 is not within 0 … 16777215"},
+        {"model/vocab/x", "16777216", QN_EFORMAT, "token \"x\": id 16777216 is not within 0 … 16777215"},
+        {"model/vocab/x", "9223372036854775807", QN_EFORMAT,
+         "token \"x\": id 9223372036854775807 is not within 0 … 16777215"},
+        {"model/vocab/x", "\"120\"", QN_EFORMAT, "vocab: the id of \"x\" is no integer"},
+        {"model/vocab/x", "1.5", QN_EFORMAT, "vocab: the id of \"x\" is no integer"},
+        {"model/vocab/new", "257", QN_EFORMAT, "id 257: is both \"abc\" and \"new\""},
+        {"model/merges", "null", QN_EFORMAT, "model: merges is no array"},
+        {"model/merges", "[]", QN_OK, NULL},
+        {"model/merges/0", "[\"a\", \"zz\"]", QN_EFORMAT, "merge 0: \"zz\" is not in the vocab"},
+        {"model/merges/0", "[\"zz\", \"a\"]", QN_EFORMAT, "merge 0: \"zz\" is not in the vocab"},
+        {"model/merges/0", "[\"a\", \"c\"]", QN_EFORMAT, "merge 0: \"ac\" is not in the vocab"},
+        {"model/merges/2", "\"a b\"", QN_EFORMAT, "merge 2: the pair \"ab\" is there already"},
+        {"model/merges/0", "[\"a\"]", QN_EFORMAT, "merge 0: is no pair of tokens"},
+        {"model/merges/0", "[\"a\", 1]", QN_EFORMAT, "merge 0: is no pair of tokens"},
+        {"model/merges/0", "\"ab\"", QN_EFORMAT, "merge 0: is no pair of tokens"},
+        {"model/merges/0", "\"a b c\"", QN_EFORMAT, "merge 0: is no pair of tokens"},
+        {"model/merges/0", "{}", QN_EFORMAT, "merge 0: is no pair of tokens"},
+        {"model/merges/0", "\"\"", QN_EFORMAT, "merge 0: is no pair of tokens"},
+        {"model/merges/0", "\" \"", QN_EFORMAT, "merge 0: \"\" is not in the vocab"},
+    };
+    CHECK_EDITS(edits);
+}
+
+static void test_added_tokens(void **state) {
+    (void)state;
+    static const edit edits[] = {
+        {"added_tokens", "null", QN_OK, NULL},
+        {"added_tokens", "{}", QN_EFORMAT, "added_tokens is no array"},
+        {"added_tokens/2", "7", QN_EFORMAT, "added_tokens: the id of number 2 is no integer"},
+        {"added_tokens/2", "{\"id\": 300}", QN_EFORMAT, "added token 300: no content"},
+        {"added_tokens/2", "{\"id\": 300, \"content\": \"\"}", QN_EFORMAT, "added token 300: empty content"},
+        {"added_tokens/2", "{\"id\": 258, \"content\": \"<|a|>\"}", QN_EFORMAT, "added_tokens: id 258 is there twice"},
+        {"added_tokens/2", "{\"id\": 300, \"content\": \"<b>\"}", QN_EFORMAT, "token \"<b>\": has id 259 and id 300"},
+        {"added_tokens/2", "{\"id\": 97, \"content\": \"<c>\"}", QN_EFORMAT, "id 97: is both \"a\" and \"<c>\""},
+        {"added_tokens/2", "{\"id\": -3, \"content\": \"<c>\"}", QN_EFORMAT,
+         "token \"<c>\": id -3 is not within 0 … 16777215"},
+        {"added_tokens/2", "{\"id\": 16777215, \"content\": \"<c>\"}", QN_OK, NULL},
+        {"added_tokens/2", "{\"id\": 257, \"content\": \"abc\"}", QN_OK, NULL},
+        {"added_tokens/0/special", "\"yes\"", QN_EFORMAT, "added token 258: special or normalized is no boolean"},
+        {"added_tokens/0/lstrip", "true", QN_EUNSUPPORTED, "added token \"<|a|>\": lstrip true is not supported"},
+        {"added_tokens/0/rstrip", "true", QN_EUNSUPPORTED, "added token \"<|a|>\": rstrip true is not supported"},
+        {"added_tokens/0/single_word", "true", QN_EUNSUPPORTED,
+         "added token \"<|a|>\": single_word true is not supported"},
+        {"added_tokens/0/lstrip", "0", QN_EFORMAT, "added token \"<|a|>\": lstrip is no boolean"},
+    };
+    CHECK_EDITS(edits);
+}
+
+static void test_config(void **state) {
+    (void)state;
+    static const struct {
+        const char *config;
+        qn_status status;
+        const char *message;
+    } cases[] = {
+        {"{}", QN_OK, NULL},
+        {"{\"added_tokens_decoder\": null}", QN_OK, NULL},
+        {"{\"added_tokens_decoder\": {\"258\": {\"content\": \"<|a|>\", \"special\": true}}}", QN_OK, NULL},
+        {"{\"added_tokens_decoder\": {\"258\": {\"content\": \"<|x|>\", \"special\": true}}}", QN_EFORMAT,
+         "tokenizer_config.json: added token 258: is \"<|x|>\", but \"<|a|>\" in tokenizer.json"},
+        {"{\"added_tokens_decoder\": {\"258\": {\"content\": \"<|a|>\", \"special\": false}}}", QN_EFORMAT,
+         "tokenizer_config.json: added token 258: \"special\" differs from tokenizer.json"},
+        {"{\"added_tokens_decoder\": {\"258\": {}}}", QN_EFORMAT, "tokenizer_config.json: added token 258: no content"},
+        {"{\"added_tokens_decoder\": {\"300\": {\"content\": \"<b>\"}}}", QN_EFORMAT,
+         "tokenizer_config.json: token \"<b>\": has id 259 and id 300"},
+        {"{\"added_tokens_decoder\": {\"97\": {\"content\": \"<q>\"}}}", QN_EFORMAT,
+         "tokenizer_config.json: id 97: is both \"a\" and \"<q>\""},
+        {"{\"added_tokens_decoder\": {\"-1\": {\"content\": \"<q>\"}}}", QN_EFORMAT,
+         "tokenizer_config.json: added_tokens_decoder: \"-1\" is not within 0 … 16777215"},
+        {"{\"added_tokens_decoder\": {\"99999999999999999999\": {\"content\": \"<q>\"}}}", QN_EFORMAT,
+         "tokenizer_config.json: added_tokens_decoder: \"99999999999999999999\" is not within 0 … 16777215"},
+        {"{\"added_tokens_decoder\": {\"\": {\"content\": \"<q>\"}}}", QN_EFORMAT,
+         "tokenizer_config.json: added_tokens_decoder: \"\" is not within 0 … 16777215"},
+        {"{\"added_tokens_decoder\": []}", QN_EFORMAT, "tokenizer_config.json: added_tokens_decoder is no object"},
+        {"[]", QN_EFORMAT, "tokenizer_config.json: is no object"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        json_t *root = small_tokenizer();
+        qn_tokenizer *tokenizer = NULL;
+        qn_error err = {0};
+        if (open_json(&tokenizer, root, cases[i].config, &err) != cases[i].status) fail_msg("%s", cases[i].config);
+        if (cases[i].message != NULL) assert_string_equal(err.message, cases[i].message);
+        qn_tokenizer_close(tokenizer);
+        json_decref(root);
+    }
+}
+
+/* A token that only tokenizer_config.json has is found, decoded and special like any other. */
+static void test_token_of_config(void **state) {
+    (void)state;
+    json_t *root = small_tokenizer();
+    qn_tokenizer *tokenizer = NULL;
+    qn_error err = {0};
+    const char *config = "{\"added_tokens_decoder\": {\"300\": {\"content\": \"<|new|>\", \"special\": true}}}";
+    assert_int_equal(open_json(&tokenizer, root, config, &err), QN_OK);
+    assert_int_equal(qn_tokenizer_n_vocab(tokenizer), 301);
+    assert_true(qn_tokenizer_is_special(tokenizer, 300));
+    qn_ids ids = {0};
+    assert_int_equal(qn_tokenizer_encode(tokenizer, &ids, "abc<|new|>abcc", 14, true, &err), QN_OK);
+    static const int32_t want[] = {257, 300, 257, 'c'};
+    assert_int_equal(ids.size, 4);
+    assert_memory_equal(ids.data, want, sizeof want);
+    qn_ids_release(&ids);
+    qn_tokenizer_close(tokenizer);
+    json_decref(root);
+}
+
+static void test_no_json(void **state) {
+    (void)state;
+    qn_tokenizer *tokenizer = NULL;
+    qn_error err = {0};
+    char deep[600];
+    memset(deep, '[', sizeof deep);
+    static const char *const texts[] = {"", "nul", "[1, 2", "{\"a\": 1, \"a\": 2}", "\"\xFF\"", "null"};
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
+        assert_int_equal(qni_tokenizer_open_text(&tokenizer, texts[i], strlen(texts[i]), NULL, 0, &err), QN_EFORMAT);
+    }
+    assert_int_equal(qni_tokenizer_open_text(&tokenizer, deep, sizeof deep, NULL, 0, &err), QN_EFORMAT);
+    assert_string_equal(err.message, "tokenizer.json: JSON nests deeper than 128");
+    assert_null(tokenizer);
+}
+
+static void test_directories(void **state) {
+    (void)state;
+    char *dir = files_make_dir();
+    qn_tokenizer *tokenizer = NULL;
+    qn_error err = {0};
+    json_t *root = small_tokenizer();
+    char *text = json_dumps(root, 0);
+    assert_int_equal(qn_tokenizer_open(&tokenizer, dir, &err), QN_EIO);
+    files_write(dir, "tokenizer.json", text, strlen(text));
+    assert_int_equal(qn_tokenizer_open(&tokenizer, dir, &err), QN_OK);
+    qn_tokenizer_close(tokenizer);
+    files_write(dir, "tokenizer_config.json", "{", 1);
+    tokenizer = NULL;
+    assert_int_equal(qn_tokenizer_open(&tokenizer, dir, &err), QN_EFORMAT);
+    assert_non_null(strstr(err.message, "tokenizer_config.json"));
+    assert_null(tokenizer);
+    free(text);
+    json_decref(root);
+    files_remove_dir(dir);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_kinds),       cmocka_unit_test(test_model),           cmocka_unit_test(test_added_tokens),
+        cmocka_unit_test(test_config),      cmocka_unit_test(test_token_of_config), cmocka_unit_test(test_no_json),
+        cmocka_unit_test(test_directories),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
