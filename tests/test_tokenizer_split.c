@@ -1,0 +1,289 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The translation of regular expressions, the cutting into pieces, added tokens, and NFC, each alone. */
+#include "../src/base/memory.h"
+#include "../src/text/added.h"
+#include "../src/text/normalize.h"
+#include "../src/text/pattern.h"
+#include "../src/text/pretokenize.h"
+#include "../src/text/utf8.h"
+#include "support/cmocka_all.h"
+#include "support/sessions.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <utf8proc.h>
+
+static const char qwen[] =
+    "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|"
+    "\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
+
+static void test_refused_patterns(void **state) {
+    (void)state;
+    static const struct {
+        const char *pattern, *what;
+    } cases[] = {
+        {"\\w", "this escape at byte 0"},
+        {"a\\d", "this escape at byte 1"},
+        {"\\h", "this escape at byte 0"},
+        {"\\1", "this escape at byte 0"},
+        {"\\p{Lu}", "this escape at byte 0"},
+        {"\\", "this escape at byte 0"},
+        {"^a", "an anchor at byte 0"},
+        {"a$", "an anchor at byte 1"},
+        {"[]", "an empty class at byte 1"},
+        {"[a", "an open class at byte 2"},
+        {"[[:alpha:]]", "a class inside a class at byte 1"},
+        {"[a&&b]", "an intersection of classes at byte 2"},
+        {"[^\\S]", "a negated class inside brackets at byte 2"},
+        {"[\\s-z]", "a range from a class at byte 3"},
+        {"[a-\\s]", "a range to a class at byte 3"},
+        {"(?<n>a)", "this kind of group at byte 0"},
+        {"(?i)a", "this kind of group at byte 0"},
+        {"(a", "an open group at byte 2"},
+        {"a)", "an unmatched parenthesis at byte 1"},
+        {"a{,3}", "this use of braces at byte 2"},
+        {"a{2}+", "this use of braces at byte 3"},
+        {"a{2}?", "this use of braces at byte 3"},
+        {"{", "this use of braces at byte 1"},
+        {"(?i:ss)", "a ligature's letters inside (?i: at byte 6"},
+        {"(?i:sT)", "a ligature's letters inside (?i: at byte 6"},
+        {"(?i:[a])", "a class inside (?i: at byte 4"},
+        {"(?i:\\s)", "a class inside (?i: at byte 4"},
+        {"(?i:a+)", "a repetition inside (?i: at byte 5"},
+        {"(?i:(a))", "a group inside (?i: at byte 4"},
+        {"(?i:\xC3\xA9)", "a character beyond ASCII inside (?i: at byte 6"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        qn_text out = {0};
+        qn_error err = {0};
+        qn_status status = qni_pattern_translate(&out, cases[i].pattern, strlen(cases[i].pattern), &err);
+        char want[200];
+        snprintf(want, sizeof want, "regular expression: %s is not supported", cases[i].what);
+        if (status != QN_EUNSUPPORTED || strcmp(err.message, want) != 0) {
+            fail_msg("%s: %s, %s", cases[i].pattern, qn_status_name(status), err.message);
+        }
+        qn_text_release(&out);
+    }
+}
+
+typedef struct pieces {
+    char text[4096]; /* the pieces, each in [] */
+    size_t n;
+} pieces;
+
+static qn_status take(void *user, const char *piece, size_t size, qn_error *err) {
+    (void)err;
+    pieces *p = user;
+    assert_true(size > 0 && p->n + size + 3 < sizeof p->text);
+    p->text[p->n++] = '[';
+    memcpy(p->text + p->n, piece, size);
+    p->n += size;
+    p->text[p->n++] = ']';
+    p->text[p->n] = '\0';
+    return QN_OK;
+}
+
+static void split(const char *const *patterns, int n, qni_split_engine engine, const char *text, pieces *out) {
+    qni_splitting *splitting = NULL;
+    assert_ok(qni_splitting_create(&splitting, engine, err));
+    for (int i = 0; i < n; i++) assert_ok(qni_splitting_add(splitting, patterns[i], strlen(patterns[i]), err));
+    qni_split_scratch *scratch = qni_split_scratch_create(splitting);
+    assert_non_null(scratch);
+    out->n = 0;
+    out->text[0] = '\0';
+    assert_ok(qni_splitting_run(splitting, scratch, text, strlen(text), take, out, err));
+    qni_split_scratch_free(scratch);
+    qni_splitting_free(splitting);
+}
+
+static void test_pieces(void **state) {
+    (void)state;
+    static const struct {
+        const char *patterns[3], *text, *pieces;
+    } cases[] = {
+        {{qwen}, "I'm don't  x12 \n\n a!?\r\n  ", "[I]['m][ don]['t][ ][ x][1][2][ \n\n][ a][!?\r\n][  ]"},
+        {{qwen}, "x'\u017F 'RE\u3000\u3000y", "[x]['\u017F][ '][RE][\u3000][\u3000y]"},
+        {{qni_pattern_gpt2}, "I'm 123 a  b", "[I]['m][ 123][ a][ ][ b]"},
+        {{"b+"}, "abbcb", "[a][bb][c][b]"},
+        {{"b*"}, "abbc", "[a][bb][c]"},
+        {{"x"}, "abc", "[abc]"},
+        {{""}, "abc", "[a][b][c]"},
+        {{"\\p{N}", "b"}, "ab1bc", "[a][b][1][b][c]"},
+        {{"a|b", "."}, "xyab", "[x][y][a][b]"},
+        {{"\\p{N}{1,3}"}, "12345", "[123][45]"},
+        {{"(?:ab|[c-e])++|\\.|[\\]\\-x]"}, "abdc.]-y", "[abdc][.][]][-][y]"},
+        {{"\\s"}, "a\u180E\u1680b\x1C\xC2\x85", "[a\u180E][\u1680][b\x1C][\xC2\x85]"},
+        {{"\\p{L}+"}, "1a\U00016100\U000323AF\uA7DC2", "[1][a\U00016100\U000323AF\uA7DC][2]"},
+        {{"\\p{N}+"}, "a1\U00016130\U0001E5F1b", "[a][1\U00016130\U0001E5F1][b]"},
+        {{NULL}, "any thing", "[any thing]"},
+    };
+    pieces got;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        int n = 0;
+        while (n < 3 && cases[i].patterns[n] != NULL) n++;
+        for (int engine = 0; engine < 2; engine++) {
+            split(cases[i].patterns, n, (qni_split_engine)engine, cases[i].text, &got);
+            assert_string_equal(got.text, cases[i].pieces);
+        }
+    }
+}
+
+static void test_bad_patterns(void **state) {
+    (void)state;
+    qni_splitting *splitting = NULL;
+    qn_error error = {0};
+    assert_ok(qni_splitting_create(&splitting, QNI_SPLIT_FASTEST, err));
+    assert_int_equal(qni_splitting_add(splitting, "*", 1, &error), QN_EFORMAT);
+    assert_int_equal(qni_splitting_add(splitting, "[b-a]", 5, &error), QN_EFORMAT);
+    assert_int_equal(qni_splitting_add(splitting, "\0", 1, &error), QN_EUNSUPPORTED);
+    for (int i = 0; i < QNI_SPLIT_STAGES; i++) assert_ok(qni_splitting_add(splitting, "a", 1, err));
+    assert_int_equal(qni_splitting_add(splitting, "a", 1, &error), QN_EUNSUPPORTED);
+    qni_splitting_free(splitting);
+}
+
+/* An expression that would take for ever ends with a clean error. */
+static void test_exponential_pattern(void **state) {
+    (void)state;
+    qni_splitting *splitting = NULL;
+    qn_error error = {0};
+    assert_ok(qni_splitting_create(&splitting, QNI_SPLIT_INTERPRETED, err));
+    const char *pattern = "(?:a+a+)+[bd]";
+    assert_ok(qni_splitting_add(splitting, pattern, strlen(pattern), err));
+    qni_split_scratch *scratch = qni_split_scratch_create(splitting);
+    pieces got = {.n = 0};
+    char text[61];
+    memset(text, 'a', 60);
+    text[60] = 'c';
+    assert_int_equal(qni_splitting_run(splitting, scratch, text, sizeof text, take, &got, &error), QN_EFULL);
+    assert_string_equal(error.message, "pre_tokenizer: regular expression at byte 0: match limit exceeded");
+    qni_split_scratch_free(scratch);
+    qni_splitting_free(splitting);
+}
+
+static void test_added_tokens(void **state) {
+    (void)state;
+    static const char *const tokens[] = {"<a>", "<ab>", "<a><b", "\u4E2D", "<"};
+    qni_added added = {0};
+    for (int32_t i = 0; i < 5; i++) assert_true(qni_added_add(&added, tokens[i], strlen(tokens[i]), i));
+    static const struct {
+        const char *text;
+        size_t from, at, length;
+        int32_t id;
+    } cases[] = {
+        {"x<a>", 0, 1, 3, 0}, {"<a><", 0, 0, 3, 0},    {"<a><b>", 0, 0, 5, 2},
+        {"<ab>", 0, 0, 4, 1}, {"<ab", 0, 0, 1, 4},     {"a\u4E2D", 0, 1, 3, 3},
+        {"abc", 0, 3, 0, -1}, {"<a>a<a>", 1, 4, 3, 0}, {"", 0, 0, 0, -1},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        size_t length = 0;
+        int32_t id = -1;
+        size_t n = strlen(cases[i].text);
+        assert_int_equal(qni_added_find(&added, cases[i].text, n, cases[i].from, &length, &id), cases[i].at);
+        assert_int_equal(length, cases[i].length);
+        assert_int_equal(id, cases[i].id);
+    }
+    qni_added_release(&added);
+    size_t length;
+    int32_t id;
+    assert_int_equal(qni_added_find(&added, "<a>", 3, 0, &length, &id), 3);
+}
+
+static void normal(qni_nfc *nfc, const char *text, size_t size, const char *want, size_t want_size) {
+    const char *out;
+    size_t n;
+    assert_true(qni_nfc_run(nfc, text, size, &out, &n));
+    if (n != want_size || memcmp(out, want, n) != 0) fail_msg("\"%s\": \"%.*s\", not \"%s\"", text, (int)n, out, want);
+}
+
+static void test_nfc_cases(void **state) {
+    (void)state;
+    static const struct {
+        const char *text, *want;
+    } cases[] = {
+        {"", ""},
+        {"plain ASCII, longer than eight bytes", "plain ASCII, longer than eight bytes"},
+        {"e\u0301", "\u00E9"},
+        {"\u00E9\u0301e\u0301x", "\u00E9\u0301\u00E9x"},
+        {"q\u0307\u0323", "q\u0323\u0307"},
+        {"\u1E0B\u0323", "\u1E0D\u0307"},
+        {"\u1100\u1161\u11A8\uAC00\u11A8", "\uAC01\uAC01"},
+        {"\u212B\u2126", "\u00C5\u03A9"},
+        {"\u0958", "\u0915\u093C"},
+        {"\U0001D15E", "\U0001D157\U0001D165"},
+        {"\u0F73x\u0F71", "\u0F71\u0F72x\u0F71"},
+        {"\u09C7\u09BE\u09C7\u09D7", "\u09CB\u09CC"},
+        {"\u0301a", "\u0301a"},
+        /* Marks that came after Unicode 9.0 stay where they are, and separate what is around them. */
+        {"a\u0345\u08D3\u0301", "a\u0345\u08D3\u0301"},
+        {"a\U00011935\U00011930", "a\U00011935\U00011930"},
+        {"\U00011938", "\U00011938"},
+    };
+    qni_nfc nfc = {0};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        normal(&nfc, cases[i].text, strlen(cases[i].text), cases[i].want, strlen(cases[i].want));
+    }
+    qni_nfc_trim(&nfc, 0);
+}
+
+/* Characters that were in Unicode 9.0 and take part in normalization, and some that do not. */
+static uint32_t random_point(test_rng *rng) {
+    static const struct {
+        uint32_t first, last;
+    } ranges[] = {
+        {0x20, 0x17F},    {0x300, 0x34E},   {0x3B1, 0x3CE},   {0x591, 0x5BD},   {0x64B, 0x65F},     {0x915, 0x94D},
+        {0x9BE, 0x9CD},   {0xF71, 0xF84},   {0x1100, 0x11FF}, {0x1E00, 0x1EFF}, {0x1F00, 0x1FFF},   {0x20D0, 0x20F0},
+        {0x212A, 0x212B}, {0xAC00, 0xAC40}, {0xF900, 0xFA6D}, {0xFB1D, 0xFB4E}, {0x110B9, 0x110BA}, {0x1D15E, 0x1D172},
+    };
+    size_t i = (size_t)rng_below(rng, sizeof ranges / sizeof *ranges);
+    return ranges[i].first + (uint32_t)rng_below(rng, (int32_t)(ranges[i].last - ranges[i].first + 1));
+}
+
+/* Our cutting and ordering against utf8proc's own normalization of the whole text. */
+static void test_nfc_against_utf8proc(void **state) {
+    (void)state;
+    test_rng rng = {11};
+    qni_nfc nfc = {0};
+    for (int round = 0; round < 30000; round++) {
+        char text[1024];
+        size_t n = 0;
+        int32_t count = rng_below(&rng, round % 50 == 0 ? 200 : 12);
+        for (int32_t i = 0; i < count; i++) n += qni_utf8_encode(text + n, random_point(&rng));
+        utf8proc_uint8_t *want = NULL;
+        utf8proc_ssize_t size = utf8proc_map((const utf8proc_uint8_t *)text, (utf8proc_ssize_t)n, &want,
+                                             UTF8PROC_STABLE | UTF8PROC_COMPOSE);
+        assert_true(size >= 0);
+        normal(&nfc, text, n, (const char *)want, (size_t)size);
+        free(want);
+    }
+    qni_nfc_trim(&nfc, 0);
+    assert_null(nfc.point);
+}
+
+/* Long runs of marks take the counting sort, which must be stable. */
+static void test_nfc_long_runs(void **state) {
+    (void)state;
+    enum { N = 3000 };
+    char text[2 * N + 1], want[2 * N + 1];
+    text[0] = want[0] = 'q';
+    for (size_t i = 0; i < N; i++) {
+        /* Classes 230, 220 and 230; the two of class 230 keep their order. */
+        static const uint32_t marks[] = {0x301, 0x323, 0x30E};
+        qni_utf8_encode(text + 1 + 2 * i, marks[i % 3]);
+        size_t rank = i < N / 3 ? 1 : 0;
+        qni_utf8_encode(want + 1 + 2 * i, rank == 1 ? 0x323u : (i - N / 3) % 2 == 0 ? 0x301u : 0x30Eu);
+    }
+    qni_nfc nfc = {0};
+    normal(&nfc, text, sizeof text, want, sizeof want);
+    qni_nfc_trim(&nfc, 0);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_refused_patterns),     cmocka_unit_test(test_pieces),
+        cmocka_unit_test(test_bad_patterns),         cmocka_unit_test(test_exponential_pattern),
+        cmocka_unit_test(test_added_tokens),         cmocka_unit_test(test_nfc_cases),
+        cmocka_unit_test(test_nfc_against_utf8proc), cmocka_unit_test(test_nfc_long_runs),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
