@@ -1,39 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Tokenizer files that are wrong or hostile: each is refused with a message that names what. */
-#include "../src/base/memory.h"
 #include "../src/text/tokenizer_impl.h"
-#include "../src/text/utf8.h"
 #include "support/cmocka_all.h"
 #include "support/files.h"
+#include "support/tokenizers.h"
 
 #include <stdlib.h>
 #include <string.h>
-
-/* A small valid tokenizer: 256 bytes, "ab" 256, "abc" 257, added "<|a|>" 258 (special) and "<b>" 259. */
-static json_t *small_tokenizer(void) {
-    static const char frame[] =
-        "{\"version\": \"1.0\", \"truncation\": null, \"padding\": null, \"added_tokens\": ["
-        "{\"id\": 258, \"content\": \"<|a|>\", \"special\": true, \"normalized\": false},"
-        "{\"id\": 259, \"content\": \"<b>\", \"special\": false, \"normalized\": false}],"
-        "\"normalizer\": {\"type\": \"NFC\"}, \"pre_tokenizer\": {\"type\": \"Sequence\", \"pretokenizers\": ["
-        "{\"type\": \"Split\", \"pattern\": {\"Regex\": \" ?\\\\p{L}+|\\\\s+(?!\\\\S)|\\\\s+\"}, "
-        "\"behavior\": \"Isolated\", \"invert\": false},"
-        "{\"type\": \"ByteLevel\", \"add_prefix_space\": false, \"trim_offsets\": false, \"use_regex\": false}]},"
-        "\"post_processor\": {\"type\": \"ByteLevel\"}, \"decoder\": {\"type\": \"ByteLevel\"},"
-        "\"model\": {\"type\": \"BPE\", \"dropout\": null, \"unk_token\": null, \"ignore_merges\": false,"
-        "\"vocab\": {}, \"merges\": [[\"a\", \"b\"], \"ab c\"]}}";
-    json_t *root = json_loads(frame, 0, NULL);
-    assert_non_null(root);
-    json_t *vocab = json_object_get(json_object_get(root, "model"), "vocab");
-    for (int byte = 0; byte < 256; byte++) {
-        char text[5] = {0};
-        qni_utf8_encode(text, qni_byte_symbol((unsigned char)byte));
-        assert_int_equal(json_object_set_new(vocab, text, json_integer(byte)), 0);
-    }
-    json_object_set_new(vocab, "ab", json_integer(256));
-    json_object_set_new(vocab, "abc", json_integer(257));
-    return root;
-}
 
 /* Sets the value at a path of keys and indices ("model/merges/0") to a JSON text; NULL removes it. */
 static void set_at(json_t *root, const char *path, const char *value) {
