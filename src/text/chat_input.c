@@ -1,0 +1,139 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Messages and tools as callers send them, in the one form that templates are written for. */
+#include "../base/json.h"
+#include "../base/memory.h"
+#include "chat.h"
+
+#include <string.h>
+
+static qn_status parse(json_t **out, const char *what, const char *text, size_t size, qn_error *err) {
+    if (size > QNI_CHAT_JSON)
+        return qni_fail(err, QN_EINVAL, "%s: %zu bytes, more than %zu", what, size, QNI_CHAT_JSON);
+    qn_status status = qni_json_parse(out, what, text, size, err);
+    if (status != QN_EFORMAT) return status;
+    if (err != NULL) err->status = QN_EINVAL; /* an argument here, not a file */
+    return QN_EINVAL;
+}
+
+static qn_status no_memory(qn_error *err) {
+    return qni_fail(err, QN_ENOMEM, "messages: out of memory");
+}
+
+/* The text of one part of a content; NULL: it has none, and the error says what it is. */
+static const json_t *part_text(const json_t *part, size_t i, size_t k, qn_error *err) {
+    if (json_is_string(part)) return part;
+    const char *type = json_string_value(json_object_get(part, "type"));
+    const json_t *text = json_object_get(part, "text");
+    if (type == NULL && json_is_string(text)) return text;
+    if (type == NULL) {
+        qni_fail(err, QN_EINVAL, "messages[%zu].content[%zu]: a part must be a text, or have a type and a text", i, k);
+    } else if (strcmp(type, "text") == 0) {
+        if (json_is_string(text)) return text;
+        qni_fail(err, QN_EINVAL, "messages[%zu].content[%zu].text must be a string", i, k);
+    } else if (strstr(type, "image") != NULL) {
+        qni_fail(err, QN_EINVAL, "messages[%zu].content[%zu]: an image cannot be read by this model", i, k);
+    } else if (strstr(type, "video") != NULL) {
+        qni_fail(err, QN_EINVAL, "messages[%zu].content[%zu]: a video cannot be read by this model", i, k);
+    } else if (strstr(type, "audio") != NULL) {
+        qni_fail(err, QN_EINVAL, "messages[%zu].content[%zu]: audio cannot be read by this model", i, k);
+    } else {
+        qni_fail(err, QN_EINVAL, "messages[%zu].content[%zu]: a part of type \"%s\" cannot be read by this model", i, k,
+                 type);
+    }
+    return NULL;
+}
+
+static qn_status join_parts(const json_t *parts, size_t i, json_t **out, qn_error *err) {
+    size_t total = 0;
+    for (size_t k = 0; k < json_array_size(parts); k++) {
+        const json_t *text = part_text(json_array_get(parts, k), i, k, err);
+        if (text == NULL) return QN_EINVAL;
+        total += json_string_length(text); /* each is a part of the input: no overflow */
+    }
+    char *joined = qni_calloc(total + 1, 1);
+    if (joined == NULL) return no_memory(err);
+    size_t at = 0;
+    for (size_t k = 0; k < json_array_size(parts); k++) {
+        const json_t *part = json_array_get(parts, k);
+        const json_t *text = json_is_string(part) ? part : json_object_get(part, "text");
+        memcpy(joined + at, json_string_value(text), json_string_length(text));
+        at += json_string_length(text);
+    }
+    *out = json_stringn_nocheck(joined, total);
+    qni_free(joined);
+    return *out != NULL ? QN_OK : no_memory(err);
+}
+
+static qn_status order_content(json_t *message, size_t i, qn_error *err) {
+    json_t *content = json_object_get(message, "content"), *text = NULL;
+    if (json_is_string(content)) return QN_OK;
+    if (json_is_array(content)) {
+        QN_TRY(join_parts(content, i, &text, err));
+    } else if (content == NULL || json_is_null(content)) {
+        text = json_string("");
+    } else {
+        return qni_fail(err, QN_EINVAL, "messages[%zu].content must be a string, a list of parts or null", i);
+    }
+    return json_object_set_new(message, "content", text) == 0 ? QN_OK : no_memory(err);
+}
+
+static qn_status order_role(json_t *message, size_t i, qn_error *err) {
+    static const char *const known[] = {"system", "user", "assistant", "tool"};
+    const char *role = json_string_value(json_object_get(message, "role"));
+    if (role == NULL) return qni_fail(err, QN_EINVAL, "messages[%zu].role must be a string", i);
+    if (strcmp(role, "developer") == 0) {
+        return json_object_set_new(message, "role", json_string("system")) == 0 ? QN_OK : no_memory(err);
+    }
+    for (size_t k = 0; k < sizeof known / sizeof *known; k++) {
+        if (strcmp(role, known[k]) == 0) return QN_OK;
+    }
+    return qni_fail(err, QN_EINVAL, "messages[%zu].role: \"%s\" is none of system, developer, user, assistant, tool", i,
+                    role);
+}
+
+static qn_status order_reasoning(json_t *message, qn_error *err) {
+    json_t *reasoning = json_object_get(message, "reasoning"), *known = json_object_get(message, "reasoning_content");
+    if (!json_is_string(reasoning) || (known != NULL && !json_is_null(known))) return QN_OK;
+    return json_object_set(message, "reasoning_content", reasoning) == 0 ? QN_OK : no_memory(err);
+}
+
+static qn_status order_message(json_t *message, size_t i, qn_error *err) {
+    if (!json_is_object(message)) return qni_fail(err, QN_EINVAL, "messages[%zu] must be an object", i);
+    QN_TRY(order_role(message, i, err));
+    QN_TRY(order_content(message, i, err));
+    return order_reasoning(message, err);
+}
+
+qn_status qni_chat_messages(json_t **out, const char *text, size_t size, qn_error *err) {
+    json_t *messages;
+    QN_TRY(parse(&messages, "messages", text, size, err));
+    qn_status status = QN_OK;
+    if (!json_is_array(messages)) status = qni_fail(err, QN_EINVAL, "messages must be a list");
+    for (size_t i = 0; status == QN_OK && i < json_array_size(messages); i++) {
+        status = order_message(json_array_get(messages, i), i, err);
+    }
+    if (status != QN_OK) {
+        json_decref(messages);
+        return status;
+    }
+    *out = messages;
+    return QN_OK;
+}
+
+qn_status qni_chat_tools(json_t **out, const char *text, size_t size, qn_error *err) {
+    json_t *tools;
+    QN_TRY(parse(&tools, "tools", text, size, err));
+    qn_status status = QN_OK;
+    if (!json_is_null(tools) && !json_is_array(tools))
+        status = qni_fail(err, QN_EINVAL, "tools must be a list or null");
+    for (size_t i = 0; status == QN_OK && i < json_array_size(tools); i++) {
+        if (!json_is_object(json_array_get(tools, i)))
+            status = qni_fail(err, QN_EINVAL, "tools[%zu] must be an object", i);
+    }
+    if (status != QN_OK || json_is_null(tools)) {
+        json_decref(tools);
+        return status;
+    }
+    *out = tools;
+    return QN_OK;
+}

@@ -1,0 +1,371 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The arena, and making, comparing and ordering values as Python does. */
+#include "jinja_value.h"
+
+#include "../base/memory.h"
+#include "jinja_ast.h"
+
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+
+enum { CHUNK = 16 << 10 };
+
+struct jchunk {
+    jchunk *next;
+    char *at;
+};
+
+void *qni_j_alloc(jarena *arena, size_t bytes) {
+    if (bytes > arena->limit) {
+        arena->full = true;
+        return NULL;
+    }
+    bytes = qni_round_up(bytes > 0 ? bytes : 1, 8);
+    if (arena->left < bytes) {
+        size_t room = bytes > CHUNK / 4 ? bytes : CHUNK;
+        if (arena->total + room > arena->limit) {
+            arena->full = true;
+            return NULL;
+        }
+        jchunk *chunk = qni_calloc(1, sizeof *chunk + room);
+        if (chunk == NULL) return NULL;
+        arena->total += room;
+        chunk->at = (char *)(chunk + 1);
+        if (room != CHUNK && arena->chunks != NULL) { /* a big piece of its own: the open chunk stays open */
+            chunk->next = arena->chunks->next;
+            arena->chunks->next = chunk;
+            return chunk->at;
+        }
+        chunk->next = arena->chunks;
+        arena->chunks = chunk;
+        arena->left = room;
+    }
+    void *p = arena->chunks->at;
+    arena->chunks->at += bytes;
+    arena->left -= bytes;
+    return p;
+}
+
+void qni_j_arena_free(jarena *arena) {
+    while (arena->chunks != NULL) {
+        jchunk *next = arena->chunks->next;
+        qni_free(arena->chunks);
+        arena->chunks = next;
+    }
+    arena->left = 0;
+}
+
+qn_status qni_j_fail(jrun *run, qn_status status, const char *format, ...) {
+    char detail[512];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(detail, sizeof detail, format, args);
+    va_end(args);
+    return qni_fail(run->err, status, "%s line %d: %s", run->jinja->name, run->line, detail);
+}
+
+qn_status qni_j_no_memory(jrun *run) {
+    if (!run->arena.full) return qni_j_fail(run, QN_ENOMEM, "out of memory");
+    return qni_j_fail(run, QN_EFULL, "the values need more than %d bytes", (int)QNI_JINJA_MEMORY);
+}
+
+qn_status qni_j_step(jrun *run, size_t work) {
+    uint64_t cost = 1 + work / 64;
+    if (run->steps < cost) return qni_j_fail(run, QN_EFULL, "more than %d steps", (int)QNI_JINJA_STEPS);
+    run->steps -= cost;
+    return QN_OK;
+}
+
+qn_status qni_j_seq(jrun *run, jseq_kind kind, size_t n, jval *out) {
+    size_t bytes;
+    QN_TRY(qni_j_step(run, n));
+    jseq *seq = qni_j_alloc(&run->arena, sizeof *seq);
+    if (seq == NULL || !qni_mul_size(&bytes, n, sizeof *seq->items)) return qni_j_no_memory(run);
+    if (n > 0 && (seq->items = qni_j_alloc(&run->arena, bytes)) == NULL) return qni_j_no_memory(run);
+    seq->kind = (uint8_t)kind;
+    seq->n = n;
+    seq->height = 1;
+    *out = (jval){.kind = J_SEQ, .seq = seq};
+    return QN_OK;
+}
+
+static int height(jval v) {
+    if (v.kind == J_SEQ) return v.seq->height;
+    return v.kind == J_DICT ? v.dict->height : 0;
+}
+
+static qn_status raise_height(jrun *run, int16_t *to, jval v) {
+    int h = height(v) + 1;
+    if (h > QNI_JINJA_VALUE_DEPTH)
+        return qni_j_fail(run, QN_EFULL, "values nest deeper than %d", QNI_JINJA_VALUE_DEPTH);
+    if (h > *to) *to = (int16_t)h;
+    return QN_OK;
+}
+
+qn_status qni_j_seq_done(jrun *run, jval seq) {
+    for (size_t i = 0; i < seq.seq->n; i++) QN_TRY(raise_height(run, &seq.seq->height, seq.seq->items[i]));
+    return QN_OK;
+}
+
+qn_status qni_j_dict(jrun *run, size_t capacity, jval *out) {
+    jdict *dict = qni_j_alloc(&run->arena, sizeof *dict);
+    if (dict == NULL) return qni_j_no_memory(run);
+    dict->height = 1;
+    dict->capacity = capacity;
+    if (capacity > 0) {
+        size_t bytes;
+        if (!qni_mul_size(&bytes, capacity, 2 * sizeof *dict->pairs)) return qni_j_no_memory(run);
+        if ((dict->pairs = qni_j_alloc(&run->arena, bytes)) == NULL) return qni_j_no_memory(run);
+    }
+    if (capacity > 8) {
+        size_t slots = 16;
+        while (slots < 2 * capacity) slots *= 2;
+        if ((dict->index = qni_j_alloc(&run->arena, slots * sizeof *dict->index)) == NULL) return qni_j_no_memory(run);
+        dict->mask = slots - 1;
+    }
+    *out = (jval){.kind = J_DICT, .dict = dict};
+    return QN_OK;
+}
+
+/* Equal keys hash alike: 1, 1.0 and true too. Tuples all alike: they are rare as keys. */
+static size_t hash(jval v) {
+    uint64_t h = 1469598103934665603u;
+    if (v.kind == J_STRING) {
+        for (size_t i = 0; i < v.size; i++) h = (h ^ (unsigned char)v.s[i]) * 1099511628211u;
+    } else if (qni_j_is_number(v)) {
+        double f = (double)qni_j_as_real(v) + 0.0; /* -0.0 as 0.0 */
+        memcpy(&h, &f, sizeof h);
+        h *= 1099511628211u;
+        h ^= h >> 29;
+    }
+    return (size_t)(h ^ h >> 32);
+}
+
+/* Position of the key, or n. */
+static qn_status find(jrun *run, const jdict *dict, jval key, size_t *at) {
+    bool equal = false;
+    if (dict->index == NULL) {
+        for (*at = 0; *at < dict->n; ++*at) {
+            QN_TRY(qni_j_equal(run, dict->pairs[2 * *at], key, &equal));
+            if (equal) return QN_OK;
+        }
+        return QN_OK;
+    }
+    for (size_t slot = hash(key) & dict->mask; dict->index[slot] != 0; slot = (slot + 1) & dict->mask) {
+        *at = dict->index[slot] - 1;
+        QN_TRY(qni_j_equal(run, dict->pairs[2 * *at], key, &equal));
+        if (equal) return QN_OK;
+    }
+    *at = dict->n;
+    return QN_OK;
+}
+
+/* Whether Python can hash it, as a key must be. */
+static bool hashable(jval v) {
+    if (v.kind == J_DICT) return false;
+    if (v.kind != J_SEQ) return true;
+    if (v.seq->kind == SEQ_LIST || v.seq->kind == SEQ_KEYS || v.seq->kind == SEQ_ITEMS) return false;
+    for (size_t i = 0; v.seq->kind == SEQ_TUPLE && i < v.seq->n; i++) {
+        if (!hashable(v.seq->items[i])) return false; /* as deep as values nest */
+    }
+    return true;
+}
+
+qn_status qni_j_dict_put(jrun *run, jval v, jval key, jval value) {
+    jdict *dict = v.dict;
+    size_t at;
+    QN_TRY(qni_j_step(run, 0));
+    if (!hashable(key)) return qni_j_fail(run, QN_EINVAL, "a %s cannot be a key", qni_j_kind(key));
+    QN_TRY(find(run, dict, key, &at));
+    QN_TRY(raise_height(run, &dict->height, value));
+    if (at == dict->n) {
+        QN_TRY(raise_height(run, &dict->height, key));
+        dict->pairs[2 * at] = key;
+        dict->n++;
+        if (dict->index != NULL) {
+            size_t slot = hash(key) & dict->mask;
+            while (dict->index[slot] != 0) slot = (slot + 1) & dict->mask;
+            dict->index[slot] = (uint32_t)(at + 1);
+        }
+    }
+    dict->pairs[2 * at + 1] = value;
+    return QN_OK;
+}
+
+qn_status qni_j_dict_get(jrun *run, const jdict *dict, jval key, const jval **out) {
+    size_t at;
+    *out = NULL;
+    QN_TRY(find(run, dict, key, &at));
+    if (at < dict->n) *out = &dict->pairs[2 * at + 1];
+    return QN_OK;
+}
+
+/* Recursion is bounded by QNI_JSON_DEPTH: the reader checked it. */
+qn_status qni_j_from_json(jrun *run, const json_t *json, jval *out) {
+    switch (json_typeof(json)) {
+    case JSON_OBJECT: {
+        const char *key;
+        size_t key_size;
+        json_t *item, *object = (json_t *)json; /* Jansson's iterator takes no const; it changes nothing */
+        QN_TRY(qni_j_dict(run, json_object_size(json), out));
+        json_object_keylen_foreach(object, key, key_size, item) {
+            jval value;
+            QN_TRY(qni_j_from_json(run, item, &value));
+            QN_TRY(qni_j_dict_put(run, *out, qni_j_text(key, key_size), value));
+        }
+        return QN_OK;
+    }
+    case JSON_ARRAY:
+        QN_TRY(qni_j_seq(run, SEQ_LIST, json_array_size(json), out));
+        for (size_t i = 0; i < json_array_size(json); i++) {
+            QN_TRY(qni_j_from_json(run, json_array_get(json, i), &out->seq->items[i]));
+        }
+        return qni_j_seq_done(run, *out);
+    case JSON_STRING:
+        *out = qni_j_text(json_string_value(json), json_string_length(json));
+        return QN_OK;
+    case JSON_INTEGER:
+        *out = qni_j_int(json_integer_value(json));
+        return QN_OK;
+    case JSON_REAL:
+        *out = qni_j_float(json_real_value(json));
+        return QN_OK;
+    case JSON_TRUE:
+    case JSON_FALSE:
+        *out = qni_j_bool(json_is_true(json));
+        return QN_OK;
+    case JSON_NULL:
+        break;
+    }
+    *out = qni_j_none();
+    return QN_OK;
+}
+
+const char *qni_j_kind(jval v) {
+    static const char *const names[] = {"nothing", "undefined value", "None",     "bool",  "int",
+                                        "float",   "string",          "",         "dict",  "namespace",
+                                        "loop",    "macro",           "function", "method"};
+    static const char *const seqs[] = {"list", "tuple", "range", "generator", "dict_keys", "dict_values", "dict_items"};
+    return v.kind == J_SEQ ? seqs[v.seq->kind] : names[v.kind];
+}
+
+bool qni_j_truth(jval v) {
+    switch ((jkind)v.kind) {
+    case J_ABSENT:
+    case J_UNDEFINED:
+    case J_NONE:
+        return false;
+    case J_BOOL:
+        return v.b;
+    case J_INT:
+        return v.i != 0;
+    case J_FLOAT:
+        return v.f != 0;
+    case J_STRING:
+        return v.size > 0;
+    case J_SEQ:
+        return v.seq->kind == SEQ_ITERATOR || v.seq->n > 0;
+    case J_DICT:
+        return v.dict->n > 0;
+    default:
+        return true;
+    }
+}
+
+bool qni_j_is_number(jval v) {
+    return v.kind == J_INT || v.kind == J_FLOAT || v.kind == J_BOOL;
+}
+
+bool qni_j_as_int(jval v, int64_t *out) {
+    if (v.kind == J_BOOL) *out = v.b;
+    if (v.kind == J_INT) *out = v.i;
+    return v.kind == J_BOOL || v.kind == J_INT;
+}
+
+long double qni_j_as_real(jval v) {
+    if (v.kind == J_FLOAT) return (long double)v.f;
+    return v.kind == J_BOOL ? (long double)v.b : (long double)v.i; /* 64 bits of mantissa: exact */
+}
+
+bool qni_j_text_is(jval v, const char *literal) {
+    return v.kind == J_STRING && v.size == strlen(literal) && memcmp(v.s, literal, v.size) == 0;
+}
+
+static qn_status equal_dicts(jrun *run, const jdict *a, const jdict *b, bool *out) {
+    *out = a->n == b->n;
+    for (size_t i = 0; *out && i < a->n; i++) {
+        const jval *other;
+        QN_TRY(qni_j_dict_get(run, b, a->pairs[2 * i], &other));
+        *out = other != NULL;
+        if (*out) QN_TRY(qni_j_equal(run, a->pairs[2 * i + 1], *other, out));
+    }
+    return QN_OK;
+}
+
+qn_status qni_j_equal(jrun *run, jval a, jval b, bool *out) {
+    QN_TRY(qni_j_step(run, a.kind == J_STRING ? a.size : 0));
+    *out = false;
+    if (qni_j_is_number(a) && qni_j_is_number(b)) {
+        *out = qni_j_as_real(a) == qni_j_as_real(b);
+        return QN_OK;
+    }
+    if (a.kind != b.kind) return QN_OK;
+    switch ((jkind)a.kind) {
+    case J_STRING:
+        *out = a.size == b.size && memcmp(a.s, b.s, a.size) == 0;
+        return QN_OK;
+    case J_SEQ:
+        *out = a.seq == b.seq;
+        if (*out || a.seq->kind != b.seq->kind || a.seq->kind == SEQ_ITERATOR || a.seq->kind == SEQ_VALUES)
+            return QN_OK;
+        if (a.seq->kind > SEQ_ITERATOR) return qni_j_fail(run, QN_EUNSUPPORTED, "comparing views of a dict");
+        *out = a.seq->n == b.seq->n;
+        for (size_t i = 0; *out && i < a.seq->n; i++) QN_TRY(qni_j_equal(run, a.seq->items[i], b.seq->items[i], out));
+        return QN_OK;
+    case J_DICT:
+        *out = a.dict == b.dict;
+        return *out ? QN_OK : equal_dicts(run, a.dict, b.dict, out);
+    case J_NONE:
+    case J_UNDEFINED:
+        *out = true;
+        return QN_OK;
+    case J_NAMESPACE:
+        *out = a.space == b.space;
+        return QN_OK;
+    case J_FUNCTION:
+        *out = a.function == b.function;
+        return QN_OK;
+    case J_MACRO:
+        *out = a.macro == b.macro;
+        return QN_OK;
+    default:
+        return qni_j_fail(run, QN_EUNSUPPORTED, "comparing a %s", qni_j_kind(a));
+    }
+}
+
+qn_status qni_j_order(jrun *run, jval a, jval b, int *out, const char *operator_text) {
+    if (qni_j_is_number(a) && qni_j_is_number(b)) {
+        long double x = qni_j_as_real(a), y = qni_j_as_real(b);
+        *out = x < y ? -1 : x > y ? 1 : x == y ? 0 : 2;
+        return qni_j_step(run, 0);
+    }
+    if (a.kind == J_STRING && b.kind == J_STRING) { /* the order of bytes is the order of code points */
+        QN_TRY(qni_j_step(run, a.size));
+        size_t n = a.size < b.size ? a.size : b.size;
+        int c = memcmp(a.s, b.s, n);
+        *out = c != 0 ? (c > 0) - (c < 0) : (a.size > b.size) - (a.size < b.size);
+        return QN_OK;
+    }
+    if (a.kind == J_SEQ && b.kind == J_SEQ && a.seq->kind == b.seq->kind && a.seq->kind <= SEQ_TUPLE) {
+        QN_TRY(qni_j_step(run, 0));
+        for (size_t i = 0; i < a.seq->n && i < b.seq->n; i++) {
+            bool equal;
+            QN_TRY(qni_j_equal(run, a.seq->items[i], b.seq->items[i], &equal));
+            if (!equal) return qni_j_order(run, a.seq->items[i], b.seq->items[i], out, operator_text);
+        }
+        *out = (a.seq->n > b.seq->n) - (a.seq->n < b.seq->n);
+        return QN_OK;
+    }
+    return qni_j_fail(run, QN_EINVAL, "'%s' between a %s and a %s", operator_text, qni_j_kind(a), qni_j_kind(b));
+}
