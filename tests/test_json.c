@@ -67,11 +67,11 @@ static void long_tokens(void **state) {
 
 static void refusals(void **state) {
     (void)state;
-    refuse("", "t.json: line 1: unexpected token near end of file");
-    refuse("{\"a\": 1", "line 1");
+    refuse("", "t.json: line 1: the text ends too early");
+    refuse("{\"a\": 1", "line 1: the text ends too early");
     refuse("{\n\n\"a\" 1}", "line 3");
-    refuse("1,2", "line 1");
-    refuse("{},{}", "line 1");
+    refuse("1,2", "more than one JSON value");
+    refuse("{},{}", "more than one JSON value");
     refuse("1],[2", "line 1");
     refuse("{}]", "line 1");
     refuse("{\"a\":1,\"a\":2}", "duplicate object key");

@@ -78,37 +78,52 @@ static size_t take_feed(void *buffer, size_t room, void *user) {
     return 0;
 }
 
-static json_t *parse(const char *text, size_t size, size_t longest, size_t flags) {
-    feed f = {text, size, longest, 0};
-    json_error_t error;
-    json_t *all = json_load_callback(take_feed, &f, flags, &error);
-    json_t *root = NULL;
-    if (json_array_size(all) == 2 && json_string_length(json_array_get(all, 0)) == longest) {
-        root = json_incref(json_array_get(all, 1));
+/* A length of padding whose closing quote is never the byte at which Jansson's buffer (16 bytes, doubled when it is
+ * full) has to grow: if that byte were lost, Jansson would read on beyond the buffer in search of it. */
+static size_t padding_for(size_t longest) {
+    size_t growth = 16;
+    while (growth < longest) growth *= 2;
+    return growth - longest <= 2 ? growth + 1 : longest;
+}
+
+/* The text between its padding: NULL with *error, or with no words in it where memory was short. */
+static json_t *parse(const char *text, size_t size, size_t padding, json_error_t *error) {
+    feed f = {text, size, padding, 0};
+    *error = (json_error_t){0};
+    json_t *all = json_load_callback(take_feed, &f, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, error);
+    if (all != NULL && json_string_length(json_array_get(all, 0)) != padding) {
+        json_decref(all);
+        all = NULL;
     }
-    json_decref(all);
-    return root;
+    return all;
 }
 
 qn_status qni_json_parse(json_t **out, const char *what, const char *text, size_t size, qn_error *err) {
-    enum { FLAGS = JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL | JSON_DECODE_ANY };
     survey s = look_over(text, size);
     if (s.depth > QNI_JSON_DEPTH) {
         return qni_fail(err, QN_EFORMAT, "%s: JSON nests deeper than %d", what, QNI_JSON_DEPTH);
     }
-    json_t *root = parse(text, size, s.longest, FLAGS);
-    if (root == NULL) {
-        /* Why? Jansson tells in the terms of the text alone; with no words where memory was short, and nothing was
-         * wrong with a text that it takes now. */
-        json_error_t error;
-        json_t *again = json_loadb(text, size, FLAGS, &error);
+    size_t padding = padding_for(s.longest);
+    json_error_t error;
+    json_t *all = parse(text, size, padding, &error);
+    qn_status status = QN_OK;
+    if (all == NULL) {
+        /* Jansson calls a token that it has no memory for invalid; so what it refuses it must refuse twice. */
+        json_t *again = parse(text, size, padding, &error);
         bool no_memory = again != NULL || error.text[0] == '\0' || json_error_code(&error) == json_error_out_of_memory;
         json_decref(again);
         if (no_memory) return qni_fail(err, QN_ENOMEM, "%s: out of memory", what);
-        return qni_fail(err, QN_EFORMAT, "%s: line %d: %s", what, error.line, error.text);
+        /* The bracket after the text is not in the file. */
+        bool at_end = error.position < 0 || (size_t)error.position > padding + 4 + size;
+        status = qni_fail(err, QN_EFORMAT, "%s: line %d: %s", what, error.line,
+                          at_end ? "the text ends too early" : error.text);
+    } else if (json_array_size(all) != 2) {
+        status = qni_fail(err, QN_EFORMAT, "%s: more than one JSON value", what);
+    } else {
+        *out = json_incref(json_array_get(all, 1));
     }
-    *out = root;
-    return QN_OK;
+    json_decref(all);
+    return status;
 }
 
 qn_status qni_json_read(json_t **out, const char *path, size_t max_bytes, qn_error *err) {
