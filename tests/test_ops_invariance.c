@@ -14,9 +14,9 @@
 /* Longer than a tile of rows, wider than a block of inputs, deeper than a block of positions. */
 static problem long_problem(void) {
     problem p = {.b = 2,
-                 .t = 37,
-                 .h = 200,
-                 .i = 328,
+                 .t = 29,
+                 .h = 50,
+                 .i = 300,
                  .nq = 6,
                  .nkv = 3,
                  .d = 20,
@@ -127,7 +127,7 @@ static void threads_and_chunks(const device_case *dc, const problem *p, dtypes t
     } ways[] = {
         {2, 1000, "a second thread"},  {3, 1000, "a third thread"},  {1, 1, "decoding token by token"},
         {3, 1, "decoding by threads"}, {2, 5, "cutting into fives"}, {1, 16, "cutting into sixteens"},
-        {3, 36, "leaving one over"},
+        {3, 28, "leaving one over"},
     };
     for (primitive_id id = 0; id < N_PRIMITIVE; id++) {
         outcome whole = compute(id, p, dc, types, 1, 1000);
