@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* From settings to open things: where the model is, device, model, session, template, prompt text. */
+#ifndef CLI_LOAD_H
+#define CLI_LOAD_H
+
+#include <jansson.h>
+#include <quern/quern.h>
+
+#include "options.h"
+#include "records.h"
+
+/* The directory of -m, else of the demo model. The caller frees it. */
+char *model_dir(const settings *s);
+
+/* Each returns an exit code and says what is wrong. */
+int open_device(qn_device **out, const settings *s, const char *name, bool compose);
+int open_model(qn_model **out, const settings *s, qn_device *device, const char *dir);
+int open_session(qn_session **out, const settings *s, qn_model *model, const char *dir);
+
+/* `missing` NULL: no template is an error; else *missing becomes true and the code is EXIT_DONE. */
+int open_chat_template(qn_chat_template **out, const settings *s, const char *dir, bool *missing);
+
+/* Whether a directory has a tokenizer.json. */
+bool has_tokenizer(const char *dir);
+
+/* The text of -p, -f or standard input, exactly; *what names it. */
+int read_prompt(const settings *s, const char *name, qn_text *out, const char **what);
+
+/* A file, or standard input for "-", exactly. The caller frees out->data. */
+int read_file(qn_text *out, const char *path);
+
+/* Ids separated by white space or commas. The caller frees out->data. */
+int parse_ids(qn_ids *out, const char *what, const char *text, size_t size);
+
+json_t *json_ids(const qn_ids *ids);
+
+/* Set what is given; the rest keeps its default. */
+void apply_sampling(qn_sampler_params *params, const sampling *wanted);
+
+/* Render a conversation; false with `err`. tools may be NULL or null. */
+bool render_messages(const qn_chat_template *chat_template, qn_text *text, const json_t *messages, const json_t *tools,
+                     bool add_generation_prompt, qn_think think, qn_error *err);
+
+/* The fields messages, tools, enable_thinking and chat_template_kwargs.enable_thinking (borrowed values). */
+bool fields_conversation(json_t *record, json_t **messages, json_t **tools, qn_think *think, record_error *error);
+
+#endif

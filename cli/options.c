@@ -1,0 +1,167 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The one option parser: any order, --name value and --name=value, -x value and -xvalue, "--" ends the options. */
+#include "options.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "output.h"
+
+int usage_error(const char *name, const char *format, ...) {
+    va_list args;
+    va_start(args, format);
+    output_interrupt_line();
+    fputs("quern: ", stderr);
+    if (name) fprintf(stderr, "%s: ", name);
+    vfprintf(stderr, format, args);
+    va_end(args);
+    fprintf(stderr, "\nTry 'quern %s%s--help'.\n", name ? name : "", name ? " " : "");
+    return EXIT_USAGE;
+}
+
+const command *command_find(const char *name) {
+    for (const command *c = commands; c->name; c++)
+        if (!strcmp(c->name, name)) return c;
+    return NULL;
+}
+
+/* Whether `spelling` (n bytes) is one of "-m, --model". */
+static bool names_hold(const char *names, const char *spelling, size_t n) {
+    for (const char *p = names; *p;) {
+        size_t length = strcspn(p, ",");
+        if (length == n && !memcmp(p, spelling, n)) return true;
+        p += length;
+        p += strspn(p, ", ");
+    }
+    return false;
+}
+
+static const option *option_find(const command *cmd, const char *spelling, size_t n) {
+    for (const option *const *group = cmd->groups; *group; group++)
+        for (const option *o = *group; o->names; o++)
+            if (names_hold(o->names, spelling, n)) return o;
+    return NULL;
+}
+
+static bool parse_whole(whole *out, const char *text, double min, double max) {
+    char *end;
+    errno = 0;
+    long long value = strtoll(text, &end, 10);
+    /* 2^63-1 rounds up to 2^63 as a double, so the comparison holds for every int64 */
+    if (end == text || *end || errno || (double)value < min || (double)value > max) return false;
+    *out = (whole){value, true};
+    return true;
+}
+
+static bool parse_real(real *out, const char *text, double min, double max) {
+    char *end;
+    double value = strtod(text, &end);
+    if (end == text || *end || !isfinite(value) || value < min || value > max) return false;
+    *out = (real){value, true};
+    return true;
+}
+
+/* Index of a word in "a|b|c", or -1. */
+static int choice_index(const char *words, const char *word) {
+    size_t n = strlen(word);
+    int index = 0;
+    for (const char *p = words; *p; index++) {
+        size_t length = strcspn(p, "|");
+        if (length == n && !memcmp(p, word, n)) return index;
+        p += length;
+        p += *p == '|';
+    }
+    return -1;
+}
+
+static bool append_text(texts *list, const char *text) {
+    list->data = must_realloc(list->data, list->n + 1, sizeof(char *));
+    list->data[list->n++] = text;
+    return true;
+}
+
+static int store(settings *out, const command *cmd, const option *o, const char *spelling, const char *value) {
+    void *field = (char *)out + o->offset;
+    bool good = true;
+    switch (o->kind) {
+    case OPTION_FLAG:
+        *(bool *)field = true;
+        return EXIT_DONE;
+    case OPTION_TEXT:
+        *(const char **)field = value;
+        return EXIT_DONE;
+    case OPTION_TEXTS:
+        append_text(field, value);
+        return EXIT_DONE;
+    case OPTION_WHOLE:
+        good = parse_whole(field, value, o->min, o->max);
+        break;
+    case OPTION_REAL:
+        good = parse_real(field, value, o->min, o->max);
+        break;
+    case OPTION_CHOICE: {
+        int index = choice_index(o->argument, value);
+        if (index < 0) return usage_error(cmd->name, "%s: must be %s, not '%s'", spelling, o->argument, value);
+        *(int *)field = o->values[index];
+        return EXIT_DONE;
+    }
+    }
+    if (good) return EXIT_DONE;
+    return usage_error(cmd->name, "%s: must be a %s from %.12g to %.12g, not '%s'", spelling,
+                       o->kind == OPTION_REAL ? "number" : "whole number", o->min, o->max, value);
+}
+
+/* One argument that begins with a dash; *i moves on when the value is an argument of its own. */
+static int parse_option(settings *out, const command *cmd, int argc, char **argv, int *i) {
+    const char *argument = argv[*i], *value = NULL;
+    size_t n = argument[1] == '-' ? strcspn(argument, "=") : strlen(argument);
+    const option *o = option_find(cmd, argument, n);
+    if (o && argument[n] == '=') value = argument + n + 1;
+    if (!o && argument[1] != '-') { /* -n5 */
+        o = option_find(cmd, argument, n = 2);
+        value = argument + 2;
+        if (o && o->kind == OPTION_FLAG) o = NULL;
+    }
+    char spelling[64];
+    snprintf(spelling, sizeof(spelling), "%.*s", (int)(n < 60 ? n : 60), argument);
+    if (!o) return usage_error(cmd->name, "%s: no such option", spelling);
+    if (o->kind == OPTION_FLAG) {
+        if (value) return usage_error(cmd->name, "%s: takes no value", spelling);
+    } else if (!value) {
+        if (*i + 1 >= argc) return usage_error(cmd->name, "%s: needs a value, %s", spelling, o->argument);
+        value = argv[++*i];
+    }
+    return store(out, cmd, o, spelling, value);
+}
+
+int options_parse(settings *out, const command *cmd, int argc, char **argv) {
+    *out = (settings){.think = 0};
+    bool ended = false;
+    out->operands = must_realloc(NULL, (size_t)argc + 1, sizeof(char *));
+    for (int i = 0; i < argc; i++) {
+        if (!ended && !strcmp(argv[i], "--")) {
+            ended = true;
+        } else if (!ended && argv[i][0] == '-' && argv[i][1]) {
+            int code = parse_option(out, cmd, argc, argv, &i);
+            if (code) return code;
+        } else {
+            out->operands[out->n_operand++] = argv[i];
+        }
+    }
+    if (out->help) return EXIT_DONE;
+    if (out->n_operand < (size_t)cmd->min_operand) return usage_error(cmd->name, "%s is needed", cmd->operands);
+    if (cmd->max_operand >= 0 && out->n_operand > (size_t)cmd->max_operand)
+        return usage_error(cmd->name, "%s: one operand too many", out->operands[cmd->max_operand]);
+    return EXIT_DONE;
+}
+
+void settings_release(settings *s) {
+    free(s->operands);
+    free(s->stops.data);
+    free(s->logit_bias.data);
+    *s = (settings){.think = 0};
+}

@@ -1,0 +1,121 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The command line as data: every command is a row with its option tables, and parser, --help and completion read
+ * nothing else. */
+#ifndef CLI_OPTIONS_H
+#define CLI_OPTIONS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* Exit codes of every command. */
+enum { EXIT_DONE = 0, EXIT_FAILED = 1, EXIT_USAGE = 2, EXIT_INTERRUPTED = 130 };
+
+/* Values that know whether they were given, so that defaults can come from the model or a record. */
+typedef struct whole {
+    int64_t value;
+    bool given;
+} whole;
+
+typedef struct real {
+    double value;
+    bool given;
+} real;
+
+typedef struct texts {
+    const char **data;
+    size_t n;
+} texts;
+
+/* What the sampling options (and the fields of a record) set. */
+typedef struct sampling {
+    real temperature, top_p, min_p, repetition_penalty, presence_penalty, frequency_penalty;
+    whole top_k, seed;
+} sampling;
+
+/* All options of all commands; a command reads those of its tables. */
+typedef struct settings {
+    bool help;
+    /* what computes, and with what */
+    const char *model, *device, *isa;
+    int arith, kv, yarn; /* qn_arith, qn_dtype, qn_yarn_mode */
+    whole threads, n_ctx;
+    /* text in, text out */
+    const char *prompt, *file, *ids, *chat_template;
+    bool raw, chat, jsonl, json, plain, decode, ignore_eos;
+    int think;            /* qn_think */
+    int reasoning_format; /* reasoning_format */
+    whole n_predict;
+    texts stops, logit_bias;
+    sampling sampling;
+    /* measuring and checking */
+    const char *compare;
+    whole window, chunk, batch;
+    /* synth */
+    int dtype; /* qn_dtype */
+    const char **operands;
+    size_t n_operand;
+} settings;
+
+typedef enum reasoning_format {
+    REASONING_AUTO = 0, /* split where the prompt came from a chat template */
+    REASONING_NONE,
+    REASONING_DEEPSEEK,
+} reasoning_format;
+
+typedef enum option_kind {
+    OPTION_FLAG,   /* bool */
+    OPTION_TEXT,   /* const char * */
+    OPTION_TEXTS,  /* texts: may be given several times */
+    OPTION_WHOLE,  /* whole, from min to max */
+    OPTION_REAL,   /* real, from min to max */
+    OPTION_CHOICE, /* int: `values` of the word of `argument` ("on|off|auto") at the same index */
+} option_kind;
+
+typedef struct option {
+    const char *names; /* all spellings: "-m, --model"; NULL ends a table */
+    option_kind kind;
+    size_t offset; /* of the value in settings */
+    const char *argument;
+    const char *help;
+    double min, max;
+    const int *values;
+} option;
+
+typedef struct command {
+    const char *name;
+    const char *operands; /* as in the usage line, "" for none */
+    int min_operand, max_operand;
+    const char *summary;          /* a line of `quern --help` */
+    const char *text;             /* the paragraph of `quern help NAME` */
+    const option *const *groups;  /* tables, ended by NULL */
+    int (*run)(const settings *); /* returns an exit code */
+} command;
+
+extern const command commands[]; /* ended by a NULL name */
+
+const command *command_find(const char *name);
+
+/* Fill `out` from argv, which lacks the program and the command. On wrong usage the error and the hint are printed.
+ * Returns an exit code. settings_release frees what parsing took. */
+int options_parse(settings *out, const command *cmd, int argc, char **argv);
+void settings_release(settings *settings);
+
+void help_print_all(void);
+void help_print(const command *cmd);
+
+/* "quern: COMMAND: what is wrong" and a line that says where to look; returns EXIT_USAGE. command may be NULL. */
+int usage_error(const char *command, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+int command_run(const settings *settings);
+int command_chat(const settings *settings);
+int command_tokenize(const settings *settings);
+int command_render(const settings *settings);
+int command_sample(const settings *settings);
+int command_perplexity(const settings *settings);
+int command_verify(const settings *settings);
+int command_info(const settings *settings);
+int command_devices(const settings *settings);
+int command_synth(const settings *settings);
+
+#endif

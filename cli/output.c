@@ -1,0 +1,176 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Errors, progress, colour, interrupts and the clock. */
+#include "output.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "options.h"
+
+static volatile sig_atomic_t interrupt_seen;
+static volatile sig_atomic_t interrupt_mode; /* 0 end at once, 1 flag first, 2 flag always */
+static bool bar_is_drawn;
+
+static void print_failure(const char *subject, const char *text) {
+    output_interrupt_line();
+    fflush(stdout);
+    fprintf(stderr, "quern: %s%s%s\n", subject ? subject : "", subject ? ": " : "", text);
+}
+
+int fail(const char *subject, const char *format, ...) {
+    char text[1024];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(text, sizeof(text), format, args);
+    va_end(args);
+    print_failure(subject, text);
+    return EXIT_FAILED;
+}
+
+int fail_error(const char *subject, const qn_error *err) {
+    if (err->status == QN_ECANCELED && interrupted()) return EXIT_INTERRUPTED;
+    const char *text = err->message[0] ? err->message : qn_status_text(err->status);
+    print_failure(subject && !strstr(text, subject) ? subject : NULL, text);
+    return EXIT_FAILED;
+}
+
+static _Noreturn void no_memory(void) {
+    print_failure(NULL, "out of memory");
+    exit(EXIT_FAILED);
+}
+
+void *must_realloc(void *pointer, size_t n, size_t size) {
+    if (size && n > SIZE_MAX / size) no_memory();
+    void *p = realloc(pointer, n && size ? n * size : 1);
+    if (!p) no_memory();
+    return p;
+}
+
+void *must_calloc(size_t n, size_t size) {
+    void *p = calloc(n ? n : 1, size ? size : 1);
+    if (!p) no_memory();
+    return p;
+}
+
+char *must_format(const char *format, ...) {
+    va_list args;
+    va_start(args, format);
+    char *text = NULL;
+    int n = vasprintf(&text, format, args);
+    va_end(args);
+    if (n < 0) no_memory();
+    return text;
+}
+
+static void on_interrupt(int number) {
+    (void)number;
+    if (interrupt_mode == 0 || (interrupt_mode == 1 && interrupt_seen)) _exit(EXIT_INTERRUPTED);
+    interrupt_seen = 1;
+}
+
+void interrupts_install(void) {
+    /* without SA_RESTART, so that a read that waits for input ends */
+    struct sigaction action = {.sa_handler = on_interrupt};
+    sigemptyset(&action.sa_mask);
+    sigaction(SIGINT, &action, NULL);
+    /* a closed pipe ends the program without a word, also when a parent had the signal ignored */
+    signal(SIGPIPE, SIG_DFL);
+}
+
+void interrupts_graceful(bool keep) {
+    interrupt_mode = keep ? 2 : 1;
+}
+
+bool interrupted(void) {
+    return interrupt_seen != 0;
+}
+
+void interrupted_clear(void) {
+    interrupt_seen = 0;
+}
+
+bool is_terminal(FILE *stream) {
+    return isatty(fileno(stream)) == 1;
+}
+
+static bool has_colour(FILE *stream) {
+    const char *no_color = getenv("NO_COLOR"), *term = getenv("TERM");
+    return is_terminal(stream) && !(no_color && *no_color) && !(term && !strcmp(term, "dumb"));
+}
+
+const char *dim_begin(FILE *stream) {
+    return has_colour(stream) ? "\033[2m" : "";
+}
+
+const char *dim_end(FILE *stream) {
+    return has_colour(stream) ? "\033[0m" : "";
+}
+
+double now_s(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+void progress_begin(progress_bar *bar, const char *what) {
+    *bar = (progress_bar){.what = what, .started_s = now_s(), .visible = is_terminal(stderr)};
+}
+
+bool progress_report(void *user, uint64_t done, uint64_t total) {
+    progress_bar *bar = user;
+    enum { WIDTH = 30, BEGIN_MS = 200, STEP_MS = 100 };
+    double now = now_s();
+    if (bar->visible && total && now - bar->started_s > BEGIN_MS / 1e3 && now - bar->drawn_s > STEP_MS / 1e3) {
+        double part = (double)done / (double)total;
+        int full = (int)(part * WIDTH);
+        char blocks[WIDTH + 1];
+        for (int i = 0; i < WIDTH; i++) blocks[i] = i < full ? '#' : '.';
+        blocks[WIDTH] = '\0';
+        fprintf(stderr, "\r%s [%s] %3.0f %%", bar->what, blocks, 100 * part);
+        fflush(stderr);
+        bar_is_drawn = true;
+        bar->drawn_s = now;
+    }
+    return !interrupted();
+}
+
+void output_interrupt_line(void) {
+    if (!bar_is_drawn) return;
+    fprintf(stderr, "\r%*s\r", 78, "");
+    bar_is_drawn = false;
+}
+
+void progress_end(progress_bar *bar) {
+    bar->visible = false;
+    output_interrupt_line();
+}
+
+int output_finish(int code) {
+    bool failed = fflush(stdout) != 0;
+    int reason = errno;
+    if (!failed && !ferror(stdout)) return code;
+    fail("standard output", "%s", failed ? strerror(reason) : "could not be written");
+    return code == EXIT_DONE ? EXIT_FAILED : code;
+}
+
+double peak_memory_bytes(void) {
+    struct rusage usage;
+    return getrusage(RUSAGE_SELF, &usage) ? 0 : 1024.0 * (double)usage.ru_maxrss;
+}
+
+void format_bytes(char *text, size_t size, double bytes) {
+    static const char *const units[] = {"B", "kB", "MB", "GB", "TB"};
+    int unit = 0;
+    while (bytes >= 999.5 && unit < 4) bytes /= 1000, unit++;
+    snprintf(text, size,
+             bytes >= 99.5 || unit == 0 ? "%.0f %s"
+             : bytes >= 9.95            ? "%.1f %s"
+                                        : "%.2f %s",
+             bytes, units[unit]);
+}

@@ -1,0 +1,176 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* JSON lines and the fields of a record. */
+#include "records.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "output.h"
+
+bool record_fail(record_error *error, const char *format, ...) {
+    va_list args;
+    va_start(args, format);
+    vsnprintf(error->text, sizeof(error->text), format, args);
+    va_end(args);
+    return false;
+}
+
+bool record_fail_error(record_error *error, const qn_error *err) {
+    return record_fail(error, "%s", err->message[0] ? err->message : qn_status_text(err->status));
+}
+
+json_t *json_text(const char *text, size_t size) {
+    json_t *value = json_stringn(size ? text : "", size);
+    if (value) return value;
+    char *copy = must_realloc(NULL, size, 1);
+    for (size_t i = 0; i < size; i++) copy[i] = (unsigned char)text[i] < 0x80 ? text[i] : '?';
+    value = json_stringn_nocheck(copy, size);
+    free(copy);
+    return value;
+}
+
+char *json_source(const json_t *value) {
+    if (!value) return NULL;
+    char *text = json_dumps(value, JSON_COMPACT | JSON_ENCODE_ANY);
+    return text ? text : must_format("null");
+}
+
+void json_print_line(json_t *value) {
+    json_dumpf(value, stdout, JSON_REAL_PRECISION(17));
+    putchar('\n');
+    fflush(stdout);
+    json_decref(value);
+}
+
+static json_t *answer_line(record_fn answer, void *user, const char *line, size_t size, record_error *error) {
+    json_error_t where;
+    json_t *record = json_loadb(line, size, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL | JSON_DECODE_ANY, &where);
+    json_t *out = NULL;
+    if (!record)
+        record_fail(error, "not JSON: %s (column %d)", where.text, where.column);
+    else if (!json_is_object(record))
+        record_fail(error, "a record must be an object, not %s", json_type_name(record));
+    else
+        out = answer(user, record, error);
+    json_decref(record);
+    return out;
+}
+
+int records_answer(record_fn answer, void *user) {
+    char *line = NULL;
+    size_t capacity = 0;
+    ssize_t size;
+    int code = EXIT_DONE;
+    while (!interrupted() && (size = getline(&line, &capacity, stdin)) >= 0) {
+        size_t n = (size_t)size;
+        while (n && strchr(" \t\r\n", line[n - 1]) && line[n - 1]) n--;
+        if (!n) continue;
+        record_error error = {""};
+        json_t *out = answer_line(answer, user, line, n, &error);
+        if (!out) {
+            out = json_pack("{s:o}", "error", json_text(error.text, strlen(error.text)));
+            code = EXIT_FAILED;
+        }
+        json_print_line(out);
+    }
+    if (!interrupted() && ferror(stdin)) code = fail("standard input", "%s", strerror(errno));
+    free(line);
+    return interrupted() ? EXIT_INTERRUPTED : code;
+}
+
+const char *json_type_name(const json_t *value) {
+    static const char *const names[] = {"an object", "a list", "a string", "a number",
+                                        "a number",  "true",   "false",    "null"};
+    return value ? names[json_typeof(value)] : "nothing";
+}
+
+/* The value of a field, or NULL when it is missing or null. */
+static json_t *present(json_t *record, const char *name) {
+    json_t *value = json_object_get(record, name);
+    return json_is_null(value) ? NULL : value;
+}
+
+bool field_real(json_t *record, const char *name, real *out, record_error *error) {
+    json_t *value = present(record, name);
+    if (!value) return true;
+    if (!json_is_number(value)) return record_fail(error, "%s: must be a number, not %s", name, json_type_name(value));
+    *out = (real){json_number_value(value), true};
+    return true;
+}
+
+bool field_whole(json_t *record, const char *name, int64_t min, int64_t max, whole *out, record_error *error) {
+    json_t *value = present(record, name);
+    if (!value) return true;
+    if (!json_is_integer(value))
+        return record_fail(error, "%s: must be a whole number, not %s", name,
+                           json_is_real(value) ? "a fraction" : json_type_name(value));
+    int64_t number = json_integer_value(value);
+    if (number < min || number > max)
+        return record_fail(error, "%s: must be from %lld to %lld, not %lld", name, (long long)min, (long long)max,
+                           (long long)number);
+    *out = (whole){number, true};
+    return true;
+}
+
+bool field_bool(json_t *record, const char *name, bool *out, record_error *error) {
+    json_t *value = present(record, name);
+    if (!value) return true;
+    if (!json_is_boolean(value))
+        return record_fail(error, "%s: must be true or false, not %s", name, json_type_name(value));
+    *out = json_is_true(value);
+    return true;
+}
+
+bool field_ids(json_t *record, const char *name, qn_ids *out, record_error *error) {
+    json_t *list = present(record, name), *item;
+    if (!list) return true;
+    if (!json_is_array(list)) return record_fail(error, "%s: must be a list, not %s", name, json_type_name(list));
+    size_t index, n = json_array_size(list);
+    free(out->data);
+    *out = (qn_ids){must_calloc(n, sizeof(int32_t)), n, n};
+    json_array_foreach(list, index, item) {
+        if (!json_is_integer(item))
+            return record_fail(error, "%s[%zu]: must be a whole number, not %s", name, index, json_type_name(item));
+        int64_t id = json_integer_value(item);
+        if (id < 0 || id > INT32_MAX) return record_fail(error, "%s[%zu]: %lld is no id", name, index, (long long)id);
+        out->data[index] = (int32_t)id;
+    }
+    return true;
+}
+
+bool field_logit_bias(json_t *record, qn_logit_bias **out, size_t *n, record_error *error) {
+    json_t *object = present(record, "logit_bias"), *item;
+    if (!object) return true;
+    if (!json_is_object(object))
+        return record_fail(error, "logit_bias: must be an object, not %s", json_type_name(object));
+    free(*out);
+    *out = must_calloc(json_object_size(object), sizeof(qn_logit_bias));
+    *n = 0;
+    const char *key;
+    json_object_foreach(object, key, item) {
+        char *end;
+        errno = 0;
+        long long id = strtoll(key, &end, 10);
+        if (end == key || *end || errno || id < 0 || id > INT32_MAX)
+            return record_fail(error, "logit_bias: \"%.40s\" is no id", key);
+        if (!json_is_number(item))
+            return record_fail(error, "logit_bias: the bias of %lld must be a number, not %s", id,
+                               json_type_name(item));
+        (*out)[(*n)++] = (qn_logit_bias){(int32_t)id, (float)json_number_value(item)};
+    }
+    return true;
+}
+
+bool fields_sampling(json_t *record, sampling *out, record_error *error) {
+    return field_real(record, "temperature", &out->temperature, error) &&
+           field_real(record, "top_p", &out->top_p, error) && field_real(record, "min_p", &out->min_p, error) &&
+           field_real(record, "repetition_penalty", &out->repetition_penalty, error) &&
+           field_real(record, "presence_penalty", &out->presence_penalty, error) &&
+           field_real(record, "frequency_penalty", &out->frequency_penalty, error) &&
+           field_whole(record, "top_k", 0, INT32_MAX, &out->top_k, error) &&
+           field_whole(record, "seed", 0, INT64_MAX, &out->seed, error);
+}

@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* JSON lines: a record in, an answer out, in order, flushed at once; and typed fields of a record. */
+#ifndef CLI_RECORDS_H
+#define CLI_RECORDS_H
+
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stddef.h>
+
+#include <jansson.h>
+#include <quern/quern.h>
+
+#include "options.h"
+
+/* Why a record was refused; the text becomes {"error": text}. */
+typedef struct record_error {
+    char text[512];
+} record_error;
+
+/* Answers one record: an object that the caller frees, or NULL with `error` filled. */
+typedef json_t *(*record_fn)(void *user, json_t *record, record_error *error);
+
+/* Answer every line of standard input. Lines of white space alone are no records. Returns an exit code: EXIT_FAILED
+ * when a record was refused. */
+int records_answer(record_fn answer, void *user);
+
+bool record_fail(record_error *error, const char *format, ...) __attribute__((format(printf, 2, 3))); /* false */
+bool record_fail_error(record_error *error, const qn_error *err);                                     /* false */
+
+/* Fields: false with `error` for a wrong type or range; a missing field or null leaves the value alone. */
+bool field_real(json_t *record, const char *name, real *out, record_error *error);
+bool field_whole(json_t *record, const char *name, int64_t min, int64_t max, whole *out, record_error *error);
+bool field_bool(json_t *record, const char *name, bool *out, record_error *error);
+bool field_ids(json_t *record, const char *name, qn_ids *out, record_error *error);
+
+/* A list of {"id": bias}; the caller frees *out. */
+bool field_logit_bias(json_t *record, qn_logit_bias **out, size_t *n, record_error *error);
+
+/* The sampling fields: temperature, top_p, min_p, top_k, seed and the penalties. */
+bool fields_sampling(json_t *record, sampling *out, record_error *error);
+
+const char *json_type_name(const json_t *value);
+
+/* A JSON string of text that may hold U+0000; bytes that are no UTF-8 become "?". */
+json_t *json_text(const char *text, size_t size);
+
+/* The text of a value, for the library; the caller frees it. NULL only for NULL. */
+char *json_source(const json_t *value);
+
+/* Write a value as one line to stdout and flush it. Takes over the reference. */
+void json_print_line(json_t *value);
+
+#endif

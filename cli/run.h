@@ -1,0 +1,13 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The two halves of quern run. */
+#ifndef CLI_RUN_H
+#define CLI_RUN_H
+
+#include "generate.h"
+
+enum { MAX_STOP = 64 }; /* as the library has it */
+
+/* Answer the requests on standard input, a line each. Returns an exit code. */
+int run_jsonl(generator *g);
+
+#endif
