@@ -72,7 +72,7 @@ int command_info(const settings *s) {
     qn_plan_options options = {.device = s->device,
                                .isa = s->isa,
                                .n_thread = (int32_t)s->threads.value,
-                               .arith = (qn_arith)s->arith,
+                               .arith = s->arith < 0 ? QN_ARITH_AUTO : (qn_arith)s->arith,
                                .n_ctx = (int32_t)s->n_ctx.value,
                                .kv_dtype = (qn_dtype)s->kv};
     const char *kv = qn_dtype_name(s->kv ? (qn_dtype)s->kv : QN_DTYPE_F16);

@@ -139,7 +139,7 @@ static int parse_option(settings *out, const command *cmd, int argc, char **argv
 }
 
 int options_parse(settings *out, const command *cmd, int argc, char **argv) {
-    *out = (settings){.think = 0};
+    *out = (settings){.arith = -1};
     bool ended = false;
     out->operands = must_realloc(NULL, (size_t)argc + 1, sizeof(char *));
     for (int i = 0; i < argc; i++) {
@@ -163,5 +163,5 @@ void settings_release(settings *s) {
     free(s->operands);
     free(s->stops.data);
     free(s->logit_bias.data);
-    *s = (settings){.think = 0};
+    *s = (settings){.arith = -1};
 }

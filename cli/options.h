@@ -38,7 +38,8 @@ typedef struct settings {
     bool help;
     /* what computes, and with what */
     const char *model, *device, *isa;
-    int arith, kv, yarn; /* qn_arith, qn_dtype, qn_yarn_mode */
+    int arith;    /* qn_arith; -1: not given */
+    int kv, yarn; /* qn_dtype, qn_yarn_mode */
     whole threads, n_ctx;
     /* text in, text out */
     const char *prompt, *file, *ids, *chat_template;

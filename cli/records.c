@@ -33,6 +33,10 @@ json_t *json_text(const char *text, size_t size) {
     return value;
 }
 
+json_t *json_number(double value) {
+    return isfinite(value) ? json_real(value) : json_null();
+}
+
 char *json_source(const json_t *value) {
     if (!value) return NULL;
     char *text = json_dumps(value, JSON_COMPACT | JSON_ENCODE_ANY);

@@ -44,6 +44,9 @@ const char *json_type_name(const json_t *value);
 /* A JSON string of text that may hold U+0000; bytes that are no UTF-8 become "?". */
 json_t *json_text(const char *text, size_t size);
 
+/* A number, or null when it is not finite: JSON has no word for that. */
+json_t *json_number(double value);
+
 /* The text of a value, for the library; the caller frees it. NULL only for NULL. */
 char *json_source(const json_t *value);
 

@@ -1,0 +1,11 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What perplexity and verify share. */
+#ifndef CLI_PERPLEXITY_H
+#define CLI_PERPLEXITY_H
+
+#include <stdint.h>
+
+/* log(sum(exp(logits))) of n logits, in double. */
+double log_sum_exp(const float *logits, int32_t n);
+
+#endif
