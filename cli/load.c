@@ -48,7 +48,8 @@ static void print_remark(void *user, const char *text) {
 int open_model(qn_model **out, const settings *s, qn_device *device, const char *dir) {
     progress_bar bar;
     progress_begin(&bar, "loading");
-    qn_model_options options = {.arith = s->arith < 0 ? QN_ARITH_AUTO : (qn_arith)s->arith, .progress = {progress_report, &bar}};
+    qn_model_options options = {.arith = s->arith < 0 ? QN_ARITH_AUTO : (qn_arith)s->arith,
+                                .progress = {progress_report, &bar}};
     if (is_terminal(stderr)) options.log = (qn_log){print_remark, (void *)(uintptr_t)dir};
     qn_error err;
     qn_status status = qn_model_open(out, device, dir, &options, &err);

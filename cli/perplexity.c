@@ -90,7 +90,8 @@ static int score_window(const scorer *model, const scorer *reference, const int3
     for (int32_t first = 0; first < size; first += piece) {
         int32_t n = size - first < piece ? size - first : piece;
         t->first = first;
-        if (reference && feed(reference, ids + first, n, on_reference, t, &err)) return fail_error(reference->dir, &err);
+        if (reference && feed(reference, ids + first, n, on_reference, t, &err))
+            return fail_error(reference->dir, &err);
         if (feed(model, ids + first, n, on_logits, t, &err)) return fail_error(model->dir, &err);
     }
     return EXIT_DONE;
@@ -148,8 +149,7 @@ static int check_ids(const qn_ids *ids, const settings *s, int32_t window, int32
     if (ids->size < (size_t)window + 1)
         return fail(what, "%zu tokens are no window of %d and one more", ids->size, window);
     for (size_t i = 0; i < ids->size; i++)
-        if (ids->data[i] >= n_vocab)
-            return fail(what, "id %d is beyond the vocabulary of %d", ids->data[i], n_vocab);
+        if (ids->data[i] >= n_vocab) return fail(what, "id %d is beyond the vocabulary of %d", ids->data[i], n_vocab);
     return EXIT_DONE;
 }
 
@@ -166,8 +166,8 @@ static void print_result(const settings *s, const tally *t, size_t n, int32_t wi
         json_print_line(out);
         return;
     }
-    printf("perplexity %.6g, %.6g nats a token, %zu tokens in %zu windows of %d", exp(nll), nll, n,
-           n / (size_t)window, window);
+    printf("perplexity %.6g, %.6g nats a token, %zu tokens in %zu windows of %d", exp(nll), nll, n, n / (size_t)window,
+           window);
     if (s->compare)
         printf("; %s %.6g, ratio %.6g, mean KL divergence %.4g", s->compare, exp(reference_nll),
                exp(nll - reference_nll), kl);

@@ -34,7 +34,8 @@ void verdict_tensor(verdict *v, const char *tensor, const measure *m, double bou
     v->ok = v->ok && good;
     if (counts && !(relative <= v->worst)) v->worst = relative;
     if (v->prints)
-        printf("%-28s %-34s %9.2e %9.2e %9.2e  %s\n", v->path, tensor, m->error, relative, bound, good ? "ok" : "WRONG");
+        printf("%-28s %-34s %9.2e %9.2e %9.2e  %s\n", v->path, tensor, m->error, relative, bound,
+               good ? "ok" : "WRONG");
 }
 
 bool verdict_fail(verdict *v, const char *format, ...) {
@@ -128,7 +129,8 @@ static bool walk_path(walk *w, const char *path, int depth) {
     for (int i = 0; i < n; i++) {
         char *member = must_format("%.*s/%s", (int)length, path, entries[i]->d_name);
         bool folder = stat(member, &st) == 0 && S_ISDIR(st.st_mode);
-        if (!interrupted() && (folder || (cases && has_suffix(member, ".safetensors")))) walk_path(w, member, depth + 1);
+        if (!interrupted() && (folder || (cases && has_suffix(member, ".safetensors"))))
+            walk_path(w, member, depth + 1);
         free(member);
         free(entries[i]);
     }
@@ -151,8 +153,7 @@ int command_verify(const settings *s) {
     if (!vf.compute.kv) vf.compute.kv = QN_DTYPE_F32;
     walk w = {.verifier = &vf};
     int code = open_devices(&vf);
-    if (!code && !s->json)
-        printf("%-28s %-34s %9s %9s %9s\n", "what", "tensor", "maximum", "relative", "bound");
+    if (!code && !s->json) printf("%-28s %-34s %9s %9s %9s\n", "what", "tensor", "maximum", "relative", "bound");
     for (size_t i = 0; !code && !interrupted() && i < s->n_operand; i++) {
         const char *path = s->operands[i];
         int before = w.n_found;

@@ -17,12 +17,12 @@ double measure_relative(const measure *m); /* error / (1e-6 + golden); infinity 
 /* The outcome for one checkpoint or case. */
 typedef struct verdict {
     const char *path;
-    bool prints;      /* a table row for each tensor */
-    bool ok;          /* so far */
-    double worst;     /* largest relative error so far */
-    double bound;     /* for `worst` */
-    char digest[65];  /* "" for none */
-    char error[512];  /* why it could not be computed; "" for none */
+    bool prints;     /* a table row for each tensor */
+    bool ok;         /* so far */
+    double worst;    /* largest relative error so far */
+    double bound;    /* for `worst` */
+    char digest[65]; /* "" for none */
+    char error[512]; /* why it could not be computed; "" for none */
 } verdict;
 
 /* What all of a run share. */

@@ -9,13 +9,13 @@
 #include "half.h"
 #include "output.h"
 
-const char *const case_inputs[CASE_INPUTS] = {"hidden", "norm1",     "norm2",   "q_norm",    "k_norm", "q_proj",
-                                              "k_proj", "v_proj",    "o_proj",  "gate_proj", "up_proj", "down_proj",
-                                              "q",      "k",         "v",       "attn",      "k_cache", "v_cache"};
+const char *const case_inputs[CASE_INPUTS] = {"hidden", "norm1",  "norm2",  "q_norm",    "k_norm",  "q_proj",
+                                              "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj",
+                                              "q",      "k",      "v",      "attn",      "k_cache", "v_cache"};
 const char *const case_results[CASE_RESULTS] = {
-    "kv_attention.out",       "kv_attention.k_cache",    "kv_attention.v_cache",    "mlp.out",
-    "attention_residual.out", "attention_block.out",     "attention_block.k_cache", "attention_block.v_cache",
-    "layer.out",              "layer.k_cache",           "layer.v_cache"};
+    "kv_attention.out",    "kv_attention.k_cache",    "kv_attention.v_cache",    "mlp.out",   "attention_residual.out",
+    "attention_block.out", "attention_block.k_cache", "attention_block.v_cache", "layer.out", "layer.k_cache",
+    "layer.v_cache"};
 
 /* The kinds of operands that a run may round. */
 enum { KIND_HIDDEN, KIND_WEIGHT, KIND_CACHE };
@@ -33,8 +33,7 @@ static qn_dtype input_dtype(const case_types *types, int input) {
 static bool load(primitive_case *c, golden *g) {
     double batch, offset;
     if (!golden_number(g, "scale", &c->scale) || !golden_number(g, "theta", &c->theta) ||
-        !golden_number(g, "eps", &c->eps) || !golden_number(g, "offset", &offset) ||
-        !golden_number(g, "batch", &batch))
+        !golden_number(g, "eps", &c->eps) || !golden_number(g, "offset", &offset) || !golden_number(g, "batch", &batch))
         return false;
     if (offset < 0 || offset > INT32_MAX) return verdict_fail(g->verdict, "metadata: offset is out of range");
     c->offset = (int64_t)offset;

@@ -48,7 +48,7 @@ typedef struct case_types {
 } case_types;
 
 /* Run all five primitives; `got` are floats whose data the caller frees, also after a failure. */
-bool case_run(const primitive_case *c, qn_device *device, const case_types *types, bool packed,
-              array got[CASE_RESULTS], verdict *v);
+bool case_run(const primitive_case *c, qn_device *device, const case_types *types, bool packed, array got[CASE_RESULTS],
+              verdict *v);
 
 #endif

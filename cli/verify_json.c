@@ -100,10 +100,10 @@ static bool score_windows(qn_session *session, const qn_ids *ids, size_t windows
     progress_begin(&bar, "scoring");
     bool good = true;
     for (size_t w = 0; good && w < windows; w++) {
-        score score = {ids->data + w * length + 1, 0};
+        score window = {ids->data + w * length + 1, 0};
         good = !qn_session_rewind(session, 0, err) &&
-               !qn_session_append(session, ids->data + w * length, length, on_logits, &score, err);
-        *nll += score.nll;
+               !qn_session_append(session, ids->data + w * length, length, on_logits, &window, err);
+        *nll += window.nll;
         progress_report(&bar, w + 1, windows);
     }
     progress_end(&bar);
@@ -115,8 +115,7 @@ static bool read_held_out(json_t *held_out, qn_ids *ids, int64_t *windows, int64
     whole w = {0, false}, n = {0, false};
     real y = {0, false};
     if (!field_ids(held_out, "ids", ids, error) || !field_whole(held_out, "windows", 1, INT32_MAX, &w, error) ||
-        !field_whole(held_out, "length", 1, INT32_MAX, &n, error) ||
-        !field_real(held_out, "perplexity", &y, error))
+        !field_whole(held_out, "length", 1, INT32_MAX, &n, error) || !field_real(held_out, "perplexity", &y, error))
         return false;
     if (!w.given || !n.given || !y.given || ids->size < (uint64_t)w.value * (uint64_t)n.value + 1)
         return record_fail(error, "held_out: needs windows, length, perplexity and %lld x %lld + 1 ids, has %zu",
@@ -131,8 +130,8 @@ static bool read_held_out(json_t *held_out, qn_ids *ids, int64_t *windows, int64
 
 static void verify_held_out(verifier *vf, qn_model *model, json_t *held_out, bool counts, verdict *v) {
     qn_ids ids = {0};
-    int64_t windows, length;
-    double perplexity, nll = 0;
+    int64_t windows = 0, length = 0;
+    double perplexity = 0, nll = 0;
     record_error error;
     qn_error err;
     qn_session *session = NULL;

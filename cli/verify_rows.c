@@ -32,16 +32,16 @@ static bool open_row(row_run *run, row *r, int32_t n_ctx) {
     qn_error err;
     r->run = run;
     if (qn_session_create(&r->session, run->model, &options, &err)) return verdict_fail_error(run->verdict, &err);
-    if (r->is_golden)
-        r->logits = must_calloc((size_t)r->n_ids * (size_t)run->config->n_vocab, sizeof(float));
+    if (r->is_golden) r->logits = must_calloc((size_t)r->n_ids * (size_t)run->config->n_vocab, sizeof(float));
     return true;
 }
 
 /* One pass: spans of n rows. A single one takes the calls for a single session. */
 static bool feed(row_run *run, const qn_span *spans, size_t n) {
     qn_error err;
-    qn_status status = n == 1 ? qn_session_append(spans->session, spans->ids, spans->n_ids, spans->logits, spans->user, &err)
-                              : qn_session_append_batch(spans, n, &err);
+    qn_status status =
+        n == 1 ? qn_session_append(spans->session, spans->ids, spans->n_ids, spans->logits, spans->user, &err)
+               : qn_session_append_batch(spans, n, &err);
     return status ? verdict_fail_error(run->verdict, &err) : true;
 }
 

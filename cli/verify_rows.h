@@ -34,7 +34,7 @@ typedef struct row_run {
     verdict *verdict;
     row *rows;
     int32_t n_row;
-    int32_t chunk, batch; /* 0: at once; each row alone */
+    int32_t chunk, batch;                        /* 0: at once; each row alone */
     measure logits, *hidden, *k_cache, *v_cache; /* n_layer + 1, n_layer, n_layer */
     double margin;                               /* below it a different token is no error */
 } row_run;

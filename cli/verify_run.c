@@ -164,12 +164,15 @@ static const struct {
     int result;
     bool has_caches;
 } primitives[] = {
-    {run_kv_attention, OUT_ATTENTION, true}, {run_mlp, OUT_MLP, false},    {run_residual, OUT_RESIDUAL, false},
-    {run_block, OUT_BLOCK, true},            {run_layer, OUT_LAYER, true},
+    {run_kv_attention, OUT_ATTENTION, true},
+    {run_mlp, OUT_MLP, false},
+    {run_residual, OUT_RESIDUAL, false},
+    {run_block, OUT_BLOCK, true},
+    {run_layer, OUT_LAYER, true},
 };
 
-bool case_run(const primitive_case *c, qn_device *device, const case_types *types, bool packed,
-              array got[CASE_RESULTS], verdict *v) {
+bool case_run(const primitive_case *c, qn_device *device, const case_types *types, bool packed, array got[CASE_RESULTS],
+              verdict *v) {
     bench b = {.c = c, .device = device, .types = types};
     qn_error err;
     memset(got, 0, CASE_RESULTS * sizeof(*got));
@@ -178,8 +181,7 @@ bool case_run(const primitive_case *c, qn_device *device, const case_types *type
         int result = primitives[i].result;
         status = reset_caches(&b, &err);
         if (!status) status = primitives[i].run(&b, &err);
-        if (!status)
-            status = read_floats(result == OUT_ATTENTION ? b.attention_out : b.out, &got[result], &err);
+        if (!status) status = read_floats(result == OUT_ATTENTION ? b.attention_out : b.out, &got[result], &err);
         if (!status && primitives[i].has_caches) status = read_floats(b.in[IN_K_CACHE], &got[result + 1], &err);
         if (!status && primitives[i].has_caches) status = read_floats(b.in[IN_V_CACHE], &got[result + 2], &err);
     }

@@ -1,0 +1,154 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* quern synth: reads the shape, and writes into a temporary directory that takes its name when all is there. */
+#include "synth.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <libgen.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#include "options.h"
+#include "output.h"
+
+/* The published dense sizes: config.json of Qwen/Qwen3-*. */
+static const struct {
+    const char *name;
+    model_shape shape;
+} sizes[] = {
+    {"0.6B", {28, 1024, 16, 8, 128, 3072, 151936, true}},  {"1.7B", {28, 2048, 16, 8, 128, 6144, 151936, true}},
+    {"4B", {36, 2560, 32, 8, 128, 9728, 151936, true}},    {"8B", {36, 4096, 32, 8, 128, 12288, 151936, false}},
+    {"14B", {40, 5120, 40, 8, 128, 17408, 151936, false}}, {"32B", {64, 5120, 64, 8, 128, 25600, 151936, false}},
+};
+
+static const struct {
+    const char *name;
+    size_t offset;
+    int64_t max;
+} keys[] = {
+    {"layers", offsetof(model_shape, layers), 512},     {"d_model", offsetof(model_shape, d_model), 1 << 20},
+    {"heads", offsetof(model_shape, heads), 1 << 16},   {"kv_heads", offsetof(model_shape, kv_heads), 1 << 16},
+    {"head_dim", offsetof(model_shape, head_dim), 512}, {"d_ff", offsetof(model_shape, d_ff), 1 << 22},
+    {"vocab", offsetof(model_shape, vocab), 1 << 24},
+};
+
+static int set_key(model_shape *out, const char *key, const char *value) {
+    if (!strcmp(key, "tied")) {
+        out->tied = !strcmp(value, "true") || !strcmp(value, "1");
+        if (out->tied || !strcmp(value, "false") || !strcmp(value, "0")) return EXIT_DONE;
+        return usage_error("synth", "tied=%s: must be true or false", value);
+    }
+    for (size_t i = 0; i < sizeof(keys) / sizeof(*keys); i++) {
+        if (strcmp(key, keys[i].name)) continue;
+        char *end;
+        errno = 0;
+        long long number = strtoll(value, &end, 10);
+        if (end == value || *end || errno || number < 1 || number > keys[i].max)
+            return usage_error("synth", "%s=%s: must be a whole number from 1 to %lld", key, value,
+                               (long long)keys[i].max);
+        *(int64_t *)((char *)out + keys[i].offset) = number;
+        return EXIT_DONE;
+    }
+    return usage_error("synth", "%s: no such key or size", key);
+}
+
+static int set_part(model_shape *out, char *part, bool first) {
+    char *value = strchr(part, '=');
+    if (value) {
+        *value = '\0';
+        return set_key(out, part, value + 1);
+    }
+    for (size_t i = 0; first && i < sizeof(sizes) / sizeof(*sizes); i++) {
+        if (strcmp(part, sizes[i].name)) continue;
+        *out = sizes[i].shape;
+        return EXIT_DONE;
+    }
+    return usage_error("synth", "%s: must be 0.6B, 1.7B, 4B, 8B, 14B, 32B or key=value", part);
+}
+
+static int parse_shape(model_shape *out, const char *text) {
+    *out = sizes[0].shape;
+    char *copy = must_format("%s", text), *rest = copy, *part;
+    int code = EXIT_DONE;
+    for (bool first = true; !code && (part = strsep(&rest, ",")); first = false) code = set_part(out, part, first);
+    free(copy);
+    if (code) return code;
+    if (out->heads % out->kv_heads)
+        return usage_error("synth", "heads=%lld: must be a multiple of kv_heads=%lld", (long long)out->heads,
+                           (long long)out->kv_heads);
+    if (out->head_dim % 2) return usage_error("synth", "head_dim=%lld: must be even", (long long)out->head_dim);
+    return EXIT_DONE;
+}
+
+/* Where the new directory may stand: nowhere yet, or empty. */
+static int check_target(const char *dir) {
+    struct stat st;
+    if (stat(dir, &st)) return errno == ENOENT ? EXIT_DONE : fail(dir, "%s", strerror(errno));
+    if (!S_ISDIR(st.st_mode)) return fail(dir, "exists and is no directory");
+    DIR *stream = opendir(dir);
+    if (!stream) return fail(dir, "%s", strerror(errno));
+    int n = 0;
+    while (readdir(stream)) n++;
+    closedir(stream);
+    return n > 2 ? fail(dir, "exists and is not empty") : EXIT_DONE;
+}
+
+static int check_space(const char *parent, const char *dir, uint64_t bytes) {
+    struct statvfs fs;
+    if (statvfs(parent, &fs)) return EXIT_DONE;
+    uint64_t free_bytes = (uint64_t)fs.f_bavail * fs.f_frsize;
+    if (bytes <= free_bytes) return EXIT_DONE;
+    char need[32], have[32];
+    format_bytes(need, sizeof(need), (double)bytes);
+    format_bytes(have, sizeof(have), (double)free_bytes);
+    return fail(dir, "needs %s, and %s are free", need, have);
+}
+
+static void remove_directory(const char *dir) {
+    DIR *stream = opendir(dir);
+    if (!stream) return;
+    struct dirent *entry;
+    while ((entry = readdir(stream))) {
+        if (!strcmp(entry->d_name, ".") || !strcmp(entry->d_name, "..")) continue;
+        char *path = must_format("%s/%s", dir, entry->d_name);
+        unlink(path);
+        free(path);
+    }
+    closedir(stream);
+    rmdir(dir);
+}
+
+static int write_beside(const model_shape *shape, qn_dtype dtype, uint64_t seed, const char *dir) {
+    size_t length = strlen(dir);
+    while (length > 1 && dir[length - 1] == '/') length--;
+    char *target = must_format("%.*s", (int)length, dir), *temporary = must_format("%s.XXXXXX", target);
+    char *copy = must_format("%s", target);
+    int code = check_space(dirname(copy), target, synth_bytes(shape, dtype));
+    if (!code && !mkdtemp(temporary)) code = fail(target, "%s", strerror(errno));
+    if (!code) {
+        code = synth_write(shape, dtype, seed, temporary);
+        if (!code && chmod(temporary, 0755)) code = fail(target, "%s", strerror(errno));
+        if (!code && rename(temporary, target)) code = fail(target, "%s", strerror(errno));
+        if (code) remove_directory(temporary);
+    }
+    free(copy);
+    free(temporary);
+    free(target);
+    return code;
+}
+
+int command_synth(const settings *s) {
+    model_shape shape;
+    const char *dir = s->operands[1];
+    qn_dtype dtype = s->dtype ? (qn_dtype)s->dtype : QN_DTYPE_BF16;
+    interrupts_graceful(false);
+    int code = parse_shape(&shape, s->operands[0]);
+    if (code) return code;
+    if (!synth_bytes(&shape, dtype)) return fail(s->operands[0], "too large");
+    code = *dir ? check_target(dir) : fail("DIR", "must not be empty");
+    return code ? code : write_beside(&shape, dtype, (uint64_t)s->sampling.seed.value, dir);
+}
