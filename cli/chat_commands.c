@@ -1,0 +1,179 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The commands of quern chat. A saved conversation is a JSON file of messages and of the exact ids. */
+#include <ctype.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "chat.h"
+#include "output.h"
+
+static const char *const think_names[] = {"auto", "on", "off"};
+
+static void print_system(const chat *c) {
+    size_t size;
+    const char *text = chat_system(c, &size);
+    if (text)
+        fprintf(stderr, "system: %.*s\n", (int)size, text);
+    else
+        fputs("no system message\n", stderr);
+}
+
+static void do_clear(chat *c, const char *operand) {
+    (void)operand;
+    chat_clear(c);
+    fputs("a new conversation\n", stderr);
+}
+
+static void do_system(chat *c, const char *operand) {
+    if (*operand) chat_set_system(c, operand, strlen(operand));
+    print_system(c);
+}
+
+static void do_think(chat *c, const char *operand) {
+    (void)operand;
+    c->think = QN_THINK_ON;
+    fputs("the model is asked to think\n", stderr);
+}
+
+static void do_no_think(chat *c, const char *operand) {
+    (void)operand;
+    c->think = QN_THINK_OFF;
+    fputs("the model is asked not to think\n", stderr);
+}
+
+static void do_quit(chat *c, const char *operand) {
+    (void)operand;
+    c->quits = true;
+}
+
+static void do_stats(chat *c, const char *operand) {
+    (void)operand;
+    char memory[32];
+    format_bytes(memory, sizeof(memory), peak_memory_bytes());
+    const qn_generate_result *r = &c->last;
+    fprintf(stderr, "%d turns, context %d of %d, thinking %s, seed %llu, memory %s\n", c->n_turn, chat_n_tok(c),
+            qn_session_n_ctx(c->generator.session), think_names[c->think], (unsigned long long)c->seed, memory);
+    if (c->n_turn)
+        fprintf(stderr,
+                "last turn: prompt %d tokens, %d of them reused, %.3f s; %d generated in %.3f s; first token %.3f s\n",
+                r->n_prompt, r->n_reused, r->prompt_s, r->n_generated, r->generate_s, r->first_token_s);
+}
+
+static void do_save(chat *c, const char *operand) {
+    if (!*operand) {
+        fputs("/save FILE\n", stderr);
+        return;
+    }
+    json_t *ids = json_ids(&c->ids);
+    json_t *root = json_pack("{s:s, s:i, s:s, s:b, s:O, s:o}", "quern", "chat", "vocab",
+                             (int)qn_model_get_config(c->generator.model)->n_vocab, "think", think_names[c->think],
+                             "cut_in_reasoning", (int)c->cut_in_reasoning, "messages", c->messages, "ids", ids);
+    char *temporary = must_format("%s.tmp", operand);
+    if (json_dump_file(root, temporary, JSON_INDENT(1)) || rename(temporary, operand)) {
+        fail(operand, "%s", strerror(errno));
+        unlink(temporary);
+    } else {
+        fprintf(stderr, "saved %d turns to %s\n", c->n_turn, operand);
+    }
+    free(temporary);
+    json_decref(root);
+}
+
+static bool are_messages(const json_t *list) {
+    if (!json_is_array(list)) return false;
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        const json_t *item = json_array_get(list, i);
+        if (!json_is_string(json_object_get(item, "role")) || !json_is_string(json_object_get(item, "content")))
+            return false;
+    }
+    return true;
+}
+
+/* Ids count for a model of the same vocabulary only; without them the next turn renders the messages. */
+static bool take_saved(chat *c, json_t *root, record_error *error) {
+    int32_t n_vocab = qn_model_get_config(c->generator.model)->n_vocab;
+    json_t *messages = json_object_get(root, "messages"), *kind = json_object_get(root, "quern");
+    const char *think = json_string_value(json_object_get(root, "think"));
+    qn_ids ids = {0};
+    if (!json_is_string(kind) || strcmp(json_string_value(kind), "chat") || !are_messages(messages))
+        return record_fail(error, "is no saved conversation");
+    if (!field_ids(root, "ids", &ids, error)) {
+        free(ids.data);
+        return false;
+    }
+    bool fits = json_integer_value(json_object_get(root, "vocab")) == n_vocab;
+    for (size_t i = 0; i < ids.size; i++) fits = fits && ids.data[i] < n_vocab;
+    if (!fits) ids.size = 0;
+    free(c->ids.data);
+    c->ids = ids;
+    json_decref(c->messages);
+    c->messages = json_incref(messages);
+    c->cut_in_reasoning = json_is_true(json_object_get(root, "cut_in_reasoning"));
+    c->n_turn = 0;
+    for (size_t i = 0; i < json_array_size(messages); i++)
+        c->n_turn += !strcmp(json_string_value(json_object_get(json_array_get(messages, i), "role")), "assistant");
+    for (int i = 0; think && i < 3; i++)
+        if (!strcmp(think, think_names[i])) c->think = (qn_think)i;
+    return true;
+}
+
+static void do_load(chat *c, const char *operand) {
+    if (!*operand) {
+        fputs("/load FILE\n", stderr);
+        return;
+    }
+    json_error_t where;
+    record_error error;
+    json_t *root = json_load_file(operand, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &where);
+    if (!root)
+        fail(operand, "line %d: %s", where.line, where.text);
+    else if (!take_saved(c, root, &error))
+        fail(operand, "%s", error.text);
+    else
+        fprintf(stderr, "%d turns, context %d of %d\n", c->n_turn, chat_n_tok(c),
+                qn_session_n_ctx(c->generator.session));
+    json_decref(root);
+}
+
+static void do_help(chat *c, const char *operand);
+
+static const struct {
+    const char *name, *operand, *help;
+    void (*run)(chat *c, const char *operand);
+} chat_commands[] = {
+    {"/help", "", "this list", do_help},
+    {"/clear", "", "begin a new conversation; the system message stays", do_clear},
+    {"/system", " [TEXT]", "set the system message and begin anew; without TEXT show it", do_system},
+    {"/think", "", "ask the model to think before it answers", do_think},
+    {"/no_think", "", "ask it to answer at once", do_no_think},
+    {"/save", " FILE", "write the conversation to a file", do_save},
+    {"/load", " FILE", "go on with a conversation from a file", do_load},
+    {"/stats", "", "figures of the conversation and of the last answer", do_stats},
+    {"/quit", "", "end (also Ctrl-D)", do_quit},
+};
+
+static void do_help(chat *c, const char *operand) {
+    (void)c, (void)operand;
+    for (size_t i = 0; i < sizeof(chat_commands) / sizeof(*chat_commands); i++)
+        fprintf(stderr, "  %s%-*s%s\n", chat_commands[i].name, (int)(18 - strlen(chat_commands[i].name)),
+                chat_commands[i].operand, chat_commands[i].help);
+    fputs("Ctrl-C stops an answer; a backslash at the end of a line continues it.\n", stderr);
+}
+
+bool chat_command(chat *c, const char *line, size_t size) {
+    size_t n = 1;
+    while (n < size && (islower((unsigned char)line[n]) || line[n] == '_')) n++;
+    /* "/usr/bin is where?" is a message; so is a text with a zero byte, which no operand can hold */
+    if (line[0] != '/' || n == 1 || (n < size && line[n] != ' ') || memchr(line, '\0', size)) return false;
+    for (size_t i = 0; i < sizeof(chat_commands) / sizeof(*chat_commands); i++) {
+        if (strlen(chat_commands[i].name) != n || memcmp(chat_commands[i].name, line, n)) continue;
+        const char *operand = line + n;
+        operand += strspn(operand, " ");
+        chat_commands[i].run(c, operand);
+        return true;
+    }
+    fprintf(stderr, "%.*s: no such command; /help lists them\n", (int)n, line);
+    return true;
+}
