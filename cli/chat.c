@@ -13,7 +13,7 @@ static const char sentinel[] = "\x02quern answer\x03";
 const char *chat_system(const chat *c, size_t *size) {
     json_t *first = json_array_get(c->messages, 0);
     const char *role = json_string_value(json_object_get(first, "role"));
-    if (!role || strcmp(role, "system")) return NULL;
+    if (!role || strcmp(role, "system") != 0) return NULL;
     json_t *content = json_object_get(first, "content");
     *size = json_string_length(content);
     return json_string_value(content);

@@ -97,7 +97,7 @@ static bool take_saved(chat *c, json_t *root, record_error *error) {
     json_t *messages = json_object_get(root, "messages"), *kind = json_object_get(root, "quern");
     const char *think = json_string_value(json_object_get(root, "think"));
     qn_ids ids = {0};
-    if (!json_is_string(kind) || strcmp(json_string_value(kind), "chat") || !are_messages(messages))
+    if (!json_is_string(kind) || strcmp(json_string_value(kind), "chat") != 0 || !are_messages(messages))
         return record_fail(error, "is no saved conversation");
     if (!field_ids(root, "ids", &ids, error)) {
         free(ids.data);
@@ -168,7 +168,7 @@ bool chat_command(chat *c, const char *line, size_t size) {
     /* "/usr/bin is where?" is a message; so is a text with a zero byte, which no operand can hold */
     if (line[0] != '/' || n == 1 || (n < size && line[n] != ' ') || memchr(line, '\0', size)) return false;
     for (size_t i = 0; i < sizeof(chat_commands) / sizeof(*chat_commands); i++) {
-        if (strlen(chat_commands[i].name) != n || memcmp(chat_commands[i].name, line, n)) continue;
+        if (strlen(chat_commands[i].name) != n || memcmp(chat_commands[i].name, line, n) != 0) continue;
         const char *operand = line + n;
         operand += strspn(operand, " ");
         chat_commands[i].run(c, operand);

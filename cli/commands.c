@@ -60,7 +60,8 @@ static const option prompt_options[] = {
 };
 
 static const option run_options[] = {
-    {"--ids", OPTION_TEXT, AT(ids), "\"1 2 3\"", "the prompt as token ids; prints ids, needs no tokenizer", 0, 0, NULL},
+    {"--ids", OPTION_TEXT, AT(ids), "IDS", "the prompt as token ids, like \"1 2 3\"; prints ids, needs no tokenizer", 0,
+     0, NULL},
     {"--chat", OPTION_FLAG, AT(chat), NULL, "the text is a user's message (default where the model has a template)", 0,
      0, NULL},
     {"--raw", OPTION_FLAG, AT(raw), NULL, "the text is continued as it is", 0, 0, NULL},

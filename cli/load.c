@@ -30,7 +30,11 @@ char *model_dir(const settings *s) {
     char *slash = strrchr(self, '/');
     if (slash) *slash = '\0';
     char *dir = if_model(must_format("%s/../models/demo", self));
-    return dir ? dir : must_format("%s/../share/quern/demo", self);
+    if (!dir) dir = must_format("%s/../share/quern/demo", self);
+    char *plain = realpath(dir, NULL); /* without the "..", for messages */
+    if (!plain) return dir;
+    free(dir);
+    return plain;
 }
 
 int open_device(qn_device **out, const settings *s, const char *name, bool compose) {
@@ -108,7 +112,7 @@ int read_file(qn_text *out, const char *path) {
 
 int read_prompt(const settings *s, const char *name, qn_text *out, const char **what) {
     if (s->prompt && s->file) return usage_error(name, "-p and -f: only one of them");
-    *what = s->prompt ? "--prompt" : s->file && strcmp(s->file, "-") ? s->file : "standard input";
+    *what = s->prompt ? "--prompt" : s->file && strcmp(s->file, "-") != 0 ? s->file : "standard input";
     if (s->prompt) {
         size_t n = strlen(s->prompt);
         *out = (qn_text){must_realloc(NULL, n + 1, 1), n, n + 1};

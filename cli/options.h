@@ -105,8 +105,8 @@ void settings_release(settings *settings);
 void help_print_all(void);
 void help_print(const command *cmd);
 
-/* "quern: COMMAND: what is wrong" and a line that says where to look; returns EXIT_USAGE. command may be NULL. */
-int usage_error(const char *command, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* "quern: COMMAND: what is wrong" and a line that says where to look; returns EXIT_USAGE. name: of a command, or NULL. */
+int usage_error(const char *name, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 int command_run(const settings *settings);
 int command_chat(const settings *settings);

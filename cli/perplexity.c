@@ -76,10 +76,6 @@ static bool on_logits(void *user, int32_t position, const float *logits, int32_t
     return !interrupted();
 }
 
-static qn_status feed(const scorer *s, const int32_t *ids, int32_t n, qn_logits_fn logits, tally *t, qn_error *err) {
-    return qn_session_append(s->session, ids, (size_t)n, logits, t, err);
-}
-
 /* Score one window of `size` ids, in pieces of at most `piece`. */
 static int score_window(const scorer *model, const scorer *reference, const int32_t *ids, int32_t size, int32_t piece,
                         tally *t) {
@@ -88,11 +84,11 @@ static int score_window(const scorer *model, const scorer *reference, const int3
     if (qn_session_rewind(model->session, 0, &err)) return fail_error(model->dir, &err);
     if (reference && qn_session_rewind(reference->session, 0, &err)) return fail_error(reference->dir, &err);
     for (int32_t first = 0; first < size; first += piece) {
-        int32_t n = size - first < piece ? size - first : piece;
+        size_t n = (size_t)(size - first < piece ? size - first : piece);
         t->first = first;
-        if (reference && feed(reference, ids + first, n, on_reference, t, &err))
+        if (reference && qn_session_append(reference->session, ids + first, n, on_reference, t, &err))
             return fail_error(reference->dir, &err);
-        if (feed(model, ids + first, n, on_logits, t, &err)) return fail_error(model->dir, &err);
+        if (qn_session_append(model->session, ids + first, n, on_logits, t, &err)) return fail_error(model->dir, &err);
     }
     return EXIT_DONE;
 }
@@ -117,7 +113,7 @@ static int score_all(const scorer *model, const scorer *reference, const qn_ids 
     }
     progress_end(&bar);
     free(t->kept);
-    return code;
+    return code || isfinite(t->nll + t->reference_nll) ? code : fail(model->dir, "the logits are not finite");
 }
 
 static int read_ids(qn_ids *ids, const settings *s, const char *dir) {

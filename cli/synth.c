@@ -43,7 +43,7 @@ static int set_key(model_shape *out, const char *key, const char *value) {
         return usage_error("synth", "tied=%s: must be true or false", value);
     }
     for (size_t i = 0; i < sizeof(keys) / sizeof(*keys); i++) {
-        if (strcmp(key, keys[i].name)) continue;
+        if (strcmp(key, keys[i].name) != 0) continue;
         char *end;
         errno = 0;
         long long number = strtoll(value, &end, 10);
@@ -63,7 +63,7 @@ static int set_part(model_shape *out, char *part, bool first) {
         return set_key(out, part, value + 1);
     }
     for (size_t i = 0; first && i < sizeof(sizes) / sizeof(*sizes); i++) {
-        if (strcmp(part, sizes[i].name)) continue;
+        if (strcmp(part, sizes[i].name) != 0) continue;
         *out = sizes[i].shape;
         return EXIT_DONE;
     }
