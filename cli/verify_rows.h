@@ -36,7 +36,7 @@ typedef struct row_run {
     int32_t n_row;
     int32_t chunk, batch;                        /* 0: at once; each row alone */
     measure logits, *hidden, *k_cache, *v_cache; /* n_layer + 1, n_layer, n_layer */
-    double margin;                               /* below it a different token is no error */
+    bool narrow; /* 16-bit arithmetic or KV: the margins of the golden tokens are not its own */
 } row_run;
 
 /* Compute all rows; the measures, each row's tokens and the verdict's digest are filled. False with the verdict's error. */
