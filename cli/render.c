@@ -17,13 +17,17 @@ bool render_messages(const qn_chat_template *chat_template, qn_text *text, const
     return status == QN_OK;
 }
 
-bool fields_conversation(json_t *record, json_t **messages, json_t **tools, qn_think *think, record_error *error) {
+bool fields_conversation(json_t *record, json_t **messages, json_t **tools, record_error *error) {
     *messages = json_object_get(record, "messages");
     if (!json_is_array(*messages))
         return record_fail(error, "messages: must be a list, not %s", json_type_name(*messages));
     *tools = json_object_get(record, "tools");
     if (*tools && !json_is_null(*tools) && !json_is_array(*tools))
         return record_fail(error, "tools: must be a list or null, not %s", json_type_name(*tools));
+    return true;
+}
+
+bool fields_think(json_t *record, qn_think *think, record_error *error) {
     bool enable = false;
     json_t *kwargs = json_object_get(record, "chat_template_kwargs");
     if (kwargs && !json_is_null(kwargs) && !json_is_object(kwargs))
@@ -43,7 +47,7 @@ static json_t *render_record(void *user, json_t *record, record_error *error) {
     qn_think think = QN_THINK_AUTO;
     qn_text text = {0};
     qn_error err;
-    if (!fields_conversation(record, &messages, &tools, &think, error) ||
+    if (!fields_conversation(record, &messages, &tools, error) || !fields_think(record, &think, error) ||
         !field_bool(record, "add_generation_prompt", &add_generation_prompt, error))
         return NULL;
     if (!render_messages(user, &text, messages, tools, add_generation_prompt, think, &err))

@@ -45,7 +45,7 @@ static void request_release(request *r) {
 static bool read_messages(request *r, json_t *record, record_error *error) {
     generator *g = r->generator;
     json_t *messages, *tools;
-    if (!fields_conversation(record, &messages, &tools, &r->think, error)) return false;
+    if (!fields_conversation(record, &messages, &tools, error)) return false;
     if (!g->chat_template)
         return record_fail(error, "%s", *g->no_template.text ? g->no_template.text : "messages: not with --raw");
     qn_text rendered = {0};
@@ -114,7 +114,8 @@ static bool read_request(request *r, json_t *record, record_error *error) {
     r->ignore_eos = s->ignore_eos;
     r->n_stop = s->stops.n;
     for (size_t i = 0; i < r->n_stop; i++) r->stops[i] = (qn_string){s->stops.data[i], strlen(s->stops.data[i])};
-    if (!read_input(r, record, error) || !read_stops(r, record, error) || !read_logprobs(r, record, error))
+    if (!fields_think(record, &r->think, error) || !read_input(r, record, error) || !read_stops(r, record, error) ||
+        !read_logprobs(r, record, error))
         return false;
     generator_params(g, r->conversation, r->think, &r->params);
     if (!fields_sampling(record, &wanted, error) ||
