@@ -1,0 +1,359 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+# tests/cli.sh QUERN BUILD_DIR: the command as scripts see it: exit codes, streams, records, options against man pages.
+set -u
+quern=$(cd "$(dirname "$1")" && pwd)/$(basename "$1")
+tmp=$(mktemp -d "${TMPDIR:-/tmp}/quern-cli.XXXXXX") || exit 1
+trap 'rm -rf "$tmp"' EXIT
+demo=models/demo
+n_pass=0 n_fail=0
+
+# ok NAME COMMAND…: one test
+ok() {
+    name=$1
+    shift
+    if "$@"; then
+        n_pass=$((n_pass + 1))
+        echo "ok $name"
+    else
+        n_fail=$((n_fail + 1))
+        echo "not ok $name"
+        [ ! -s "$tmp/err" ] || sed 's/^/  stderr: /' "$tmp/err" | head -5
+        [ ! -s "$tmp/out" ] || sed 's/^/  stdout: /' "$tmp/out" | cut -c 1-300 | head -5
+    fi
+}
+
+# q ARGUMENTS…: run it; stdout, stderr and the exit code are in $tmp/out, $tmp/err, $rc. Standard input is $tmp/in.
+q() {
+    "$quern" "$@" <"$tmp/in" >"$tmp/out" 2>"$tmp/err"
+    rc=$?
+}
+: >"$tmp/in"
+err_lines() { [ "$(wc -l <"$tmp/err")" -eq "$1" ]; }
+is_out() { [ "$(cat "$tmp/out")" = "$1" ]; }
+no_out() { [ ! -s "$tmp/out" ]; }
+out_has() { grep -q -- "$1" "$tmp/out"; }
+err_has() { grep -q -- "$1" "$tmp/err"; }
+commands=$("$quern" --help | sed -n '/^commands:$/,/^$/s/^  \([a-z]\{1,\}\) .*/\1/p')
+
+# --- options: the table (through --help) and the man pages say the same
+table_options() { "$quern" help "$1" | sed -n 's/^  \(-.*\)$/\1/p' | sed 's/  .*//'; }
+man_options() {
+    sed -n '/^\.SH OPTIONS/,/^\.SH [^O]/{/^\.TP/{n;s/\\f[BIR]//g;s/\\-/-/g;p;};}' "man/quern-$1.1"
+}
+agree() {
+    table_options "$1" >"$tmp/table" && man_options "$1" >"$tmp/man" && [ -s "$tmp/table" ] && diff "$tmp/table" "$tmp/man"
+}
+ok 'there are ten commands' [ "$(echo "$commands" | wc -w)" -eq 10 ]
+for c in $commands; do
+    ok "$c: --help and man page agree" agree "$c"
+    ok "quern.1 names $c" grep -q "quern\\\\-$c" man/quern.1
+    "$quern" "$c" --help >"$tmp/help"
+    ok "$c --help is help $c" sh -c "\"$quern\" help $c | cmp -s - $tmp/help"
+    for option in $(table_options "$c" | tr ' ,' '\n\n' | grep '^--'); do
+        # known to the parser: the complaint is about the value, never about the option
+        case $option in --help) continue ;; esac
+        q "$c" "$option=?" --frob
+        ok "$c $option is parsed" sh -c "! grep -q -- '$option: no such option' $tmp/err"
+    done
+done
+
+# --- usage errors: exit 2, a line and a hint, nothing on stdout
+usage() { [ "$rc" -eq 2 ] && err_lines 2 && no_out && err_has '^quern: ' && err_has "^Try 'quern .*--help'"; }
+while read -r arguments; do
+    # shellcheck disable=SC2086
+    q $arguments
+    ok "usage error: quern $arguments" usage
+done <<'CASES'
+
+frob
+--frob
+help frob
+run --frob
+run -n
+run -n 0
+run -n x
+run -n 1x
+run --temp warm
+run --temp nan
+run --think maybe
+run --jsonl -p x
+run --raw --chat -p x
+run --ids 1 -p x
+run -p x operand
+run --json=1
+run --logit-bias 5 -p x
+tokenize --plain=1
+perplexity
+perplexity -f x --ids y
+verify
+synth 0.6B
+synth 7B x
+synth layers=0 x
+synth layers=x x
+synth heads=3,kv_heads=2 x
+synth frob=1 x
+synth tied=maybe x
+CASES
+q run --isa frob -m "$demo" --ids 1
+ok 'unknown isa is wrong usage' usage
+q --version
+ok '--version' sh -c "[ $rc -eq 0 ] && grep -qx 'quern [0-9.]*' $tmp/out"
+
+# --- one way to say it or another
+q run -m "$demo" --ids '1 2 3' -n 4 -s 7
+want=$(cat "$tmp/out")
+ok 'four ids' [ "$(echo "$want" | wc -w)" -eq 4 ]
+q run --seed=7 --predict=4 --ids=1,2,3 --model="$demo"
+ok '--name=value, long spellings' is_out "$want"
+q run -n4 -s7 --ids '1 2 3' -m "$demo" --
+ok '-n4 and --' is_out "$want"
+q run -m "$demo" --ids '1 2 3' -n 4 -s 7 -t 1 --max-tokens 4
+ok 'threads change nothing' is_out "$want"
+q run -m "$demo" --ids '1 2 3' -n 4 -s 8 -n 4
+ok 'another seed' sh -c "[ $rc -eq 0 ] && [ \"\$(cat $tmp/out)\" != '$want' ]"
+ok 'figures on stderr' err_has '^prompt 3 tokens, .* generated, .*memory'
+ok 'no colour without a terminal' sh -c "! grep -q '\\[' $tmp/err"
+
+# --- errors: exit 1 and a line
+failed() { [ "$rc" -eq 1 ] && err_lines 1 && no_out && err_has '^quern: '; }
+q run -m "$tmp/none" -p x
+ok 'no such model' failed
+q run -m "$demo" --ids 99999
+ok 'an id out of range' failed
+q run -m "$demo" --ids x
+ok 'no id' failed
+q run -m "$demo" -f "$tmp/none"
+ok 'no such file' failed
+printf 'a\377' >"$tmp/bad"
+q run -m "$demo" --raw -f "$tmp/bad"
+ok 'not UTF-8' failed
+q run -m "$demo" --ids 1 -c 99999999
+ok 'a context beyond the model' failed
+q run -m "$demo" --ids 1 --device abacus
+ok 'an unknown device' failed
+q run -m "$demo" --ids 1 -n 1 --top-p 1 --logit-bias 99999+1
+ok 'a bias out of range' failed
+q run -m tests/data/models/tied-f32 -p x
+ok 'a model without tokenizer' failed
+q tokenize -m "$tmp"
+ok 'a directory without tokenizer' failed
+mkdir "$tmp/cut" && cp "$demo"/config.json "$tmp/cut" && head -c 100000 "$demo/model.safetensors" >"$tmp/cut/model.safetensors"
+q run -m "$tmp/cut" --ids 1
+ok 'truncated weights' failed
+"$quern" run -m "$demo" --ids 1 -n 4 >/dev/full 2>"$tmp/err"
+rc=$?
+ok 'a full disk is told' sh -c "[ $rc -eq 1 ] && grep -q '^quern: standard output' $tmp/err"
+"$quern" run -m "$demo" --ids 1 -n 500 --ignore-eos 2>"$tmp/err" | head -c 1 >/dev/null
+ok 'a closed pipe is no error' sh -c "! grep -q '^quern' $tmp/err"
+
+# --- SIGINT: the text so far, and 130
+"$quern" run -m "$demo" --ids 1 --ignore-eos --device ref >"$tmp/out" 2>"$tmp/err" &
+pid=$!
+i=0
+while [ ! -s "$tmp/out" ] && [ $i -lt 600 ]; do
+    sleep 0.1
+    i=$((i + 1))
+done
+kill -INT $pid
+wait $pid
+rc=$?
+ok 'SIGINT: 130 and the ids so far' sh -c "[ $rc -eq 130 ] && grep -q '[0-9]' $tmp/out && [ \"\$(tail -c 1 $tmp/out | wc -l)\" -eq 1 ]"
+
+# --- text, exactly
+printf 'a\000b <|im_end|> \303\251\n' >"$tmp/in"
+q tokenize -m "$demo"
+ids=$(cat "$tmp/out")
+cp "$tmp/in" "$tmp/text"
+echo "$ids" >"$tmp/in"
+q tokenize -m "$demo" --decode
+ok 'tokenize and back, a zero byte included' cmp -s "$tmp/text" "$tmp/out"
+cp "$tmp/text" "$tmp/in"
+q tokenize -m "$demo" --plain
+ok 'plain: more ids' [ "$(wc -w <"$tmp/out")" -gt "$(echo "$ids" | wc -w)" ]
+q tokenize -m "$demo" -p ''
+ok 'empty text' is_out ''
+printf '%s\n' '{"text":"a\u0000b"}' 'nonsense' '' '[1]' '{"text":1}' '{"text":"a","text":"b"}' '{}' '{"text":"\ud800"}' '{"text":"x"}' >"$tmp/in"
+q tokenize -m "$demo" --jsonl
+ok 'bad records are answered, the others go on' sh -c \
+    "[ $rc -eq 1 ] && [ \$(wc -l <$tmp/out) -eq 8 ] && [ \$(grep -c '^{\"error\": ' $tmp/out) -eq 6 ] && head -n 1 $tmp/out | grep -q ids"
+sed -n 1p "$tmp/out" >"$tmp/in"
+q tokenize -m "$demo" --jsonl --decode
+ok 'decoded U+0000' is_out '{"text": "a\u0000b"}'
+
+# --- records are answered at once
+mkfifo "$tmp/to" "$tmp/from"
+"$quern" sample <"$tmp/to" >"$tmp/from" 2>"$tmp/err" &
+exec 3>"$tmp/to" 4<"$tmp/from"
+echo '{"logits":[1,2,3],"temperature":0}' >&3
+read -r first <&4
+echo '{"logits":[3,2,1],"temperature":0}' >&3
+read -r second <&4
+exec 3>&- 4<&-
+wait $!
+rc=$?
+ok 'sample, one by one' [ "$rc $first $second" = '0 {"probs": [0.0, 0.0, 1.0], "id": 2} {"probs": [1.0, 0.0, 0.0], "id": 0}' ]
+while read -r record; do
+    echo "$record" >"$tmp/in"
+    q sample
+    ok "sample refuses $record" sh -c "[ $rc -eq 1 ] && grep -q '^{\"error\": ' $tmp/out"
+done <<'CASES'
+{}
+{"logits":[]}
+{"logits":[1,"x"]}
+{"logits":[1],"history":[1]}
+{"logits":[1],"history":[-1]}
+{"logits":[1],"temperature":"x"}
+{"logits":[1],"temperature":-1}
+{"logits":[1],"top_k":1.5}
+{"logits":[1],"top_k":-1}
+{"logits":[1],"top_p":2}
+{"logits":[1],"seed":-1}
+{"logits":[1],"logit_bias":{"x":1}}
+{"logits":[1],"logit_bias":{"0":"x"}}
+{"logits":[1],"logit_bias":[1]}
+{"logits":[1],"prompt_len":1}
+{"logits":[1e99,1]}
+CASES
+
+# --- run --jsonl
+cat >"$tmp/in" <<'RECORDS'
+{"ids":[1,2,3],"max_tokens":4,"seed":7}
+{"ids":[1,2,3],"max_completion_tokens":4,"temperature":0,"logprobs":2,"ignore_eos":true}
+{"prompt":"Once upon a time","max_tokens":12,"temperature":0}
+{"prompt":"Once upon a time","max_tokens":12,"temperature":0,"stop":[" little","zzz"]}
+{"messages":[{"role":"user","content":"Hello"}],"max_tokens":3,"enable_thinking":false}
+{"messages":[{"role":"user","content":"Hello"}],"prompt":"x"}
+{"messages":"x"}
+{"messages":[{"role":"user","content":"x"}],"tools":1}
+{"prompt":""}
+{"prompt":"x","max_tokens":0}
+{"prompt":"x","stop":[""]}
+{"prompt":"x","temperature":[]}
+{"prompt":"x","chat_template_kwargs":{"enable_thinking":"no"}}
+{"prompt":"x","max_tokens":1}
+RECORDS
+q run --jsonl -m "$demo"
+cp "$tmp/out" "$tmp/answers"
+answer() { sed -n "$1p" "$tmp/answers" | grep -q -- "$2"; }
+ok 'jsonl: an answer each, exit 1' sh -c "[ $rc -eq 1 ] && [ \$(wc -l <$tmp/answers) -eq 14 ]"
+ok 'jsonl: as on the command line' answer 1 "^{\"ids\": \\[$(echo "$want" | sed 's/ /, /g')\\]"
+ok 'jsonl: timings' answer 1 '"timings": {"prompt_n": 3, "prompt_ms": .*"cache_n": 0}'
+ok 'jsonl: finish reason' answer 1 '"finish_reason": "length"'
+ok 'jsonl: log probabilities' answer 2 '"logprobs": \[{"id": [0-9]*, "logprob": -[0-9.e-]*, "top_logprobs": \[{"id"'
+ok 'jsonl: a common prefix is computed once' answer 4 '"cache_n": [1-9]'
+ok 'jsonl: stop' sh -c "sed -n 4p $tmp/answers | grep -q '\"finish_reason\": \"stop\"'"
+ok 'jsonl: the stop text is not in the answer' sh -c "! sed -n 4p $tmp/answers | grep -q ' little'"
+ok 'jsonl: messages' answer 5 '^{"ids": .*"reasoning": ""'
+for i in 6 7 8 9 10 11 12; do ok "jsonl: record $i is refused" answer $i '^{"error": "'; done
+ok 'jsonl: the error names the field' answer 12 'temperature'
+ok 'jsonl: kwargs are checked for messages alone' answer 13 '^{"ids"'
+ok 'jsonl: a good one after bad ones' answer 14 '^{"ids"'
+: >"$tmp/in"
+q run -m "$demo" -p 'Hello' -n 8 --seed 3 --think off
+chat_text=$(cat "$tmp/out")
+q run -m "$demo" -p 'Hello' -n 8 --seed 3 --think off --chat
+ok 'a model with a template takes messages' is_out "$chat_text"
+q run -m "$demo" -p 'Hello' -n 8 --seed 3 --raw
+ok 'raw is another prompt' sh -c "[ $rc -eq 0 ] && [ \"\$(cat $tmp/out)\" != '$chat_text' ]"
+printf 'Hello' >"$tmp/in"
+q run -m "$demo" -n 8 --seed 3 --think off
+ok 'a prompt from a pipe' is_out "$chat_text"
+q run -m "$demo" -n 8 --seed 3 --think off -f "$tmp/in"
+ok 'a prompt from a file' is_out "$chat_text"
+
+# --- render
+echo '{"messages":[{"role":"user","content":"Hi\u0000"}]}' >"$tmp/in"
+q render -m "$demo"
+ok 'render' is_out '{"text": "<|im_start|>user\nHi\u0000<|im_end|>\n<|im_start|>assistant\n"}'
+echo '{"messages":[{"role":"user","content":"Hi"}],"add_generation_prompt":false}' >"$tmp/in"
+printf '{%% for m in messages %%}[{{ m.content }}]{%% endfor %%}' >"$tmp/t.jinja"
+q render -m "$demo" --chat-template "$tmp/t.jinja"
+ok 'render with another template' is_out '{"text": "[Hi]"}'
+printf '{%% import "os" %%}' >"$tmp/t.jinja"
+: >"$tmp/in"
+q render -m "$demo" --chat-template "$tmp/t.jinja"
+ok 'an unknown construct is refused at once' failed
+
+# --- verify
+for device in cpu ref; do
+    q verify --device $device --json tests/data/primitives tests/data/models
+    ok "verify $device" sh -c "[ $rc -eq 0 ] && [ \$(grep -c '\"ok\": true' $tmp/out) -eq 15 ] && [ \$(wc -l <$tmp/out) -eq 15 ]"
+done
+digest() { "$quern" verify --json "$@" tests/data/models/untied-bf16-sharded | sed 's/.*"digest": "\([0-9a-f]*\)".*/\1/'; }
+same=$(digest -t 1)
+ok 'a digest' [ ${#same} -eq 64 ]
+ok 'digest: threads' [ "$(digest -t 3)" = "$same" ]
+ok 'digest: chunks' [ "$(digest --chunk 5)" = "$same" ]
+ok 'digest: batches' [ "$(digest --batch 5 --chunk 3)" = "$same" ]
+cp -r tests/data/models/tied-f32 "$tmp/off" && chmod -R u+w "$tmp/off"
+size=$(wc -c <"$tmp/off/model.safetensors")
+printf '\000\000\200\077' | dd of="$tmp/off/model.safetensors" bs=1 seek=$((size - 400)) conv=notrunc 2>/dev/null
+q verify --json "$tmp/off"
+ok 'verify finds a changed weight' sh -c "[ $rc -eq 1 ] && grep -q '\"ok\": false, \"worst\": [0-9.]' $tmp/out"
+printf '\000\000\300\177' | dd of="$tmp/off/model.safetensors" bs=1 seek=$((size - 400)) conv=notrunc 2>/dev/null
+q verify --json "$tmp/off"
+ok 'verify fails on NaN' sh -c "[ $rc -eq 1 ] && grep -q '\"ok\": false' $tmp/out"
+q verify "$tmp/cut"
+ok 'nothing to verify is a failure' failed
+q verify tests/data/primitives/case0.safetensors
+ok 'the table' sh -c "[ $rc -eq 0 ] && grep -q 'case0.safetensors  *layer.out  *.*  ok' $tmp/out"
+
+# --- perplexity
+cp "$demo/README.md" "$tmp/text"
+q perplexity -m "$demo" -f "$tmp/text" --window 64 --json --compare "$demo"
+ok 'perplexity beside itself' sh -c "[ $rc -eq 0 ] && grep -q '^{\"tokens\": [0-9]*, \"nll\": .*\"ratio\": 1.0, \"kl\": 0.0}}' $tmp/out"
+q perplexity -m "$demo" -f "$tmp/text" --window 60000
+ok 'a text shorter than a window' failed
+"$quern" tokenize -m "$demo" -f "$tmp/text" >"$tmp/ids"
+q perplexity -m "$demo" -f "$tmp/text" --window 64 --json
+text=$(cat "$tmp/out")
+q perplexity -m "$demo" --ids "$tmp/ids" --window 64 --json
+ok 'ids and text agree' is_out "$text"
+
+# --- info, devices, synth
+q info -m "$demo" --json
+ok 'info' out_has '"parameters": 5771264, .*"layers": 6, .*"kv_token_bytes": 3072'
+q info -m "$demo" -c 100 --kv f32
+ok 'info as text' sh -c "[ $rc -eq 0 ] && grep -q 'context of 100' $tmp/out"
+q devices --json
+ok 'devices' out_has '"name": "cpu".*"name": "ref"'
+shape=layers=2,d_model=64,heads=4,kv_heads=2,head_dim=16,d_ff=96,vocab=300
+q synth $shape "$tmp/s1" --seed 5
+ok 'synth' sh -c "[ $rc -eq 0 ] && [ -f $tmp/s1/model.safetensors ] && [ -f $tmp/s1/generation_config.json ]"
+q synth $shape "$tmp/s1" --seed 5
+ok 'synth overwrites nothing' failed
+q synth $shape,tied=false "$tmp/s2" --dtype f32
+q run -m "$tmp/s2" --ids '1 2' -n 3 --temp 0
+ok 'its checkpoint runs' sh -c "[ $rc -eq 0 ] && [ \$(wc -w <$tmp/out) -eq 3 ]"
+"$quern" synth $shape "$tmp/s3" --seed 5
+ok 'one seed, one checkpoint' cmp -s "$tmp/s1/model.safetensors" "$tmp/s3/model.safetensors"
+"$quern" synth $shape "$tmp/s4" --seed 6
+ok 'another seed, another one' sh -c "! cmp -s $tmp/s1/model.safetensors $tmp/s4/model.safetensors"
+q synth layers=512,d_model=1048576,heads=65536,d_ff=4194304,vocab=16777216 "$tmp/s5"
+ok 'too large' sh -c "[ $rc -eq 1 ] && [ ! -e $tmp/s5 ]"
+ok 'nothing half-written is left' [ "$(find "$tmp" -maxdepth 1 -name 's*.*' | wc -l)" -eq 0 ]
+
+# --- chat from a pipe
+printf '/no_think\nHello\nAnd then?\n/stats\n/save %s\n/clear\n/load %s\nMore\\\nlines\n/frob\n/quit\nnever\n' "$tmp/chat.json" "$tmp/chat.json" >"$tmp/in"
+q chat -m "$demo" -n 12 --seed 4
+ok 'chat' sh -c "[ $rc -eq 0 ] && [ \$(grep -c 'tok/s, first token' $tmp/err) -eq 3 ]"
+ok 'chat: a turn computes only what is new' err_has 'last turn: prompt .* [1-9][0-9]* of them reused'
+ok 'chat: saved and loaded' sh -c "grep -q '^saved 2 turns' $tmp/err && grep -q '^2 turns, context' $tmp/err"
+ok 'chat: unknown command' err_has '^/frob: no such command'
+
+# --- the model that is found without -m
+mkdir -p "$tmp/prefix/bin" "$tmp/prefix/share/quern" && cp "$quern" "$tmp/prefix/bin/quern" && cp -r "$demo" "$tmp/prefix/share/quern/demo"
+"$tmp/prefix/bin/quern" run --ids '1 2 3' -n 4 -s 7 >"$tmp/out" 2>"$tmp/err"
+ok 'the installed demo model' is_out "$want"
+mkdir -p "$tmp/prefix/models" && mv "$tmp/prefix/share/quern/demo" "$tmp/prefix/models/demo"
+"$tmp/prefix/bin/quern" run --ids '1 2 3' -n 4 -s 7 >"$tmp/out" 2>"$tmp/err"
+ok 'the demo model of a build' is_out "$want"
+mkdir -p "$tmp/hub/blobs" "$tmp/hub/snapshots/1" && for f in config.json generation_config.json model.safetensors tokenizer.json tokenizer_config.json; do
+    cp "$demo/$f" "$tmp/hub/blobs/$f" && ln -s "../../blobs/$f" "$tmp/hub/snapshots/1/$f"
+done
+q run -m "$tmp/hub/snapshots/1" --ids '1 2 3' -n 4 -s 7
+ok 'a snapshot folder of links' is_out "$want"
+
+echo "$n_pass passed, $n_fail failed"
+[ "$n_fail" -eq 0 ]
