@@ -87,6 +87,7 @@ static void print_verdict(const verdict *v, bool json) {
 
 static void verify_one(walk *w, const char *path, bool checkpoint) {
     const settings *s = w->verifier->settings;
+    if (!s->json && !w->n_found) printf("%-28s %-34s %9s %9s %9s\n", "what", "tensor", "maximum", "relative", "bound");
     verdict v = {.path = path, .prints = !s->json, .ok = true};
     if (checkpoint)
         verify_checkpoint(w->verifier, path, &v);
@@ -153,7 +154,6 @@ int command_verify(const settings *s) {
     if (!vf.compute.kv) vf.compute.kv = QN_DTYPE_F32;
     walk w = {.verifier = &vf};
     int code = open_devices(&vf);
-    if (!code && !s->json) printf("%-28s %-34s %9s %9s %9s\n", "what", "tensor", "maximum", "relative", "bound");
     for (size_t i = 0; !code && !interrupted() && i < s->n_operand; i++) {
         const char *path = s->operands[i];
         int before = w.n_found;
