@@ -5,6 +5,7 @@
 #include "../src/session/session.h"
 
 #include <math.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -361,7 +362,7 @@ static void test_yarn(void **state) {
     qn_model_close(model);
 }
 
-/* After create nothing is allocated on the device; freeing gives all back; the arena is as laid out. */
+/* Create takes what the plan told; after it nothing is allocated on the device; freeing gives all back. */
 static void test_memory(void **state) {
     (void)state;
     test_rng rng = {5};
@@ -372,15 +373,20 @@ static void test_memory(void **state) {
             counting_allocator counts = {0};
             const qn_device_options options = {.n_thread = 3, .allocator = counting(&counts)};
             qn_model *model = open_model_with(device, &options, TIED);
-            size_t before = counts.bytes, scratch = 0;
-            qni_arena arena;
-            const qn_session_options so = {.n_ctx = 300, .n_batch = batches[i]};
+            size_t before = counts.bytes;
+            qn_plan plan;
+            const qn_plan_options po = {.device = device,
+                                        .n_thread = 3,
+                                        .arith = QN_ARITH_F32,
+                                        .n_ctx = 300,
+                                        .n_batch = batches[i],
+                                        .kv_dtype = QN_DTYPE_BF16};
+            const qn_session_options so = {.n_ctx = 300, .n_batch = batches[i], .kv_dtype = QN_DTYPE_BF16};
+            assert_ok(qn_model_plan(&plan, TIED, &po, err));
             qn_session *s = open_session_with(model, &so);
-            assert_ok(qni_session_layout(&arena, qn_model_get_config(model), 300, QN_DTYPE_F16, err));
-            assert_int_equal(arena.kv_bytes, (size_t)300 * 2 * 2 * 2 * 32 * 2);
-            assert_ok(qni_forward_scratch_bytes(&scratch, qn_model_device(model), qn_model_get_config(model),
-                                                QN_ARITH_F32, s->options.n_batch, 300, QN_DTYPE_F16, err));
-            assert_int_equal(counts.bytes - before, arena.total_bytes + scratch);
+            assert_int_equal(plan.kv_bytes, 300 * 2 * 2 * 2 * 32 * 2);
+            assert_int_equal(before, plan.weight_bytes);
+            assert_int_equal(counts.bytes - before, plan.session_bytes + plan.scratch_bytes);
             size_t after_create = counts.n_alloc;
             int32_t *ids = random_ids(&rng, 290);
             rows all = {.data = calloc(290 * 512, sizeof(float))};
@@ -496,12 +502,54 @@ static void test_not_finite(void **state) {
     qn_model_close(model);
 }
 
+typedef struct worker {
+    qn_session *session;
+    int32_t *ids;
+    pthread_t thread;
+    qn_status status;
+} worker;
+
+static void *work(void *argument) {
+    worker *w = argument;
+    for (int round = 0; round < 3 && w->status == QN_OK; round++) {
+        w->status = qn_session_sync(w->session, w->ids, 30, NULL, NULL);
+        for (int i = 30; i < 40 && w->status == QN_OK; i++) {
+            w->status = qn_session_step(w->session, w->ids[i], NULL);
+        }
+    }
+    return NULL;
+}
+
+/* Sessions of one model on threads of their own come out as if each were alone. */
+static void test_threads(void **state) {
+    (void)state;
+    enum { W = 4 };
+    test_rng rng = {8};
+    qn_model *model = open_model(qn_backend_name(0), 2, TIED);
+    worker workers[W];
+    for (int i = 0; i < W; i++) {
+        workers[i] = (worker){.session = open_session(model, 64, 4 + i), .ids = random_ids(&rng, 40)};
+        assert_int_equal(pthread_create(&workers[i].thread, NULL, work, &workers[i]), 0);
+    }
+    for (int i = 0; i < W; i++) {
+        assert_int_equal(pthread_join(workers[i].thread, NULL), 0);
+        assert_int_equal(workers[i].status, QN_OK);
+        snapshot got = snap(workers[i].session), expected = fresh(model, workers[i].ids, 40);
+        assert_same(&got, &expected);
+        release(&got);
+        release(&expected);
+        qn_session_free(workers[i].session);
+        free(workers[i].ids);
+    }
+    qn_model_close(model);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_invariance), cmocka_unit_test(test_batch),     cmocka_unit_test(test_sync),
         cmocka_unit_test(test_refusals),   cmocka_unit_test(test_create),    cmocka_unit_test(test_yarn),
         cmocka_unit_test(test_memory),     cmocka_unit_test(test_no_memory), cmocka_unit_test(test_cancel),
-        cmocka_unit_test(test_not_finite),
+        cmocka_unit_test(test_not_finite), cmocka_unit_test(test_threads),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
