@@ -441,12 +441,17 @@ static void checks_shards_both_ways(void **state) {
     write_file(&m, dir, "model.safetensors");
     check_model(dir, "ref");
 
-    char *map = malloc(32000), *at = map;
-    at += sprintf(at, "{\"weight_map\":{");
-    for (int i = 0; i <= QNI_MAX_SHARD; i++) at += sprintf(at, "%s\"t%d\":\"%d.safetensors\"", i ? "," : "", i, i);
-    sprintf(at, "}}");
-    write_index(dir, map);
-    free(map);
+    json_t *map = json_object();
+    for (int i = 0; i <= QNI_MAX_SHARD; i++) {
+        char shard[32];
+        snprintf(shard, sizeof shard, "%d.safetensors", i);
+        json_object_set_new(map, shard, json_string(shard));
+    }
+    json_t *index = json_pack("{s:o}", "weight_map", map);
+    char *text = json_dumps(index, 0);
+    write_index(dir, text);
+    free(text);
+    json_decref(index);
     char *path = files_path(dir, "model.safetensors");
     assert_int_equal(remove(path), 0);
     free(path);
