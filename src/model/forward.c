@@ -89,8 +89,7 @@ qn_status qni_forward(const qni_run *run, const qni_forward_call *call) {
     QN_TRY(run->ops->embed(run, hidden, &model->embedding, call->ids));
     if (sink->hidden != NULL && !measures) sink->hidden(sink->user, 0, &hidden);
 
-    int32_t n_layer = measures ? 1 : config->n_layer; /* all layers are alike */
-    for (int32_t i = 0; i < n_layer; i++) {
+    for (int32_t i = 0; i < config->n_layer; i++) { /* measured one by one: dtypes may differ between them */
         qni_kv kv = kv_of_layer(call, i);
         QN_TRY(run->ops->layer(run, hidden, hidden, &model->layers[i], &kv, &attention));
         bool last = i + 1 == config->n_layer;

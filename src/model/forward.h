@@ -40,7 +40,7 @@ typedef struct qni_forward_call {
 qn_status qni_forward(const qni_run *run, const qni_forward_call *call);
 
 /* Scratch of any pass of at most n_row rows of one sequence, in a context of n_ctx. Looks at the model's device, its
- * config and the forms of its weights (of layer 0), not at their data: it works before they are read. */
+ * config and the forms of its weights, not at their data: it works before they are read. */
 qn_status qni_forward_measure(size_t *bytes, const qn_model *model, int32_t n_row, int32_t n_ctx, qn_dtype kv_dtype,
                               qn_error *err);
 
