@@ -388,14 +388,16 @@ static void test_memory(void **state) {
             assert_int_equal(before, plan.weight_bytes);
             assert_int_equal(counts.bytes - before, plan.session_bytes + plan.scratch_bytes);
             size_t after_create = counts.n_alloc;
-            int32_t *ids = random_ids(&rng, 290);
-            rows all = {.data = calloc(290 * 512, sizeof(float))};
-            assert_ok(qn_session_append(s, ids, 290, collect, &all, err));
+            /* "ref" is slow; only the full context of the other shows what the last positions take. */
+            size_t n = strcmp(device, "ref") == 0 ? 80 : 290;
+            int32_t *ids = random_ids(&rng, n);
+            rows all = {.data = calloc(n * 512, sizeof(float))};
+            assert_ok(qn_session_append(s, ids, n, collect, &all, err));
             for (int j = 0; j < 10; j++) assert_ok(qn_session_step(s, ids[j], err));
-            assert_ok(qn_session_sync(s, ids, 250, NULL, err));
-            assert_ok(qn_session_sync(s, ids + 1, 280, NULL, err));
+            assert_ok(qn_session_sync(s, ids, n - 40, NULL, err));
+            assert_ok(qn_session_sync(s, ids + 1, n - 10, NULL, err));
             assert_ok(qn_session_rewind(s, 3, err));
-            assert_ok(qn_session_append(s, ids, 200, NULL, NULL, err));
+            assert_ok(qn_session_append(s, ids, n - 20, NULL, NULL, err));
             assert_int_equal(counts.n_alloc, after_create);
             free(all.data);
             free(ids);
