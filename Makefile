@@ -25,6 +25,7 @@ include mk/sources.mk
 include mk/build.mk
 include mk/test.mk
 include mk/fuzz.mk
+include mk/bench.mk
 include mk/install.mk
 include mk/lint.mk
 
