@@ -3,10 +3,10 @@
  * Times the ops of the cpu backend at the shapes of Qwen3-0.6B with bf16 weights and caches, against the read bandwidth
  * and the f32 multiply-add rate that the same threads reach in the same run.
  *
- *   build/release/bench/ops [--threads N] [--isa LEVEL] [--repeat N]
+ *   build/release/bench/ops [--threads N] [--isa LEVEL] [--repeat N] [--rows N [--depth N]]
  *
  * Bytes are those that must be read (weights and visible cache once), operations those of the products and of
- * attention; each figure is the best of the repeats.
+ * attention; each figure is the best of the calls.
  */
 #include "../src/backend/backend.h"
 #include "roof.h"
@@ -271,15 +271,13 @@ static void time_op(bench *b, op which) {
         die(err.message);
     }
     run = qni_device_run(b->device, &scratch, false, &err);
-    const int n_layer = which == FORWARD || which == HEAD ? 1 : N_LAYER;
+    const int n_layer = which == FORWARD || which == HEAD ? 1 : N_LAYER; /* in turn, so that none is in a cache */
     double best = 1e30;
-    for (int r = 0; r < b->repeat + 1; r++) { /* the first warms up */
+    for (int i = 0; i < (b->repeat + 1) * n_layer; i++) {
         double start = now();
-        for (int i = 0; i < n_layer; i++) {
-            if (run_op(b, &run, which, i) != QN_OK) die(err.message);
-        }
-        double time = (now() - start) / n_layer;
-        if (r > 0 && time < best) best = time;
+        if (run_op(b, &run, which, i % n_layer) != QN_OK) die(err.message);
+        double time = now() - start;
+        if (i > 0 && time < best) best = time;
         memset(b->hidden, 0, sizeof(float) * D_MODEL); /* keeps the residual from growing without bound */
     }
     const double rows = (double)b->n_row, visible = rows * ((double)b->depth + (rows + 1) / 2);
@@ -307,8 +305,16 @@ static void set_rows(bench *b, int64_t n_row, int64_t depth) {
     qni_rope_fill(b->cos_sin, b->pos, n_row, inv_freq, factor, HEAD_DIM);
 }
 
+static void time_case(bench *b, int64_t n_row, int64_t depth) {
+    set_rows(b, n_row, depth);
+    for (op which = 0; which < N_OP; which++) {
+        if (depth == 0 || n_attention(which) > 0) time_op(b, which);
+    }
+}
+
 int main(int argc, char **argv) {
     static bench b = {.repeat = 5};
+    int rows = 0, depth = 0; /* 0 rows: the cases below */
     qn_device_options options = {0};
     for (int i = 1; i + 1 < argc; i += 2) {
         if (strcmp(argv[i], "--threads") == 0) {
@@ -317,10 +323,15 @@ int main(int argc, char **argv) {
             options.isa = argv[i + 1];
         } else if (strcmp(argv[i], "--repeat") == 0) {
             b.repeat = atoi(argv[i + 1]);
+        } else if (strcmp(argv[i], "--rows") == 0) {
+            rows = atoi(argv[i + 1]);
+        } else if (strcmp(argv[i], "--depth") == 0) {
+            depth = atoi(argv[i + 1]);
         } else {
-            die("usage: ops [--threads N] [--isa LEVEL] [--repeat N]");
+            die("usage: ops [--threads N] [--isa LEVEL] [--repeat N] [--rows N [--depth N]]");
         }
     }
+    if (rows < 0 || rows > N_PREFILL || depth < 0 || rows + depth > N_CTX) die("more rows or depth than there is room");
     qn_error err = {0};
     if (qn_device_open(&b.device, "cpu", &options, &err) != QN_OK) die(err.message);
     b.n_thread = b.device->n_thread;
@@ -342,13 +353,10 @@ int main(int argc, char **argv) {
     const struct {
         int64_t n_row, depth;
     } cases[] = {{1, 0}, {1, 4096}, {4, 0}, {16, 0}, {N_PREFILL, 0}, {N_PREFILL, 4096}};
-    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-        set_rows(&b, cases[i].n_row, cases[i].depth);
-        for (op which = 0; which < N_OP; which++) {
-            if (cases[i].depth > 0 && n_attention(which) == 0) continue;
-            time_op(&b, which);
-        }
+    for (size_t i = 0; rows == 0 && i < sizeof cases / sizeof cases[0]; i++) {
+        time_case(&b, cases[i].n_row, cases[i].depth);
     }
+    if (rows > 0) time_case(&b, rows, depth);
     measure_roofs(&b, true);
     for (int i = 0; i < b.n_linear; i++) qn_linear_free(b.linears[i]);
     qn_device_close(b.device);
