@@ -1,0 +1,365 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Every kernel of every level of the cpu backend that this machine has, against plain double arithmetic: ragged sizes,
+ * all element types, unaligned rows, and canaries around whatever is written. */
+#include "../src/base/half.h"
+#include "../src/cpu/cpu.h"
+#include "support/cmocka_all.h"
+#include "support/problem.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const char *const level_names[] = {"portable", "avx2"};
+enum { N_LEVEL = 2 };
+
+/* Runs body for each level once; a level that the machine lacks resolves to a lower one and is left out. */
+#define FOR_EACH_LEVEL(k)                                                                                              \
+    qni_cpu_kernels k;                                                                                                 \
+    for (int level = 0; level < N_LEVEL; level++)                                                                      \
+        if (qni_cpu_select(&k, level_names[level], NULL) == QN_OK && strcmp(k.isa, level_names[level]) == 0)
+
+static const qn_dtype dtypes_all[] = {QN_DTYPE_F32, QN_DTYPE_BF16, QN_DTYPE_F16};
+
+/* n random values of a dtype one element off its alignment; the block is returned, *data lies in it. */
+static void *random_array(void **data, qn_dtype dtype, int64_t n, uint64_t *seed) {
+    size_t bytes = qn_dtype_bytes(dtype);
+    unsigned char *block = malloc((size_t)(n + 1) * bytes);
+    assert_non_null(block);
+    *data = block + bytes;
+    for (int64_t i = 0; i < n; i++) qni_store_f32(*data, dtype, i, (float)random_normal(seed));
+    return block;
+}
+
+/* Guarded f32 output. */
+enum { GUARD = 16 };
+static const float canary = 12345.0f;
+static float *guarded(int64_t n) {
+    float *block = malloc((size_t)(n + 2 * GUARD) * sizeof *block);
+    assert_non_null(block);
+    for (int64_t i = 0; i < n + 2 * GUARD; i++) block[i] = canary;
+    return block + GUARD;
+}
+static void check_guard(float *data, int64_t n) {
+    for (int i = 0; i < GUARD; i++) {
+        assert_true(data[-1 - i] == canary);
+        assert_true(data[n + i] == canary);
+    }
+    free(data - GUARD);
+}
+
+static void check_gemm(const qni_cpu_kernels *k, int dtype, int64_t m, int64_t n_panel, int64_t n_k, uint64_t *seed) {
+    const int64_t stride = (n_k + 3) * k->nr, ldc = n_panel * k->nr + 5;
+    void *a, *w;
+    void *a_block = random_array(&a, QN_DTYPE_F32, m * n_k, seed);
+    void *w_block = random_array(&w, dtypes_all[dtype], n_panel * stride, seed);
+    float *c = guarded(m * ldc);
+    const float *x = a;
+    for (int add = 0; add < 2; add++) {
+        k->gemm[dtype](c, ldc, a, m, w, stride, n_panel, n_k, add);
+        for (int64_t r = 0; r < m; r++) {
+            for (int64_t o = 0; o < n_panel * k->nr; o++) {
+                double sum = 0, size = 0;
+                for (int64_t i = 0; i < n_k; i++) {
+                    double p = (double)x[i * m + r] *
+                               (double)qni_load_f32(w, dtypes_all[dtype], o / k->nr * stride + i * k->nr + o % k->nr);
+                    sum += p;
+                    size += fabs(p);
+                }
+                /* A chain of at most 256 roundings of 2^-24, which add up like a random walk: 4 sigma. */
+                double error = fabs((double)c[r * ldc + o] - (1 + add) * sum);
+                assert_true(error <= 4e-6 * size + 1e-30);
+            }
+            for (int64_t o = n_panel * k->nr; o < ldc; o++) assert_true(c[r * ldc + o] == canary);
+        }
+    }
+    check_guard(c, m * ldc);
+    free(a_block);
+    free(w_block);
+}
+
+static void gemm(void **state) {
+    (void)state;
+    uint64_t seed = 1;
+    FOR_EACH_LEVEL(k) {
+        const int64_t n_ks[] = {1, 2, 7, 64, k.kc};
+        for (int dtype = 0; dtype < QNI_CPU_N_DTYPE; dtype++) {
+            for (int64_t m = 1; m <= k.mr; m++) {
+                for (int64_t n_panel = 1; n_panel <= 5; n_panel++) {
+                    check_gemm(&k, dtype, m, n_panel, n_ks[(m + n_panel) % 5], &seed);
+                }
+            }
+        }
+    }
+}
+
+static void conversions(void **state) {
+    (void)state;
+    enum { N = 65536 };
+    uint16_t *half = malloc(N * sizeof *half), *back = malloc((N + 8) * sizeof *back);
+    float *wide = malloc((N + 8) * sizeof *wide);
+    assert_true(half != NULL && back != NULL && wide != NULL);
+    for (int i = 0; i < N; i++) half[i] = (uint16_t)i;
+    FOR_EACH_LEVEL(k) {
+        for (int dtype = QNI_CPU_BF16; dtype < QNI_CPU_N_DTYPE; dtype++) {
+            /* All patterns, cut so that each lands in a tail too. */
+            for (int64_t n = 1; n <= 9; n += 4) {
+                for (int64_t i = 0; i + n <= N; i += n) k.widen[dtype](wide + i, half + i, n);
+                for (int64_t i = 0; i + n <= N; i += n) k.narrow[dtype](back + i, wide + i, n);
+                for (int64_t i = 0; i < N / n * n; i++) {
+                    float want = qni_load_f32(half, dtypes_all[dtype], i);
+                    if (isnan(want)) {
+                        assert_true(isnan(wide[i]) && isnan(qni_load_f32(back, dtypes_all[dtype], i)));
+                    } else {
+                        assert_memory_equal(&wide[i], &want, sizeof want);
+                        assert_int_equal(back[i], half[i]);
+                    }
+                }
+            }
+            /* Rounding of arbitrary floats: random bits, ties included. */
+            uint64_t seed = 7;
+            for (int64_t i = 0; i < N; i++) {
+                uint32_t bits = (uint32_t)(random_uniform(&seed) * 4294967296.0);
+                wide[i] = qni_float_of_bits(i % 4 == 0 ? (bits & 0xFFFF0000u) | 0x8000u : bits);
+            }
+            k.narrow[dtype](back, wide, N);
+            for (int64_t i = 0; i < N; i++) {
+                uint16_t want = dtype == QNI_CPU_BF16 ? qni_bf16_of_f32(wide[i]) : qni_f16_of_f32(wide[i]);
+                if (isnan(wide[i])) {
+                    assert_true(isnan(qni_load_f32(back, dtypes_all[dtype], i)));
+                } else {
+                    assert_int_equal(back[i], want);
+                }
+            }
+        }
+        float odd[3] = {1, -0.0f, 3}, out[4] = {0, 0, 0, canary};
+        k.widen[QNI_CPU_F32](out, odd, 3);
+        assert_memory_equal(out, odd, sizeof odd);
+        assert_true(out[3] == canary);
+    }
+    free(half);
+    free(back);
+    free(wide);
+}
+
+/* Error in units of the last place of the exact result. */
+static double ulps(float got, double want) {
+    double unit = ldexp(1.0, ilogb(want) - 23);
+    return fabs((double)got - want) / unit;
+}
+
+static void exponential(void **state) {
+    (void)state;
+    enum { N = 200000 };
+    float *x = malloc(N * sizeof *x), *y = malloc(N * sizeof *y);
+    assert_true(x != NULL && y != NULL);
+    FOR_EACH_LEVEL(k) {
+        for (int i = 0; i < N; i++) x[i] = -87.3f + 176.0f * (float)i / N; /* all normal results */
+        k.exp(y, x, N);
+        double worst = 0;
+        for (int i = 0; i < N; i++) worst = fmax(worst, ulps(y[i], exp((double)x[i])));
+        assert_true(worst <= 2.0); /* what kernels.h promises */
+        const float ends[] = {-INFINITY, -1e30f, -104.0f, -90.0f, 0.0f, -0.0f, 88.8f, 1e30f, INFINITY, NAN, 1.0f};
+        float out[12];
+        out[11] = canary;
+        k.exp(out, ends, 11);
+        assert_true(out[0] == 0 && out[1] == 0 && out[2] < 1e-40f && out[3] < 1e-38f);
+        assert_true(out[4] == 1 && out[5] == 1 && isinf(out[6]) && isinf(out[7]) && isinf(out[8]) && isnan(out[9]));
+        assert_true(out[11] == canary);
+        /* An element does not depend on where it stands. */
+        float alone;
+        for (int i = 0; i < 11; i++) {
+            k.exp(&alone, ends + i, 1);
+            if (!isnan(alone)) assert_memory_equal(&alone, out + i, sizeof alone);
+        }
+    }
+    free(x);
+    free(y);
+}
+
+static void rows(void **state) {
+    (void)state;
+    enum { MAX = 45 };
+    uint64_t seed = 3;
+    FOR_EACH_LEVEL(k) {
+        for (int64_t n = 1; n <= MAX; n++) {
+            float a[MAX], b[MAX];
+            double squares = 0;
+            for (int64_t i = 0; i < n; i++) {
+                a[i] = (float)(4 * random_normal(&seed));
+                b[i] = (float)random_normal(&seed);
+                squares += (double)a[i] * (double)a[i];
+            }
+            assert_true(fabs(k.sum_squares(a, n) - squares) <= 1e-14 * squares);
+            float *out = guarded(n);
+            k.swiglu(out, a, b, n);
+            for (int64_t i = 0; i < n; i++) {
+                double want = (double)a[i] / (1 + exp(-(double)a[i])) * (double)b[i];
+                /* exp 2 ulp, and four roundings */
+                assert_true(fabs((double)out[i] - want) <= 6e-7 * fabs(want));
+            }
+            k.scale_mul(out, a, 0.3f, b, n);
+            for (int64_t i = 0; i < n; i++) assert_true(fabsf(out[i] - a[i] * 0.3f * b[i]) <= 1e-6f * fabsf(out[i]));
+            k.add(out, a, b, n);
+            for (int64_t i = 0; i < n; i++) assert_true(out[i] == a[i] + b[i]);
+            k.scale(out, 2.0f, n);
+            for (int64_t i = 0; i < n; i++) assert_true(out[i] == 2 * (a[i] + b[i]));
+            check_guard(out, n);
+            if (n % 2 != 0) continue;
+            float turn[MAX], *x = guarded(n);
+            memcpy(x, a, (size_t)n * sizeof *x);
+            for (int64_t i = 0; i < n / 2; i++) {
+                turn[i] = cosf(b[i]);
+                turn[i + n / 2] = sinf(b[i]);
+            }
+            k.rope(x, turn, n);
+            for (int64_t i = 0; i < n / 2; i++) {
+                double u = a[i], v = a[i + n / 2], c = turn[i], s = turn[i + n / 2];
+                double size = 2e-7 * (fabs(u) + fabs(v)); /* two or three roundings */
+                assert_true(fabs((double)x[i] - (u * c - v * s)) <= size);
+                assert_true(fabs((double)x[i + n / 2] - (v * c + u * s)) <= size);
+            }
+            check_guard(x, n);
+        }
+    }
+}
+
+static void argmax(void **state) {
+    (void)state;
+    enum { MAX = 40 };
+    float x[MAX];
+    FOR_EACH_LEVEL(k) {
+        for (int64_t n = 1; n <= MAX; n++) {
+            for (int64_t at = 0; at < n; at++) {
+                for (int64_t i = 0; i < n; i++) x[i] = -3.0f - (float)(i % 3);
+                x[at] = -1.0f;
+                x[n - 1] = -1.0f; /* a tie: the lower one wins */
+                assert_int_equal(k.argmax(x, n), at);
+                x[at] = NAN;
+                assert_int_equal(k.argmax(x, n), -1);
+                x[at] = x[n - 1] = -INFINITY;
+            }
+            for (int64_t i = 0; i < n; i++) x[i] = -INFINITY;
+            assert_int_equal(k.argmax(x, n), 0);
+        }
+    }
+}
+
+static void transposition(void **state) {
+    (void)state;
+    enum { MAX_I = 50, STRIDE = 53 };
+    static uint32_t in4[QNI_CPU_NR_MAX * STRIDE + 1], out4[(MAX_I + 1) * QNI_CPU_NR_MAX];
+    static uint16_t in2[QNI_CPU_NR_MAX * STRIDE + 1], out2[(MAX_I + 1) * QNI_CPU_NR_MAX];
+    for (int i = 0; i < QNI_CPU_NR_MAX * STRIDE + 1; i++) in4[i] = in2[i] = (uint16_t)(i + 1);
+    FOR_EACH_LEVEL(k) {
+        for (int64_t n_j = 1; n_j <= k.nr; n_j += n_j == 1 ? 2 : 1) {
+            for (int64_t n_i = 1; n_i <= MAX_I; n_i += 7) {
+                memset(out4, 0xAA, sizeof out4);
+                memset(out2, 0xAA, sizeof out2);
+                k.transpose4(out4, in4 + 1, STRIDE, n_j, n_i);
+                k.transpose2(out2, in2 + 1, STRIDE, n_j, n_i);
+                for (int64_t i = 0; i < n_i; i++) {
+                    for (int64_t j = 0; j < k.nr; j++) {
+                        uint32_t want = j < n_j ? in4[1 + j * STRIDE + i] : 0;
+                        assert_int_equal(out4[i * k.nr + j], want);
+                        assert_int_equal(out2[i * k.nr + j], want);
+                    }
+                }
+                assert_int_equal(out4[n_i * k.nr], 0xAAAAAAAAu);
+                assert_int_equal(out2[n_i * k.nr], 0xAAAA);
+            }
+        }
+    }
+}
+
+/* Scores and values of n_q queries and n_k positions; bitwise equal for each query alone. */
+static void check_attend(const qni_cpu_kernels *k, int dtype, int64_t n_q, int64_t n_k, int64_t d, uint64_t *seed) {
+    const int64_t stride = d + 3, block = QNI_CPU_KV_BLOCK;
+    void *q, *kv;
+    void *q_block = random_array(&q, QN_DTYPE_F32, n_q * d, seed);
+    void *kv_block = random_array(&kv, dtypes_all[dtype], n_k * stride, seed);
+    float *s = guarded(n_q * block), *alone = guarded(block), *o = guarded(n_q * d), *o_alone = guarded(d);
+    k->attend_scores[dtype](s, q, n_q, kv, stride, n_k, d);
+    k->attend_values[dtype](o, s, n_q, kv, stride, n_k, d, false);
+    for (int64_t i = 0; i < n_q; i++) {
+        const float *query = (const float *)q + i * d;
+        k->attend_scores[dtype](alone, query, 1, kv, stride, n_k, d);
+        assert_memory_equal(alone, s + i * block, (size_t)n_k * sizeof *s);
+        for (int64_t j = 0; j < n_k; j++) {
+            double sum = 0, size = 0;
+            for (int64_t c = 0; c < d; c++) {
+                double p = (double)query[c] * (double)qni_load_f32(kv, dtypes_all[dtype], j * stride + c);
+                sum += p;
+                size += fabs(p);
+            }
+            assert_true(fabs((double)s[i * block + j] - sum) <= 1e-6 * size); /* chains of at most 64 + 3 */
+        }
+        for (int64_t j = n_k; j < block; j++) assert_true(s[i * block + j] == canary);
+        /* Values in two pieces: one chain all the same. */
+        int64_t half = n_k / 2;
+        k->attend_values[dtype](o_alone, alone, 1, kv, stride, half, d, false);
+        const unsigned char *rest =
+            (const unsigned char *)kv + (size_t)(half * stride) * qn_dtype_bytes(dtypes_all[dtype]);
+        k->attend_values[dtype](o_alone, alone + half, 1, rest, stride, n_k - half, d, true);
+        assert_memory_equal(o_alone, o + i * d, (size_t)d * sizeof *o);
+        for (int64_t c = 0; c < d; c++) {
+            double sum = 0, size = 0;
+            for (int64_t j = 0; j < n_k; j++) {
+                double p = (double)alone[j] * (double)qni_load_f32(kv, dtypes_all[dtype], j * stride + c);
+                sum += p;
+                size += fabs(p);
+            }
+            assert_true(fabs((double)o[i * d + c] - sum) <= 2e-6 * size); /* a chain of at most 64 */
+        }
+    }
+    check_guard(s, n_q * block);
+    check_guard(alone, block);
+    check_guard(o, n_q * d);
+    check_guard(o_alone, d);
+    free(q_block);
+    free(kv_block);
+}
+
+static void attention(void **state) {
+    (void)state;
+    uint64_t seed = 5;
+    FOR_EACH_LEVEL(k) {
+        const int64_t ds[] = {k.d_align, 5 * k.d_align, 128, 512}, n_ks[] = {1, 2, 5, 9, 63, 64};
+        for (int dtype = 0; dtype < QNI_CPU_N_DTYPE; dtype++) {
+            for (int64_t n_q = 1; n_q <= 7; n_q++) {
+                for (int i = 0; i < 6; i++) check_attend(&k, dtype, n_q, n_ks[i], ds[(n_q + i) % 4], &seed);
+            }
+        }
+        for (int64_t n = 1; n <= QNI_CPU_KV_BLOCK; n++) {
+            float s[QNI_CPU_KV_BLOCK], kept[QNI_CPU_KV_BLOCK], max, sum;
+            double want_sum = 0;
+            for (int j = 0; j < QNI_CPU_KV_BLOCK; j++) s[j] = kept[j] = j < n ? (float)(5 * random_normal(&seed)) : NAN;
+            k.attend_softmax(s, n, &max, &sum);
+            float want_max = kept[0];
+            for (int64_t j = 1; j < n; j++) want_max = fmaxf(want_max, kept[j]);
+            assert_true(max == want_max);
+            for (int64_t j = 0; j < n; j++) {
+                double want = exp((double)(kept[j] - max));
+                assert_true(fabs((double)s[j] - want) <= 3e-7 * want);
+                want_sum += want;
+            }
+            assert_true(fabs((double)sum - want_sum) <= 1e-6 * want_sum);
+        }
+        float o[24], b[24];
+        for (int i = 0; i < 24; i++) {
+            o[i] = (float)i;
+            b[i] = (float)(i * i);
+        }
+        k.attend_merge(o, 0.5f, b, 0.25f, 3 * k.d_align <= 24 ? 3 * k.d_align : 24);
+        for (int i = 0; i < 24; i++) assert_true(o[i] == 0.5f * (float)i + 0.25f * b[i]); /* exact in f32 */
+    }
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(gemm),      cmocka_unit_test(conversions), cmocka_unit_test(exponential),
+        cmocka_unit_test(rows),      cmocka_unit_test(argmax),      cmocka_unit_test(transposition),
+        cmocka_unit_test(attention),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
