@@ -11,10 +11,10 @@
 
 enum { N_GOLDEN = 9 };
 
-/* Bounds of docs: an f32 sum of some hundred products, in any order, stays below 1e-5 of the greatest result; with
- * sums in double only the roundings of the f32 intermediates are left. */
+/* Tighter than ops.h promises, so that a loss of accuracy is seen: measured are 1.2e-7 on ref (the roundings of f32
+ * results and intermediates) and 4.8e-7 on cpu (f32 sums of some hundred products). */
 static double bound_of(const device_case *dc) {
-    return dc->is_ref ? 2e-6 : 1e-5;
+    return dc->is_ref ? 3e-7 : 2e-6;
 }
 
 static void compare(const char *path, const char *what, const char *part, const qn_tensor *got, const device_case *dc) {

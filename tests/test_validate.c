@@ -479,6 +479,37 @@ static void in_place(void **state) {
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) qn_tensor_free(all[i]);
 }
 
+/* K and V of one buffer {B, 2, Nkv, C, D} take turns and do not overlap; one element further they do. */
+static void interleaved(void **state) {
+    (void)state;
+    enum { BLOCK = 2 * 16 * 8 };
+    float data[4 * BLOCK + 1] = {0};
+    qn_wrap wrap = {
+        .dtype = QN_DTYPE_F32, .rank = 4, .shape = {2, 2, 16, 8}, .stride = {2 * BLOCK, 128, 8, 1}, .data = data};
+    qn_tensor *k = NULL, *v = NULL, *late = NULL;
+    assert_int_equal(qn_tensor_wrap(&k, device, &wrap, NULL), QN_OK);
+    wrap.data = data + BLOCK;
+    assert_int_equal(qn_tensor_wrap(&v, device, &wrap, NULL), QN_OK);
+    wrap.data = data + BLOCK + 1;
+    assert_int_equal(qn_tensor_wrap(&late, device, &wrap, NULL), QN_OK);
+    call_args saved = c.args;
+    qn_tensor *pairs[][2] = {{k, v}, {v, k}};
+    for (int i = 0; i < 2; i++) {
+        c.args.layer.k_cache = pairs[i][0];
+        c.args.layer.v_cache = pairs[i][1];
+        assert_int_equal(calls_run(&c, CALL_LAYER, NULL), QN_OK);
+    }
+    for (int i = 0; i < 2; i++) {
+        c.args.layer.k_cache = i ? late : k;
+        c.args.layer.v_cache = i ? k : late;
+        calls_refused(&c, CALL_LAYER, QN_EINVAL, "k_cache: overlaps v_cache");
+    }
+    c.args = saved;
+    qn_tensor_free(k);
+    qn_tensor_free(v);
+    qn_tensor_free(late);
+}
+
 /* What is broken here is whole: each call succeeds as it stands. */
 static void valid(void **state) {
     (void)state;
@@ -504,6 +535,7 @@ int main(void) {
         cmocka_unit_test(read_only),
         cmocka_unit_test(overlapping),
         cmocka_unit_test(in_place),
+        cmocka_unit_test(interleaved),
         cmocka_unit_test(valid),
     };
     return cmocka_run_group_tests(tests, setup, teardown);

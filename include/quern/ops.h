@@ -11,7 +11,8 @@
  * Aliasing  `out` may be the very tensor `hidden` (same memory, same strides); otherwise neither `out` nor a cache
  *           may overlap any other operand. Caches are updated in place.
  * Checks    in this order: nulls, rank, positive sizes, sizes that need no head count, divisibility, sizes that
- *           need head counts (caches), dtype, device, alias, capacity. Nothing is written unless all hold.
+ *           need head counts (caches), dtype, device, read-only and alias, capacity. Nothing is written unless all
+ *           hold.
  * Numerics  max |out − exact| / (1e-6 + max |exact|): "ref" 2e-6, "cpu" 1e-5 with f32 arithmetic; results on "cpu"
  *           do not depend, bit for bit, on threads, on the batch, on how a prompt is cut into calls, or on plain
  *           against packed linears of f32 arithmetic.
@@ -279,6 +280,7 @@ QN_NODISCARD QN_API qn_status qn_greedy(const qn_greedy_args *args, qn_error *er
  * qn_greedy, the token fed back.
  *
  * Requires offset + T + count - 1 <= C for every layer (T = 1 with ids); every id < V.
+ * The stream between layers has the dtype of `hidden`, also for the tokens fed back; with `ids` it is f32.
  * Errors   also ENUMERIC, as in qn_greedy: out is unchanged, caches hold the steps that were computed.
  * Source   Qwen3ForCausalLM in transformers.
  */

@@ -311,12 +311,19 @@ static bool same_memory(const qn_tensor *a, const qn_tensor *b) {
     return true;
 }
 
-/* By the bytes from the first to the last element. */
+/* By the bytes from the first to the last element; blocks that take turns at one outer distance, as K and V of one
+ * {B, 2, …} buffer do, are told apart. */
 static bool overlap(const qn_tensor *a, const qn_tensor *b) {
+    size_t a_element = qn_dtype_bytes(a->dtype), b_element = qn_dtype_bytes(b->dtype);
     uintptr_t a_first = (uintptr_t)a->data, b_first = (uintptr_t)b->data;
-    uintptr_t a_end = a_first + (size_t)a->extent * qn_dtype_bytes(a->dtype);
-    uintptr_t b_end = b_first + (size_t)b->extent * qn_dtype_bytes(b->dtype);
-    return a_first < b_end && b_first < a_end;
+    size_t a_bytes = (size_t)a->extent * a_element, b_bytes = (size_t)b->extent * b_element;
+    if (a_first >= b_first + b_bytes || b_first >= a_first + a_bytes) return false;
+    size_t period = (size_t)a->stride[0] * a_element;
+    if (period != (size_t)b->stride[0] * b_element) return true;
+    size_t a_block = a_bytes - (size_t)(a->shape[0] - 1) * period;
+    size_t b_block = b_bytes - (size_t)(b->shape[0] - 1) * period;
+    size_t distance = b_first >= a_first ? (b_first - a_first) % period : period - (a_first - b_first) % period;
+    return distance < a_block || distance + b_block > period;
 }
 
 static qn_status check_alias(check *c) {
