@@ -1,0 +1,358 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Attention of the cpu backend on each level: against plain double arithmetic at odd shapes, with NaN in every cache row
+ * that may not be read; and bit for bit against itself: one row at a time, in chunks, batched, threaded, over pages of
+ * any size. The fused layer against the composed one, bit for bit.
+ */
+#include "../src/backend/backend.h"
+#include "support/cmocka_all.h"
+#include "support/problem.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const char *const level_names[] = {"portable", "avx2"};
+enum { N_LEVEL = 2 };
+
+static qn_device *open_cpu(int level, int32_t n_thread, bool compose) {
+    qn_device *device = NULL;
+    qn_device_options options = {.n_thread = n_thread, .isa = level_names[level], .compose = compose};
+    assert_int_equal(qn_device_open(&device, "cpu", &options, NULL), QN_OK);
+    return device;
+}
+
+#define RUN(device, call)                                                                                              \
+    do {                                                                                                               \
+        qni_scratch scratch;                                                                                           \
+        qni_run context = qni_device_run(device, &scratch, true, NULL), *run = &context;                               \
+        assert_int_equal(call, QN_OK);                                                                                 \
+        size_t measured = scratch.peak;                                                                                \
+        assert_int_equal(qni_device_reserve(device, measured, NULL), QN_OK);                                           \
+        context = qni_device_run(device, &scratch, false, NULL);                                                       \
+        assert_int_equal(call, QN_OK);                                                                                 \
+        assert_true(scratch.peak <= measured && scratch.used == 0);                                                    \
+    } while (0)
+
+static void *new_block(size_t bytes) {
+    void *p = calloc(1, bytes);
+    assert_non_null(p);
+    return p;
+}
+static float *random_floats(int64_t n, double size, uint64_t seed) {
+    float *data = new_block((size_t)n * sizeof *data);
+    for (int64_t i = 0; i < n; i++) data[i] = (float)(size * random_normal(&seed));
+    return data;
+}
+
+typedef struct shape {
+    int64_t n_seq, n_kv_head, group, d;
+    int64_t page_tokens, pages;
+    int64_t pos, n; /* first position and number of new rows of each sequence */
+    qn_dtype k_dtype, v_dtype;
+} shape;
+
+/* A cache of random rows up to the position and NaN beyond, in pages that lie in any order. */
+typedef struct cache {
+    void *k, *v;
+    void **k_page, **v_page;
+    qni_kv kv;
+} cache;
+
+static int64_t page_elements(const shape *s) {
+    return s->n_kv_head * s->page_tokens * s->d;
+}
+
+/* Element c of the k or v row at a position. */
+static int64_t element_of(const shape *s, int64_t seq, int64_t head, int64_t pos, int64_t c) {
+    int64_t page = (s->n_seq * s->pages - 1) - (seq * s->pages + pos / s->page_tokens); /* backwards */
+    return page * page_elements(s) + (head * s->page_tokens + pos % s->page_tokens) * s->d + c;
+}
+
+/* The value depends on the place alone, not on the pages. */
+static float cached_value(int64_t seq, int64_t head, int64_t pos, int64_t c, int which) {
+    uint64_t seed = (uint64_t)((((seq * 7 + head) * 1009 + pos) * 521 + c) * 2 + which) * 0x9E3779B97F4A7C15u + 1;
+    random_uniform(&seed);
+    return (float)random_normal(&seed);
+}
+
+static cache make_cache(const shape *s) {
+    int64_t n_page = s->n_seq * s->pages, n = n_page * page_elements(s);
+    cache c = {new_block((size_t)n * qn_dtype_bytes(s->k_dtype)),
+               new_block((size_t)n * qn_dtype_bytes(s->v_dtype)),
+               new_block((size_t)n_page * sizeof(void *)),
+               new_block((size_t)n_page * sizeof(void *)),
+               {0}};
+    for (int64_t i = 0; i < n; i++) {
+        qni_store_f32(c.k, s->k_dtype, i, NAN);
+        qni_store_f32(c.v, s->v_dtype, i, NAN);
+    }
+    for (int64_t seq = 0; seq < s->n_seq; seq++) {
+        for (int64_t p = 0; p < s->pages; p++) {
+            int64_t at = element_of(s, seq, 0, p * s->page_tokens, 0);
+            c.k_page[seq * s->pages + p] = (char *)c.k + (size_t)at * qn_dtype_bytes(s->k_dtype);
+            c.v_page[seq * s->pages + p] = (char *)c.v + (size_t)at * qn_dtype_bytes(s->v_dtype);
+        }
+        for (int64_t h = 0; h < s->n_kv_head; h++) {
+            for (int64_t pos = 0; pos < s->pos; pos++) {
+                for (int64_t e = 0; e < s->d; e++) {
+                    qni_store_f32(c.k, s->k_dtype, element_of(s, seq, h, pos, e), cached_value(seq, h, pos, e, 0));
+                    qni_store_f32(c.v, s->v_dtype, element_of(s, seq, h, pos, e), cached_value(seq, h, pos, e, 1));
+                }
+            }
+        }
+    }
+    c.kv = (qni_kv){.k_page = c.k_page,
+                    .v_page = c.v_page,
+                    .pages_per_seq = (int32_t)s->pages,
+                    .page_tokens = s->page_tokens,
+                    .n_kv_head = s->n_kv_head,
+                    .head_dim = s->d,
+                    .k_dtype = s->k_dtype,
+                    .v_dtype = s->v_dtype,
+                    .k_head_stride = s->page_tokens * s->d,
+                    .k_token_stride = s->d,
+                    .v_head_stride = s->page_tokens * s->d,
+                    .v_token_stride = s->d};
+    return c;
+}
+static void free_cache(cache *c) {
+    free(c->k);
+    free(c->v);
+    free(c->k_page);
+    free(c->v_page);
+}
+
+/* New rows of all sequences, sequences outer. */
+typedef struct inputs {
+    float *q, *k, *v, *cos_sin;
+    int32_t *seq, *pos;
+    int64_t n_row, q_width, kv_width;
+} inputs;
+
+static inputs make_inputs(const shape *s) {
+    inputs in = {.n_row = s->n_seq * s->n, .q_width = s->n_kv_head * s->group * s->d, .kv_width = s->n_kv_head * s->d};
+    in.q = random_floats(in.n_row * in.q_width, 1, 21);
+    in.k = random_floats(in.n_row * in.kv_width, 1, 22);
+    in.v = random_floats(in.n_row * in.kv_width, 1, 23);
+    in.cos_sin = new_block((size_t)(in.n_row * s->d) * sizeof(float));
+    in.seq = new_block((size_t)in.n_row * sizeof(int32_t));
+    in.pos = new_block((size_t)in.n_row * sizeof(int32_t));
+    for (int64_t r = 0; r < in.n_row; r++) {
+        in.seq[r] = (int32_t)(r / s->n);
+        in.pos[r] = (int32_t)(s->pos + r % s->n);
+    }
+    double inv_freq[256], factor;
+    qni_rope_resolve(inv_freq, &factor, &(qn_rope){.theta = 1e4}, s->d);
+    qni_rope_fill(in.cos_sin, in.pos, in.n_row, inv_freq, factor, s->d);
+    return in;
+}
+static void free_inputs(inputs *in) {
+    free(in->q);
+    free(in->k);
+    free(in->v);
+    free(in->cos_sin);
+    free(in->seq);
+    free(in->pos);
+}
+
+/* Rows [first, first + n) in one call. */
+static void attend(qn_device *device, const shape *s, const inputs *in, const cache *c, float *out, int64_t first,
+                   int64_t n) {
+    qni_attention_call call = {{n, (int32_t)s->n_seq, in->seq + first, in->pos + first},
+                               {in->cos_sin + first * s->d},
+                               1 / sqrt((double)s->d),
+                               1e-6};
+    qni_heads q = {qni_mat_of(in->q + first * in->q_width, QN_DTYPE_F32, n, in->q_width), s->n_kv_head * s->group, s->d,
+                   s->d};
+    qni_heads k = {qni_mat_of(in->k + first * in->kv_width, QN_DTYPE_F32, n, in->kv_width), s->n_kv_head, s->d, s->d};
+    qni_heads v = k;
+    v.rows.data = in->v + first * in->kv_width;
+    qni_mat o = qni_mat_of(out + first * in->q_width, QN_DTYPE_F32, n, in->q_width);
+    RUN(device, run->ops->kv_attention(run, o, q, k, v, &c->kv, &call));
+}
+
+static void turned(double *out, const float *x, const float *cos_sin, int64_t d) {
+    for (int64_t i = 0; i < d / 2; i++) {
+        double a = x[i], b = x[i + d / 2], c = cos_sin[i], s = cos_sin[i + d / 2];
+        out[i] = a * c - b * s;
+        out[i + d / 2] = b * c + a * s;
+    }
+}
+
+/* Attention of one head of one row in double, over the cache as it is after the call. */
+static void check_head(const shape *s, const inputs *in, const cache *c, const float *out, int64_t r, int64_t h) {
+    double q[512], sum[512] = {0}, total = 0, largest = 0;
+    const int64_t g = h / s->group, seq = in->seq[r], n = in->pos[r] + 1;
+    double *score = new_block((size_t)n * sizeof *score), max = -INFINITY;
+    turned(q, in->q + r * in->q_width + h * s->d, in->cos_sin + r * s->d, s->d);
+    for (int64_t p = 0; p < n; p++) {
+        for (int64_t e = 0; e < s->d; e++) {
+            score[p] += q[e] * (double)qni_load_f32(c->k, s->k_dtype, element_of(s, seq, g, p, e));
+        }
+        score[p] /= sqrt((double)s->d);
+        max = fmax(max, score[p]);
+    }
+    for (int64_t p = 0; p < n; p++) {
+        double weight = exp(score[p] - max);
+        total += weight;
+        for (int64_t e = 0; e < s->d; e++) {
+            double v = (double)qni_load_f32(c->v, s->v_dtype, element_of(s, seq, g, p, e));
+            sum[e] += weight * v;
+            largest = fmax(largest, fabs(v));
+        }
+    }
+    for (int64_t e = 0; e < s->d; e++) {
+        /* Scores of magnitude 5 carry 1e-6 absolute, and so do the weights; values are averages of |v| <= largest. */
+        double error = fabs((double)out[r * in->q_width + h * s->d + e] - sum[e] / total);
+        assert_true(error <= 3e-6 * largest);
+    }
+    free(score);
+}
+
+/* The new rows of the cache: k turned, v as it is, both rounded to the cache's dtype. */
+static void check_written(const shape *s, const inputs *in, const cache *c, int64_t r, int64_t g) {
+    double want[512];
+    turned(want, in->k + r * in->kv_width + g * s->d, in->cos_sin + r * s->d, s->d);
+    double unit = s->k_dtype == QN_DTYPE_F32 ? 2e-7 : s->k_dtype == QN_DTYPE_BF16 ? 0x1p-8 : 0x1p-11;
+    for (int64_t e = 0; e < s->d; e++) {
+        int64_t at = element_of(s, in->seq[r], g, in->pos[r], e);
+        double size = fabs(want[e]) * unit + 1e-6;
+        assert_true(fabs((double)qni_load_f32(c->k, s->k_dtype, at) - want[e]) <= size);
+        float rounded, v = in->v[r * in->kv_width + g * s->d + e];
+        uint32_t place;
+        qni_store_f32(&place, s->v_dtype, 0, v);
+        rounded = qni_load_f32(&place, s->v_dtype, 0);
+        assert_true(qni_load_f32(c->v, s->v_dtype, at) == rounded);
+    }
+}
+
+static void check_untouched(const shape *s, const cache *c) {
+    for (int64_t seq = 0; seq < s->n_seq; seq++) {
+        for (int64_t p = s->pos + s->n; p < s->pages * s->page_tokens; p++) {
+            assert_true(isnan(qni_load_f32(c->k, s->k_dtype, element_of(s, seq, s->n_kv_head - 1, p, s->d - 1))));
+            assert_true(isnan(qni_load_f32(c->v, s->v_dtype, element_of(s, seq, s->n_kv_head - 1, p, s->d - 1))));
+        }
+    }
+}
+
+static void check_shape(int level, shape s) {
+    inputs in = make_inputs(&s);
+    const size_t bytes = (size_t)(in.n_row * in.q_width) * sizeof(float);
+    float *out = new_block(bytes), *again = new_block(bytes);
+    qn_device *device = open_cpu(level, 2, false);
+    cache c = make_cache(&s);
+    attend(device, &s, &in, &c, out, 0, in.n_row);
+    for (int64_t r = 0; r < in.n_row; r++) {
+        for (int64_t h = 0; h < s.n_kv_head * s.group; h++) check_head(&s, &in, &c, out, r, h);
+        for (int64_t g = 0; g < s.n_kv_head; g++) check_written(&s, &in, &c, r, g);
+    }
+    check_untouched(&s, &c);
+    free_cache(&c);
+    /* In chunks of 1 and of 3, on 1 and 3 threads, in one page and in small ones. */
+    const int64_t capacity = s.pages * s.page_tokens;
+    const struct {
+        int64_t chunk, page_tokens;
+        int32_t n_thread;
+    } ways[] = {{1, s.page_tokens, 1}, {3, 7, 3}, {in.n_row, 48, 1}};
+    for (int i = 0; i < 3; i++) {
+        shape other = s;
+        other.page_tokens = ways[i].page_tokens;
+        other.pages = (capacity + other.page_tokens - 1) / other.page_tokens;
+        qn_device *another = open_cpu(level, ways[i].n_thread, false);
+        c = make_cache(&other);
+        for (int64_t r = 0, n; r < in.n_row; r += n) {
+            n = ways[i].chunk < in.n_row - r ? ways[i].chunk : in.n_row - r;
+            attend(another, &other, &in, &c, again, r, n);
+        }
+        assert_memory_equal(again, out, bytes);
+        free_cache(&c);
+        qn_device_close(another);
+    }
+    qn_device_close(device);
+    free(out);
+    free(again);
+    free_inputs(&in);
+}
+
+static void attention_of_odd_shapes(void **state) {
+    (void)state;
+    const qn_dtype f32 = QN_DTYPE_F32, bf16 = QN_DTYPE_BF16, f16 = QN_DTYPE_F16;
+    const shape shapes[] = {
+        {1, 1, 1, 2, 8, 1, 0, 1, f32, f32},       {2, 2, 3, 40, 64, 6, 299, 5, bf16, f16},
+        {1, 1, 8, 512, 80, 1, 30, 33, f16, bf16}, {1, 2, 1, 128, 350, 1, 300, 33, bf16, bf16},
+        {3, 2, 2, 128, 200, 1, 127, 1, f16, f16}, {1, 2, 2, 16, 16, 8, 60, 33, f32, f32},
+        {1, 1, 40, 8, 100, 1, 63, 5, bf16, f32},  {2, 1, 3, 6, 130, 1, 62, 5, f32, bf16},
+    };
+    for (int level = 0; level < N_LEVEL; level++) {
+        for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) check_shape(level, shapes[i]);
+    }
+}
+
+/* A token whose key and value hold NaN spoils its own row and later ones, never an earlier one of the same call. */
+static void later_tokens_do_not_matter(void **state) {
+    (void)state;
+    for (int level = 0; level < N_LEVEL; level++) {
+        shape s = {1, 1, 2, 128, 100, 1, 60, 20, QN_DTYPE_F32, QN_DTYPE_F32};
+        inputs in = make_inputs(&s);
+        in.k[7 * s.d] = NAN;
+        in.v[7 * s.d + 3] = NAN;
+        float *out = new_block((size_t)(in.n_row * in.q_width) * sizeof(float));
+        qn_device *device = open_cpu(level, 2, false);
+        cache c = make_cache(&s);
+        attend(device, &s, &in, &c, out, 0, in.n_row);
+        for (int64_t i = 0; i < 7 * in.q_width; i++) assert_true(isfinite(out[i]));
+        for (int64_t r = 7; r < in.n_row; r++) assert_true(isnan(out[r * in.q_width + 3]));
+        free_cache(&c);
+        qn_device_close(device);
+        free(out);
+        free_inputs(&in);
+    }
+}
+
+/* All primitives, fused and composed, packed and plain, 1 and 3 threads: the same bits, for any dtypes. */
+static void fused_equals_composed(void **state) {
+    (void)state;
+    const dtypes kinds[] = {all_f32,
+                            {QN_DTYPE_BF16, QN_DTYPE_BF16, QN_DTYPE_F16, QN_DTYPE_BF16, QN_DTYPE_BF16},
+                            {QN_DTYPE_F16, QN_DTYPE_F32, QN_DTYPE_BF16, QN_DTYPE_F16, QN_DTYPE_F32}};
+    problem p = {.b = 2, .t = 9, .h = 72, .i = 300, .nq = 6, .nkv = 2, .d = 20, .c = 90, .offset = 61};
+    p.theta = 1e6;
+    p.scale = 0.2;
+    p.eps = 1e-6;
+    problem_random(&p, 31);
+    for (int level = 0; level < N_LEVEL; level++) {
+        for (int kind = 0; kind < 3; kind++) {
+            void *want[N_PRIMITIVE] = {0};
+            for (int way = 0; way < 8; way++) {
+                qn_device *device = open_cpu(level, way & 1 ? 3 : 1, (way & 2) != 0);
+                bench s;
+                bench_make(&s, &p, device, kinds[kind], (way & 4) != 0);
+                for (primitive_id id = 0; id < N_PRIMITIVE; id++) {
+                    bench_reset(&s);
+                    qn_tensor *out = primitive_compute(id, &s);
+                    void *bits = tensor_bits(out);
+                    if (way == 0) {
+                        want[id] = bits;
+                        continue;
+                    }
+                    assert_memory_equal(bits, want[id], qn_tensor_bytes(out));
+                    free(bits);
+                }
+                bench_free(&s);
+                qn_device_close(device);
+            }
+            for (int id = 0; id < N_PRIMITIVE; id++) free(want[id]);
+        }
+    }
+    problem_free(&p);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(attention_of_odd_shapes),
+        cmocka_unit_test(later_tokens_do_not_matter),
+        cmocka_unit_test(fused_equals_composed),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
