@@ -3,8 +3,8 @@
  * tensors say is not known here: a size that the file leaves out is 0 and is found from the weights later.
  *
  * Keys. Each key is either read, or known to change nothing, or known to change the maths (then only its neutral value
- * passes), or unknown. An unknown key with a neutral value (null, false, 0, an empty list, text or object) or with a
- * text is named in the log and ignored; any other unknown key is refused by name, because it may change the maths. */
+ * passes), or unknown. An unknown key whose value says nothing (null, false, 0, an empty list, object or text) is named
+ * in the log and ignored; any other unknown key is refused by name, because it may change the maths. */
 #ifndef QNI_CONFIG_H
 #define QNI_CONFIG_H
 

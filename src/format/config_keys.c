@@ -38,19 +38,27 @@ static const char *const harmless[] = {
     "_attn_implementation",
     "_attn_implementation_autoset",
     "_commit_hash",
+    "_diffusers_version",
     "_from_model_config",
     "_name_or_path",
+    "_transformers_version",
     "attention_dropout",
     "attn_implementation",
+    "author",
     "bad_words_ids",
+    "base_model",
+    "base_model_name_or_path",
     "begin_suppress_tokens",
+    "bos_token",
     "chunk_size_feed_forward",
-    "is_decoder",
+    "datasets",
     "decoder_start_token_id",
+    "description",
     "diversity_penalty",
     "do_sample",
     "early_stopping",
     "encoder_no_repeat_ngram_size",
+    "eos_token",
     "exponential_decay_length_penalty",
     "finetuning_task",
     "forced_bos_token_id",
@@ -58,13 +66,19 @@ static const char *const harmless[] = {
     "gradient_checkpointing",
     "id2label",
     "initializer_range",
+    "is_decoder",
     "keys_to_ignore_at_inference",
     "label2id",
+    "language",
     "length_penalty",
+    "library_name",
+    "license",
     "max_length",
     "max_window_layers",
     "min_length",
+    "mlx_lm_version",
     "model_max_length",
+    "model_name",
     "name_or_path",
     "no_repeat_ngram_size",
     "num_beam_groups",
@@ -75,7 +89,10 @@ static const char *const harmless[] = {
     "output_hidden_states",
     "output_router_logits",
     "output_scores",
+    "pad_token",
     "pad_token_id",
+    "padding_side",
+    "pipeline_tag",
     "prefix",
     "pretraining_tp",
     "problem_type",
@@ -88,6 +105,7 @@ static const char *const harmless[] = {
     "sep_token_id",
     "sliding_window",
     "suppress_tokens",
+    "tags",
     "task_specific_params",
     "temperature",
     "tf_legacy_loss",
@@ -95,16 +113,21 @@ static const char *const harmless[] = {
     "tokenizer_class",
     "top_k",
     "top_p",
+    "torch_version",
     "torchscript",
     "transformers.js_config",
     "transformers_version",
+    "truncation_side",
     "typical_p",
+    "unk_token",
     "unk_token_id",
     "unsloth_fixed",
+    "unsloth_model_name",
     "unsloth_version",
     "use_bfloat16",
     "use_cache",
     "use_return_dict",
+    "vllm_version",
     "vocab_file",
 };
 
@@ -219,12 +242,13 @@ static qn_status check_key(const char *key, const json_t *value, const qn_log *l
         if (is_off(value, maths[i].value)) return QN_OK;
         return qni_fail(err, QN_EUNSUPPORTED, "%s: %s %s is not supported", file_name, key, qni_json_text(value).text);
     }
-    if (qni_json_is_neutral(value) || json_is_string(value)) {
+    if (qni_json_is_neutral(value)) {
         qni_log(log, "%s: key \"%s\" (%s) is not known and was ignored", file_name, key, qni_json_text(value).text);
         return QN_OK;
     }
-    return qni_fail(err, QN_EUNSUPPORTED, "%s: key \"%s\" (%s) is not known and may change the results", file_name, key,
-                    qni_json_text(value).text);
+    return qni_fail(err, QN_EUNSUPPORTED,
+                    "%s: key \"%s\" (%s) is not known and may change the results; take it out if it does not",
+                    file_name, key, qni_json_text(value).text);
 }
 
 qn_status qni_config_check_keys(const json_t *root, const qn_log *log, qn_error *err) {
