@@ -7,8 +7,8 @@
 #include "../base/error.h"
 #include "buffer.h"
 
-/* Ids are below this: 24 bits. */
-enum { QNI_ID_LIMIT = 1 << 24 };
+/* Ids are below this: sixteen times what the largest published tokenizers have. */
+enum { QNI_ID_LIMIT = 1 << 22 };
 
 typedef enum qni_token_kind {
     QNI_TOKEN_NONE = 0, /* no token has this id */
