@@ -65,7 +65,8 @@ QN_API bool qn_tokenizer_is_special(const qn_tokenizer *tokenizer, int32_t id);
  * text     size bytes of UTF-8; NULL is fine when size is 0.
  * special  true: texts of added tokens become their ids. false: they are plain text like any other.
  * Cost     linear in size; memory bounded by a constant times size.
- * Errors   EINVAL: not UTF-8 (the message tells the byte's offset); ENOMEM. `ids` is as before then.
+ * Errors   EINVAL: not UTF-8 (the message tells the byte's offset); EFULL: the file's regular expression needs more
+ *          steps than a text of this size may take (no published one does); ENOMEM. `ids` is as before then.
  */
 QN_NODISCARD QN_API qn_status qn_tokenizer_encode(const qn_tokenizer *tokenizer, qn_ids *ids, const char *text,
                                                   size_t size, bool special, qn_error *err);
