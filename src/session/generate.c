@@ -202,6 +202,7 @@ static qn_status run(generation *g, qn_error *err) {
         if (!ended) QN_TRY(qn_session_step(g->session, id, err));
     }
     QN_TRY(flush(g, err));
+    if (g->refused) result->finish = QN_FINISH_CANCELED;
     result->generate_s = now_s() - prompt_end_s;
     return QN_OK;
 }

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* Models, sessions and golden data for tests. */
 #include "sessions.h"
 
 #include "files.h"
