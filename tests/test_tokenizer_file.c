@@ -14,7 +14,7 @@ static void set_at(json_t *root, const char *path, const char *value) {
     json_t *at = root;
     for (char *slash; (slash = strchr(rest, '/')) != NULL; rest = slash + 1) {
         *slash = '\0';
-        at = json_is_array(at) ? json_array_get(at, (size_t)atoi(rest)) : json_object_get(at, rest);
+        at = json_is_array(at) ? json_array_get(at, strtoul(rest, NULL, 10)) : json_object_get(at, rest);
         assert_non_null(at);
     }
     json_t *item = value != NULL ? json_loads(value, JSON_DECODE_ANY | JSON_ALLOW_NUL, NULL) : NULL;
@@ -22,7 +22,7 @@ static void set_at(json_t *root, const char *path, const char *value) {
     if (value == NULL) {
         assert_int_equal(json_object_del(at, rest), 0);
     } else if (json_is_array(at)) {
-        size_t index = (size_t)atoi(rest);
+        size_t index = strtoul(rest, NULL, 10);
         assert_int_equal(
             index < json_array_size(at) ? json_array_set_new(at, index, item) : json_array_append_new(at, item), 0);
     } else {

@@ -7,7 +7,6 @@
 
 #include <errno.h>
 #include <malloc.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -135,14 +134,18 @@ static void test_open(void **state) {
     assert_true(n > 500);
 }
 
+/* Appends a text some times. */
+static size_t put(char *text, size_t n, const char *more, int times) {
+    for (int i = 0; i < times; i++, n += strlen(more)) memcpy(text + n, more, strlen(more));
+    return n;
+}
+
 /* Text that takes every way: added tokens of both kinds, marks, long and short pieces. */
 static size_t mixed_text(char *text) {
-    size_t n = 0;
-    n += (size_t)sprintf(text, "abc e\u0301 <|a|>abcabc \u0958<b>x");
-    for (int i = 0; i < 100; i++) n += (size_t)sprintf(text + n, "abc");
-    n += (size_t)sprintf(text + n, " q");
-    for (int i = 0; i < 100; i++) n += (size_t)sprintf(text + n, "\u0301\u0323");
-    return n;
+    size_t n = put(text, 0, "abc e\u0301 <|a|>abcabc \u0958<b>x", 1);
+    n = put(text, n, "abc", 100);
+    n = put(text, n, " q", 1);
+    return put(text, n, "\u0301\u0323", 100);
 }
 
 static void test_encode_and_decode(void **state) {
