@@ -200,7 +200,7 @@ static int write_shard(writer *w, int shard) {
 
 static int write_json(const writer *w, const char *name, json_t *value) {
     char *path = must_format("%s/%s", w->dir, name);
-    int failed = !value || json_dump_file(value, path, JSON_INDENT(2));
+    int failed = !value || json_dump_file(value, path, JSON_INDENT(2) | JSON_REAL_PRECISION(15));
     int code = failed ? fail(name, "could not be written") : EXIT_DONE;
     json_decref(value);
     free(path);

@@ -173,6 +173,31 @@ static void has_a_fingerprint(void **state) {
     qn_device_close(device);
 }
 
+/* Fine-tunes have the same configuration and headers: a weight tells them apart. */
+static void fingerprints_weights(void **state) {
+    (void)state;
+    static const char name[] = "model.safetensors", from[] = "tests/data/models/tied-f32";
+    char *dir = files_make_dir();
+    files_copy_dir(from, dir, "golden");
+    char *path = files_path(dir, name);
+    size_t bytes;
+    char *data = files_read(path, &bytes);
+    uint64_t header;
+    memcpy(&header, data, sizeof header);
+    data[sizeof header + header] ^= 1; /* the lowest bit of the first tensor's first element */
+    files_write(dir, name, data, bytes);
+
+    qn_device *device = open_device("ref", 1, NULL);
+    qn_model *original = open_model(device, from, NULL), *tuned = open_model(device, dir, NULL);
+    assert_memory_not_equal(original->fingerprint, tuned->fingerprint, 32);
+    qn_model_close(tuned);
+    qn_model_close(original);
+    qn_device_close(device);
+    free(data);
+    free(path);
+    files_remove_dir(dir);
+}
+
 static void keeps_generation_settings(void **state) {
     (void)state;
     qn_device *device = open_device("ref", 1, NULL);
@@ -598,11 +623,17 @@ static void refuses_bad_arguments(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(loads_every_weight),        cmocka_unit_test(has_a_fingerprint),
-        cmocka_unit_test(keeps_generation_settings), cmocka_unit_test(knows_its_longest_context),
-        cmocka_unit_test(takes_mixed_dtypes),        cmocka_unit_test(refuses_what_does_not_fit),
-        cmocka_unit_test(checks_shards_both_ways),   cmocka_unit_test(reports_progress),
-        cmocka_unit_test(survives_a_shrinking_file), cmocka_unit_test(survives_a_failing_allocator),
+        cmocka_unit_test(loads_every_weight),
+        cmocka_unit_test(has_a_fingerprint),
+        cmocka_unit_test(fingerprints_weights),
+        cmocka_unit_test(keeps_generation_settings),
+        cmocka_unit_test(knows_its_longest_context),
+        cmocka_unit_test(takes_mixed_dtypes),
+        cmocka_unit_test(refuses_what_does_not_fit),
+        cmocka_unit_test(checks_shards_both_ways),
+        cmocka_unit_test(reports_progress),
+        cmocka_unit_test(survives_a_shrinking_file),
+        cmocka_unit_test(survives_a_failing_allocator),
         cmocka_unit_test(refuses_bad_arguments),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -151,10 +151,12 @@ QN_NODISCARD QN_API qn_status qn_session_rewind(qn_session *session, size_t n_to
 /**
  * Write timeline, KV and logits to a file, which is replaced only when all is written; or read them back.
  *
- * The file names the model by the hash of its configuration and weights' headers; another model's, another kv_dtype's
- * or another rope's file is refused, as is one whose checksum is wrong. Errors EIO; EFORMAT: no session file, or
- * damaged; EINVAL: of another model; EFULL: longer than n_ctx. After a failed restore the session is unchanged; but a
- * file that was found sound and then cannot be read leaves an empty timeline.
+ * The file names the model by a hash of its configuration, tensor headers and a sample of each weight; another
+ * model's, another kv_dtype's or another rope's file is refused, as is one whose checksum is wrong.
+ *
+ * Errors   EIO; EFORMAT: no session file, or damaged; EINVAL: of another model; EFULL: longer than n_ctx. After a
+ *          failed restore the session is unchanged; but a file that was found sound and then cannot be read leaves an
+ *          empty timeline.
  */
 QN_NODISCARD QN_API qn_status qn_session_save(const qn_session *session, const char *path, qn_error *err);
 QN_NODISCARD QN_API qn_status qn_session_restore(qn_session *session, const char *path, qn_error *err);

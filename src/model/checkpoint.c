@@ -72,15 +72,24 @@ static qn_status merge_ids(qni_checkpoint *c, const qni_token_ids *first, const 
     return QN_OK;
 }
 
-/* Headers go in with their lengths, so that no two sets of files run together alike. */
-static void hash_headers(qn_sha256 *hash, const qni_weight_files *weights) {
+/* Headers go in with their lengths, so that no two sets of files run together alike; then the first bytes of every
+ * tensor, because fine-tunes of one model differ in nothing else. */
+static qn_status hash_weights(qn_sha256 *hash, const qni_weight_files *weights, qn_error *err) {
+    enum { SAMPLE = 4096 };
+    uint8_t sample[SAMPLE];
     for (size_t i = 0; i < weights->n_file; i++) {
         const qni_safetensors *st = &weights->files[i];
         uint8_t length[8];
         for (int b = 0; b < 8; b++) length[b] = (uint8_t)((uint64_t)st->header_bytes >> (8 * b));
         qn_sha256_update(hash, length, sizeof length);
         qn_sha256_update(hash, st->header, st->header_bytes);
+        for (size_t t = 0; t < st->n_tensor; t++) {
+            size_t n = st->tensors[t].bytes < SAMPLE ? (size_t)st->tensors[t].bytes : SAMPLE;
+            QN_TRY(qni_file_read(&st->file, sample, st->tensors[t].offset, n, err));
+            qn_sha256_update(hash, sample, n);
+        }
     }
+    return QN_OK;
 }
 
 static qn_status open_all(qni_checkpoint *c, const char *dir, const qn_log *log, qn_error *err) {
@@ -98,7 +107,7 @@ static qn_status open_all(qni_checkpoint *c, const char *dir, const qn_log *log,
     c->config.yarn = stated.yarn;
     c->config.file_bytes = c->weights.bytes;
     QN_TRY(merge_ids(c, &ids, &stated.ids, err));
-    hash_headers(&hash, &c->weights);
+    QN_TRY(hash_weights(&hash, &c->weights, err));
     qn_sha256_final(&hash, c->fingerprint);
     return QN_OK;
 }

@@ -17,7 +17,7 @@ struct qn_model {
     qn_model_config config;
     qni_generation generation;
     int32_t bos;             /* bos_token_id, or -1 */
-    uint8_t fingerprint[32]; /* SHA-256 over config.json and the headers of all weights files */
+    uint8_t fingerprint[32]; /* SHA-256 over config.json, all headers, and 4 KiB of each tensor */
 
     qni_weight embedding;      /* n_in = d_model, n_out = n_vocab; tied: the packed lm_head, untied: plain {V, H} */
     qni_layer_weights *layers; /* {n_layer}; points into what is owned below */
