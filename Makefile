@@ -33,7 +33,7 @@ all: deps ## build the library and the command (build/quern)
 	@$(MAKE) --no-print-directory build
 
 .PHONY: build deps demo clean help
-build: $(if $(CLI_SRC),$(QUERN)) $(LIB_STATIC) $(LIB_SHARED)
+build: $(QUERN) $(LIB_STATIC) $(LIB_SHARED)
 
 deps: ## install what the build needs and is missing (Debian packages; root or sudo)
 	@tools/deps build

@@ -1,4 +1,5 @@
 # Rules that make objects, the libraries and the command. V=1 shows whole commands; `make -s` shows nothing.
+COMMA := ,
 QUIET := $(if $(V),,@)
 say = $(if $(V)$(findstring s,$(firstword -$(MAKEFLAGS))),,@echo '  $(1)  $(2)')
 
@@ -24,7 +25,7 @@ $(LIB_STATIC): $(LIB_OBJ)
 
 $(LIB_SHARED): $(LIB_OBJ)
 	$(call say,LD,$@)
-	$(QUIET)$(CC) -shared -Wl,-soname,libquern.so.$(SOVERSION) -o $@ $^ $(LDFLAGS_ALL) $(PKG_LIBS) -lm
+	$(QUIET)$(CC) -shared -Wl,-soname,libquern.so.$(SOVERSION) $(if $(filter release debug,$(CONFIG)),-Wl$(COMMA)-z$(COMMA)defs) -o $@ $^ $(LDFLAGS_ALL) $(PKG_LIBS) -lm
 	@ln -sf $(@F) $(B)/libquern.so.$(SOVERSION); ln -sf $(@F) $(B)/libquern.so
 
 $(QUERN): $(CLI_OBJ) $(LIB_STATIC)
