@@ -175,12 +175,12 @@ typedef struct padded {
 
 enum { POISON = 0xA5, MARGIN = 64 };
 
-static padded padded_like(const qn_tensor *dense) {
+static padded padded_like(const qn_tensor *dense, int64_t gap) {
     qn_wrap wrap = {.dtype = qn_tensor_dtype(dense), .rank = qn_tensor_rank(dense)};
     int64_t block = 1;
     for (int32_t i = wrap.rank; i-- > 0;) {
         wrap.shape[i] = qn_tensor_shape(dense)[i];
-        wrap.stride[i] = block + (i == wrap.rank - 1 ? 0 : 3 + i);
+        wrap.stride[i] = block + (i == wrap.rank - 1 ? 0 : gap + i);
         block = wrap.stride[i] * wrap.shape[i];
     }
     padded p = {.bytes = (size_t)block * qn_dtype_bytes(wrap.dtype) + 2 * MARGIN};
@@ -217,9 +217,9 @@ static void strided(const device_case *dc, const problem *p) {
         bench dense, gaps;
         bench_make(&dense, p, device, types, false);
         gaps = dense;
-        padded all[N_OPERAND], out = padded_like(dense.out), attn_out = padded_like(dense.attn_out);
+        padded all[N_OPERAND], out = padded_like(dense.out, 3), attn_out = padded_like(dense.attn_out, 4);
         for (operand_id id = 0; id < N_OPERAND; id++) {
-            all[id] = padded_like(dense.t[id]);
+            all[id] = padded_like(dense.t[id], 2 + id % 5); /* each has its own strides */
             gaps.t[id] = all[id].t;
             if (dc->packed && id >= Q_PROJ && id <= DOWN_PROJ) {
                 assert_int_equal(qn_linear_pack(&dense.packed[id], dense.t[id], QN_LAYOUT_IN_OUT, QN_ARITH_F32, NULL),
@@ -392,7 +392,7 @@ static void layouts(const device_case *dc, const problem *p) {
         assert_non_null(values);
         for (int64_t i = 0; i < a * p->h; i++) values[i] = p->values[O_PROJ][i % a * p->h + i / a];
         qn_tensor *turned = tensor_make(device, floats[k], 2, turned_shape, values);
-        padded gap = padded_like(turned);
+        padded gap = padded_like(turned, 3);
         const qn_tensor *sources[] = {turned, gap.t};
         for (int i = 0; i < 2; i++) {
             qn_linear_free(s.packed[O_PROJ]);

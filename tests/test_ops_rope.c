@@ -58,6 +58,8 @@ static void yarn(void **state) {
     /* D·ln(32768 / (2 pi r)) / (2 ln theta) is 26.81 for r = 16 and 36.44 for r = 2. */
     check_yarn((qn_yarn){.factor = 8, .original_ctx = 32768, .beta_fast = 16, .beta_slow = 2, .attention_factor = 0.5},
                26, 37, 0.5);
+    /* 44.8 for r = 1e8 and 130.2 for r = 1: the upper corner is clamped to D - 1. */
+    check_yarn((qn_yarn){.factor = 4, .original_ctx = 10000000000000, .beta_fast = 1e8}, 44, 127, 1.138629);
 }
 
 /* A context so short that both corners fall below pair 0, and one so long that they lie beyond the last: clamped. */
