@@ -10,6 +10,7 @@
  */
 #include "cpu.h"
 
+#include <math.h>
 #include <string.h>
 
 enum {
@@ -40,6 +41,7 @@ typedef struct tile {
     float *p;                   /* {n_query, BLOCK} */
     float *max, *sum;           /* {n_query}, of the blocks so far */
     float *part_max, *part_sum; /* {n_query}, of this block */
+    float *factor;              /* {2, n_query}, of merging */
     float *k_block, *v_block;   /* {BLOCK, d_pad} */
 } tile;
 
@@ -56,7 +58,7 @@ qni_cpu_attention_scratch qni_cpu_take_attention(const qni_run *run, const qni_c
     int64_t group = a->q.n_head / a->k.n_head, d_pad = padded(&cpu->kernels, a->q.head_dim);
     int64_t n_query = tile_rows(group) * group;
     qni_cpu_attention_scratch s;
-    s.floats = n_query * (3 * d_pad + BLOCK + 4) + 2 * BLOCK * d_pad;
+    s.floats = n_query * (3 * d_pad + BLOCK + 6) + 2 * BLOCK * d_pad;
     s.floats = (int64_t)qni_round_up((size_t)s.floats, QNI_ALIGN / sizeof(float));
     s.per_thread = qni_cpu_take_floats(run, cpu->n_thread * s.floats);
     s.first = qni_scratch_take(run->scratch, (size_t)(a->call->rows.n_row + 1) * sizeof *s.first);
@@ -113,14 +115,39 @@ static int64_t run_in_page(const qni_kv *kv, int64_t pos, int64_t n) {
     return qni_min_i64(n, kv->page_tokens - pos % kv->page_tokens);
 }
 
+/* Row of K or V at a position; rows that follow in the same page are *stride bytes apart. */
+static const unsigned char *row_at(const tile *t, bool is_k, int64_t pos, int64_t *stride) {
+    const qni_kv *kv = t->kv;
+    int64_t elements = is_k ? kv->k_token_stride : kv->v_token_stride;
+    *stride = elements * (int64_t)qn_dtype_bytes(is_k ? kv->k_dtype : kv->v_dtype);
+    return is_k ? k_at(kv, t->seq, t->kv_head, pos) : v_at(kv, t->seq, t->kv_head, pos);
+}
+
 /* Rows of K or V of [pos, pos + n) as f32 {n, d_pad}. */
 static void convert_block(const job *j, const tile *t, bool is_k, float *out, int64_t pos, int64_t n) {
-    const qni_kv *kv = t->kv;
-    const int dtype = qni_cpu_dtype(is_k ? kv->k_dtype : kv->v_dtype);
-    for (int64_t i = 0; i < n; i++, out += j->d_pad) {
-        const void *in = is_k ? k_at(kv, t->seq, t->kv_head, pos + i) : v_at(kv, t->seq, t->kv_head, pos + i);
-        j->k->widen[dtype](out, in, kv->head_dim);
-        for (int64_t c = kv->head_dim; c < j->d_pad; c++) out[c] = 0;
+    const int64_t d = t->kv->head_dim;
+    const int dtype = qni_cpu_dtype(is_k ? t->kv->k_dtype : t->kv->v_dtype);
+    for (int64_t i = 0, step, stride; i < n; i += step) {
+        step = run_in_page(t->kv, pos + i, n - i);
+        const unsigned char *in = row_at(t, is_k, pos + i, &stride);
+        for (int64_t r = 0; r < step; r++, in += stride, out += j->d_pad) {
+            j->k->widen[dtype](out, in, d);
+            for (int64_t c = d; c < j->d_pad; c++) out[c] = 0;
+        }
+    }
+}
+
+/* Ask for rows of K or V of [pos, pos + n) while others are computed with: the processor does not see by itself that a
+ * walk through K goes on in V. Few queries wait for memory, not for arithmetic. */
+static void prefetch_block(const tile *t, bool is_k, int64_t pos, int64_t n) {
+    const int64_t line = 64;
+    const int64_t bytes = t->kv->head_dim * (int64_t)qn_dtype_bytes(is_k ? t->kv->k_dtype : t->kv->v_dtype);
+    for (int64_t i = 0, step, stride; i < n; i += step) {
+        step = run_in_page(t->kv, pos + i, n - i);
+        const unsigned char *in = row_at(t, is_k, pos + i, &stride);
+        for (int64_t r = 0; r < step; r++, in += stride) {
+            for (int64_t b = 0; b < bytes; b += line) __builtin_prefetch(in + b, 0, 2);
+        }
     }
 }
 
@@ -158,28 +185,35 @@ static void value_block(const job *j, const tile *t, bool direct, int64_t pos, i
 }
 
 /* Add a block's part of a query to its result. */
-static void merge_query(const job *j, const tile *t, int64_t query, bool is_first) {
-    const float max = t->part_max[query], sum = t->part_sum[query];
-    float *o = t->o + query * j->d_pad;
-    const float *part = t->part + query * j->d_pad;
-    if (is_first) {
-        memcpy(o, part, (size_t)j->d_pad * sizeof *o);
-        t->max[query] = max;
-        t->sum[query] = sum;
+/* Add the block's part of the queries from `query` on to their results. */
+static void merge_block(const job *j, const tile *t, int64_t query, bool is_first) {
+    const int64_t n = t->n_query - query, d = j->d_pad;
+    if (is_first) { /* all queries see it */
+        memcpy(t->o, t->part, (size_t)(n * d) * sizeof(float));
+        memcpy(t->max, t->part_max, (size_t)n * sizeof(float));
+        memcpy(t->sum, t->part_sum, (size_t)n * sizeof(float));
         return;
     }
-    float both = max > t->max[query] ? max : t->max[query];
-    float factor[2] = {t->max[query] - both, max - both};
-    j->k->exp(factor, factor, 2);
-    j->k->attend_merge(o, factor[0], part, factor[1], j->d_pad);
-    t->max[query] = both;
-    t->sum[query] = t->sum[query] * factor[0] + sum * factor[1];
+    float *old = t->factor, *new = t->factor + n;
+    for (int64_t i = 0; i < n; i++) {
+        float both = fmaxf(t->max[query + i], t->part_max[query + i]);
+        old[i] = t->max[query + i] - both;
+        new[i] = t->part_max[query + i] - both;
+        t->max[query + i] = both;
+    }
+    j->k->exp(t->factor, t->factor, 2 * n);
+    for (int64_t i = 0; i < n; i++) {
+        j->k->attend_merge(t->o + (query + i) * d, old[i], t->part + (query + i) * d, new[i], d);
+        t->sum[query + i] = t->sum[query + i] * old[i] + t->part_sum[query + i] * new[i];
+    }
 }
 
-/* Positions pos … pos+n-1 for all queries that see some of them. */
-static void attend_block(const job *j, const tile *t, int64_t pos, int64_t n) {
+/* Positions pos … pos+n-1 for all queries that see some of them; n_next more follow. */
+static void attend_block(const job *j, const tile *t, int64_t pos, int64_t n, int64_t n_next) {
     const bool direct = t->n_query <= FEW_QUERIES && j->d_pad == t->kv->head_dim;
+    if (direct) prefetch_block(t, false, pos, n);
     score_block(j, t, direct, pos, n);
+    if (direct) prefetch_block(t, true, pos + n, n_next);
     if (!direct) convert_block(j, t, false, t->v_block, pos, n);
     /* Row r sees the first t->pos + r + 1 - pos of them: `row` is the first that sees any, and sees `common`. */
     const int64_t row = qni_max_i64(0, pos - t->pos);
@@ -194,7 +228,7 @@ static void attend_block(const job *j, const tile *t, int64_t pos, int64_t n) {
         int64_t n_visible = qni_min_i64(n, t->pos + r + 1 - pos);
         if (n_visible > common) value_block(j, t, direct, pos, r * j->group, j->group, common, n_visible - common);
     }
-    for (int64_t i = query; i < t->n_query; i++) merge_query(j, t, i, pos == 0);
+    merge_block(j, t, query, pos == 0);
 }
 
 static tile make_tile(const job *j, int64_t index, int64_t kv_head, int32_t thread) {
@@ -216,6 +250,7 @@ static tile make_tile(const job *j, int64_t index, int64_t kv_head, int32_t thre
     t.sum = t.max + n_query;
     t.part_max = t.sum + n_query;
     t.part_sum = t.part_max + n_query;
+    t.factor = t.part_sum + n_query;
     return t;
 }
 
@@ -232,7 +267,10 @@ static void attend_task(void *context, int32_t task, int32_t thread) {
         for (int64_t c = head_dim; c < j->d_pad; c++) q[c] = 0;
     }
     const int64_t end = t.pos + t.n_row;
-    for (int64_t pos = 0; pos < end; pos += BLOCK) attend_block(j, &t, pos, qni_min_i64(BLOCK, end - pos));
+    for (int64_t pos = 0, n; pos < end; pos += n) {
+        n = qni_min_i64(BLOCK, end - pos);
+        attend_block(j, &t, pos, n, qni_min_i64(BLOCK, end - pos - n));
+    }
     for (int64_t i = 0; i < t.n_query; i++) {
         float *o = t.o + i * j->d_pad;
         j->k->scale(o, 1.0f / t.sum[i], head_dim);

@@ -87,7 +87,9 @@ static double sum_squares(const float *x, int64_t n) {
         const __m256i mask = mask8((n)-i);                                                                             \
         const __m256 x = _mm256_maskload_ps((a) + i, mask), y = _mm256_maskload_ps((b) + i, mask);                     \
         (void)y;                                                                                                       \
-        _mm256_maskstore_ps((out) + i, mask, expression);                                                              \
+        float last[8];                                                                                                 \
+        _mm256_storeu_ps(last, expression);                                                                            \
+        memcpy((out) + i, last, (size_t)((n)-i) * sizeof *last);                                                       \
     }
 
 static void scale_mul(float *out, const float *x_row, float factor, const float *w, int64_t n) {
@@ -118,16 +120,27 @@ static void exp_row(float *out, const float *row, int64_t n) {
     FOR_EACH_8(out, row, row, n, exp8(x))
 }
 
+static inline void rope8(float *row, const float *cos_sin, int64_t half) {
+    const __m256 a = _mm256_loadu_ps(row), b = _mm256_loadu_ps(row + half);
+    const __m256 c = _mm256_loadu_ps(cos_sin), s = _mm256_loadu_ps(cos_sin + half);
+    _mm256_storeu_ps(row, _mm256_fmsub_ps(a, c, _mm256_mul_ps(b, s)));
+    _mm256_storeu_ps(row + half, _mm256_fmadd_ps(b, c, _mm256_mul_ps(a, s)));
+}
+
 static void rope(float *row, const float *cos_sin, int64_t d) {
-    const int64_t half = d / 2;
-    for (int64_t i = 0; i < half; i += 8) {
-        /* Full vectors take the mask too: it costs nothing beside the loads. */
-        const __m256i mask = mask8(half - i < 8 ? half - i : 8);
-        __m256 a = _mm256_maskload_ps(row + i, mask), b = _mm256_maskload_ps(row + half + i, mask);
-        __m256 c = _mm256_maskload_ps(cos_sin + i, mask), s = _mm256_maskload_ps(cos_sin + half + i, mask);
-        _mm256_maskstore_ps(row + i, mask, _mm256_fmsub_ps(a, c, _mm256_mul_ps(b, s)));
-        _mm256_maskstore_ps(row + half + i, mask, _mm256_fmadd_ps(b, c, _mm256_mul_ps(a, s)));
-    }
+    const int64_t half = d / 2, n = half % 8;
+    int64_t i = 0;
+    for (; i + 8 <= half; i += 8) rope8(row + i, cos_sin + i, half);
+    if (n == 0) return;
+    float x[16] = {0}, turn[16] = {0};
+    const size_t bytes = (size_t)n * sizeof *x;
+    memcpy(x, row + i, bytes);
+    memcpy(x + 8, row + half + i, bytes);
+    memcpy(turn, cos_sin + i, bytes);
+    memcpy(turn + 8, cos_sin + half + i, bytes);
+    rope8(x, turn, 8);
+    memcpy(row + i, x, bytes);
+    memcpy(row + half + i, x + 8, bytes);
 }
 
 static int64_t argmax(const float *x, int64_t n) {
