@@ -275,10 +275,16 @@ q render -m "$demo" --chat-template "$tmp/t.jinja"
 ok 'an unknown construct is refused at once' failed
 
 # --- verify
-for device in cpu ref; do
-    q verify --device $device --json tests/data/primitives tests/data/models
-    ok "verify $device" sh -c "[ $rc -eq 0 ] && [ \$(grep -c '\"ok\": true' $tmp/out) -eq 15 ] && [ \$(wc -l <$tmp/out) -eq 15 ]"
-done
+q verify --json tests/data/primitives tests/data/models
+ok 'verify on cpu' sh -c "[ $rc -eq 0 ] && [ \$(grep -c '\"ok\": true' $tmp/out) -eq 15 ] && [ \$(wc -l <$tmp/out) -eq 15 ]"
+q verify --device ref --json tests/data/primitives/case[0-3].safetensors tests/data/models/*-bf16
+ok 'verify on ref' sh -c "[ $rc -eq 0 ] && [ \$(grep -c '\"ok\": true' $tmp/out) -eq 6 ] && [ \$(wc -l <$tmp/out) -eq 6 ]"
+mkdir "$tmp/checked" && cp "$demo"/*.json "$demo/model.safetensors" "$tmp/checked" && cp tests/data/demo-golden.json "$tmp/checked/golden.json"
+q verify --json "$tmp/checked"
+ok 'verify golden.json' sh -c "[ $rc -eq 0 ] && grep -q '\"ok\": true, \"worst\": [0-9.e-]*, \"bound\": 0.001' $tmp/out"
+sed 's/"perplexity": 38.1/"perplexity": 38.2/' tests/data/demo-golden.json >"$tmp/checked/golden.json"
+q verify --json "$tmp/checked"
+ok 'verify finds another perplexity' sh -c "[ $rc -eq 1 ] && grep -q '\"ok\": false' $tmp/out"
 digest() { "$quern" verify --json "$@" tests/data/models/untied-bf16-sharded | sed 's/.*"digest": "\([0-9a-f]*\)".*/\1/'; }
 same=$(digest -t 1)
 ok 'a digest' [ ${#same} -eq 64 ]
