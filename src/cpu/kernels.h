@@ -85,6 +85,7 @@ void qni_cpu_attention_portable(qni_cpu_kernels *k);
 
 /* x86/: AVX2, FMA, F16C. */
 void qni_cpu_gemm_avx2(qni_cpu_kernels *k);
+void qni_cpu_pack_avx2(qni_cpu_kernels *k);
 void qni_cpu_rows_avx2(qni_cpu_kernels *k);
 void qni_cpu_attention_avx2(qni_cpu_kernels *k);
 

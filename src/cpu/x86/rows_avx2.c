@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Elementwise work on rows with AVX2: conversions, norm, SwiGLU, RoPE, argmax, transposition.
+ * Elementwise work on rows with AVX2: conversions, norm, SwiGLU, RoPE, argmax.
  *
  * Layout    contiguous rows.
  * Tile      one or two vectors of 8.
