@@ -248,7 +248,7 @@ static qn_status slice_range(jrun *run, const jval bounds[3], int64_t n, int64_t
     for (int i = 0; i < 3; i++) {
         int64_t unused;
         if (bounds[i].kind != J_NONE && !qni_j_as_int(bounds[i], &unused)) {
-            return qni_j_fail(run, QN_EINVAL, "a slice of a %s", qni_j_kind(bounds[i]));
+            return qni_j_fail(run, QN_EINVAL, "a slice from or to a %s", qni_j_kind(bounds[i]));
         }
     }
     if (!qni_j_as_int(bounds[2], step)) *step = 1;
@@ -301,8 +301,7 @@ qn_status qni_j_slice(jrun *run, jval v, const jval bounds[3], jval *out) {
     if (v.kind == J_UNDEFINED) return fail_undefined(run, v);
     bool text = v.kind == J_STRING;
     if (!text && (v.kind != J_SEQ || v.seq->kind > SEQ_RANGE)) {
-        *out = qni_j_undefined("the slice", 9); /* Jinja takes a failing index for undefined */
-        return QN_OK;
+        return qni_j_fail(run, QN_EINVAL, "a slice of a %s", qni_j_kind(v));
     }
     int64_t n = text ? (int64_t)qni_j_count(v.s, v.size) : (int64_t)v.seq->n;
     QN_TRY(slice_range(run, bounds, n, &start, &count, &step));

@@ -199,6 +199,18 @@ static qn_status float_to_int(jrun *run, double f, jval *out) {
     return QN_OK;
 }
 
+/* Python reads the digits and the white space of all scripts; these here only ASCII's. */
+static qn_status want_ascii_digits(jrun *run, jval text) {
+    QN_TRY(qni_j_step(run, text.size));
+    for (size_t at = 0; at < text.size;) {
+        uint32_t c;
+        at += qni_j_char(text.s + at, text.size - at, &c);
+        if (c < 0x80 || (!qni_j_is_space(c) && !qni_j_in_class(c, CLASS_DECIMAL))) continue;
+        return qni_j_fail(run, QN_EUNSUPPORTED, "a number with digits or spaces that are not ASCII");
+    }
+    return QN_OK;
+}
+
 static qn_status do_int(jrun *run, jval self, const jval *arg, jval *out) {
     int64_t base = 10, i;
     double f;
@@ -210,10 +222,7 @@ static qn_status do_int(jrun *run, jval self, const jval *arg, jval *out) {
     }
     if (self.kind == J_UNDEFINED) return fail_undefined(run, self);
     if (self.kind == J_STRING) {
-        for (size_t k = 0; k < self.size; k++) {
-            if ((unsigned char)self.s[k] >= 0x80)
-                return qni_j_fail(run, QN_EUNSUPPORTED, "a number of text that is not ASCII");
-        }
+        QN_TRY(want_ascii_digits(run, self));
         if (text_int(self, (int)base, &i, &over)) {
             if (over) return qni_j_fail(run, QN_EUNSUPPORTED, "an integer beyond 64 bits");
             *out = qni_j_int(i);
@@ -236,10 +245,7 @@ static qn_status do_float(jrun *run, jval self, const jval *arg, jval *out) {
     if (self.kind == J_UNDEFINED) return fail_undefined(run, self);
     if (qni_j_is_number(self)) *out = qni_j_float((double)qni_j_as_real(self));
     if (self.kind != J_STRING) return QN_OK;
-    for (size_t k = 0; k < self.size; k++) {
-        if ((unsigned char)self.s[k] >= 0x80)
-            return qni_j_fail(run, QN_EUNSUPPORTED, "a number of text that is not ASCII");
-    }
+    QN_TRY(want_ascii_digits(run, self));
     if (text_float(self, &f)) *out = qni_j_float(f);
     return QN_OK;
 }

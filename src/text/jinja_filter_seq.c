@@ -44,7 +44,7 @@ static qn_status do_last(jrun *run, jval self, const jval *arg, jval *out) {
     jval *items;
     size_t n;
     (void)arg;
-    bool one_way = self.kind == J_UNDEFINED || (self.kind == J_SEQ && self.seq->kind == SEQ_ITERATOR);
+    bool one_way = self.kind == J_SEQ && self.seq->kind == SEQ_ITERATOR;
     if (one_way) return qni_j_fail(run, QN_EINVAL, "a %s has no last item", qni_j_kind(self));
     QN_TRY(items_of(run, self, &items, &n));
     *out = n > 0 ? items[n - 1] : qni_j_undefined("the last item", 13);
@@ -81,7 +81,6 @@ static qn_status do_reverse(jrun *run, jval self, const jval *arg, jval *out) {
     if (self.kind == J_STRING) return qni_j_slice(run, self, bounds, out);
     /* reversed() of what has an order; of an iterator a list that is turned round */
     jseq_kind kind = self.kind == J_SEQ && self.seq->kind == SEQ_ITERATOR ? SEQ_LIST : SEQ_ITERATOR;
-    if (self.kind == J_UNDEFINED) kind = SEQ_LIST;
     QN_TRY(items_of(run, self, &items, &n));
     QN_TRY(qni_j_seq(run, kind, n, out));
     for (size_t i = 0; i < n; i++) out->seq->items[i] = items[n - 1 - i];

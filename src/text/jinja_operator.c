@@ -168,12 +168,15 @@ static qn_status add_seqs(jrun *run, const jseq *a, const jseq *b, jval *out) {
 static qn_status repeat(jrun *run, jval v, int64_t times, jval *out) {
     size_t n = v.kind == J_STRING ? v.size : v.seq->n;
     if (times < 0 || n == 0) times = 0;
-    if (times > (int64_t)(QNI_JINJA_MEMORY / n + 1) && n > 0)
+    if (n > 0 && times > (int64_t)(QNI_JINJA_MEMORY / n + 1))
         return qni_j_fail(run, QN_EFULL, "%lld times %zu is too long", (long long)times, n);
     if (v.kind == J_STRING) {
-        jbuf buf = {0};
-        for (int64_t i = 0; i < times; i++) QN_TRY(qni_j_put(run, &buf, v.s, v.size));
-        *out = qni_j_buf_text(&buf);
+        size_t total = n * (size_t)times;
+        QN_TRY(qni_j_step(run, total));
+        char *to = qni_j_alloc(&run->arena, total);
+        if (to == NULL) return qni_j_no_memory(run);
+        for (size_t at = 0; at < total; at += n) memcpy(to + at, v.s, n);
+        *out = qni_j_text(to, total);
         out->markup = v.markup;
         return QN_OK;
     }

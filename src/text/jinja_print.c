@@ -41,7 +41,7 @@ static int shortest(double f, char digits[20], int *n) {
         if (*p >= '0' && *p <= '9') digits[(*n)++] = *p;
     }
     while (*n > 1 && digits[*n - 1] == '0') --*n;
-    return atoi(p + 1) + 1;
+    return (int)strtol(p + 1, NULL, 10) + 1;
 }
 
 size_t qni_j_float_text(char out[32], double f) {

@@ -82,7 +82,7 @@ qn_status qni_j_seq(jrun *run, jseq_kind kind, size_t n, jval *out) {
     QN_TRY(qni_j_step(run, n));
     jseq *seq = qni_j_alloc(&run->arena, sizeof *seq);
     if (seq == NULL || !qni_mul_size(&bytes, n, sizeof *seq->items)) return qni_j_no_memory(run);
-    if (n > 0 && (seq->items = qni_j_alloc(&run->arena, bytes)) == NULL) return qni_j_no_memory(run);
+    if ((seq->items = qni_j_alloc(&run->arena, bytes)) == NULL) return qni_j_no_memory(run); /* never NULL */
     seq->kind = (uint8_t)kind;
     seq->n = n;
     seq->height = 1;
