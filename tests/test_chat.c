@@ -99,10 +99,162 @@ static void test_published_golden(void **state) {
     qn_chat_template_close(t);
 }
 
+/* A directory with the given files, and a template over it; removed again. */
+static qn_status open_with(const char *jinja, const char *config, qn_chat_template **t, qn_error *err) {
+    char dir[] = "/tmp/quern-chat-XXXXXX", path[64];
+    const char *names[] = {"chat_template.jinja", "tokenizer_config.json"}, *texts[] = {jinja, config};
+    assert_non_null(mkdtemp(dir));
+    for (int i = 0; i < 2; i++) {
+        if (texts[i] == NULL) continue;
+        snprintf(path, sizeof path, "%s/%s", dir, names[i]);
+        FILE *file = fopen(path, "w");
+        assert_non_null(file);
+        fputs(texts[i], file);
+        fclose(file);
+    }
+    qn_status status = qn_chat_template_open(t, dir, err);
+    for (int i = 0; i < 2; i++) {
+        snprintf(path, sizeof path, "%s/%s", dir, names[i]);
+        unlink(path);
+    }
+    rmdir(dir);
+    return status;
+}
+
+static void expect_open(const char *jinja, const char *config, const char *tools, const char *want) {
+    qn_chat_template *t = NULL;
+    qn_error err = {0};
+    qn_text text = {0};
+    qn_chat_input input = {.messages = "[{\"role\": \"user\", \"content\": \"q\"}]", .tools = tools};
+    if (open_with(jinja, config, &t, &err) != QN_OK) fail_msg("%s", err.message);
+    if (qn_chat_render(t, &text, &input, &err) != QN_OK) fail_msg("%s", err.message);
+    assert_string_equal(text.data, want);
+    qn_text_release(&text);
+    qn_chat_template_close(t);
+}
+
+static void test_sources(void **state) {
+    (void)state;
+    static const char named[] =
+        "{\"chat_template\": [{\"name\": \"tool_use\", \"template\": \"T\"}, {\"name\": \"default\", "
+        "\"template\": \"D\"}]}";
+    expect_open("J", "{\"chat_template\": \"C\"}", NULL, "J");
+    expect_open(NULL, "{\"chat_template\": \"C\"}", NULL, "C");
+    expect_open(NULL, named, NULL, "D");
+    expect_open(NULL, named, "null", "D");
+    expect_open(NULL, named, "[]", "T");
+    expect_open(
+        "{{ bos_token }}|{{ eos_token }}|{{ pad_token is defined }}|{{ additional_special_tokens }}",
+        "{\"bos_token\": null, \"eos_token\": {\"content\": \"<e>\"}, \"additional_special_tokens\": [\"<a>\"]}", NULL,
+        "|<e>|False|['<a>']");
+    expect_open("{{ tools is none }}{{ documents is none }}{{ enable_thinking is defined }}", NULL, NULL,
+                "TrueTrueFalse");
+}
+
+static void test_no_template(void **state) {
+    (void)state;
+    static const struct {
+        const char *jinja, *config;
+        qn_status status;
+        const char *message; /* its end */
+    } cases[] = {
+        {NULL, NULL, QN_EUNSUPPORTED, ": no chat template"},
+        {NULL, "{}", QN_EUNSUPPORTED, ": no chat template"},
+        {NULL, "{\"chat_template\": []}", QN_EUNSUPPORTED, ": no chat template is named \"default\""},
+        {NULL, "{\"chat_template\": 1}", QN_EFORMAT, ": chat_template must be a string or a list"},
+        {NULL, "{\"chat_template\": [1]}", QN_EFORMAT, ": chat_template[0] must have a name and a template"},
+        {NULL, "[]", QN_EFORMAT, ": must be an object"},
+        {NULL, "{\"chat_template\": \"\\n{{ x|nope }}\"}", QN_EUNSUPPORTED, "line 2: filter \"nope\" is not supported"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        qn_chat_template *t = NULL;
+        qn_error err = {0};
+        assert_int_equal(open_with(cases[i].jinja, cases[i].config, &t, &err), cases[i].status);
+        assert_null(t);
+        size_t n = strlen(err.message), m = strlen(cases[i].message);
+        if (n < m || strcmp(err.message + n - m, cases[i].message) != 0) fail_msg("case %zu: %s", i, err.message);
+    }
+    qn_chat_template *t = NULL;
+    assert_int_equal(qn_chat_template_open_file(&t, "/tmp/no/such/file", NULL, NULL), QN_EIO);
+    assert_int_equal(qn_chat_template_open(NULL, "x", NULL), QN_EINVAL);
+}
+
+static qn_status render_with(const char *source, const char *messages, const char *tools, qn_text *text,
+                             qn_error *err) {
+    qn_chat_template *t = NULL;
+    if (open_with(source, NULL, &t, err) != QN_OK) fail_msg("%s", err->message);
+    qn_status status = qn_chat_render(t, text, &(qn_chat_input){.messages = messages, .tools = tools}, err);
+    qn_chat_template_close(t);
+    return status;
+}
+
+static void test_order(void **state) {
+    (void)state;
+    static const char show[] =
+        "{% for m in messages %}{{ m.role }}:{{ m.content|tojson }}:{{ m.reasoning_content }};{% endfor %}";
+    static const struct {
+        const char *messages, *want;
+    } cases[] = {
+        {"[]", ""},
+        {"[{\"role\": \"assistant\", \"content\": null}, {\"role\": \"assistant\"}]",
+         "assistant:\"\":;assistant:\"\":;"},
+        {"[{\"role\": \"user\", \"content\": [{\"type\": \"text\", \"text\": \"a\"}, \"b\", {\"text\": \"\\u0000\"}]}]",
+         "user:\"ab\\u0000\":;"},
+        {"[{\"role\": \"developer\", \"content\": \"x\"}]", "system:\"x\":;"},
+        {"[{\"role\": \"tool\", \"content\": \"x\", \"reasoning\": \"r\"}]", "tool:\"x\":r;"},
+        {"[{\"role\": \"tool\", \"content\": \"x\", \"reasoning\": \"r\", \"reasoning_content\": \"s\"}]",
+         "tool:\"x\":s;"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        qn_text text = {0};
+        qn_error err = {0};
+        if (render_with(show, cases[i].messages, NULL, &text, &err) != QN_OK) fail_msg("%s", err.message);
+        assert_string_equal(text.data, cases[i].want);
+        qn_text_release(&text);
+    }
+}
+
+static void test_bad_input(void **state) {
+    (void)state;
+    static const struct {
+        const char *messages, *tools, *message;
+    } cases[] = {
+        {"{}", NULL, "messages must be a list"},
+        {"[1]", NULL, "messages[0] must be an object"},
+        {"[{}]", NULL, "messages[0].role must be a string"},
+        {"[{\"role\": \"bot\"}]", NULL,
+         "messages[0].role: \"bot\" is none of system, developer, user, assistant, tool"},
+        {"[{\"role\": \"user\", \"content\": 1}]", NULL,
+         "messages[0].content must be a string, a list of parts or null"},
+        {"[{\"role\": \"user\"}, {\"role\": \"user\", \"content\": [{\"type\": \"image_url\"}]}]", NULL,
+         "messages[1].content[0]: an image cannot be read by this model"},
+        {"[{\"role\": \"user\", \"content\": [\"a\", {\"type\": \"input_audio\"}]}]", NULL,
+         "messages[0].content[1]: audio cannot be read by this model"},
+        {"[{\"role\": \"user\", \"content\": [{\"type\": \"text\"}]}]", NULL,
+         "messages[0].content[0].text must be a string"},
+        {"[]", "{}", "tools must be a list or null"},
+        {"[]", "[1]", "tools[0] must be an object"},
+        {"[", NULL, NULL},
+        {"[]", "[99999999999999999999]", NULL},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        qn_text text = {0};
+        qn_error err = {0};
+        assert_int_equal(render_with("", cases[i].messages, cases[i].tools, &text, &err), QN_EINVAL);
+        assert_int_equal(err.status, QN_EINVAL);
+        if (cases[i].message != NULL) assert_string_equal(err.message, cases[i].message);
+        assert_int_equal(text.size, 0);
+        qn_text_release(&text);
+    }
+    qn_error err = {0};
+    assert_int_equal(qn_chat_render(NULL, NULL, NULL, &err), QN_EINVAL);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_own_golden),
-        cmocka_unit_test(test_published_golden),
+        cmocka_unit_test(test_own_golden), cmocka_unit_test(test_published_golden),
+        cmocka_unit_test(test_sources),    cmocka_unit_test(test_no_template),
+        cmocka_unit_test(test_order),      cmocka_unit_test(test_bad_input),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

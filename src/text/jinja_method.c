@@ -99,7 +99,7 @@ static qn_status split_words(jrun *run, jval s, int64_t most, bool right, jval *
     uint32_t c;
     int side = right ? 2 : 1;
     for (s = qni_j_strip(s, NULL, side); s.size > 0; s = qni_j_strip(s, NULL, side)) {
-        jval word = s;
+        jval word;
         size_t at = right ? s.size : 0;
         if (most-- == 0) {
             QN_TRY(append(run, out, &capacity, qni_j_strip(s, NULL, 3 - side)));

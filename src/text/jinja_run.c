@@ -239,7 +239,7 @@ static qn_status bind_keywords(jrun *run, jscope *scope, const jmacro_def *def, 
     return QN_OK;
 }
 
-qn_status qni_j_call_macro(jrun *run, const jmacro *macro, jval args, jval keywords, jval *out) {
+qn_status qni_j_call_macro(jrun *run, const jmacro *macro, jval args, jval kwargs, jval *out) {
     const jmacro_def *def = macro->def;
     jscope *scope;
     QN_TRY(new_scope(run, macro->scope, &scope));
@@ -254,7 +254,7 @@ qn_status qni_j_call_macro(jrun *run, const jmacro *macro, jval args, jval keywo
         given[i] = true;
         QN_TRY(qni_j_bind(run, scope, def->params[i], args.seq->items[i]));
     }
-    QN_TRY(bind_keywords(run, scope, def, keywords.dict, given));
+    QN_TRY(bind_keywords(run, scope, def, kwargs.dict, given));
     for (size_t i = 0; i < def->n_param; i++) {
         if (given[i]) continue;
         jval value = qni_j_undefined(def->names[i].s, def->names[i].size);

@@ -172,8 +172,8 @@ static bool hashable(jval v) {
     return true;
 }
 
-qn_status qni_j_dict_put(jrun *run, jval v, jval key, jval value) {
-    jdict *dict = v.dict;
+qn_status qni_j_dict_put(jrun *run, jval to, jval key, jval value) {
+    jdict *dict = to.dict;
     size_t at;
     QN_TRY(qni_j_step(run, 0));
     if (!hashable(key)) return qni_j_fail(run, QN_EINVAL, "a %s cannot be a key", qni_j_kind(key));

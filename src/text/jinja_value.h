@@ -166,7 +166,7 @@ static inline jval qni_j_undefined(const char *name, size_t size) {
 qn_status qni_j_seq(jrun *run, jseq_kind kind, size_t n, jval *out); /* n absent items, to be filled in */
 qn_status qni_j_seq_done(jrun *run, jval seq);                       /* once they are: measures the nesting */
 qn_status qni_j_dict(jrun *run, size_t capacity, jval *out);
-qn_status qni_j_dict_put(jrun *run, jval dict, jval key, jval value); /* while it is being built */
+qn_status qni_j_dict_put(jrun *run, jval to, jval key, jval value); /* while it is being built */
 qn_status qni_j_from_json(jrun *run, const json_t *json, jval *out);
 
 /* Looking at values. */
