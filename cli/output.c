@@ -69,9 +69,9 @@ char *must_format(const char *format, ...) {
 }
 
 static void on_interrupt(int number) {
-    (void)number;
-    if (interrupt_mode == 0 || (interrupt_mode == 1 && interrupt_seen)) _exit(EXIT_INTERRUPTED);
-    interrupt_seen = 1;
+    bool keeps = interrupt_mode == 2 && number == SIGINT;
+    if (!keeps && (interrupt_mode != 1 || interrupt_seen)) _exit(128 + number);
+    interrupt_seen = number;
 }
 
 void interrupts_install(void) {
@@ -79,6 +79,7 @@ void interrupts_install(void) {
     struct sigaction action = {.sa_handler = on_interrupt};
     sigemptyset(&action.sa_mask);
     sigaction(SIGINT, &action, NULL);
+    sigaction(SIGTERM, &action, NULL);
     /* a closed pipe ends the program without a word, also when a parent had the signal ignored */
     signal(SIGPIPE, SIG_DFL);
 }
@@ -152,6 +153,7 @@ void progress_end(progress_bar *bar) {
 }
 
 int output_finish(int code) {
+    if (code == EXIT_INTERRUPTED && interrupt_seen) code = 128 + interrupt_seen;
     bool failed = fflush(stdout) != 0;
     int reason = errno;
     if (!failed && !ferror(stdout)) return code;

@@ -23,8 +23,8 @@ void *must_realloc(void *pointer, size_t n, size_t size);
 void *must_calloc(size_t n, size_t size);
 char *must_format(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
-/* SIGINT ends the program at once with EXIT_INTERRUPTED, or, between begin and end, only sets the flag; a second one
- * ends it all the same, unless `keep` (the chat). */
+/* SIGINT ends the program at once with EXIT_INTERRUPTED, or, once it was asked to be graceful, only sets the flag; a
+ * second one ends it all the same, unless `keep` (the chat). SIGTERM likewise with 143, never kept. */
 void interrupts_install(void);
 void interrupts_graceful(bool keep);
 bool interrupted(void);

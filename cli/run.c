@@ -40,7 +40,10 @@ static bool on_prefill(void *user, int32_t done, int32_t total) {
 /* The prompt that the settings name: ids, or text, rendered if there is a template. */
 static int make_prompt(generator *g, qn_ids *ids, qn_text *text) {
     const settings *s = g->settings;
-    if (s->ids) return parse_ids(ids, "--ids", s->ids, strlen(s->ids));
+    if (s->ids) {
+        int code = parse_ids(ids, "--ids", s->ids, strlen(s->ids));
+        return code || ids->size ? code : fail("--ids", "holds no ids");
+    }
     const char *what;
     int code = read_prompt(s, "run", text, &what);
     if (code || !g->chat_template) return code;

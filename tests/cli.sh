@@ -337,6 +337,18 @@ ok 'one seed, one checkpoint' cmp -s "$tmp/s1/model.safetensors" "$tmp/s3/model.
 ok 'another seed, another one' sh -c "! cmp -s $tmp/s1/model.safetensors $tmp/s4/model.safetensors"
 q synth layers=512,d_model=1048576,heads=65536,d_ff=4194304,vocab=16777216 "$tmp/s5"
 ok 'too large' sh -c "[ $rc -eq 1 ] && [ ! -e $tmp/s5 ]"
+mkdir "$tmp/part"
+"$quern" synth 0.6B "$tmp/part/s6" 2>"$tmp/err" &
+pid=$!
+i=0
+while [ -z "$(ls "$tmp/part")" ] && [ $i -lt 600 ]; do
+    sleep 0.1
+    i=$((i + 1))
+done
+kill -INT $pid
+wait $pid
+rc=$?
+ok 'an interrupted synth leaves nothing' [ "$rc $(ls "$tmp/part" | wc -l)" = '130 0' ]
 ok 'nothing half-written is left' [ "$(find "$tmp" -maxdepth 1 -name 's*.*' | wc -l)" -eq 0 ]
 
 # --- chat from a pipe
@@ -359,6 +371,17 @@ mkdir -p "$tmp/hub/blobs" "$tmp/hub/snapshots/1" && for f in config.json generat
 done
 q run -m "$tmp/hub/snapshots/1" --ids '1 2 3' -n 4 -s 7
 ok 'a snapshot folder of links' is_out "$want"
+
+# --- completion
+if command -v bash >/dev/null; then
+    complete() {
+        PATH=$(dirname "$quern"):$PATH bash -c '. completion/quern.bash
+            COMP_WORDS=("$@") COMP_CWORD=$(($# - 1)); _quern; echo "${COMPREPLY[*]}"' complete "$@"
+    }
+    ok 'completion: commands' [ "$(complete quern ren)" = render ]
+    ok 'completion: options' [ "$(complete quern run --ch)" = '--chat --chat-template' ]
+    ok 'completion: words' [ "$(complete quern run --think '')" = 'on off auto' ]
+fi
 
 echo "$n_pass passed, $n_fail failed"
 [ "$n_fail" -eq 0 ]
