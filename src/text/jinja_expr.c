@@ -311,6 +311,10 @@ static qn_status parse_test(jparser *p, jnode *of, jnode **out) {
 }
 
 static qn_status parse_call(jparser *p, jnode *of, jnode **out) {
+    if (of->kind == N_ATTRIBUTE && qni_j_is_refused_method(of->value.s, of->value.size)) {
+        return qni_j_parse_fail(p, QN_EUNSUPPORTED, of->line, "method \"%.*s\" is not supported", (int)of->value.size,
+                                of->value.s);
+    }
     QN_TRY(qni_j_node(p, N_CALL, now(p)->line, out));
     (*out)->a = of;
     qni_j_raise(*out, of);

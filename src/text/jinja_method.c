@@ -544,6 +544,18 @@ static const jspec loop_methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
+bool qni_j_is_refused_method(const char *name, size_t size) {
+    static const jspec *const all[] = {str_methods, dict_methods, list_methods, loop_methods};
+    bool refused = false;
+    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
+        const jspec *spec = qni_j_find_method(all[i], name, size);
+        if (spec == NULL) continue;
+        if (spec->call != NULL || *spec->params == '!') return false;
+        refused = true;
+    }
+    return refused;
+}
+
 const jspec *qni_j_methods(jval v) {
     if (v.kind == J_STRING) return str_methods;
     if (v.kind == J_DICT) return dict_methods;

@@ -215,6 +215,8 @@ qn_status qni_j_percent(jrun *run, jval format, jval values, jval *out); /* form
 const jspec *qni_j_find_filter(const char *name, size_t size);
 const jspec *qni_j_find_test(const char *name, size_t size);
 const jspec *qni_j_find_method(const jspec *specs, const char *name, size_t size);
+/* Whether Python has such a method and none of ours is called so: a call of it is refused when it is parsed. */
+bool qni_j_is_refused_method(const char *name, size_t size);
 const jspec *qni_j_methods(jval v); /* of this kind of value, or NULL; ends with a NULL name */
 const jspec *qni_j_find_global(const char *name, size_t size);
 bool qni_j_slot(const jspec *spec, const char *name, size_t size, int *slot);
