@@ -40,21 +40,21 @@ int fail_error(const char *subject, const qn_error *err) {
     return EXIT_FAILED;
 }
 
-static _Noreturn void no_memory(void) {
+_Noreturn void out_of_memory(void) {
     print_failure(NULL, "out of memory");
     exit(EXIT_FAILED);
 }
 
 void *must_realloc(void *pointer, size_t n, size_t size) {
-    if (size && n > SIZE_MAX / size) no_memory();
+    if (size && n > SIZE_MAX / size) out_of_memory();
     void *p = realloc(pointer, n && size ? n * size : 1);
-    if (!p) no_memory();
+    if (!p) out_of_memory();
     return p;
 }
 
 void *must_calloc(size_t n, size_t size) {
     void *p = calloc(n ? n : 1, size ? size : 1);
-    if (!p) no_memory();
+    if (!p) out_of_memory();
     return p;
 }
 
@@ -64,7 +64,7 @@ char *must_format(const char *format, ...) {
     char *text = NULL;
     int n = vasprintf(&text, format, args);
     va_end(args);
-    if (n < 0) no_memory();
+    if (n < 0) out_of_memory();
     return text;
 }
 

@@ -18,6 +18,9 @@ int fail(const char *subject, const char *format, ...) __attribute__((format(pri
  * canceled the call nothing is printed and the code is EXIT_INTERRUPTED. */
 int fail_error(const char *subject, const qn_error *err);
 
+/* Ends the program with a line. */
+_Noreturn void out_of_memory(void);
+
 /* Like realloc for n elements of `size` bytes; ends the program with a line when there is no memory. */
 void *must_realloc(void *pointer, size_t n, size_t size);
 void *must_calloc(size_t n, size_t size);

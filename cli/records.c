@@ -40,10 +40,12 @@ json_t *json_number(double value) {
 char *json_source(const json_t *value) {
     if (!value) return NULL;
     char *text = json_dumps(value, JSON_COMPACT | JSON_ENCODE_ANY);
-    return text ? text : must_format("null");
+    if (!text) out_of_memory();
+    return text;
 }
 
 void json_print_line(json_t *value) {
+    if (!value) out_of_memory();
     json_dumpf(value, stdout, JSON_REAL_PRECISION(17));
     putchar('\n');
     fflush(stdout);

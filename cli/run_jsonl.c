@@ -143,10 +143,10 @@ static bool add_logprobs(request *r, const qn_token *token) {
         return false;
     json_t *best = json_array();
     for (int32_t i = 0; i < n_best; i++)
-        json_array_append_new(best,
-                              json_pack("{s:i, s:f}", "id", (int)r->best[i].id, "logprob", (double)r->best[i].logprob));
-    json_array_append_new(r->out_logprobs, json_pack("{s:i, s:f, s:o}", "id", (int)token->id, "logprob",
-                                                     (double)logprob, "top_logprobs", best));
+        json_array_append_new(
+            best, json_pack("{s:i, s:o}", "id", (int)r->best[i].id, "logprob", json_number(r->best[i].logprob)));
+    json_array_append_new(r->out_logprobs, json_pack("{s:i, s:o, s:o}", "id", (int)token->id, "logprob",
+                                                     json_number(logprob), "top_logprobs", best));
     return true;
 }
 
