@@ -223,7 +223,7 @@ qn_status qni_j_bind(jrun *run, jscope *scope, int32_t id, jval value);
 qn_status qni_j_assign(jrun *run, jscope *scope, const jnode *target, jval value);
 qn_status qni_j_loop_fetch(jrun *run, jloop *loop, bool *any, jval *out);
 qn_status qni_j_loop_attribute(jrun *run, jloop *loop, jval name, jval *out);
-qn_status qni_j_call_macro(jrun *run, const jmacro *macro, jval args, jval keywords, jval *out);
+qn_status qni_j_call_macro(jrun *run, const jmacro *macro, jval args, jval kwargs, jval *out);
 qn_status qni_j_call(jrun *run, jval callee, jval args, jval kwargs, jval *out);
 qn_status qni_j_call_spec(jrun *run, const jspec *spec, jval self, jval args, size_t skip, jval kwargs, jval *out);
 
