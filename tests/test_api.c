@@ -194,6 +194,34 @@ static void null_is_freed(void **state) {
     qn_ids_release(NULL);
 }
 
+/* What cannot fail answers for no object as for an empty one. */
+static void null_is_empty(void **state) {
+    (void)state;
+    assert_null(qn_tensor_device(NULL));
+    assert_int_equal(qn_tensor_dtype(NULL), QN_DTYPE_DEFAULT);
+    assert_int_equal(qn_tensor_rank(NULL), 0);
+    assert_null(qn_tensor_shape(NULL));
+    assert_int_equal(qn_tensor_bytes(NULL), 0);
+    assert_null(qn_tensor_file_name(NULL, 0));
+    assert_null(qn_tensor_file_metadata(NULL, "x"));
+    assert_int_equal(qn_linear_n_in(NULL), 0);
+    assert_int_equal(qn_linear_n_out(NULL), 0);
+    assert_int_equal(qn_linear_bytes(NULL), 0);
+    assert_int_equal(qn_linear_dtype(NULL), QN_DTYPE_DEFAULT);
+    assert_int_equal(qn_linear_arith(NULL), QN_ARITH_AUTO);
+    assert_null(qn_model_get_config(NULL));
+    assert_null(qn_model_device(NULL));
+    assert_int_equal(qn_tokenizer_n_vocab(NULL), 0);
+    assert_int_equal(qn_tokenizer_id(NULL, "x"), -1);
+    assert_false(qn_tokenizer_is_special(NULL, 0));
+    assert_false(qn_chat_starts_reasoning(NULL, 0));
+    assert_int_equal(qn_session_n_ctx(NULL), 0);
+    assert_int_equal(qn_session_n_tok(NULL), 0);
+    assert_null(qn_session_ids(NULL));
+    assert_null(qn_session_model(NULL));
+    assert_null(qn_session_logits(NULL));
+}
+
 /* Names from outside come back in messages: in one line, without control characters, never ending in half a
  * character. */
 static void messages_are_lines(void **state) {
@@ -212,18 +240,18 @@ static void messages_are_lines(void **state) {
         unsigned char lead = (unsigned char)*last;
         size_t want = lead < 0x80 ? 1 : lead < 0xE0 ? 2 : lead < 0xF0 ? 3 : 4;
         assert_int_equal(err.message + n - last, want);
+        /* However long the name, the message begins with it and ends with what is wrong. */
+        assert_memory_equal(err.message, "no? such?[31m?/" + skip, 15 - skip);
+        assert_non_null(strstr(err.message, "\xE4\xBD\xA0…\xE4\xBD\xA0"));
+        assert_non_null(strstr(err.message, "/tokenizer.json: No such file or directory"));
     }
 }
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(version),
-        cmocka_unit_test(statuses),
-        cmocka_unit_test(dtypes),
-        cmocka_unit_test(names_of_devices),
-        cmocka_unit_test(null_is_einval),
-        cmocka_unit_test(null_is_freed),
-        cmocka_unit_test(messages_are_lines),
+        cmocka_unit_test(version),          cmocka_unit_test(statuses),           cmocka_unit_test(dtypes),
+        cmocka_unit_test(names_of_devices), cmocka_unit_test(null_is_einval),     cmocka_unit_test(null_is_freed),
+        cmocka_unit_test(null_is_empty),    cmocka_unit_test(messages_are_lines),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -53,11 +53,12 @@ typedef struct qn_string {
 } qn_string;
 
 typedef struct qn_splitter_options {
-    bool split_reasoning;   /**< false: all text is content */
-    bool starts_reasoning;  /**< the prompt ended inside <think>: see qn_chat_starts_reasoning */
-    const qn_string *stops; /**< n_stop texts, none empty; copied. They end the output before their first byte,
-                   content and reasoning alike, also when they spread over several tokens */
-    size_t n_stop;          /**< at most 64 */
+    bool split_reasoning;  /**< false: all text is content */
+    bool starts_reasoning; /**< the prompt ended inside <think>: see qn_chat_starts_reasoning */
+    /** n_stop texts, none empty; copied. They end the output before their first byte, content and reasoning alike,
+     * also when they spread over several tokens. */
+    const qn_string *stops;
+    size_t n_stop; /**< at most 64 */
 } qn_splitter_options;
 
 #ifdef __cplusplus
@@ -69,8 +70,7 @@ extern "C" {
  * tokenizer_config.json (a list of named templates: "default"). The whole template is parsed and checked here.
  *
  * Errors   EIO; EFORMAT: a file is malformed; EUNSUPPORTED: a construct that the interpreter does not know, with
- *          line and construct, or the directory has no template (qn_status alone tells: EUNSUPPORTED with "no chat
- *          template"); ENOMEM.
+ *          line and construct, or the directory has no template (the message ends with "no chat template"); ENOMEM.
  */
 QN_NODISCARD QN_API qn_status qn_chat_template_open(qn_chat_template **out, const char *dir, qn_error *err);
 
@@ -89,9 +89,10 @@ QN_API void qn_chat_template_close(qn_chat_template *chat_template); /**< NULL i
  * the role "developer" becomes "system", "reasoning" is taken for a missing "reasoning_content". JSON is written as
  * Python writes it.
  *
- * Errors   EINVAL: messages or tools are no JSON of the right form, an image or another part that is no text, or
- *          the template itself refused (raise_exception); EUNSUPPORTED: an operation that the interpreter does not
- *          know, with its line; EFULL: a bound on steps, depth or output; ENOMEM. `text` is as before then.
+ * Errors   EINVAL: messages or tools are no JSON of the right form, a role that is none of system, developer, user,
+ *          assistant and tool, an image or another part that is no text, or the template itself refused
+ *          (raise_exception); EUNSUPPORTED: an operation that the interpreter does not know, with its line; EFULL: a
+ *          bound on steps, depth or output; ENOMEM. `text` is as before then.
  */
 QN_NODISCARD QN_API qn_status qn_chat_render(const qn_chat_template *chat_template, qn_text *text,
                                              const qn_chat_input *input, qn_error *err);

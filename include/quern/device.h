@@ -3,7 +3,7 @@
  * A device computes: it owns worker threads, scratch memory and the choice of kernels.
  *
  * Two backends exist: "cpu" (threaded, vectorised) and "ref" (plain C with double accumulation:
- * slow, and what all others are tested against). CUDA comes as a shared object of its own.
+ * slow, one thread, and what all others are tested against).
  *
  * Threads: any thread may call anything with one device; calls that compute take turns on it. A
  * call on "cpu" or "ref" is complete when it returns. Tensors, linears, models and sessions keep
@@ -20,20 +20,23 @@ typedef struct qn_device qn_device;
 /** Where the memory of tensors, linears, models, sessions and scratch comes from. Both functions may be called from
  * any thread. Leave both NULL for the C library's allocator. */
 typedef struct qn_allocator {
-    void *(*alloc)(void *user, size_t bytes,
-                   size_t alignment); /**< alignment: a power of two, at most 4096; NULL = no memory */
-    void (*free)(void *user, void *pointer, size_t bytes); /**< bytes as given to alloc */
+    /** alignment: a power of two, at most 4096; NULL: no memory */
+    void *(*alloc)(void *user, size_t bytes, size_t alignment);
+    /** bytes: as given to alloc */
+    void (*free)(void *user, void *pointer, size_t bytes);
     void *user;
 } qn_allocator;
 
 typedef struct qn_device_options {
-    int32_t n_thread;       /**< threads that compute, the caller's included; 0: one for each CPU this
-                         process may use; <= 512 */
-    const char *isa;        /**< the highest instruction set level to use ("portable", "avx2", …); NULL:
-                         the best there is.  A name above what the machine has is a cap and no error;
-                         an unknown name is one. */
-    bool compose;           /**< run large primitives as compositions of the small ones (for verification) */
-    qn_allocator allocator; /**< must outlive the device and everything made on it */
+    /** Threads that compute, the caller's included, at most 512; 0: one for each CPU that this process may use. */
+    int32_t n_thread;
+    /** The highest instruction set level to use ("portable", "avx2", …; see qn_isa_name); NULL: the best there is. A
+     * known name above what the machine has is a cap and no error; an unknown name is one. */
+    const char *isa;
+    /** Run large primitives as compositions of the small ones (for verification). */
+    bool compose;
+    /** Must outlive the device and everything made on it. */
+    qn_allocator allocator;
 } qn_device_options;
 
 /** What a device is; the strings live as long as the device. */
@@ -43,8 +46,7 @@ typedef struct qn_device_info {
     const char *description; /**< the processor's name */
     int32_t n_thread;
     uint64_t memory_total_bytes;
-    uint64_t memory_available_bytes; /**< at the time of the call, as the operating system estimates
-                                        it; 0 = unknown */
+    uint64_t memory_available_bytes; /**< now, as the operating system estimates it; 0: unknown */
 } qn_device_info;
 
 #ifdef __cplusplus

@@ -46,7 +46,8 @@ typedef struct qn_progress {
     void *user;
 } qn_progress;
 
-/** A remark that is no error ("config.json: key "foo" is not known and was ignored"), from the calling thread. */
+/** A remark that is no error, one line ("config.json: key foo is not known and was ignored"), from the calling
+ * thread; `text` is valid during the call. */
 typedef struct qn_log {
     void (*line)(void *user, const char *text);
     void *user;
@@ -65,7 +66,7 @@ typedef enum qn_yarn_mode {
     QN_YARN_OFF = 2,  /**< never; n_ctx beyond the trained length is refused */
 } qn_yarn_mode;
 
-/** What a plan is for. */
+/** What a plan is for; YaRN as QN_YARN_AUTO. */
 typedef struct qn_plan_options {
     const char *device; /**< as for qn_device_open; NULL: "cpu" */
     const char *isa;    /**< as in qn_device_options */
@@ -86,8 +87,7 @@ typedef struct qn_plan {
     uint64_t scratch_bytes;  /**< of the device, once, however many sessions */
     uint64_t total_bytes;    /**< weight_bytes + session_bytes + scratch_bytes */
     int32_t n_ctx;           /**< that the plan is for */
-    int32_t n_ctx_fits;      /**< the longest context that fits into the limit, at most the model's; 0:
-                           not even the weights */
+    int32_t n_ctx_fits;      /**< the longest context that fits into the limit, at most the model's; 0: none does */
 } qn_plan;
 
 #ifdef __cplusplus

@@ -30,8 +30,8 @@
 typedef enum qn_arith {
     QN_ARITH_AUTO = 0, /**< bf16 for bf16 weights where the instruction set has it natively, else f32 */
     QN_ARITH_F32 = 1,  /**< f32 activations and sums */
-    QN_ARITH_BF16 = 2, /**< activations rounded to bf16, native dot product, f32 sums */
-    QN_ARITH_INT8 = 3, /**< for quantised weights */
+    QN_ARITH_BF16 = 2, /**< activations rounded to bf16, native dot product, f32 sums; no level has it yet: refused */
+    QN_ARITH_INT8 = 3, /**< for quantised weights, which there are not yet: refused */
 } qn_arith;
 
 /** How a matrix that is to be packed lies in memory. */
@@ -73,10 +73,11 @@ typedef struct qn_rope {
 
 /**
  * Position of token 0 of a call. One of three forms:
- *   {.value = p}                       p >= 0 for the whole batch
- *   {.rows = p, .n_rows = B}           a position for each batch row
- *   {.tensor = t}                      s32 or s64, {} as {1}, or {B}: read when the call runs,
- * clamped to [0, C - T]
+ *
+ *   {.value = p}              p >= 0, for the whole batch
+ *   {.rows = p, .n_rows = B}  one for each batch row, each >= 0; borrowed for the call
+ *   {.tensor = t}             s32 or s64, {1} for the whole batch or {B}. Its values are read when the call runs and
+ *                             clamped to [0, C - T] (in qn_forward_greedy to [0, C - T - count + 1])
  */
 typedef struct qn_offset {
     int64_t value;
@@ -208,8 +209,8 @@ extern "C" {
  * weight   rank 2, f32, bf16 or f16; stays the caller's and is not needed afterwards. Kept in its dtype.
  * Shapes   QN_LAYOUT_IN_OUT {in, out}; QN_LAYOUT_OUT_IN {out, in}. An lm_head or embedding {V, H} is
  *          QN_LAYOUT_OUT_IN.
- * Errors   EINVAL: rank, dtype; EUNSUPPORTED: the arithmetic, on this instruction set or for this dtype; ENOMEM.
- * Threads  any.
+ * Errors   EINVAL: NULL, rank, dtype, layout or arith; EUNSUPPORTED: the arithmetic, on this instruction set or for
+ *          this dtype; ENOMEM.
  */
 QN_NODISCARD QN_API qn_status qn_linear_pack(qn_linear **out, const qn_tensor *weight, qn_linear_layout layout,
                                              qn_arith arith, qn_error *err);

@@ -40,9 +40,9 @@ typedef struct qn_sampler_params {
 typedef enum qn_sampler_mode {
     QN_SAMPLER_NEUTRAL = 0,      /**< temperature 1, nothing else */
     QN_SAMPLER_MODEL = 1,        /**< generation_config.json; greedy where it says do_sample false */
-    QN_SAMPLER_THINKING = 2,     /**< Qwen's advice: 0.6, top_p 0.95, top_k 20; what
-                                generation_config.json sets goes first */
-    QN_SAMPLER_NON_THINKING = 3, /**< Qwen's advice: 0.7, top_p 0.8, top_k 20 */
+    QN_SAMPLER_THINKING = 2,     /**< Qwen's advice: 0.6, top_p 0.95, top_k 20; numbers that generation_config.json
+                                      sets go first, do_sample does not: greedy thoughts run in circles */
+    QN_SAMPLER_NON_THINKING = 3, /**< Qwen's advice: 0.7, top_p 0.8, top_k 20, whatever the file says */
 } qn_sampler_mode;
 
 typedef struct qn_sampler qn_sampler;

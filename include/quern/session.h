@@ -65,20 +65,20 @@ typedef struct qn_token {
 typedef struct qn_generate_args {
     const char *prompt; /**< text; special tokens in it are recognised. Or NULL with `ids` */
     size_t prompt_size; /**< 0: strlen(prompt) */
-    const int32_t *ids; /**< the whole timeline to continue; common prefixes with the session are
-                           not computed again */
+    const int32_t *ids; /**< the whole timeline to continue */
     size_t n_ids;
     const qn_sampler_params *sampler; /**< NULL: the model's defaults, seed 0 */
     int32_t n_predict;                /**< tokens at most; 0: until the end of the text or of the context */
     bool ignore_eos;                  /**< end-of-text ids are tokens like any other (and not printed) */
-    bool split_reasoning;             /**< as in qn_splitter_options; where it starts is taken from the prompt's
-                             tail */
+    bool split_reasoning;             /**< as in qn_splitter_options; how it starts is taken from the prompt's tail */
     const qn_string *stops;           /**< n_stop stop strings */
     size_t n_stop;
-    qn_piece_fn on_text; /**< may be NULL */
-    bool (*on_token)(void *user,
-                     const qn_token *token); /**< may be NULL; called before the token's text is handed out */
-    bool (*on_prefill)(void *user, int32_t done, int32_t total); /**< may be NULL; after each chunk of the prompt */
+    /** Callbacks, on the calling thread; each may be NULL; one that returns false ends the generation. */
+    qn_piece_fn on_text;
+    /** Before the token's text is handed out. */
+    bool (*on_token)(void *user, const qn_token *token);
+    /** After each pass over the prompt: positions of the timeline so far, and of the whole prompt. */
+    bool (*on_prefill)(void *user, int32_t done, int32_t total);
     void *user;
 } qn_generate_args;
 

@@ -40,8 +40,12 @@ typedef enum qn_status {
 #undef QN_STATUS_ENUM
 } qn_status;
 
-/** Detail of a failure. `message` is one line of UTF-8 that names the thing: "k_proj: input width must be 1024, got
- * 1000". Both fields are untouched by a call that succeeds. */
+/**
+ * Detail of a failure. Both fields are untouched by a call that succeeds.
+ *
+ * message  one line of UTF-8 that names the thing: "k_proj: input width must be 1024, got 1000". One that is too
+ *          long (a path, say) loses its middle, never its end.
+ */
 typedef struct qn_error {
     qn_status status;
     char message[256];

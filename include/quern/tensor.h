@@ -37,15 +37,15 @@ typedef struct qn_tensor qn_tensor;
 /** Memory of the caller that becomes a tensor without a copy. */
 typedef struct qn_wrap {
     qn_dtype dtype;
-    int32_t rank;                /**< 1 … QN_MAX_RANK */
-    int64_t shape[QN_MAX_RANK];  /**< each >= 1 */
-    int64_t stride[QN_MAX_RANK]; /**< in elements; all zeros: contiguous. Else the last is 1 and
-                                    each other one at least the extent (stride × shape) of the next
-                                    axis, so that whole rows never overlap */
-    void *data;                  /**< aligned to the element size; on "cpu" and "ref" ordinary memory */
-    bool read_only;              /**< the library will not write to it; it is refused as an output or a cache */
-    void (*release)(void *user, void *data); /**< called once when the last tensor over it is freed,
-                                                on that thread; may be NULL */
+    int32_t rank;               /**< 1 … QN_MAX_RANK */
+    int64_t shape[QN_MAX_RANK]; /**< each >= 1 */
+    /** In elements; all zeros: contiguous. Else the last is 1 and each other one at least the extent (stride × shape)
+     * of the next axis, so that rows never overlap. */
+    int64_t stride[QN_MAX_RANK];
+    void *data;     /**< aligned to the element size; on "cpu" and "ref" ordinary memory */
+    bool read_only; /**< the library will not write to it; it is refused as an output or a cache */
+    /** Called once, when the last tensor over the memory is freed, on that thread; may be NULL. */
+    void (*release)(void *user, void *data);
     void *user;
 } qn_wrap;
 

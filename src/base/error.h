@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Filling a caller's qn_error: one line of UTF-8, cut at a character, control characters replaced. */
+/* Filling a caller's qn_error: one line of UTF-8, shortened in the middle, control characters replaced. */
 #ifndef QNI_ERROR_H
 #define QNI_ERROR_H
 

@@ -137,23 +137,23 @@ void qn_session_free(qn_session *session) {
 }
 
 int32_t qn_session_n_ctx(const qn_session *session) {
-    return session->options.n_ctx;
+    return session != NULL ? session->options.n_ctx : 0;
 }
 
 int32_t qn_session_n_tok(const qn_session *session) {
-    return session->n_tok;
+    return session != NULL ? session->n_tok : 0;
 }
 
 const int32_t *qn_session_ids(const qn_session *session) {
-    return session->ids;
+    return session != NULL ? session->ids : NULL;
 }
 
 const qn_model *qn_session_model(const qn_session *session) {
-    return session->model;
+    return session != NULL ? session->model : NULL;
 }
 
 const float *qn_session_logits(const qn_session *session) {
-    return session->has_logits ? session->logits : NULL;
+    return session != NULL && session->has_logits ? session->logits : NULL;
 }
 
 qn_status qn_session_rewind(qn_session *session, size_t n_tok, qn_error *err) {
