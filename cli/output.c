@@ -161,7 +161,15 @@ int output_finish(int code) {
     return code == EXIT_DONE ? EXIT_FAILED : code;
 }
 
+/* VmHWM, because ru_maxrss counts from the fork: a large parent's memory would be in it. */
 double peak_memory_bytes(void) {
+    FILE *status = fopen("/proc/self/status", "re");
+    char line[256];
+    double kilobytes = 0;
+    while (status && kilobytes <= 0 && fgets(line, sizeof(line), status))
+        if (!strncmp(line, "VmHWM:", 6)) kilobytes = strtod(line + 6, NULL);
+    if (status) fclose(status);
+    if (kilobytes > 0) return 1024.0 * kilobytes;
     struct rusage usage;
     return getrusage(RUSAGE_SELF, &usage) ? 0 : 1024.0 * (double)usage.ru_maxrss;
 }

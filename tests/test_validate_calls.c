@@ -535,7 +535,13 @@ static void too_large(void **state) {
         .out = attn, .q = q, .k = q, .v = q, .k_cache = cache, .v_cache = cache, .scale = 1, .rope = {.theta = 1e4}};
     assert_int_equal(qn_kv_attention(&kv, &err), QN_EINVAL);
     assert_string_equal(err.message, "k_cache: capacity must be at most 2147483647, got 2147483648");
-    qn_tensor *all[] = {rows, cache, linear, tokens, out, norm, down_proj, q, attn};
+    qn_wrap crowd = {.dtype = QN_DTYPE_BF16, .rank = 4, .shape = {1, (int64_t)1 << 30, 2, 2}, .data = space};
+    qn_tensor *heads = NULL;
+    assert_int_equal(qn_tensor_wrap(&heads, device, &crowd, NULL), QN_OK);
+    kv.q = kv.k = kv.v = heads;
+    assert_int_equal(qn_kv_attention(&kv, &err), QN_EINVAL);
+    assert_string_equal(err.message, "query heads: 2 of 1073741824 rows are more than 2147483647");
+    qn_tensor *all[] = {rows, cache, linear, tokens, out, norm, down_proj, q, attn, heads};
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) qn_tensor_free(all[i]);
     munmap(space, reserved);
 }

@@ -184,7 +184,6 @@ static void value_block(const job *j, const tile *t, bool direct, int64_t pos, i
     }
 }
 
-/* Add a block's part of a query to its result. */
 /* Add the block's part of the queries from `query` on to their results. */
 static void merge_block(const job *j, const tile *t, int64_t query, bool is_first) {
     const int64_t n = t->n_query - query, d = j->d_pad;
