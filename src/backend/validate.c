@@ -247,6 +247,12 @@ static qn_status check_divisibility(check *c) {
                     (long long)of[QNI_NKV], (long long)of[QNI_NQ]);
     }
     of[QNI_A] = of[QNI_NQ] * d;
+    /* Backends number the heads of all rows. */
+    int64_t n_row = of[QNI_B] * of[QNI_T], n;
+    if (__builtin_mul_overflow(n_row, of[QNI_NQ], &n) || n > INT32_MAX) {
+        return FAIL(c, "query heads", "%lld of %lld rows are more than %d", (long long)of[QNI_NQ], (long long)n_row,
+                    INT32_MAX);
+    }
     return QN_OK;
 }
 
