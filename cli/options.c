@@ -111,8 +111,11 @@ static int store(settings *out, const command *cmd, const option *o, const char 
     }
     }
     if (good) return EXIT_DONE;
-    return usage_error(cmd->name, "%s: must be a %s from %.12g to %.12g, not '%s'", spelling,
-                       o->kind == OPTION_REAL ? "number" : "whole number", o->min, o->max, value);
+    if (o->kind == OPTION_REAL)
+        return usage_error(cmd->name, "%s: must be a number from %.12g to %.12g, not '%s'", spelling, o->min, o->max,
+                           value);
+    return usage_error(cmd->name, "%s: must be a whole number from %lld to %lld, not '%s'", spelling, (long long)o->min,
+                       o->max < 0x1p63 ? (long long)o->max : (long long)INT64_MAX, value);
 }
 
 /* One argument that begins with a dash; *i moves on when the value is an argument of its own. */

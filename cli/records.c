@@ -115,6 +115,8 @@ bool field_whole(json_t *record, const char *name, int64_t min, int64_t max, who
         return record_fail(error, "%s: must be a whole number, not %s", name,
                            json_is_real(value) ? "a fraction" : json_type_name(value));
     int64_t number = json_integer_value(value);
+    if (min == max && number != min)
+        return record_fail(error, "%s: must be %lld, not %lld", name, (long long)min, (long long)number);
     if (number < min || number > max)
         return record_fail(error, "%s: must be from %lld to %lld, not %lld", name, (long long)min, (long long)max,
                            (long long)number);

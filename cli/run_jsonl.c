@@ -109,6 +109,7 @@ static bool read_request(request *r, json_t *record, record_error *error) {
     const generator *g = r->generator;
     const settings *s = g->settings;
     sampling wanted = {.top_k = {0, false}};
+    whole n_answers = {0}; /* "n" of the OpenAI API: a record has one answer */
     r->think = (qn_think)s->think;
     r->n_predict = s->n_predict;
     r->ignore_eos = s->ignore_eos;
@@ -121,6 +122,7 @@ static bool read_request(request *r, json_t *record, record_error *error) {
     if (!fields_sampling(record, &wanted, error) ||
         !field_whole(record, "max_tokens", 1, INT32_MAX, &r->n_predict, error) ||
         !field_whole(record, "max_completion_tokens", 1, INT32_MAX, &r->n_predict, error) ||
+        !field_whole(record, "n", 1, 1, &n_answers, error) ||
         !field_bool(record, "ignore_eos", &r->ignore_eos, error) ||
         !field_logit_bias(record, &r->bias, &r->params.n_logit_bias, error))
         return false;

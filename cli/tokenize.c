@@ -34,8 +34,9 @@ static json_t *decode_record(void *user, json_t *record, record_error *error) {
     qn_ids ids = {0};
     qn_text text = {0};
     qn_error err;
-    if (!json_object_get(record, "ids"))
-        record_fail(error, "ids: must be a list, not nothing");
+    json_t *list = json_object_get(record, "ids");
+    if (!list || json_is_null(list))
+        record_fail(error, "ids: must be a list, not %s", json_type_name(list));
     else if (!field_ids(record, "ids", &ids, error))
         out = NULL;
     else if (qn_tokenizer_decode(t->tokenizer, &text, ids.data, ids.size, false, &err))

@@ -95,6 +95,8 @@ synth heads=3,kv_heads=2 x
 synth frob=1 x
 synth tied=maybe x
 CASES
+q run --seed 9223372036854775808 -p x
+ok 'the greatest seed is told' err_has 'from 0 to 9223372036854775807, not'
 q run --isa frob -m "$demo" --ids 1
 ok 'unknown isa is wrong usage' usage
 q --version
@@ -113,6 +115,15 @@ ok 'threads change nothing' is_out "$want"
 q run -m "$demo" --ids '1 2 3' -n 4 -s 8 -n 4
 ok 'another seed' sh -c "[ $rc -eq 0 ] && [ \"\$(cat $tmp/out)\" != '$want' ]"
 ok 'figures on stderr' err_has '^prompt 3 tokens, .* generated, .*memory'
+# the peak is that of the command, whatever the size of the process that starts it: 100 MB here
+small=$(sed -n 's/.*memory \([0-9]*\).*MB$/\1/p' "$tmp/err")
+large=$(
+    ballast=$(head -c 100000000 /dev/zero | tr '\0' x)
+    "$quern" run -m "$demo" --ids '1 2 3' -n 4 -s 8 2>&1 >/dev/null | sed -n 's/.*memory \([0-9]*\).*MB$/\1/p'
+    : "${#ballast}"
+)
+ok 'memory is that of the command' [ "$large" -lt $((small + 50)) ]
+q run -m "$demo" --ids '1 2 3' -n 4 -s 8 -n 4
 ok 'no colour without a terminal' sh -c "! grep -q '\\[' $tmp/err"
 
 # --- errors: exit 1 and a line
@@ -180,6 +191,9 @@ ok 'bad records are answered, the others go on' sh -c \
 sed -n 1p "$tmp/out" >"$tmp/in"
 q tokenize -m "$demo" --jsonl --decode
 ok 'decoded U+0000' is_out '{"text": "a\u0000b"}'
+echo '{"ids":null}' >"$tmp/in"
+q tokenize -m "$demo" --jsonl --decode
+ok 'null is no list of ids' is_out '{"error": "ids: must be a list, not null"}'
 
 # --- records are answered at once
 mkfifo "$tmp/to" "$tmp/from"
@@ -232,11 +246,13 @@ cat >"$tmp/in" <<'RECORDS'
 {"prompt":"x","temperature":[]}
 {"prompt":"x","chat_template_kwargs":{"enable_thinking":"no"}}
 {"prompt":"x","max_tokens":1}
+{"prompt":"x","max_tokens":1,"n":2}
+{"prompt":"x","max_tokens":1,"n":1}
 RECORDS
 q run --jsonl -m "$demo"
 cp "$tmp/out" "$tmp/answers"
 answer() { sed -n "$1p" "$tmp/answers" | grep -q -- "$2"; }
-ok 'jsonl: an answer each, exit 1' sh -c "[ $rc -eq 1 ] && [ \$(wc -l <$tmp/answers) -eq 14 ]"
+ok 'jsonl: an answer each, exit 1' sh -c "[ $rc -eq 1 ] && [ \$(wc -l <$tmp/answers) -eq 16 ]"
 ok 'jsonl: as on the command line' answer 1 "^{\"ids\": \\[$(echo "$want" | sed 's/ /, /g')\\]"
 ok 'jsonl: timings' answer 1 '"timings": {"prompt_n": 3, "prompt_ms": .*"cache_n": 0}'
 ok 'jsonl: finish reason' answer 1 '"finish_reason": "length"'
@@ -248,6 +264,8 @@ ok 'jsonl: messages' answer 5 '^{"ids": .*"reasoning": ""'
 for i in 6 7 8 9 10 11 12 13; do ok "jsonl: record $i is refused" answer $i '^{"error": "'; done
 ok 'jsonl: the error names the field' answer 12 'temperature'
 ok 'jsonl: a good one after bad ones' answer 14 '^{"ids"'
+ok 'jsonl: one answer a record' answer 15 'n: must be 1, not 2'
+ok 'jsonl: n of 1' answer 16 '^{"ids"'
 : >"$tmp/in"
 q run -m "$demo" -p 'Hello' -n 8 --seed 3 --think off
 chat_text=$(cat "$tmp/out")

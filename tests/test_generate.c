@@ -270,7 +270,7 @@ static void test_full_context(void **state) {
     qn_generate_args args = args_for(&o, &p);
     qn_error error = {0};
     assert_int_equal(qn_generate(f.session, f.tokenizer, &args, NULL, &error), QN_EFULL);
-    assert_string_equal(error.message, "the context of 3 tokens is too short for 4");
+    assert_string_equal(error.message, "context: 3 tokens are too few for 4");
     assert_int_equal(o.n_prefill + o.n_id + o.n_piece, 0);
     qn_session_free(f.session);
     qn_ids_release(&prompt);

@@ -256,8 +256,8 @@ static void test_refusals(void **state) {
     REFUSED(QN_EINVAL, "ids[1]: must be within 0 … 511, got -1", qn_session_sync(s, low, 2, &reused, err));
     REFUSED(QN_EINVAL, "ids[2]: must be within 0 … 511, got 512", qn_session_append(s, high, 3, NULL, NULL, err));
     REFUSED(QN_EINVAL, "ids[0]: must be within 0 … 511, got 512", qn_session_step(s, 512, err));
-    REFUSED(QN_EFULL, "the context of 16 tokens is too short for 17", qn_session_sync(s, ids, 17, &reused, err));
-    REFUSED(QN_EFULL, "the context of 16 tokens is too short for 17", qn_session_append(s, ids, 12, NULL, NULL, err));
+    REFUSED(QN_EFULL, "context: 16 tokens are too few for 17", qn_session_sync(s, ids, 17, &reused, err));
+    REFUSED(QN_EFULL, "context: 16 tokens are too few for 17", qn_session_append(s, ids, 12, NULL, NULL, err));
     REFUSED(QN_EINVAL, "n_tok: must be within 0 … 5, got 6", qn_session_rewind(s, 6, err));
     REFUSED(QN_EINVAL, "layer: must be within 0 … 1, got 2", qn_session_read_kv(s, 2, 0, 1, k, k, err));
     REFUSED(QN_EINVAL, "layer: must be within 0 … 1, got -1", qn_session_read_kv(s, -1, 0, 1, k, k, err));
@@ -274,7 +274,7 @@ static void test_refusals(void **state) {
     REFUSED(QN_EINVAL, "spans[1]: its session is of another model than spans[0]",
             qn_session_append_batch(spans, 2, err));
     spans[1] = (qn_span){.session = u, .ids = ids, .n_ids = 17};
-    REFUSED(QN_EFULL, "the context of 16 tokens is too short for 17", qn_session_append_batch(spans, 2, err));
+    REFUSED(QN_EFULL, "context: 16 tokens are too few for 17", qn_session_append_batch(spans, 2, err));
     spans[1] = (qn_span){.session = u, .ids = low, .n_ids = 2};
     REFUSED(QN_EINVAL, "ids[1]: must be within 0 … 511, got -1", qn_session_append_batch(spans, 2, err));
     spans[1].session = NULL;
@@ -286,7 +286,7 @@ static void test_refusals(void **state) {
 
     /* The last place of the context can be used. */
     assert_ok(qn_session_append(s, ids, 11, NULL, NULL, err));
-    REFUSED(QN_EFULL, "the context of 16 tokens is too short for 17", qn_session_step(s, 1, err));
+    REFUSED(QN_EFULL, "context: 16 tokens are too few for 17", qn_session_step(s, 1, err));
     assert_non_null(qn_session_logits(s));
     release(&before);
     qn_session_free(s);

@@ -183,10 +183,10 @@ static void test_refusals(void **state) {
     qn_string stops[65];
     for (int i = 0; i < 65; i++) stops[i] = (qn_string){"x", 1};
     assert_int_equal(qn_splitter_create(&s, &(qn_splitter_options){.stops = stops, .n_stop = 65}, &err), QN_EINVAL);
-    assert_string_equal(err.message, "stop strings: at most 64, got 65");
+    assert_string_equal(err.message, "n_stop: must be at most 64, got 65");
     stops[1].size = 0;
     assert_int_equal(qn_splitter_create(&s, &(qn_splitter_options){.stops = stops, .n_stop = 2}, &err), QN_EINVAL);
-    assert_string_equal(err.message, "stop string 1 is empty");
+    assert_string_equal(err.message, "stop[1]: is empty");
     assert_int_equal(qn_splitter_create(NULL, NULL, &err), QN_EINVAL);
     assert_null(s);
     assert_int_equal(qn_splitter_push(NULL, "", 0, collect, NULL, &stopped, &err), QN_EINVAL);

@@ -156,8 +156,7 @@ static qn_status check_ids(const qn_session *s, const int32_t *ids, size_t n_ids
 
 static qn_status check_room(const qn_session *s, size_t n_tok, size_t n_ids, qn_error *err) {
     if (n_ids > (size_t)s->options.n_ctx - n_tok) {
-        return qni_fail(err, QN_EFULL, "the context of %d tokens is too short for %zu", s->options.n_ctx,
-                        n_tok + n_ids);
+        return qni_fail(err, QN_EFULL, "context: %d tokens are too few for %zu", s->options.n_ctx, n_tok + n_ids);
     }
     return QN_OK;
 }

@@ -253,8 +253,7 @@ static qn_status copy_stops(qn_splitter *s, const qn_splitter_options *o, qn_err
     for (; s->n_stop < o->n_stop; s->n_stop++) {
         stop *t = &s->stops[s->n_stop];
         const qn_string *from = &o->stops[s->n_stop];
-        if (from->size == 0 || from->data == NULL)
-            return qni_fail(err, QN_EINVAL, "stop string %zu is empty", s->n_stop);
+        if (from->size == 0 || from->data == NULL) return qni_fail(err, QN_EINVAL, "stop[%zu]: is empty", s->n_stop);
         t->size = from->size;
         t->text = qni_strndup(from->data, from->size);
         t->fall = qni_calloc(from->size, sizeof *t->fall);
@@ -271,8 +270,9 @@ qn_status qn_splitter_create(qn_splitter **out, const qn_splitter_options *optio
     qn_splitter_options none = {0};
     const qn_splitter_options *o = options != NULL ? options : &none;
     if (out == NULL) return qni_fail(err, QN_EINVAL, "splitter: out is NULL");
-    if (o->n_stop > MAX_STOP) return qni_fail(err, QN_EINVAL, "stop strings: at most %d, got %zu", MAX_STOP, o->n_stop);
-    if (o->n_stop > 0 && o->stops == NULL) return qni_fail(err, QN_EINVAL, "stop strings: stops is NULL");
+    if (o->n_stop > MAX_STOP)
+        return qni_fail(err, QN_EINVAL, "n_stop: must be at most %d, got %zu", MAX_STOP, o->n_stop);
+    if (o->n_stop > 0 && o->stops == NULL) return qni_fail(err, QN_EINVAL, "stops: is NULL");
     qn_splitter *s = qni_calloc(1, sizeof *s);
     if (s == NULL) return qni_fail(err, QN_ENOMEM, "splitter: out of memory");
     s->starts_reasoning = o->starts_reasoning;
