@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The public reader of safetensors files: one tensor at a time, onto a device, through a small buffer. */
 #include "../base/memory.h"
-#include "../format/safetensors.h"
+#include "checkpoint.h"
 
 #include <quern/tensor.h>
 
@@ -39,14 +39,8 @@ const char *qn_tensor_file_metadata(const qn_tensor_file *file, const char *key)
     return file != NULL && key != NULL ? qni_safetensors_metadata(&file->st, key) : NULL;
 }
 
-static qn_dtype dtype_of(qni_st_dtype dtype) {
-    switch (dtype) {
-    case QNI_ST_F32:
-        return QN_DTYPE_F32;
-    case QNI_ST_BF16:
-        return QN_DTYPE_BF16;
-    case QNI_ST_F16:
-        return QN_DTYPE_F16;
+static qn_dtype dtype_of(const qni_st_tensor *tensor) {
+    switch (tensor->dtype) {
     case QNI_ST_I32:
         return QN_DTYPE_S32;
     case QNI_ST_I64:
@@ -54,7 +48,7 @@ static qn_dtype dtype_of(qni_st_dtype dtype) {
     case QNI_ST_U32:
         return QN_DTYPE_U32;
     default:
-        return QN_DTYPE_DEFAULT;
+        return qni_weight_dtype(tensor);
     }
 }
 
@@ -95,7 +89,7 @@ qn_status qn_tensor_file_read(qn_tensor **out, qn_tensor_file *file, qn_device *
     const char *path = file->st.file.path;
     const qni_st_tensor *source = qni_safetensors_find(&file->st, name);
     if (source == NULL) return qni_fail(err, QN_EINVAL, "%s: no tensor %s", path, name);
-    qn_dtype dtype = dtype_of(source->dtype);
+    qn_dtype dtype = dtype_of(source);
     if (dtype == QN_DTYPE_DEFAULT) {
         return qni_fail(err, QN_EUNSUPPORTED, "%s: tensor %s: dtype %s cannot be read", path, name,
                         qni_st_dtype_name(source->dtype));
