@@ -222,6 +222,35 @@ static void null_is_empty(void **state) {
     assert_null(qn_session_logits(NULL));
 }
 
+/* What is no UTF-8, and control characters beyond ASCII, do not get into messages either. */
+static void messages_are_utf8(void **state) {
+    (void)state;
+    static const struct {
+        const char *path, *shown;
+    } cases[] = {
+        {"a\xFF\x80", "a??"},
+        {"\xC3", "?"},
+        {"\xE2\x82", "??"},
+        {"\xE2\x82\xAC", "\xE2\x82\xAC"},
+        {"\xED\xA0\x80", "???"},
+        {"\xF0\x9F\x98\x80", "\xF0\x9F\x98\x80"},
+        {"\xF4\x90\x80\x80", "????"},
+        {"\xC0\xAF", "??"},
+        {"\xC2\x9B"
+         "1m",
+         "??1m"},
+        {"\xC2\xA0", "\xC2\xA0"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        qn_error err = {0};
+        qn_model_config config;
+        char want[64];
+        expect(qn_model_read_config(&config, cases[i].path, NULL, &err), QN_EIO, &err);
+        snprintf(want, sizeof want, "%s/config.json: No such file or directory", cases[i].shown);
+        assert_string_equal(err.message, want);
+    }
+}
+
 /* Names from outside come back in messages: in one line, without control characters, never ending in half a
  * character. */
 static void messages_are_lines(void **state) {
@@ -249,9 +278,9 @@ static void messages_are_lines(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(version),          cmocka_unit_test(statuses),           cmocka_unit_test(dtypes),
-        cmocka_unit_test(names_of_devices), cmocka_unit_test(null_is_einval),     cmocka_unit_test(null_is_freed),
-        cmocka_unit_test(null_is_empty),    cmocka_unit_test(messages_are_lines),
+        cmocka_unit_test(version),          cmocka_unit_test(statuses),          cmocka_unit_test(dtypes),
+        cmocka_unit_test(names_of_devices), cmocka_unit_test(null_is_einval),    cmocka_unit_test(null_is_freed),
+        cmocka_unit_test(null_is_empty),    cmocka_unit_test(messages_are_utf8), cmocka_unit_test(messages_are_lines),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -40,6 +40,29 @@ static bool continues(char c) {
     return ((unsigned char)c & 0xC0) == 0x80;
 }
 
+/* Bytes of the character at s; 0: it is no UTF-8, or a control character (C0, DEL, C1). */
+static size_t character(const unsigned char *s) {
+    if (s[0] < 0x80) return s[0] >= 0x20 && s[0] != 0x7F;
+    if (s[0] < 0xC2 || s[0] > 0xF4) return 0;
+    size_t n = s[0] < 0xE0 ? 2 : s[0] < 0xF0 ? 3 : 4;
+    unsigned char low = s[0] == 0xC2 || s[0] == 0xE0 ? 0xA0 : s[0] == 0xF0 ? 0x90 : 0x80;
+    unsigned char high = s[0] == 0xED ? 0x9F : s[0] == 0xF4 ? 0x8F : 0xBF;
+    if (s[1] < low || s[1] > high) return 0;
+    for (size_t i = 2; i < n; i++) {
+        if (!continues((char)s[i])) return 0;
+    }
+    return n;
+}
+
+/* Names from untrusted files are quoted, some of them cut: one line of whole characters. */
+static void tidy(char *text) {
+    while (*text != '\0') {
+        size_t n = character((const unsigned char *)text);
+        if (n == 0) *text = '?';
+        text += n > 0 ? n : 1;
+    }
+}
+
 /* What is too long keeps its beginning, which names the thing, and its end, which tells what is wrong with it. Never
  * in the middle of a character. */
 static void shorten(char *message, size_t size, const char *text, size_t n) {
@@ -57,23 +80,14 @@ qn_status qni_fail(qn_error *err, qn_status status, const char *format, ...) {
     char text[LONGEST];
     va_list args;
     va_start(args, format);
-    int length = vsnprintf(text, sizeof text, format, args);
+    if (vsnprintf(text, sizeof text, format, args) < 0) text[0] = '\0';
     va_end(args);
-    if (length < 0) text[0] = '\0';
+    tidy(text);
     size_t n = strlen(text);
-    if (length > (int)n) { /* cut: the last character may be a half one */
-        while (n > 0 && continues(text[n - 1])) n--;
-        if (n > 0 && (unsigned char)text[n - 1] >= 0xC0) n--;
-        text[n] = '\0';
-    }
     if (n < sizeof err->message) {
         memcpy(err->message, text, n + 1);
     } else {
         shorten(err->message, sizeof err->message, text, n);
-    }
-    /* Names from untrusted files are quoted: one line, no control characters. */
-    for (char *p = err->message; *p != '\0'; p++) {
-        if ((unsigned char)*p < 0x20 || *p == 0x7F) *p = '?';
     }
     err->status = status;
     return status;
