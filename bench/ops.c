@@ -92,10 +92,10 @@ static void multiply_task(void *context, int32_t task, int32_t thread) {
 }
 
 /* The roofs are taken before the ops and after them, and the best counts: other work on the machine lowers both. */
-/* In slices about as long as an op, the best of which counts, as with the ops. The slices walk through memory that no
- * cache holds. */
+/* In slices of 256 MB, the best of which counts, as with the ops: as much as the largest weight, so that no cache and no
+ * moment of a few hundred microseconds makes the roof. */
 static void measure_roofs(bench *b, bool report) {
-    enum { N_SLICE = 32 };
+    enum { N_SLICE = 4 };
     const size_t bytes = (size_t)1 << 30;
     roof_job j = {.n = bytes / 8 / N_SLICE / (size_t)b->n_thread / 64 * 64, .rounds = 200000};
     uint64_t *data = allocate(bytes);

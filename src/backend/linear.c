@@ -16,6 +16,7 @@ qn_status qni_linear_create(qn_linear **out, qn_device *device, qn_dtype dtype, 
         qni_free(linear);
         return qni_fail(err, QN_ENOMEM, "linear: no memory for %zu bytes", packing.bytes);
     }
+    qni_advise_large_pages(linear->data, packing.bytes);
     linear->device = device;
     linear->bytes = packing.bytes;
     linear->weight = packing.form;

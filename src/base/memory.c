@@ -4,6 +4,8 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 void *qni_device_alloc(const qn_allocator *allocator, size_t bytes) {
     if (allocator->alloc != NULL) return allocator->alloc(allocator->user, bytes, QNI_ALIGN);
@@ -18,6 +20,12 @@ void qni_device_free(const qn_allocator *allocator, void *pointer, size_t bytes)
     } else {
         free(pointer);
     }
+}
+
+void qni_advise_large_pages(void *pointer, size_t bytes) {
+    size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    uintptr_t first = qni_round_up((uintptr_t)pointer, page), end = ((uintptr_t)pointer + bytes) & ~(page - 1);
+    if (end > first) (void)madvise((void *)first, end - first, MADV_HUGEPAGE);
 }
 
 void *qni_calloc(size_t count, size_t size) {

@@ -40,6 +40,9 @@ static inline int64_t qni_ceil_div(int64_t a, int64_t b) {
 void *qni_device_alloc(const qn_allocator *allocator, size_t bytes);
 void qni_device_free(const qn_allocator *allocator, void *pointer, size_t bytes);
 
+/* Ask for large pages under memory that is written once and read often; a hint, never an error. */
+void qni_advise_large_pages(void *pointer, size_t bytes);
+
 /* Host bookkeeping: count * size zero bytes (never NULL for 0 elements); NULL: no memory or overflow. */
 void *qni_calloc(size_t count, size_t size);
 void *qni_realloc(void *pointer, size_t count, size_t size);
