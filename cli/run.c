@@ -123,7 +123,8 @@ int command_run(const settings *s) {
     generator g;
     qn_ids ids = {0};
     qn_text text = {0};
-    need tokenizer = s->ids ? NEED_NOT : s->jsonl ? NEED_IF_THERE : NEED_MUST;
+    /* ids need no tokenizer, but one that is there tells which rows of the vocabulary are padding */
+    need tokenizer = s->ids || s->jsonl ? NEED_IF_THERE : NEED_MUST;
     need chat_template = s->raw || s->ids ? NEED_NOT : s->chat || s->chat_template ? NEED_MUST : NEED_IF_THERE;
     code = generator_open(&g, s, tokenizer, chat_template);
     if (!code && s->jsonl) {

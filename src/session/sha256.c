@@ -56,11 +56,13 @@ static void compress(uint32_t state[8], const uint8_t block[64]) {
 }
 
 void qn_sha256_init(qn_sha256 *hash) {
+    if (hash == NULL) return;
     *hash = (qn_sha256){
         .state = {0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a, 0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19}};
 }
 
 void qn_sha256_update(qn_sha256 *hash, const void *data, size_t bytes) {
+    if (hash == NULL || data == NULL) return;
     const uint8_t *from = data;
     size_t used = (size_t)(hash->n_bytes % 64);
     hash->n_bytes += bytes;
@@ -84,6 +86,7 @@ void qn_sha256_update(qn_sha256 *hash, const void *data, size_t bytes) {
 }
 
 void qn_sha256_final(qn_sha256 *hash, uint8_t digest[32]) {
+    if (hash == NULL || digest == NULL) return;
     uint64_t n_bits = hash->n_bytes * 8;
     uint8_t tail[72] = {0x80};
     size_t used = (size_t)(hash->n_bytes % 64);
