@@ -8,7 +8,7 @@
  * Bytes are those that must be read (weights and visible cache once), operations those of the products and of
  * attention; each figure is the best of the calls.
  */
-#include "../src/backend/backend.h"
+#include "../src/backend/linear.h"
 #include "roof.h"
 
 #include <stdio.h>
@@ -154,7 +154,8 @@ static void fill(bench *b, uint16_t *data, size_t n) {
 static qni_weight make_linear(bench *b, int64_t n_in, int64_t n_out) {
     qn_error err = {0};
     qn_linear *l = NULL;
-    if (qni_linear_create(&l, b->device, QN_DTYPE_BF16, QN_ARITH_F32, n_in, n_out, &err) != QN_OK) die(err.message);
+    const qni_source source = {.dtype = QN_DTYPE_BF16, .arith = QN_ARITH_F32, .n_in = n_in, .n_out = n_out};
+    if (qni_linear_create(&l, b->device, &source, &err) != QN_OK) die(err.message);
     fill(b, l->data, l->bytes / 2);
     b->linears[b->n_linear++] = l;
     return l->weight;

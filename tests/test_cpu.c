@@ -3,7 +3,7 @@
  * The cpu backend's ops on each level: against plain double arithmetic where shapes are odd, and bit for bit against
  * themselves: any number of rows, threads, packed or plain, fused or composed, chunked or not, pages of any size.
  */
-#include "../src/backend/backend.h"
+#include "../src/backend/linear.h"
 #include "../src/base/half.h"
 #include "support/cmocka_all.h"
 #include "support/problem.h"
@@ -97,7 +97,8 @@ static qni_weight weight_of(const matrix *w, int form, qn_device *device, qn_lin
         plain.panel_stride = w->n_in;
         return plain;
     }
-    assert_int_equal(qni_linear_create(linear, device, w->dtype, QN_ARITH_AUTO, w->n_in, w->n_out, NULL), QN_OK);
+    const qni_source source = {.dtype = w->dtype, .arith = QN_ARITH_F32, .n_in = w->n_in, .n_out = w->n_out};
+    assert_int_equal(qni_linear_create(linear, device, &source, NULL), QN_OK);
     memset((*linear)->data, 0xFF, (*linear)->bytes); /* padding must be written: this is a NaN */
     const qni_weight *form_of = &(*linear)->weight;
     int64_t half = w->n_out / 2 / form_of->nr * form_of->nr; /* in two ranges */
@@ -257,14 +258,15 @@ static void refused_packings(void **state) {
     qn_device *device = open_cpu(0, 1, false);
     qn_linear *linear = NULL;
     qn_error err = {0};
-    assert_int_equal(qni_linear_create(&linear, device, QN_DTYPE_BF16, QN_ARITH_BF16, 4, 4, &err), QN_EUNSUPPORTED);
-    assert_string_equal(err.message, "arith bf16: needs a native bf16 dot product, which isa portable does not have");
-    assert_int_equal(qni_linear_create(&linear, device, QN_DTYPE_F16, QN_ARITH_INT8, 4, 4, &err), QN_EUNSUPPORTED);
-    assert_string_equal(err.message, "arith int8: for quantised weights, these are f16");
+    qni_source source = {.dtype = QN_DTYPE_F16, .arith = QN_ARITH_BF16, .n_in = 4, .n_out = 4};
+    assert_int_equal(qni_linear_create(&linear, device, &source, &err), QN_EUNSUPPORTED);
+    assert_string_equal(err.message, "arith bf16: for bf16 weights, these are f16");
+    source.arith = QN_ARITH_INT8;
+    assert_int_equal(qni_linear_create(&linear, device, &source, &err), QN_EUNSUPPORTED);
+    assert_string_equal(err.message, "arith int8: for affine quantised weights, these are f16");
     qni_packing packing;
-    assert_int_equal(device->backend->packing(device->state, &packing, QN_DTYPE_F32, QN_ARITH_F32, INT64_MAX / 4,
-                                              INT64_MAX / 4, &err),
-                     QN_ENOMEM);
+    source = (qni_source){.dtype = QN_DTYPE_F32, .n_in = INT64_MAX / 4, .n_out = INT64_MAX / 4};
+    assert_int_equal(device->backend->packing(device->state, &packing, &source, &err), QN_ENOMEM);
     assert_null(linear);
     qn_device_close(device);
 }

@@ -28,10 +28,13 @@
 
 /** Arithmetic of a packed linear, fixed when it is packed. */
 typedef enum qn_arith {
-    QN_ARITH_AUTO = 0, /**< bf16 for bf16 weights where the instruction set has it natively, else f32 */
+    QN_ARITH_AUTO = 0, /**< bf16 for bf16 weights where the instruction set has it natively, int8 for affine weights
+                            with groups of a multiple of 32 inputs, else f32; on "ref" always f32 */
     QN_ARITH_F32 = 1,  /**< f32 activations and sums */
-    QN_ARITH_BF16 = 2, /**< activations rounded to bf16, native dot product, f32 sums; no level has it yet: refused */
-    QN_ARITH_INT8 = 3, /**< for quantised weights, which there are not yet: refused */
+    QN_ARITH_BF16 = 2, /**< bf16 weights: activations rounded to bf16, products exact, f32 sums; slow where it is not
+                            native */
+    QN_ARITH_INT8 = 3, /**< affine weights: activations rounded to int8 with a scale for each group of inputs, sums of a
+                            group exact in integers, f32 sums over groups */
 } qn_arith;
 
 /** How a matrix that is to be packed lies in memory. */
@@ -42,6 +45,29 @@ typedef enum qn_linear_layout {
 
 /** A weight matrix in the order in which the device's kernels read it. Immutable; may be used by any thread. */
 typedef struct qn_linear qn_linear;
+
+/** What a dense matrix is quantised to (docs/quantisation.md). */
+typedef enum qn_quantize {
+    QN_QUANTIZE_NONE = 0,
+    QN_QUANTIZE_Q8 = 1, /**< 8 bits, symmetric, groups of 64 */
+    QN_QUANTIZE_Q4 = 2, /**< 4 bits, affine, groups of 32 */
+} qn_quantize;
+
+/**
+ * A quantised matrix {out, in} as checkpoints store it. Two kinds, told apart by the dtype of the codes:
+ *
+ *   u32  affine (MLX): W[o,i] = scales[o, i/group] · code + biases[o, i/group]; a row of codes is one little-endian stream
+ *        of unsigned `bits`-wide integers
+ *   f8   W[o,i] = scales[o/group_out, i/group] · e4m3 code; the last blocks may be ragged
+ */
+typedef struct qn_quantized {
+    const qn_tensor *codes;  /**< u32 {out, in·bits/32}, or f8 {out, in} */
+    const qn_tensor *scales; /**< f32, bf16 or f16: {out, in/group}, or {⌈out/group_out⌉, ⌈in/group⌉} */
+    const qn_tensor *biases; /**< affine: as scales, or NULL: -2^(bits-1) · scale; f8: NULL */
+    int32_t bits;            /**< affine: 2, 3, 4, 5, 6 or 8; f8: 0 */
+    int32_t group;           /**< inputs that share a scale, >= 1; affine: divides `in` */
+    int32_t group_out;       /**< f8: outputs that share a scale, >= 1; affine: 0 */
+} qn_quantized;
 
 /** A linear operand: exactly one of the two is set. A plain one has shape {in, out} (an lm_head or an embedding:
  * {V, H}). */
@@ -214,11 +240,31 @@ extern "C" {
  */
 QN_NODISCARD QN_API qn_status qn_linear_pack(qn_linear **out, const qn_tensor *weight, qn_linear_layout layout,
                                              qn_arith arith, qn_error *err);
+
+/**
+ * Quantise a matrix and pack it, as qn_model_options.quantize does with a model's.
+ *
+ * weight   as in qn_linear_pack; its inputs must be a multiple of the groups of `to`.
+ * Errors   as qn_linear_pack.
+ */
+QN_NODISCARD QN_API qn_status qn_linear_quantize(qn_linear **out, const qn_tensor *weight, qn_linear_layout layout,
+                                                 qn_quantize to, qn_arith arith, qn_error *err);
+
+/**
+ * Pack a quantised matrix; its values are kept as they are. "ref", and "cpu" where affine groups are no multiple of 32
+ * inputs, keep them dequantised, in f32.
+ *
+ * weight   its tensors are contiguous, on one device, stay the caller's and are not needed afterwards.
+ * arith    AUTO, F32 or (affine alone) INT8.
+ * Errors   EINVAL: NULL, rank, shape, dtype, bits, a group; EUNSUPPORTED: the arithmetic; ENOMEM.
+ */
+QN_NODISCARD QN_API qn_status qn_linear_pack_quantized(qn_linear **out, const qn_quantized *weight, qn_arith arith,
+                                                       qn_error *err);
 QN_API void qn_linear_free(qn_linear *linear); /**< NULL is fine */
 QN_API int64_t qn_linear_n_in(const qn_linear *linear);
 QN_API int64_t qn_linear_n_out(const qn_linear *linear);
 QN_API size_t qn_linear_bytes(const qn_linear *linear);   /**< device memory that it takes */
-QN_API qn_dtype qn_linear_dtype(const qn_linear *linear); /**< of its elements */
+QN_API qn_dtype qn_linear_dtype(const qn_linear *linear); /**< of its elements; u32: affine codes; f8 */
 QN_API qn_arith qn_linear_arith(const qn_linear *linear); /**< F32, BF16 or INT8, never AUTO */
 
 /**

@@ -14,14 +14,16 @@
 
 #include "device.h"
 
-/** Element types: QN_DTYPE_ name, value, bytes, text. bf16 and f16 are stored as 16-bit patterns. */
+/** Element types: QN_DTYPE_ name, value, bytes, text. bf16 and f16 are stored as 16-bit patterns, f8 (e4m3, without
+ * infinities) as bytes; f8 is for the codes of quantised matrices alone. */
 #define QN_DTYPE_MAP(X)                                                                                                \
     X(F32, 1, 4, "f32")                                                                                                \
     X(BF16, 2, 2, "bf16")                                                                                              \
     X(F16, 3, 2, "f16")                                                                                                \
     X(S32, 4, 4, "s32")                                                                                                \
     X(S64, 5, 8, "s64")                                                                                                \
-    X(U32, 6, 4, "u32")
+    X(U32, 6, 4, "u32")                                                                                                \
+    X(F8, 7, 1, "f8")
 
 typedef enum qn_dtype {
     QN_DTYPE_DEFAULT = 0, /**< in options: the default that the field names; no tensor has it */
@@ -121,7 +123,7 @@ QN_API const char *qn_tensor_file_name(const qn_tensor_file *file, size_t index)
 QN_API const char *qn_tensor_file_metadata(const qn_tensor_file *file, const char *key);
 
 /**
- * Read one tensor onto a device. F32, BF16, F16, I32, I64 and U32 can be read; a scalar becomes {1}.
+ * Read one tensor onto a device. F32, BF16, F16, I32, I64, U32 and F8_E4M3 can be read; a scalar becomes {1}.
  *
  * Errors   EINVAL: no tensor of that name; EUNSUPPORTED: its dtype or a rank above QN_MAX_RANK; EIO; ENOMEM.
  */

@@ -19,6 +19,7 @@
 
 #include "../base/error.h"
 #include "../base/memory.h"
+#include "quant.h"
 
 #include <quern/ops.h>
 
@@ -59,17 +60,29 @@ typedef struct qni_vec {
  *   packed            nr and ki of the kernel table; outputs and inputs padded with zeros to whole
  * panels and groups
  *
- * so that one description serves all forms; `packed` says that padding is there and data is QNI_ALIGN-aligned.
+ * so that one description serves all dense forms; `packed` says that padding is there and data is QNI_ALIGN-aligned.
+ *
+ * A quantised weight (quant.kind not QNI_DENSE) is always packed; what its panels hold is the backend's affair, and
+ * panel_stride counts bytes.
  */
 typedef struct qni_weight {
     const void *data;
-    qn_dtype dtype;
-    qn_arith arith; /* F32 for plain ones */
+    qn_dtype dtype;  /* of the elements; affine: U32, fp8: F8 */
+    qn_arith arith;  /* F32 for plain ones */
+    qni_quant quant; /* as it is packed */
     bool packed;
     int64_t n_in, n_out;
     int64_t nr, ki;
     int64_t panel_stride, group_stride; /* in elements */
 } qni_weight;
+
+/* What a linear is packed from. */
+typedef struct qni_source {
+    qn_dtype dtype;  /* of a dense one's elements */
+    qni_quant quant; /* kind QNI_DENSE: it has none */
+    qn_arith arith;  /* as asked for: AUTO is resolved by the backend */
+    int64_t n_in, n_out;
+} qni_source;
 
 /* Rows of a call. */
 typedef struct qni_rows {
@@ -200,15 +213,17 @@ typedef struct qni_backend {
     qni_ops ops;
 
     /* The form of a packed linear; EUNSUPPORTED where there is no kernel. arith AUTO is resolved
-     * here. */
-    qn_status (*packing)(const void *state, qni_packing *out, qn_dtype dtype, qn_arith arith, int64_t n_in,
-                         int64_t n_out, qn_error *err);
+     * here. A quantised source may get a dense form. */
+    qn_status (*packing)(const void *state, qni_packing *out, const qni_source *source, qn_error *err);
     /* Fill outputs [first, first + n) of a packed linear; first is a multiple of form.nr, and so is
      * n, or first + n is n_out. src holds W[i, first + o] at src[i · in_stride + o · out_stride],
      * in elements of the form's dtype. Padding of these panels is zeroed. Callable on any thread,
      * for disjoint ranges at once. */
     void (*pack)(const void *state, const qni_weight *form, void *data, int64_t first, int64_t n, const void *src,
                  int64_t in_stride, int64_t out_stride);
+    /* The same from rows [first, first + n) of a quantised source; ENOMEM. */
+    qn_status (*pack_quantized)(const void *state, const qni_weight *form, void *data, int64_t first, int64_t n,
+                                const qni_quant *source, const qni_quant_rows *rows, qn_error *err);
     /* Run tasks on the device's threads (loading packs with it); NULL: the caller's thread does
      * all. The device is held. */
     void (*parallel)(void *state, int32_t n_task, void (*task)(void *context, int32_t task, int32_t thread),
@@ -253,10 +268,6 @@ struct qn_linear {
     void *data;
     size_t bytes;
 };
-
-/* A packed linear with room for its data, not yet filled (the model loader fills it panel by panel). */
-qn_status qni_linear_create(qn_linear **out, qn_device *device, qn_dtype dtype, qn_arith arith, int64_t n_in,
-                            int64_t n_out, qn_error *err);
 
 /* inv_freq {head_dim/2} in double and the factor on cos and sin, from a checked qn_rope. */
 void qni_rope_resolve(double *inv_freq, double *attention_factor, const qn_rope *rope, int64_t head_dim);

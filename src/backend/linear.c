@@ -1,14 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Packed linears: a backend's own form of a weight matrix, filled in ranges of outputs by the device's threads. */
-#include "tensor.h"
+#include "linear.h"
 
 /* Elements that one task of a packing loop moves at least, so that small matrices are not cut to crumbs. */
 enum { TASK_ELEMENTS = 1 << 18 };
 
-qn_status qni_linear_create(qn_linear **out, qn_device *device, qn_dtype dtype, qn_arith arith, int64_t n_in,
-                            int64_t n_out, qn_error *err) {
+qn_status qni_linear_create(qn_linear **out, qn_device *device, const qni_source *source, qn_error *err) {
     qni_packing packing = {0};
-    QN_TRY(device->backend->packing(device->state, &packing, dtype, arith, n_in, n_out, err));
+    QN_TRY(device->backend->packing(device->state, &packing, source, err));
     qn_linear *linear = qni_calloc(1, sizeof *linear);
     if (linear == NULL) return qni_fail(err, QN_ENOMEM, "linear: no memory");
     linear->data = qni_device_alloc(&device->allocator, packing.bytes);
@@ -33,26 +32,133 @@ void qn_linear_free(qn_linear *linear) {
     qni_free(linear);
 }
 
+void qni_linear_fill(const qn_linear *linear, int64_t first, int64_t n, const qni_dense_rows *rows) {
+    const qn_device *device = linear->device;
+    device->backend->pack(device->state, &linear->weight, linear->data, first, n, rows->data, rows->in_stride,
+                          rows->out_stride);
+}
+
+qn_status qni_linear_fill_quantized(const qn_linear *linear, int64_t first, int64_t n, const qni_quant *source,
+                                    const qni_quant_rows *rows, qn_error *err) {
+    const qn_device *device = linear->device;
+    return device->backend->pack_quantized(device->state, &linear->weight, linear->data, first, n, source, rows, err);
+}
+
+qn_status qni_linear_quantize(const qn_linear *linear, int64_t first, int64_t n, const qni_quant *to,
+                              const qni_dense_rows *rows, qn_error *err) {
+    const int64_t n_in = linear->weight.n_in, n_scale = n_in / to->group;
+    const int64_t code_bytes = qni_quant_code_bytes(to, n_in);
+    float *row = qni_calloc((size_t)n_in, sizeof *row);
+    uint16_t *scales = qni_calloc((size_t)(2 * n * n_scale), sizeof *scales);
+    unsigned char *codes = qni_calloc((size_t)n, (size_t)code_bytes);
+    qn_status status = QN_OK;
+    if (row == NULL || scales == NULL || codes == NULL) {
+        status = qni_fail(err, QN_ENOMEM, "linear: no memory to quantise %lld rows", (long long)n);
+    } else {
+        uint16_t *biases = scales + n * n_scale;
+        for (int64_t o = 0; o < n; o++) {
+            for (int64_t i = 0; i < n_in; i++) {
+                row[i] = qni_load_f32(rows->data, rows->dtype, i * rows->in_stride + o * rows->out_stride);
+            }
+            qni_quantize_row(codes + o * code_bytes, scales + o * n_scale, biases + o * n_scale, to, row, n_in);
+        }
+        qni_quant_rows made = {codes, (const unsigned char *)scales, (const unsigned char *)biases};
+        status = qni_linear_fill_quantized(linear, first, n, to, &made, err);
+    }
+    qni_free(codes);
+    qni_free(scales);
+    qni_free(row);
+    return status;
+}
+
+/* Outputs [first, first + n) from the caller's tensors. */
 typedef struct pack_job {
     const qn_linear *linear;
-    const qn_tensor *source;
-    int64_t in_stride, out_stride;
-    int64_t n_per_task; /* outputs, whole panels */
+    qni_dense_rows dense;   /* of output 0; dense and quantize */
+    qni_quant quant;        /* quantize: to; quantised: what it is */
+    const qn_quantized *of; /* quantised */
+    int64_t n_per_task;     /* outputs, whole panels */
+    qn_status (*fill)(const struct pack_job *job, int64_t first, int64_t n, qn_error *err);
+
+    pthread_mutex_t lock; /* guards what follows */
+    qn_status status;
+    qn_error error;
 } pack_job;
+
+static qni_dense_rows rows_from(const pack_job *job, int64_t first) {
+    qni_dense_rows rows = job->dense;
+    rows.data = (const unsigned char *)rows.data + (size_t)(first * rows.out_stride) * qn_dtype_bytes(rows.dtype);
+    return rows;
+}
+
+static qn_status fill_dense(const pack_job *job, int64_t first, int64_t n, qn_error *err) {
+    (void)err;
+    qni_dense_rows rows = rows_from(job, first);
+    qni_linear_fill(job->linear, first, n, &rows);
+    return QN_OK;
+}
+
+static qn_status fill_quantize(const pack_job *job, int64_t first, int64_t n, qn_error *err) {
+    qni_dense_rows rows = rows_from(job, first);
+    return qni_linear_quantize(job->linear, first, n, &job->quant, &rows, err);
+}
+
+static qn_status fill_quantized(const pack_job *job, int64_t first, int64_t n, qn_error *err) {
+    const qni_quant *q = &job->quant;
+    const int64_t n_in = job->linear->weight.n_in;
+    int64_t scale_at = first / q->group_out * qni_quant_scale_bytes(q, n_in);
+    qni_quant_rows rows = {.codes = job->of->codes->data + first * qni_quant_code_bytes(q, n_in),
+                           .scales = job->of->scales->data + scale_at};
+    if (job->of->biases != NULL) rows.biases = job->of->biases->data + scale_at;
+    return qni_linear_fill_quantized(job->linear, first, n, q, &rows, err);
+}
 
 static void pack_task(void *context, int32_t task, int32_t thread) {
     (void)thread;
-    const pack_job *job = context;
-    const qni_weight *form = &job->linear->weight;
+    pack_job *job = context;
     int64_t first = task * job->n_per_task;
-    int64_t n = qni_min_i64(job->n_per_task, form->n_out - first);
-    const unsigned char *src = job->source->data + (size_t)(first * job->out_stride) * qn_dtype_bytes(form->dtype);
-    job->linear->device->backend->pack(job->linear->device->state, form, job->linear->data, first, n, src,
-                                       job->in_stride, job->out_stride);
+    int64_t n = qni_min_i64(job->n_per_task, job->linear->weight.n_out - first);
+    qn_error error = {0};
+    qn_status status = job->fill(job, first, n, &error);
+    if (status == QN_OK) return;
+    pthread_mutex_lock(&job->lock);
+    job->status = status;
+    job->error = error;
+    pthread_mutex_unlock(&job->lock);
 }
 
-qn_status qn_linear_pack(qn_linear **out, const qn_tensor *weight, qn_linear_layout layout, qn_arith arith,
-                         qn_error *err) {
+/* Make the linear and fill it, all outputs, on the device's threads. Tasks are whole panels and, for fp8, whole groups
+ * of outputs. */
+static qn_status pack(qn_linear **out, pack_job *job, qn_device *device, const qni_source *source, qn_error *err) {
+    qn_linear *linear;
+    QN_TRY(qni_linear_create(&linear, device, source, err));
+    job->linear = linear;
+    const qni_weight *form = &linear->weight;
+    int64_t unit = qni_linear_unit(form, source);
+    int64_t n_unit = qni_ceil_div(form->n_out, unit);
+    int64_t units_per_task = qni_ceil_div(TASK_ELEMENTS, qni_max_i64(1, unit * form->n_in));
+    units_per_task = qni_max_i64(units_per_task, qni_ceil_div(n_unit, INT32_MAX));
+    job->n_per_task = units_per_task * unit;
+    int32_t n_task = (int32_t)qni_ceil_div(n_unit, units_per_task);
+    pthread_mutex_init(&job->lock, NULL);
+    pthread_mutex_lock(&device->lock);
+    if (device->backend->parallel != NULL) {
+        device->backend->parallel(device->state, n_task, pack_task, job);
+    } else {
+        for (int32_t task = 0; task < n_task; task++) pack_task(job, task, 0);
+    }
+    pthread_mutex_unlock(&device->lock);
+    pthread_mutex_destroy(&job->lock);
+    if (job->status != QN_OK) {
+        qn_linear_free(linear);
+        return qni_fail(err, job->status, "%s", job->error.message);
+    }
+    *out = linear;
+    return QN_OK;
+}
+
+static qn_status check_weight(const qn_linear *const *out, const qn_tensor *weight, qn_linear_layout layout,
+                              qn_arith arith, qn_error *err) {
     if (out == NULL) return qni_fail(err, QN_EINVAL, "out: is NULL");
     if (weight == NULL) return qni_fail(err, QN_EINVAL, "weight: is NULL");
     if (layout != QN_LAYOUT_IN_OUT && layout != QN_LAYOUT_OUT_IN) {
@@ -64,30 +170,48 @@ qn_status qn_linear_pack(qn_linear **out, const qn_tensor *weight, qn_linear_lay
     if (weight->dtype != QN_DTYPE_F32 && weight->dtype != QN_DTYPE_BF16 && weight->dtype != QN_DTYPE_F16) {
         return qni_fail(err, QN_EINVAL, "weight: dtype must be f32, bf16 or f16, got %s", qn_dtype_name(weight->dtype));
     }
-    int in = layout == QN_LAYOUT_IN_OUT ? 0 : 1;
-    qn_linear *linear;
-    qn_device *device = weight->storage->device;
-    QN_TRY(qni_linear_create(&linear, device, weight->dtype, arith, weight->shape[in], weight->shape[1 - in], err));
-
-    const qni_weight *form = &linear->weight;
-    int64_t n_panel = qni_ceil_div(form->n_out, form->nr);
-    int64_t panels_per_task = qni_ceil_div(TASK_ELEMENTS, qni_max_i64(1, form->nr * form->n_in));
-    panels_per_task = qni_max_i64(panels_per_task, qni_ceil_div(n_panel, INT32_MAX));
-    pack_job job = {.linear = linear,
-                    .source = weight,
-                    .in_stride = weight->stride[in],
-                    .out_stride = weight->stride[1 - in],
-                    .n_per_task = panels_per_task * form->nr};
-    int32_t n_task = (int32_t)qni_ceil_div(n_panel, panels_per_task);
-    pthread_mutex_lock(&device->lock);
-    if (device->backend->parallel != NULL) {
-        device->backend->parallel(device->state, n_task, pack_task, &job);
-    } else {
-        for (int32_t task = 0; task < n_task; task++) pack_task(&job, task, 0);
-    }
-    pthread_mutex_unlock(&device->lock);
-    *out = linear;
     return QN_OK;
+}
+
+static qni_dense_rows dense_rows(const qn_tensor *weight, int in) {
+    return (qni_dense_rows){weight->data, weight->dtype, weight->stride[in], weight->stride[1 - in]};
+}
+
+qn_status qn_linear_pack(qn_linear **out, const qn_tensor *weight, qn_linear_layout layout, qn_arith arith,
+                         qn_error *err) {
+    QN_TRY(check_weight((const qn_linear *const *)out, weight, layout, arith, err));
+    int in = layout == QN_LAYOUT_IN_OUT ? 0 : 1;
+    qni_source source = {
+        .dtype = weight->dtype, .arith = arith, .n_in = weight->shape[in], .n_out = weight->shape[1 - in]};
+    pack_job job = {.dense = dense_rows(weight, in), .fill = fill_dense};
+    return pack(out, &job, weight->storage->device, &source, err);
+}
+
+qn_status qn_linear_quantize(qn_linear **out, const qn_tensor *weight, qn_linear_layout layout, qn_quantize to,
+                             qn_arith arith, qn_error *err) {
+    if (to == QN_QUANTIZE_NONE) return qn_linear_pack(out, weight, layout, arith, err);
+    QN_TRY(check_weight((const qn_linear *const *)out, weight, layout, arith, err));
+    if (to != QN_QUANTIZE_Q8 && to != QN_QUANTIZE_Q4) return qni_fail(err, QN_EINVAL, "quantize: %d is none", (int)to);
+    int in = layout == QN_LAYOUT_IN_OUT ? 0 : 1;
+    qni_source source = {
+        .quant = qni_quant_of(to), .arith = arith, .n_in = weight->shape[in], .n_out = weight->shape[1 - in]};
+    if (source.n_in % source.quant.group != 0) {
+        return qni_fail(err, QN_EINVAL, "weight: inputs must be a multiple of the group, %lld, got %lld",
+                        (long long)source.quant.group, (long long)source.n_in);
+    }
+    pack_job job = {.dense = dense_rows(weight, in), .quant = source.quant, .fill = fill_quantize};
+    return pack(out, &job, weight->storage->device, &source, err);
+}
+
+qn_status qn_linear_pack_quantized(qn_linear **out, const qn_quantized *weight, qn_arith arith, qn_error *err) {
+    if (out == NULL) return qni_fail(err, QN_EINVAL, "out: is NULL");
+    if (weight == NULL) return qni_fail(err, QN_EINVAL, "weight: is NULL");
+    if (arith < QN_ARITH_AUTO || arith > QN_ARITH_INT8)
+        return qni_fail(err, QN_EINVAL, "arith: %d is none", (int)arith);
+    qni_source source = {.arith = arith};
+    QN_TRY(qni_quantized_check(&source, weight, err));
+    pack_job job = {.quant = source.quant, .of = weight, .fill = fill_quantized};
+    return pack(out, &job, weight->codes->storage->device, &source, err);
 }
 
 int64_t qn_linear_n_in(const qn_linear *linear) {

@@ -54,4 +54,13 @@ static inline uint16_t qni_f16_of_f32(float f) {
     return (uint16_t)(sign | (qni_bits_of_float(aligned) - 0x3F000000u));
 }
 
+/* e4m3 without infinities: 4 bits of exponent with bias 7, 3 of mantissa; the greatest code of each sign is NaN. */
+static inline float qni_f32_of_e4m3(uint8_t h) {
+    uint32_t sign = (uint32_t)(h & 0x80u) << 24, magnitude = h & 0x7Fu;
+    if (magnitude == 0x7F) return qni_float_of_bits(sign | 0x7FC00000u);
+    if (magnitude >= 8) return qni_float_of_bits(sign | ((magnitude << 20) + (120u << 23)));
+    float value = (float)magnitude * 0x1p-9f; /* subnormal: exact */
+    return sign ? -value : value;
+}
+
 #endif

@@ -1,8 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The cpu backend's table: opening, packing, and the list of its ops. */
-#include "cpu.h"
-
-#include <string.h>
+/* The cpu backend's table: opening, and the list of its ops. */
+#include "pack.h"
 
 static void close_cpu(void *state) {
     qni_cpu *cpu = state;
@@ -25,73 +23,6 @@ static qn_status open_cpu(void **state, const char **isa_out, const qn_device_op
     *isa_out = cpu->kernels.isa;
     *state = cpu;
     return QN_OK;
-}
-
-/* Panels are padded to whole ones, groups likewise; rows of a panel follow each other. */
-static qn_status packing(const void *state, qni_packing *out, qn_dtype dtype, qn_arith arith, int64_t n_in,
-                         int64_t n_out, qn_error *err) {
-    const qni_cpu *cpu = state;
-    const qni_cpu_kernels *k = &cpu->kernels;
-    if (arith == QN_ARITH_BF16) {
-        return qni_fail(err, QN_EUNSUPPORTED, "arith bf16: needs a native bf16 dot product, which isa %s does not have",
-                        k->isa);
-    }
-    if (arith == QN_ARITH_INT8) {
-        return qni_fail(err, QN_EUNSUPPORTED, "arith int8: for quantised weights, these are %s", qn_dtype_name(dtype));
-    }
-    if (dtype != QN_DTYPE_F32 && dtype != QN_DTYPE_BF16 && dtype != QN_DTYPE_F16) {
-        return qni_fail(err, QN_EUNSUPPORTED, "weights must be f32, bf16 or f16, these are %s", qn_dtype_name(dtype));
-    }
-    qni_weight form = {.dtype = dtype, .arith = QN_ARITH_F32, .packed = true, .n_in = n_in, .n_out = n_out};
-    form.nr = k->nr;
-    form.ki = k->ki;
-    form.group_stride = k->nr * k->ki;
-    size_t n_panel = (size_t)qni_ceil_div(n_out, k->nr), panel, elements, bytes;
-    if (!qni_mul_size(&panel, (size_t)qni_ceil_div(n_in, k->ki), (size_t)form.group_stride) ||
-        !qni_mul_size(&elements, panel, n_panel) || !qni_mul_size(&bytes, elements, qn_dtype_bytes(dtype)) ||
-        bytes > INT64_MAX) {
-        return qni_fail(err, QN_ENOMEM, "a linear of %lld x %lld is too large", (long long)n_in, (long long)n_out);
-    }
-    form.panel_stride = (int64_t)panel;
-    *out = (qni_packing){form, bytes};
-    return QN_OK;
-}
-
-/* One panel, its n_valid outputs from src on. Sources with contiguous outputs are copied, all others are taken as rows
- * of inputs: those with a stride (neither axis contiguous) through single elements. */
-static void pack_panel(const qni_cpu_kernels *k, const qni_weight *form, unsigned char *panel, int64_t n_valid,
-                       const unsigned char *src, int64_t in_stride, int64_t out_stride) {
-    const size_t bytes = qn_dtype_bytes(form->dtype);
-    if (in_stride == 1 && bytes == 2) {
-        k->transpose2((uint16_t *)(void *)panel, (const uint16_t *)(const void *)src, out_stride, n_valid, form->n_in);
-        return;
-    }
-    if (in_stride == 1) {
-        k->transpose4((uint32_t *)(void *)panel, (const uint32_t *)(const void *)src, out_stride, n_valid, form->n_in);
-        return;
-    }
-    for (int64_t i = 0; i < form->n_in; i++) {
-        unsigned char *row = panel + (size_t)(i * form->nr) * bytes;
-        if (out_stride == 1) {
-            memcpy(row, src + (size_t)(i * in_stride) * bytes, (size_t)n_valid * bytes);
-        } else {
-            for (int64_t o = 0; o < n_valid; o++) {
-                memcpy(row + (size_t)o * bytes, src + (size_t)(i * in_stride + o * out_stride) * bytes, bytes);
-            }
-        }
-        memset(row + (size_t)n_valid * bytes, 0, (size_t)(form->nr - n_valid) * bytes);
-    }
-}
-
-static void pack(const void *state, const qni_weight *form, void *data, int64_t first, int64_t n, const void *src,
-                 int64_t in_stride, int64_t out_stride) {
-    const qni_cpu *cpu = state;
-    const size_t bytes = qn_dtype_bytes(form->dtype);
-    for (int64_t o = 0; o < n; o += form->nr) {
-        unsigned char *panel = (unsigned char *)data + (size_t)((first + o) / form->nr * form->panel_stride) * bytes;
-        const unsigned char *from = (const unsigned char *)src + (size_t)(o * out_stride) * bytes;
-        pack_panel(&cpu->kernels, form, panel, qni_min_i64(form->nr, n - o), from, in_stride, out_stride);
-    }
 }
 
 static void parallel(void *state, int32_t n_task, void (*task)(void *context, int32_t task, int32_t thread),
@@ -118,7 +49,8 @@ const qni_backend qni_backend_cpu = {
             .layer = qni_cpu_op_layer,
             .head = qni_cpu_op_head,
         },
-    .packing = packing,
-    .pack = pack,
+    .packing = qni_cpu_packing,
+    .pack = qni_cpu_pack,
+    .pack_quantized = qni_cpu_pack_quantized,
     .parallel = parallel,
 };

@@ -2,7 +2,9 @@
 /*
  * The cpu backend: threaded, with the kernels of kernels.h.
  *
- *   backend.c     open, close, packing, the table of ops
+ *   backend.c     open, close, the table of ops
+ *   pack.c        weights in panels
+ *   input.c       rows of activations as products take them
  *   linear.c      products of rows with weights, with an epilogue
  *   attention.c   RoPE, cache write, attention
  *   rows.c        embed, norms, conversions, SwiGLU, argmax
@@ -34,56 +36,63 @@ static inline int qni_cpu_dtype(qn_dtype dtype) {
     return (int)dtype - QN_DTYPE_F32;
 }
 
-/*
- * Rows of activations in tiles of mr rows, f32: tile t begins at data + t · mr · n_col and is {n_col, m}, m = mr but for
- * the last tile. One row alone is thus contiguous.
- */
-typedef struct qni_cpu_tiles {
-    float *data;
+/* How a product wants its rows of activations. */
+typedef struct qni_cpu_encoding {
+    qn_arith arith;     /* F32: tiles {n_col, m} f32; BF16: {n_col / 2, m, 2} bf16; INT8: codes, scales, sums */
+    int64_t group;      /* INT8: inputs of a scale */
+    int64_t code_bytes; /* INT8 */
+    unsigned char *data;
+    int64_t tile_bytes; /* from a tile to the next */
+} qni_cpu_encoding;
+
+/* Rows of activations in tiles of mr rows (the last may have fewer), once for each way in which they are wanted. */
+typedef struct qni_cpu_input {
     int64_t n_row, n_col, mr;
-} qni_cpu_tiles;
+    int32_t n_encoding;
+    qni_cpu_encoding encodings[3];
+    float *rows; /* {n_thread, mr, n_col}: a tile while it is encoded */
+} qni_cpu_input;
 
-static inline int64_t qni_cpu_tile_rows(const qni_cpu_tiles *tiles, int64_t tile) {
-    return qni_min_i64(tiles->mr, tiles->n_row - tile * tiles->mr);
-}
-static inline float *qni_cpu_tile(const qni_cpu_tiles *tiles, int64_t tile) {
-    return tiles->data + tile * tiles->mr * tiles->n_col;
+static inline int64_t qni_cpu_tile_rows(const qni_cpu_input *input, int64_t tile) {
+    return qni_min_i64(input->mr, input->n_row - tile * input->mr);
 }
 
-/* Scratch for tiles, and for n floats. */
-qni_cpu_tiles qni_cpu_take_tiles(const qni_run *run, int64_t n_row, int64_t n_col);
+/* Scratch for n floats; a norm's weight as f32 in scratch, NULL where it is absent (data NULL). */
 float *qni_cpu_take_floats(const qni_run *run, int64_t n);
-
-/* A norm's weight as f32 in scratch; an absent one (data NULL) is NULL. */
 const float *qni_cpu_take_vec(const qni_run *run, qni_vec vec);
 
 /* out = rms(x, w), n elements; out may be x. */
 void qni_cpu_norm_row(const qni_cpu_kernels *k, float *out, const float *x, const float *w, int64_t n, double eps);
 
-/* tiles = x, or rms(x, norm) where norm is not NULL. `rows` is scratch from qni_cpu_take_pack(). */
-float *qni_cpu_take_pack(const qni_run *run, int64_t n_col);
-void qni_cpu_pack_rows(const qni_run *run, const qni_cpu_tiles *tiles, qni_mat x, const float *norm, double eps,
-                       float *rows);
+/* Room for rows {n_row, n_in} as the weights (at most three) want them; then fill it with x, or with rms(x, norm) where
+ * norm is not NULL (input.c). */
+qni_cpu_input qni_cpu_take_input(const qni_run *run, int64_t n_row, const qni_weight *const *weights, int32_t n);
+void qni_cpu_encode(const qni_run *run, qni_cpu_input *input, qni_mat x, const float *norm, double eps);
+
+/* The encoding that a weight reads. */
+const qni_cpu_encoding *qni_cpu_encoding_of(const qni_cpu_kernels *k, const qni_cpu_input *input,
+                                            const qni_weight *weight);
+/* A tile of an INT8 encoding. */
+qni_cpu_codes qni_cpu_codes_of(const qni_cpu_input *input, const qni_cpu_encoding *encoding, int64_t tile);
 
 /* What becomes of a product. */
 typedef enum qni_cpu_epilogue {
     QNI_CPU_STORE,  /* out = x · W */
     QNI_CPU_ADD,    /* out = hidden + x · W; out may be hidden */
-    QNI_CPU_SWIGLU, /* tiles = silu(x · W) ⊙ (x · W2) */
+    QNI_CPU_SWIGLU, /* out = silu(x · W) ⊙ (x · W2) */
 } qni_cpu_epilogue;
 
 typedef struct qni_cpu_product {
     qni_cpu_epilogue epilogue;
     const qni_weight *weight;
     const qni_weight *weight2; /* SWIGLU */
-    qni_mat out;               /* STORE, ADD */
-    qni_mat hidden;            /* ADD */
-    qni_cpu_tiles tiles;       /* SWIGLU */
+    qni_mat out;
+    qni_mat hidden; /* ADD */
 } qni_cpu_product;
 
 /* Up to three products of the same rows in one parallel loop. `scratch` from qni_cpu_take_linear(). */
 float *qni_cpu_take_linear(const qni_run *run, int64_t n_row);
-void qni_cpu_linear(const qni_run *run, const qni_cpu_tiles *x, const qni_cpu_product *products, int32_t n_product,
+void qni_cpu_linear(const qni_run *run, const qni_cpu_input *x, const qni_cpu_product *products, int32_t n_product,
                     float *scratch);
 
 /* RoPE, cache write and attention; q_norm and k_norm (f32, {head_dim}) are applied before RoPE where not NULL. */

@@ -14,6 +14,7 @@ typedef struct level {
 
 static void fill_portable(qni_cpu_kernels *k) {
     qni_cpu_gemm_portable(k);
+    qni_cpu_quant_portable(k);
     qni_cpu_rows_portable(k);
     qni_cpu_attention_portable(k);
 }

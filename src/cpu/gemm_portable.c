@@ -2,7 +2,7 @@
 /*
  * Matrix products in plain C.
  *
- * Layout    a {k, m}, one tile of m <= 4 rows; w panels {k, 16}; c {m, n_panel · 16}.
+ * Layout    a {k, m}, one tile of m <= 4 rows; w panels {k, 16}; c {m, n_panel · 16}. Pairs: a {k/2, m, 2}, w {k/2, 16, 2}.
  * Tile      4 x 16 sums; the compiler vectorises over the 16 outputs.
  * Tails     m by instances for 1 … 4 rows; outputs and inputs are padded by the packing.
  * Bound     compute: multiply and add are rounded separately, as the file is compiled for any processor.
@@ -52,6 +52,24 @@ DEFINE_GEMM(f32, float)
 DEFINE_GEMM(bf16, uint16_t)
 DEFINE_GEMM(f16, uint16_t)
 
+/* Pairs of bf16: both products are exact, the second is added to the first, then that to the sum. */
+static void gemm_pairs(float *c, int64_t ldc, const uint16_t *a, int64_t m, const uint16_t *w, int64_t panel_stride,
+                       int64_t n_panel, int64_t n_k, bool add) {
+    for (int64_t p = 0; p < n_panel; p++, w += panel_stride, c += NR) {
+        for (int64_t r = 0; r < m; r++) {
+            float sum[NR] = {0};
+            for (int64_t k = 0; k < n_k / 2; k++) {
+                const uint16_t *x = a + (k * m + r) * 2, *y = w + k * NR * 2;
+                const float x0 = qni_f32_of_bf16(x[0]), x1 = qni_f32_of_bf16(x[1]);
+                for (int j = 0; j < NR; j++) {
+                    sum[j] += x0 * qni_f32_of_bf16(y[2 * j]) + x1 * qni_f32_of_bf16(y[2 * j + 1]);
+                }
+            }
+            for (int j = 0; j < NR; j++) c[r * ldc + j] = add ? c[r * ldc + j] + sum[j] : sum[j];
+        }
+    }
+}
+
 #define DEFINE_TRANSPOSE(name, type)                                                                                   \
     static void name(type *out, const type *in, int64_t in_stride, int64_t n_j, int64_t n_i) {                         \
         enum { BLOCK = 32 }; /* a row's piece fills whole cache lines */                                               \
@@ -68,13 +86,13 @@ DEFINE_TRANSPOSE(transpose4, uint32_t)
 
 void qni_cpu_gemm_portable(qni_cpu_kernels *k) {
     k->nr = NR;
-    k->ki = 1;
     k->mr = MR;
     k->kc = KC;
     k->n_stream = 1;
     k->gemm[QNI_CPU_F32] = gemm_f32;
     k->gemm[QNI_CPU_BF16] = gemm_bf16;
     k->gemm[QNI_CPU_F16] = gemm_f16;
+    k->gemm_pairs = gemm_pairs;
     k->transpose2 = transpose2;
     k->transpose4 = transpose4;
 }

@@ -7,7 +7,7 @@
  * The order of sums is part of the table. Each output of a product is summed over its inputs by one chain of fused
  * (portable: rounded) multiply-adds in each block of `kc` inputs, counted from 0; the sums of the blocks are added in
  * order. Every path (one row or many, packed or plain, any split over threads) goes through this order, so results of
- * one level are bitwise the same.
+ * one level are bitwise the same. An int8 product is exact within a group of inputs; its groups are added in order.
  */
 #ifndef QNI_CPU_KERNELS_H
 #define QNI_CPU_KERNELS_H
@@ -24,11 +24,57 @@ enum { QNI_CPU_KV_BLOCK = 64 };
 /* Largest nr of any level. */
 enum { QNI_CPU_NR_MAX = 64 };
 
+/*
+ * A panel of a quantised weight: for each group of inputs the scales of its nr outputs, their biases (affine, not
+ * symmetric), then the codes, all in one stream. Codes are unsigned and 8 or 4 bits wide, narrower ones are widened when
+ * they are packed:
+ *
+ *   8 bits   {group / ki, nr, ki} bytes
+ *   4 bits   {group / 2ki, nr, ki} bytes; the low half of byte i is input i of 2ki, the high half input ki + i
+ *   fp8      {group, nr} bytes, ki = 1
+ *
+ * The last group is whole, padded with codes whose weight is 0; so are outputs.
+ */
+typedef struct qni_cpu_quant {
+    bool fp8, symmetric; /* symmetric: the code 2^(bits-1) is 0, no biases */
+    int32_t bits;        /* 8 or 4 */
+    int scale_dtype;     /* QNI_CPU_F32 or QNI_CPU_BF16 */
+    int64_t n_in, group, n_group;
+    int64_t nr, ki;
+    int64_t scales_bytes; /* of nr scales */
+    int64_t codes_at;     /* bytes from the start of a group */
+    int64_t group_bytes, panel_bytes;
+} qni_cpu_quant;
+
+/* Rows of activations as integer codes; code · scale is the value, and `sum` the sum of the codes of a group. */
+typedef struct qni_cpu_codes {
+    const unsigned char *codes; /* row r at r · stride, int8 or int16 as code_bytes of the kernel says */
+    int64_t stride;
+    const float *scale; /* {m, n_group} */
+    const int32_t *sum; /* {m, n_group} */
+} qni_cpu_codes;
+
+/* Integer products with codes of one width. */
+typedef struct qni_cpu_int8 {
+    int64_t ki;         /* inputs of a lane in a panel */
+    int64_t code_bytes; /* of activations */
+    /*
+     * c[r · ldc + p · nr + j] = sum over groups g of
+     *       float(sum_i code_w[i, j] · code_x[r, i] - zero · sum[r, g]) · (scale_w[g, j] · scale_x[r, g])
+     *     + bias_w[g, j] · (scale_x[r, g] · sum[r, g])
+     * for r < m <= mr, p < n_panel; zero = 2^(bits-1) and no bias where symmetric, else 0. A chain over ascending groups.
+     */
+    void (*gemm)(float *c, int64_t ldc, const qni_cpu_codes *x, int64_t m, const unsigned char *w, int64_t n_panel,
+                 const qni_cpu_quant *q);
+} qni_cpu_int8;
+
+/* Index of qni_cpu_kernels.int8 by the width of the weights' codes. */
+enum { QNI_CPU_8_BITS, QNI_CPU_4_BITS, QNI_CPU_N_BITS };
+
 typedef struct qni_cpu_kernels {
     const char *isa;
 
     int64_t nr;       /* outputs of a panel */
-    int64_t ki;       /* inputs of a group in a panel */
     int64_t mr;       /* rows of a tile of activations */
     int64_t kc;       /* inputs of a block */
     int64_t n_stream; /* panels that gemm likes to take at once for few rows */
@@ -38,6 +84,21 @@ typedef struct qni_cpu_kernels {
      * for r < m <= mr, p < n_panel, k < n_k <= kc; the sum is formed first. w by its dtype. */
     void (*gemm[QNI_CPU_N_DTYPE])(float *c, int64_t ldc, const float *a, int64_t m, const void *w, int64_t panel_stride,
                                   int64_t n_panel, int64_t n_k, bool add);
+
+    /* The same for arithmetic bf16: a {n_k/2, m, 2}, w {n_k/2, nr, 2} with panels panel_stride elements apart; n_k is
+     * even. Products of bf16 are exact in f32; how the two of a pair are added is the level's own. */
+    void (*gemm_pairs)(float *c, int64_t ldc, const uint16_t *a, int64_t m, const uint16_t *w, int64_t panel_stride,
+                       int64_t n_panel, int64_t n_k, bool add);
+    bool native_bf16; /* gemm_pairs is the processor's: AUTO takes it */
+
+    qni_cpu_int8 int8[QNI_CPU_N_BITS];
+
+    /* Codes of a row: scale = max |x| of the group / 127, codes to nearest, sums of codes. n is a multiple of group. A
+     * group with a NaN or an infinity gets a NaN as scale, one that is (nearly) all zeros gets 0. */
+    void (*quantize)(int8_t *codes, float *scale, int32_t *sum, const float *x, int64_t n, int64_t group);
+
+    /* out[k · nr + j] = the weight of input k0 + k and output j of a quantised panel, k < n_k; k0 is a multiple of kc. */
+    void (*unpack)(float *out, const unsigned char *panel, const qni_cpu_quant *q, int64_t k0, int64_t n_k);
 
     /* To f32 (exact) and from f32 (to nearest even). */
     void (*widen[QNI_CPU_N_DTYPE])(float *out, const void *in, int64_t n);
@@ -80,6 +141,7 @@ typedef struct qni_cpu_kernels {
 
 /* Portable kernels, one function for each op family. */
 void qni_cpu_gemm_portable(qni_cpu_kernels *k);
+void qni_cpu_quant_portable(qni_cpu_kernels *k); /* any nr, so that levels can do with them */
 void qni_cpu_rows_portable(qni_cpu_kernels *k);
 void qni_cpu_attention_portable(qni_cpu_kernels *k);
 

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The ops around the products, small and fused. The fused ones keep what lies between in f32 scratch, in the tiles that
- * the next product reads, and equal the composition of the small ones bit for bit.
+ * The ops around the products, small and fused. The fused ones keep what lies between in f32 scratch, and equal the
+ * composition of the small ones bit for bit.
  *
  * Parallel loops of a layer: norm (more than one tile of rows only) · q, k, v · cache write (likewise) · attention ·
- * o_proj + residual · norm (likewise) · gate, up, SwiGLU · down + residual.
+ * o_proj + residual · norm (likewise) · gate, up, SwiGLU · down + residual. Where rows are encoded (more than one, or not
+ * f32) each product has a loop for that before it, in the caller's thread if there is one tile.
  */
 #include "cpu.h"
 
@@ -15,12 +16,11 @@ static qni_mat take_mat(const qni_run *run, int64_t n_row, int64_t n_col) {
 
 qn_status qni_cpu_op_linear(const qni_run *run, qni_mat out, qni_mat x, const qni_weight *weight) {
     size_t mark = run->scratch->used;
-    qni_cpu_tiles tiles = qni_cpu_take_tiles(run, x.n_row, x.n_col);
-    float *pack = qni_cpu_take_pack(run, x.n_col);
+    qni_cpu_input input = qni_cpu_take_input(run, x.n_row, &weight, 1);
     float *scratch = qni_cpu_take_linear(run, x.n_row);
     if (!qni_scratch_measures(run->scratch)) {
-        qni_cpu_pack_rows(run, &tiles, x, NULL, 0, pack);
-        qni_cpu_linear(run, &tiles, &(qni_cpu_product){.epilogue = QNI_CPU_STORE, .weight = weight, .out = out}, 1,
+        qni_cpu_encode(run, &input, x, NULL, 0);
+        qni_cpu_linear(run, &input, &(qni_cpu_product){.epilogue = QNI_CPU_STORE, .weight = weight, .out = out}, 1,
                        scratch);
     }
     run->scratch->used = mark;
@@ -30,13 +30,12 @@ qn_status qni_cpu_op_linear(const qni_run *run, qni_mat out, qni_mat x, const qn
 qn_status qni_cpu_op_attention_residual(const qni_run *run, qni_mat out, qni_mat hidden, qni_mat attn,
                                         const qni_weight *weight) {
     size_t mark = run->scratch->used;
-    qni_cpu_tiles tiles = qni_cpu_take_tiles(run, attn.n_row, attn.n_col);
-    float *pack = qni_cpu_take_pack(run, attn.n_col);
+    qni_cpu_input input = qni_cpu_take_input(run, attn.n_row, &weight, 1);
     float *scratch = qni_cpu_take_linear(run, attn.n_row);
     if (!qni_scratch_measures(run->scratch)) {
         qni_cpu_product product = {.epilogue = QNI_CPU_ADD, .weight = weight, .out = out, .hidden = hidden};
-        qni_cpu_pack_rows(run, &tiles, attn, NULL, 0, pack);
-        qni_cpu_linear(run, &tiles, &product, 1, scratch);
+        qni_cpu_encode(run, &input, attn, NULL, 0);
+        qni_cpu_linear(run, &input, &product, 1, scratch);
     }
     run->scratch->used = mark;
     return QN_OK;
@@ -46,16 +45,17 @@ qn_status qni_cpu_op_mlp(const qni_run *run, qni_mat out, qni_mat hidden, const 
     size_t mark = run->scratch->used;
     const qni_weight *gate = &weights->gate_proj, *up = &weights->up_proj, *down = &weights->down_proj;
     const float *norm = qni_cpu_take_vec(run, weights->norm);
-    qni_cpu_tiles x = qni_cpu_take_tiles(run, hidden.n_row, hidden.n_col);
-    qni_cpu_tiles active = qni_cpu_take_tiles(run, hidden.n_row, gate->n_out);
-    float *pack = qni_cpu_take_pack(run, hidden.n_col);
+    qni_cpu_input x = qni_cpu_take_input(run, hidden.n_row, (const qni_weight *[]){gate, up}, 2);
+    qni_mat active = take_mat(run, hidden.n_row, gate->n_out);
+    qni_cpu_input y = qni_cpu_take_input(run, hidden.n_row, &down, 1);
     float *scratch = qni_cpu_take_linear(run, hidden.n_row);
     if (!qni_scratch_measures(run->scratch)) {
-        qni_cpu_product gated = {.epilogue = QNI_CPU_SWIGLU, .weight = gate, .weight2 = up, .tiles = active};
+        qni_cpu_product gated = {.epilogue = QNI_CPU_SWIGLU, .weight = gate, .weight2 = up, .out = active};
         qni_cpu_product last = {.epilogue = QNI_CPU_ADD, .weight = down, .out = out, .hidden = hidden};
-        qni_cpu_pack_rows(run, &x, hidden, norm, eps, pack);
+        qni_cpu_encode(run, &x, hidden, norm, eps);
         qni_cpu_linear(run, &x, &gated, 1, scratch);
-        qni_cpu_linear(run, &active, &last, 1, scratch);
+        qni_cpu_encode(run, &y, active, NULL, 0);
+        qni_cpu_linear(run, &y, &last, 1, scratch);
     }
     run->scratch->used = mark;
     return QN_OK;
@@ -72,12 +72,14 @@ qn_status qni_cpu_op_attention_block(const qni_run *run, qni_mat out, qni_mat hi
     const int64_t n_row = hidden.n_row, head_dim = kv->head_dim;
     const int64_t q_width = weights->q_proj.n_out, kv_width = weights->k_proj.n_out;
     const float *norm = qni_cpu_take_vec(run, weights->norm);
-    qni_cpu_tiles x = qni_cpu_take_tiles(run, n_row, hidden.n_col);
+    const qni_weight *o_proj = &weights->o_proj;
+    qni_cpu_input x =
+        qni_cpu_take_input(run, n_row, (const qni_weight *[]){&weights->q_proj, &weights->k_proj, &weights->v_proj}, 3);
     qni_mat q = take_mat(run, n_row, q_width);
     qni_mat k = take_mat(run, n_row, kv_width);
     qni_mat v = take_mat(run, n_row, kv_width);
     qni_mat attn = take_mat(run, n_row, q_width);
-    qni_cpu_tiles y = qni_cpu_take_tiles(run, n_row, q_width);
+    qni_cpu_input y = qni_cpu_take_input(run, n_row, &o_proj, 1);
     qni_cpu_attention a = {.out = attn, .kv = kv, .call = call};
     a.q = heads_of(q, head_dim);
     a.k = heads_of(k, head_dim);
@@ -85,17 +87,16 @@ qn_status qni_cpu_op_attention_block(const qni_run *run, qni_mat out, qni_mat hi
     a.q_norm = qni_cpu_take_vec(run, weights->q_norm);
     a.k_norm = qni_cpu_take_vec(run, weights->k_norm);
     qni_cpu_attention_scratch attention = qni_cpu_take_attention(run, &a);
-    float *pack = qni_cpu_take_pack(run, qni_max_i64(hidden.n_col, q_width));
     float *scratch = qni_cpu_take_linear(run, n_row);
     if (!qni_scratch_measures(run->scratch)) {
         qni_cpu_product qkv[] = {{.weight = &weights->q_proj, .out = q},
                                  {.weight = &weights->k_proj, .out = k},
                                  {.weight = &weights->v_proj, .out = v}};
-        qni_cpu_product last = {.epilogue = QNI_CPU_ADD, .weight = &weights->o_proj, .out = out, .hidden = hidden};
-        qni_cpu_pack_rows(run, &x, hidden, norm, call->eps, pack);
+        qni_cpu_product last = {.epilogue = QNI_CPU_ADD, .weight = o_proj, .out = out, .hidden = hidden};
+        qni_cpu_encode(run, &x, hidden, norm, call->eps);
         qni_cpu_linear(run, &x, qkv, 3, scratch);
         qni_cpu_attend(run, &a, attention);
-        qni_cpu_pack_rows(run, &y, attn, NULL, 0, pack);
+        qni_cpu_encode(run, &y, attn, NULL, 0);
         qni_cpu_linear(run, &y, &last, 1, scratch);
     }
     run->scratch->used = mark;
@@ -112,11 +113,10 @@ qn_status qni_cpu_op_head(const qni_run *run, qni_mat logits, qni_mat hidden, qn
                           double eps) {
     size_t mark = run->scratch->used;
     const float *w = qni_cpu_take_vec(run, norm);
-    qni_cpu_tiles x = qni_cpu_take_tiles(run, hidden.n_row, hidden.n_col);
-    float *pack = qni_cpu_take_pack(run, hidden.n_col);
+    qni_cpu_input x = qni_cpu_take_input(run, hidden.n_row, &lm_head, 1);
     float *scratch = qni_cpu_take_linear(run, hidden.n_row);
     if (!qni_scratch_measures(run->scratch)) {
-        qni_cpu_pack_rows(run, &x, hidden, w, eps, pack);
+        qni_cpu_encode(run, &x, hidden, w, eps);
         qni_cpu_linear(run, &x, &(qni_cpu_product){.weight = lm_head, .out = logits}, 1, scratch);
     }
     run->scratch->used = mark;

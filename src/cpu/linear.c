@@ -2,12 +2,12 @@
 /*
  * Products of rows with weights. Work is split over groups of panels (and blocks of rows), never over inputs.
  *
- * One tile of rows or fewer (decode): the packed panels are streamed once, front to back, n_stream at a time, and
- * converted on the way. More rows (prefill): a block of kc inputs of a group of panels is unpacked to f32 once and all
- * tiles of rows run over it. A plain weight is first gathered into the same blocks. The sums are formed in the same
- * order in all cases.
+ * Arithmetic f32: one tile of rows or fewer (decode) streams the packed panels once, front to back, n_stream at a time,
+ * and converts on the way. More rows (prefill) unpack a block of kc inputs of a group of panels to f32 once and run all
+ * tiles over it. Plain and quantised weights are gathered and unpacked into the same blocks. Arithmetics bf16 and int8
+ * read the packed panels where they lie, whatever the number of rows. The sums are formed in the same order in all cases.
  */
-#include "cpu.h"
+#include "pack.h"
 
 enum {
     GROUP = 4,          /* panels of a task with many rows; 4 blocks of kc x nr floats lie in the second cache */
@@ -19,7 +19,7 @@ enum {
 
 typedef struct job {
     const qni_cpu_kernels *k;
-    const qni_cpu_tiles *x;
+    const qni_cpu_input *x;
     const qni_cpu_product *products;
     int32_t n_product;
     int64_t group;      /* panels of a task */
@@ -87,17 +87,28 @@ static void gather_block(const job *j, const work *t, const qni_weight *w, int64
     }
 }
 
-/* One block of inputs of n_panel panels, ready for gemm of *dtype. */
-static const void *load_block(const job *j, const work *t, const qni_weight *w, int64_t panel, int64_t n_panel,
-                              int64_t k0, int64_t n_k, int64_t *panel_stride) {
+static const unsigned char *quantised_panel(const qni_weight *w, int64_t panel) {
+    return (const unsigned char *)w->data + panel * w->panel_stride;
+}
+
+/* One block of inputs of n_panel panels in f32. */
+static const float *load_block(const job *j, const work *t, const qni_weight *w, int64_t panel, int64_t n_panel,
+                               int64_t k0, int64_t n_k, int64_t *panel_stride) {
     *panel_stride = n_k * j->k->nr;
     if (!w->packed) {
         gather_block(j, t, w, panel, n_panel, k0, n_k);
         return t->w;
     }
-    if (w->dtype == QN_DTYPE_F32) {
+    if (w->quant.kind == QNI_DENSE && w->dtype == QN_DTYPE_F32) {
         *panel_stride = w->panel_stride;
         return weight_at(w, k0, panel * w->nr);
+    }
+    if (w->quant.kind != QNI_DENSE) {
+        const qni_cpu_quant q = qni_cpu_quant_of(w);
+        for (int64_t p = 0; p < n_panel; p++) {
+            j->k->unpack(t->w + p * *panel_stride, quantised_panel(w, panel + p), &q, k0, n_k);
+        }
+        return t->w;
     }
     for (int64_t p = 0; p < n_panel; p++) {
         j->k->widen[qni_cpu_dtype(w->dtype)](t->w + p * *panel_stride, weight_at(w, k0, (panel + p) * w->nr),
@@ -106,50 +117,101 @@ static const void *load_block(const job *j, const work *t, const qni_weight *w, 
     return t->w;
 }
 
-/* c {rows of tiles [tile, tile + n_tile), n_panel · nr} = x · W of the panels from `panel` on. */
-static void multiply(const job *j, const work *t, float *c, const qni_weight *w, int64_t panel, int64_t n_panel,
-                     int64_t tile, int64_t n_tile) {
+/* The tile of an F32 or BF16 encoding, from input k0 on. */
+static const void *tile_at(const job *j, const qni_cpu_encoding *e, int64_t tile, int64_t k0) {
+    const int64_t element = e->arith == QN_ARITH_F32 ? 4 : 2;
+    return e->data + tile * e->tile_bytes + k0 * qni_cpu_tile_rows(j->x, tile) * element;
+}
+
+/* What a task multiplies: c {rows of tiles [tile, tile + n_tile), n_panel · nr} = x · W of the panels from `panel` on. */
+typedef struct part {
+    float *c;
+    const qni_weight *w;
+    const qni_cpu_encoding *x;
+    int64_t panel, n_panel;
+    int64_t tile, n_tile;
+} part;
+
+/* f32, blocks of inputs in f32. */
+static void multiply(const job *j, const work *t, const part *a) {
     const qni_cpu_kernels *k = j->k;
-    const qni_cpu_tiles *x = j->x;
-    for (int64_t k0 = 0; k0 < w->n_in; k0 += k->kc) {
-        int64_t n_k = qni_min_i64(k->kc, w->n_in - k0), stride;
-        const float *block = load_block(j, t, w, panel, n_panel, k0, n_k, &stride);
-        for (int64_t sub = 0; sub < n_tile; sub += SUB_TILES) {
-            int64_t end = qni_min_i64(sub + SUB_TILES, n_tile);
-            for (int64_t p = 0; p < n_panel; p++) {
+    for (int64_t k0 = 0; k0 < a->w->n_in; k0 += k->kc) {
+        int64_t n_k = qni_min_i64(k->kc, a->w->n_in - k0), stride;
+        const float *block = load_block(j, t, a->w, a->panel, a->n_panel, k0, n_k, &stride);
+        for (int64_t sub = 0; sub < a->n_tile; sub += SUB_TILES) {
+            int64_t end = qni_min_i64(sub + SUB_TILES, a->n_tile);
+            for (int64_t p = 0; p < a->n_panel; p++) {
                 for (int64_t i = sub; i < end; i++) {
-                    int64_t m = qni_cpu_tile_rows(x, tile + i);
-                    k->gemm[QNI_CPU_F32](c + i * k->mr * t->ldc + p * k->nr, t->ldc, qni_cpu_tile(x, tile + i) + k0 * m,
-                                         m, block + p * stride, stride, 1, n_k, k0 > 0);
+                    k->gemm[QNI_CPU_F32](a->c + i * k->mr * t->ldc + p * k->nr, t->ldc,
+                                         tile_at(j, a->x, a->tile + i, k0), qni_cpu_tile_rows(j->x, a->tile + i),
+                                         block + p * stride, stride, 1, n_k, k0 > 0);
                 }
             }
         }
     }
 }
 
-/* The same for one tile of rows and a packed weight, which is read where it lies. */
-static void stream(const job *j, const work *t, float *c, const qni_weight *w, int64_t panel, int64_t n_panel) {
+/* f32, one tile of rows and a dense packed weight, which is read where it lies. */
+static void stream(const job *j, const work *t, const part *a) {
     const qni_cpu_kernels *k = j->k;
-    const int64_t m = qni_cpu_tile_rows(j->x, 0);
-    for (int64_t p = 0; p < n_panel; p += k->n_stream) {
-        int64_t n = qni_min_i64(k->n_stream, n_panel - p);
-        for (int64_t k0 = 0; k0 < w->n_in; k0 += k->kc) {
-            k->gemm[qni_cpu_dtype(w->dtype)](c + p * k->nr, t->ldc, j->x->data + k0 * m, m,
-                                             weight_at(w, k0, (panel + p) * w->nr), w->panel_stride, n,
-                                             qni_min_i64(k->kc, w->n_in - k0), k0 > 0);
+    for (int64_t p = 0; p < a->n_panel; p += k->n_stream) {
+        int64_t n = qni_min_i64(k->n_stream, a->n_panel - p);
+        for (int64_t k0 = 0; k0 < a->w->n_in; k0 += k->kc) {
+            k->gemm[qni_cpu_dtype(a->w->dtype)](a->c + p * k->nr, t->ldc, tile_at(j, a->x, a->tile, k0),
+                                                qni_cpu_tile_rows(j->x, a->tile),
+                                                weight_at(a->w, k0, (a->panel + p) * a->w->nr), a->w->panel_stride, n,
+                                                qni_min_i64(k->kc, a->w->n_in - k0), k0 > 0);
         }
     }
 }
 
-static void product(const job *j, const work *t, float *c, const qni_weight *w, int64_t panel, int64_t n_panel,
-                    int64_t tile, int64_t n_tile) {
-    if (w->packed && j->x->n_row <= j->k->mr) {
-        stream(j, t, c, w, panel, n_panel);
-        return;
+/* bf16: a block of inputs of the panels stays near while the tiles run over it. */
+static void multiply_pairs(const job *j, const work *t, const part *a) {
+    const qni_cpu_kernels *k = j->k;
+    const int64_t n_in = a->w->n_in + a->w->n_in % 2;
+    for (int64_t p = 0, n; p < a->n_panel; p += n) {
+        n = a->n_tile == 1 ? qni_min_i64(k->n_stream, a->n_panel - p) : 1;
+        for (int64_t k0 = 0; k0 < n_in; k0 += k->kc) {
+            for (int64_t i = 0; i < a->n_tile; i++) {
+                k->gemm_pairs(a->c + i * k->mr * t->ldc + p * k->nr, t->ldc, tile_at(j, a->x, a->tile + i, k0),
+                              qni_cpu_tile_rows(j->x, a->tile + i), weight_at(a->w, k0, (a->panel + p) * a->w->nr),
+                              a->w->panel_stride, n, qni_min_i64(k->kc, n_in - k0), k0 > 0);
+            }
+        }
     }
-    /* Blocks hold GROUP panels. */
-    for (int64_t p = 0; p < n_panel; p += GROUP) {
-        multiply(j, t, c + p * j->k->nr, w, panel + p, qni_min_i64(GROUP, n_panel - p), tile, n_tile);
+}
+
+/* int8: whole panels, a panel's codes stay near while the tiles run over it. */
+static void multiply_codes(const job *j, const work *t, const part *a) {
+    const qni_cpu_kernels *k = j->k;
+    const qni_cpu_quant q = qni_cpu_quant_of(a->w);
+    const qni_cpu_int8 *kernel = &k->int8[q.bits == 8 ? QNI_CPU_8_BITS : QNI_CPU_4_BITS];
+    for (int64_t p = 0, n; p < a->n_panel; p += n) {
+        n = a->n_tile == 1 ? qni_min_i64(k->n_stream, a->n_panel - p) : 1;
+        for (int64_t i = 0; i < a->n_tile; i++) {
+            const qni_cpu_codes codes = qni_cpu_codes_of(j->x, a->x, a->tile + i);
+            kernel->gemm(a->c + i * k->mr * t->ldc + p * k->nr, t->ldc, &codes, qni_cpu_tile_rows(j->x, a->tile + i),
+                         quantised_panel(a->w, a->panel + p), n, &q);
+        }
+    }
+}
+
+static void product(const job *j, const work *t, part a) {
+    a.x = qni_cpu_encoding_of(j->k, j->x, a.w);
+    if (a.w->arith == QN_ARITH_INT8) {
+        multiply_codes(j, t, &a);
+    } else if (a.w->arith == QN_ARITH_BF16) {
+        multiply_pairs(j, t, &a);
+    } else if (a.w->packed && a.w->quant.kind == QNI_DENSE && j->x->n_row <= j->k->mr) {
+        stream(j, t, &a);
+    } else { /* blocks hold GROUP panels */
+        const part all = a;
+        for (int64_t p = 0; p < all.n_panel; p += GROUP) {
+            a.c = all.c + p * j->k->nr;
+            a.panel = all.panel + p;
+            a.n_panel = qni_min_i64(GROUP, all.n_panel - p);
+            multiply(j, t, &a);
+        }
     }
 }
 
@@ -157,13 +219,7 @@ static void product(const job *j, const work *t, float *c, const qni_weight *w, 
 static void finish_row(const job *j, const qni_cpu_product *p, float *c, const float *c2, int64_t row, int64_t first,
                        int64_t n) {
     const qni_cpu_kernels *k = j->k;
-    if (p->epilogue == QNI_CPU_SWIGLU) {
-        int64_t m = qni_cpu_tile_rows(&p->tiles, row / k->mr);
-        float *tile = qni_cpu_tile(&p->tiles, row / k->mr) + first * m + row % k->mr;
-        k->swiglu(c, c, c2, n);
-        for (int64_t i = 0; i < n; i++) tile[i * m] = c[i];
-        return;
-    }
+    if (p->epilogue == QNI_CPU_SWIGLU) k->swiglu(c, c, c2, n);
     if (p->epilogue == QNI_CPU_ADD) {
         enum { PIECE = 64 };
         float piece[PIECE];
@@ -195,8 +251,10 @@ static void run_task(void *context, int32_t task, int32_t thread) {
     work t = {.c = base, .c2 = base + n_c, .w = base + 2 * n_c, .ldc = n_panel * k->nr};
     t.gather = t.w + GROUP * k->kc * k->nr;
 
-    product(j, &t, t.c, p->weight, panel, n_panel, tile, n_tile);
-    if (p->weight2 != NULL) product(j, &t, t.c2, p->weight2, panel, n_panel, tile, n_tile);
+    part a = {.c = t.c, .w = p->weight, .panel = panel, .n_panel = n_panel, .tile = tile, .n_tile = n_tile};
+    product(j, &t, a);
+    a.c = t.c2, a.w = p->weight2;
+    if (p->weight2 != NULL) product(j, &t, a);
     int64_t first_row = tile * k->mr;
     int64_t end_row = qni_min_i64(first_row + n_tile * k->mr, j->x->n_row);
     int64_t first = panel * k->nr;
@@ -217,7 +275,7 @@ static int64_t choose_group(const job *j, int32_t n_thread) {
     return qni_max_i64(n_stream, qni_min_i64(GROUP_DECODE, fair) / n_stream * n_stream);
 }
 
-void qni_cpu_linear(const qni_run *run, const qni_cpu_tiles *x, const qni_cpu_product *products, int32_t n_product,
+void qni_cpu_linear(const qni_run *run, const qni_cpu_input *x, const qni_cpu_product *products, int32_t n_product,
                     float *scratch) {
     qni_cpu *cpu = qni_cpu_of(run);
     const qni_cpu_kernels *k = &cpu->kernels;

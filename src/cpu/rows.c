@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Work on rows: tiles of activations, norms, and the small elementwise ops. */
-#include "cpu.h"
+/* Work on rows: norms, and the small elementwise ops. */
+#include "pack.h"
 
 #include <math.h>
 
@@ -8,11 +8,6 @@ enum {
     ELEMENTS_A_TASK = 1 << 14, /* below, a parallel loop costs more than it saves */
     LOGITS_A_TASK = 1 << 14,
 };
-
-qni_cpu_tiles qni_cpu_take_tiles(const qni_run *run, int64_t n_row, int64_t n_col) {
-    return (qni_cpu_tiles){qni_scratch_array(run->scratch, n_row, n_col, sizeof(float)), n_row, n_col,
-                           qni_cpu_of(run)->kernels.mr};
-}
 
 float *qni_cpu_take_floats(const qni_run *run, int64_t n) {
     return qni_scratch_array(run->scratch, 1, n, sizeof(float));
@@ -37,54 +32,6 @@ static int64_t rows_a_task(int64_t n_col) {
     return qni_max_i64(1, ELEMENTS_A_TASK / n_col);
 }
 
-typedef struct pack_job {
-    const qni_cpu_kernels *k;
-    const qni_cpu_tiles *tiles;
-    qni_mat x;
-    const float *norm;
-    double eps;
-    float *rows; /* {n_thread, mr, n_col} */
-    int64_t tiles_a_task;
-} pack_job;
-
-float *qni_cpu_take_pack(const qni_run *run, int64_t n_col) {
-    qni_cpu *cpu = qni_cpu_of(run);
-    return qni_cpu_take_floats(run, cpu->n_thread * cpu->kernels.mr * n_col);
-}
-
-static void pack_tile(const pack_job *j, int64_t tile, float *rows) {
-    const qni_cpu_kernels *k = j->k;
-    const int64_t n_col = j->tiles->n_col, m = qni_cpu_tile_rows(j->tiles, tile);
-    float *out = qni_cpu_tile(j->tiles, tile);
-    if (m == 1) rows = out;
-    for (int64_t r = 0; r < m; r++) {
-        float *row = rows + r * n_col;
-        k->widen[qni_cpu_dtype(j->x.dtype)](row, qni_mat_row(&j->x, tile * j->tiles->mr + r), n_col);
-        if (j->norm != NULL) qni_cpu_norm_row(k, row, row, j->norm, n_col, j->eps);
-    }
-    if (m == 1) return;
-    for (int64_t i = 0; i < n_col; i++) {
-        for (int64_t r = 0; r < m; r++) out[i * m + r] = rows[r * n_col + i];
-    }
-}
-
-static void pack_task(void *context, int32_t task, int32_t thread) {
-    const pack_job *j = context;
-    int64_t first = task * j->tiles_a_task;
-    int64_t end = qni_min_i64(first + j->tiles_a_task, qni_ceil_div(j->tiles->n_row, j->tiles->mr));
-    float *rows = j->rows + thread * j->tiles->mr * j->tiles->n_col;
-    for (int64_t tile = first; tile < end; tile++) pack_tile(j, tile, rows);
-}
-
-void qni_cpu_pack_rows(const qni_run *run, const qni_cpu_tiles *tiles, qni_mat x, const float *norm, double eps,
-                       float *rows) {
-    qni_cpu *cpu = qni_cpu_of(run);
-    pack_job j = {&cpu->kernels, tiles, x, norm, eps, rows, 0};
-    j.tiles_a_task = qni_ceil_div(rows_a_task(tiles->n_col), tiles->mr);
-    int64_t n_tile = qni_ceil_div(tiles->n_row, tiles->mr);
-    qni_pool_run(cpu->pool, (int32_t)qni_ceil_div(n_tile, j.tiles_a_task), pack_task, &j);
-}
-
 typedef struct row_job {
     const qni_cpu_kernels *k;
     qni_mat out, x, y;
@@ -92,14 +39,15 @@ typedef struct row_job {
     double eps;
     const qni_weight *table;
     const int32_t *ids;
-    float *scratch; /* {n_thread, 2, n_col} */
+    float *scratch; /* {n_thread}, of n_col and n_second floats */
+    int64_t n_second;
     int64_t rows_a_task;
     void (*row)(const struct row_job *j, int64_t r, float *a, float *b);
 } row_job;
 
 static void row_task(void *context, int32_t task, int32_t thread) {
     const row_job *j = context;
-    float *a = j->scratch + thread * 2 * j->out.n_col;
+    float *a = j->scratch + thread * (j->out.n_col + j->n_second);
     int64_t first = task * j->rows_a_task;
     int64_t end = qni_min_i64(first + j->rows_a_task, j->out.n_row);
     for (int64_t r = first; r < end; r++) j->row(j, r, a, a + j->out.n_col);
@@ -109,7 +57,8 @@ static void row_task(void *context, int32_t task, int32_t thread) {
 static qn_status run_rows(const qni_run *run, row_job j) {
     qni_cpu *cpu = qni_cpu_of(run);
     j.k = &cpu->kernels;
-    j.scratch = qni_cpu_take_floats(run, cpu->n_thread * 2 * j.out.n_col);
+    j.n_second = qni_max_i64(j.out.n_col, cpu->kernels.kc * cpu->kernels.nr);
+    j.scratch = qni_cpu_take_floats(run, cpu->n_thread * (j.out.n_col + j.n_second));
     if (qni_scratch_measures(run->scratch)) return QN_OK;
     j.rows_a_task = rows_a_task(j.out.n_col);
     qni_pool_run(cpu->pool, (int32_t)qni_ceil_div(j.out.n_row, j.rows_a_task), row_task, &j);
@@ -134,26 +83,8 @@ static void swiglu_row(const row_job *j, int64_t r, float *a, float *b) {
     store_row(j, r, a);
 }
 
-/* Output ids[r] of the table, gathered from its panel. */
 static void embed_row(const row_job *j, int64_t r, float *a, float *b) {
-    const qni_weight *t = j->table;
-    const int64_t id = j->ids[r], first = id / t->nr * t->panel_stride + id % t->nr * t->ki;
-    const int dtype = qni_cpu_dtype(t->dtype);
-    if (t->ki == 1 && t->group_stride == 1) {
-        const unsigned char *data = t->data;
-        j->k->widen[dtype](a, data + (size_t)first * qn_dtype_bytes(t->dtype), t->n_in);
-        store_row(j, r, a);
-        return;
-    }
-    if (t->dtype == QN_DTYPE_F32) {
-        const float *data = (const float *)t->data + first;
-        for (int64_t i = 0; i < t->n_in; i++) a[i] = data[i / t->ki * t->group_stride + i % t->ki];
-    } else {
-        const uint16_t *data = (const uint16_t *)t->data + first;
-        uint16_t *half = (uint16_t *)(void *)b;
-        for (int64_t i = 0; i < t->n_in; i++) half[i] = data[i / t->ki * t->group_stride + i % t->ki];
-        j->k->widen[dtype](a, half, t->n_in);
-    }
+    qni_cpu_read_output(j->k, a, j->table, j->ids[r], b);
     store_row(j, r, a);
 }
 

@@ -47,6 +47,8 @@ static qn_dtype dtype_of(const qni_st_tensor *tensor) {
         return QN_DTYPE_S64;
     case QNI_ST_U32:
         return QN_DTYPE_U32;
+    case QNI_ST_F8_E4M3:
+        return QN_DTYPE_F8;
     default:
         return qni_weight_dtype(tensor);
     }

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The memory of a model's weights: what is taken from the device's allocator, and what lies where in it. */
+#include "../backend/linear.h"
 #include "load.h"
 
 /* Shapes of a layer's linears as {in, out}; checkpoints have {out, in}. */
@@ -26,12 +27,17 @@ static const qni_weight_ref *head_of(const qni_checkpoint *c) {
     return c->config.tied ? &c->embedding : &c->lm_head;
 }
 
+static qni_source source_of(const qni_weight_ref *ref, qn_arith arith) {
+    return (qni_source){
+        .dtype = qni_weight_dtype(ref->tensor), .arith = arith, .n_in = n_in_of(ref), .n_out = n_out_of(ref)};
+}
+
 /* The form of a packed linear, without its data. */
 static qn_status describe_linear(qni_weight *weight, uint64_t *sum, const qn_device *device, const qni_weight_ref *ref,
                                  qn_arith arith, qn_error *err) {
     qni_packing packing = {0};
-    QN_TRY(device->backend->packing(device->state, &packing, qni_weight_dtype(ref->tensor), arith, n_in_of(ref),
-                                    n_out_of(ref), err));
+    const qni_source source = source_of(ref, arith);
+    QN_TRY(device->backend->packing(device->state, &packing, &source, err));
     *weight = packing.form;
     *sum += packing.bytes;
     return QN_OK;
@@ -105,8 +111,10 @@ qn_status qni_model_describe(qn_model *model, uint64_t *bytes, const qni_checkpo
     return QN_OK;
 }
 
-static qn_status take_linear(qn_linear **out, qni_weight *weight, qn_device *device, qn_arith arith, qn_error *err) {
-    QN_TRY(qni_linear_create(out, device, weight->dtype, arith, weight->n_in, weight->n_out, err));
+static qn_status take_linear(qn_linear **out, qni_weight *weight, qn_device *device, const qni_weight_ref *ref,
+                             qn_arith arith, qn_error *err) {
+    const qni_source source = source_of(ref, arith);
+    QN_TRY(qni_linear_create(out, device, &source, err));
     *weight = (*out)->weight;
     return QN_OK;
 }
@@ -125,7 +133,7 @@ static qn_status take_layers(qn_model *model, const qni_checkpoint *c, qn_arith 
         layer_linears linears = linears_of(layer);
         qn_linear **owned = model->linears + (size_t)i * QNI_N_LINEAR;
         for (int k = 0; k < QNI_N_LINEAR; k++) {
-            QN_TRY(take_linear(&owned[k], linears.weight[k], model->device, arith, err));
+            QN_TRY(take_linear(&owned[k], linears.weight[k], model->device, &slot[k], arith, err));
         }
         take_norm(&layer->attention.norm, &at, &slot[QNI_NORM1]);
         take_norm(&layer->mlp.norm, &at, &slot[QNI_NORM2]);
@@ -145,7 +153,7 @@ qn_status qni_model_allocate(qn_model *model, const qni_checkpoint *c, qn_arith 
     model->norms = qni_device_alloc(allocator, model->norms_bytes);
     if (model->norms == NULL) return qni_fail(err, QN_ENOMEM, "norms: no memory for %zu bytes", model->norms_bytes);
     QN_TRY(take_layers(model, c, arith, err));
-    QN_TRY(take_linear(&model->head_linear, &model->lm_head, model->device, arith, err));
+    QN_TRY(take_linear(&model->head_linear, &model->lm_head, model->device, head_of(c), arith, err));
     if (c->config.tied) {
         model->embedding = model->lm_head;
         return QN_OK;

@@ -217,13 +217,14 @@ static void close(void *state) {
     (void)state;
 }
 
-/* Packed is {out, in}: a panel is an output, as checkpoints store it. */
-static qn_status packing(const void *state, qni_packing *out, qn_dtype dtype, qn_arith arith, int64_t n_in,
-                         int64_t n_out, qn_error *err) {
+/* Packed is {out, in}: a panel is an output, as checkpoints store it. Quantised ones are kept dequantised. */
+static qn_status packing(const void *state, qni_packing *out, const qni_source *source, qn_error *err) {
     (void)state;
-    if (arith != QN_ARITH_AUTO && arith != QN_ARITH_F32) {
+    const int64_t n_in = source->n_in, n_out = source->n_out;
+    const qn_dtype dtype = source->quant.kind == QNI_DENSE ? source->dtype : QN_DTYPE_F32;
+    if (source->arith != QN_ARITH_AUTO && source->arith != QN_ARITH_F32) {
         return qni_fail(err, QN_EUNSUPPORTED, "arith: \"ref\" computes in f32 only, got %s",
-                        arith == QN_ARITH_BF16 ? "bf16" : "int8");
+                        source->arith == QN_ARITH_BF16 ? "bf16" : "int8");
     }
     size_t bytes;
     if (!qni_mul_size(&bytes, (size_t)n_in, (size_t)n_out) || !qni_mul_size(&bytes, bytes, qn_dtype_bytes(dtype))) {
@@ -255,6 +256,12 @@ static void pack(const void *state, const qni_weight *form, void *data, int64_t 
     }
 }
 
+static qn_status pack_quantized(const void *state, const qni_weight *form, void *data, int64_t first, int64_t n,
+                                const qni_quant *source, const qni_quant_rows *rows, qn_error *err) {
+    (void)state;
+    return qni_quant_dequantize((float *)data + first * form->n_in, 1, form->n_in, source, rows, n, form->n_in, err);
+}
+
 const qni_backend qni_backend_ref = {
     .name = "ref",
     .open = open,
@@ -268,4 +275,5 @@ const qni_backend qni_backend_ref = {
             .argmax = argmax},
     .packing = packing,
     .pack = pack,
+    .pack_quantized = pack_quantized,
 };

@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Packed linears while they are filled: from dense rows, from dense rows that are quantised on the way, from quantised
+ * ones. Ranges of outputs may be filled on any threads at once. */
+#ifndef QNI_LINEAR_H
+#define QNI_LINEAR_H
+
+#include "tensor.h"
+
+/* Outputs of a dense matrix: W[i, o] at data[i · in_stride + o · out_stride], in elements of dtype. */
+typedef struct qni_dense_rows {
+    const void *data;
+    qn_dtype dtype;
+    int64_t in_stride, out_stride;
+} qni_dense_rows;
+
+/* A packed linear with room for its data, not yet filled. */
+qn_status qni_linear_create(qn_linear **out, qn_device *device, const qni_source *source, qn_error *err);
+
+/* Outputs of a range are cut at multiples of it: whole panels and whole groups of outputs. */
+static inline int64_t qni_linear_unit(const qni_weight *form, const qni_source *source) {
+    int64_t group_out = source->quant.kind == QNI_FP8 ? source->quant.group_out : 1;
+    int64_t unit = form->nr;
+    while (unit % group_out != 0) unit += form->nr;
+    return unit;
+}
+
+/* Fill outputs [first, first + n), first a multiple of the unit. `rows` begins at output `first`. */
+void qni_linear_fill(const qn_linear *linear, int64_t first, int64_t n, const qni_dense_rows *rows);
+qn_status qni_linear_fill_quantized(const qn_linear *linear, int64_t first, int64_t n, const qni_quant *source,
+                                    const qni_quant_rows *rows, qn_error *err);
+/* Quantise dense rows; `to` is from qni_quant_of(), and the inputs are a multiple of its group. */
+qn_status qni_linear_quantize(const qn_linear *linear, int64_t first, int64_t n, const qni_quant *to,
+                              const qni_dense_rows *rows, qn_error *err);
+
+/* Check a quantised operand and describe it: quant, n_in and n_out of *source (quantized.c). */
+qn_status qni_quantized_check(qni_source *source, const qn_quantized *weight, qn_error *err);
+
+#endif

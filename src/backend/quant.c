@@ -1,0 +1,205 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Rows of quantised matrices: taken apart, and made. Element by element, in no hurry but for the two common widths. */
+#include "quant.h"
+
+#include "../base/half.h"
+#include "../base/memory.h"
+#include "backend.h"
+
+#include <float.h>
+#include <string.h>
+
+/* Unsigned codes of `bits` bits from a little-endian stream. */
+static void read_codes(uint8_t *codes, const unsigned char *stream, int32_t bits, int64_t n) {
+    if (bits == 8) {
+        memcpy(codes, stream, (size_t)n);
+        return;
+    }
+    if (bits == 4) {
+        for (int64_t i = 0; i < n; i++) codes[i] = stream[i / 2] >> (i % 2 * 4) & 15;
+        return;
+    }
+    uint32_t buffer = 0;
+    int32_t n_bit = 0;
+    for (int64_t i = 0; i < n; i++) {
+        if (n_bit < bits) {
+            buffer |= (uint32_t)*stream++ << n_bit;
+            n_bit += 8;
+        }
+        codes[i] = (uint8_t)(buffer & ((1u << bits) - 1));
+        buffer >>= bits;
+        n_bit -= bits;
+    }
+}
+
+static void read_floats(float *out, const unsigned char *data, qn_dtype dtype, int64_t n) {
+    for (int64_t i = 0; i < n; i++) out[i] = qni_load_f32(data, dtype, i);
+}
+
+void qni_quant_read_row(uint8_t *codes, float *scales, float *biases, const qni_quant *q, const qni_quant_rows *rows,
+                        int64_t row, int64_t n_in) {
+    const int64_t n_group = qni_quant_n_group(q, n_in);
+    const int64_t scale_at = row / q->group_out * qni_quant_scale_bytes(q, n_in);
+    read_codes(codes, rows->codes + row * qni_quant_code_bytes(q, n_in), q->bits, n_in);
+    read_floats(scales, rows->scales + scale_at, q->scale_dtype, n_group);
+    if (q->kind == QNI_FP8) return;
+    if (rows->biases != NULL) {
+        read_floats(biases, rows->biases + scale_at, q->scale_dtype, n_group);
+        return;
+    }
+    for (int64_t g = 0; g < n_group; g++) biases[g] = -(float)(1 << (q->bits - 1)) * scales[g];
+}
+
+void qni_quant_values(float *out, const qni_quant *q, const uint8_t *codes, const float *scales, const float *biases,
+                      int64_t n_in) {
+    for (int64_t i = 0; i < n_in; i++) {
+        const int64_t g = i / q->group;
+        out[i] = q->kind == QNI_FP8 ? scales[g] * qni_f32_of_e4m3(codes[i]) : scales[g] * (float)codes[i] + biases[g];
+    }
+}
+
+qn_status qni_quant_buffer_create(qni_quant_buffer *out, const qni_quant *q, int64_t n, int64_t n_in, qn_error *err) {
+    const size_t n_scale = (size_t)(n * qni_quant_n_group(q, n_in));
+    out->codes = qni_calloc((size_t)n, (size_t)n_in);
+    out->scales = qni_calloc(2 * n_scale, sizeof *out->scales);
+    out->biases = out->scales != NULL ? out->scales + n_scale : NULL;
+    if (out->codes != NULL && out->scales != NULL) return QN_OK;
+    qni_quant_buffer_free(out);
+    return qni_fail(err, QN_ENOMEM, "linear: no memory for %lld quantised rows", (long long)n);
+}
+
+void qni_quant_buffer_free(qni_quant_buffer *buffer) {
+    qni_free(buffer->codes);
+    qni_free(buffer->scales);
+    *buffer = (qni_quant_buffer){0};
+}
+
+qn_status qni_quant_dequantize(float *out, int64_t in_stride, int64_t out_stride, const qni_quant *q,
+                               const qni_quant_rows *rows, int64_t n, int64_t n_in, qn_error *err) {
+    qni_quant_buffer one;
+    QN_TRY(qni_quant_buffer_create(&one, q, 1, n_in, err));
+    float *row = qni_calloc((size_t)n_in, sizeof *row);
+    if (row == NULL) {
+        qni_quant_buffer_free(&one);
+        return qni_fail(err, QN_ENOMEM, "linear: no memory for a row of %lld", (long long)n_in);
+    }
+    for (int64_t o = 0; o < n; o++) {
+        qni_quant_read_row(one.codes, one.scales, one.biases, q, rows, o, n_in);
+        qni_quant_values(row, q, one.codes, one.scales, one.biases, n_in);
+        for (int64_t i = 0; i < n_in; i++) out[i * in_stride + o * out_stride] = row[i];
+    }
+    qni_free(row);
+    qni_quant_buffer_free(&one);
+    return QN_OK;
+}
+
+bool qni_quant_is_symmetric(const qni_quant *q, const float *scales, const float *biases, int64_t n_in) {
+    const int64_t n_group = qni_quant_n_group(q, n_in);
+    for (int64_t g = 0; g < n_group; g++) {
+        float wanted = -(float)(1 << (q->bits - 1)) * scales[g];
+        if (memcmp(&wanted, &biases[g], sizeof wanted) != 0) return false;
+    }
+    return true;
+}
+
+qni_quant qni_quant_of(qn_quantize to) {
+    if (to == QN_QUANTIZE_Q8) {
+        return (qni_quant){QNI_AFFINE, 8, 64, 1, QN_DTYPE_BF16, .symmetric = true};
+    }
+    return (qni_quant){QNI_AFFINE, 4, 32, 1, QN_DTYPE_BF16, .symmetric = false};
+}
+
+/* A group as codes under one scale and bias, which are bf16 values. */
+typedef struct fit {
+    float scale, bias;
+    float error;        /* sum of squares */
+    float refined[2];   /* scale and bias of the least squares for these codes */
+    uint8_t codes[128]; /* {group} */
+} fit;
+
+static float rounded_bf16(float x) {
+    return qni_f32_of_bf16(qni_bf16_of_f32(x));
+}
+
+static float clamped(float x, float least, float most) {
+    return x < least ? least : x > most ? most : x;
+}
+
+/* Codes to nearest; adding and taking away 1.5 · 2^23 rounds to an integer. */
+static void fit_codes(fit *f, const float *x, int64_t n, float most) {
+    const float to_integer = 0x1.8p23f;
+    const float inverse = f->scale != 0 ? 1.0f / f->scale : 0.0f;
+    float error = 0, sum_c = 0, sum_cc = 0, sum_x = 0, sum_cx = 0;
+    for (int64_t i = 0; i < n; i++) {
+        float c = (clamped((x[i] - f->bias) * inverse, 0, most) + to_integer) - to_integer;
+        float e = f->scale * c + f->bias - x[i];
+        f->codes[i] = (uint8_t)c;
+        error += e * e;
+        sum_c += c, sum_cc += c * c, sum_x += x[i], sum_cx += c * x[i];
+    }
+    const float count = (float)n, spread = count * sum_cc - sum_c * sum_c;
+    f->error = error;
+    f->refined[0] = spread > 0 ? (count * sum_cx - sum_c * sum_x) / spread : f->scale;
+    f->refined[1] = (sum_x - f->refined[0] * sum_c) / count;
+}
+
+static void try_fit(fit *best, fit *f, float scale, float bias, const float *x, int64_t n, float most) {
+    f->scale = rounded_bf16(scale);
+    f->bias = rounded_bf16(bias);
+    fit_codes(f, x, n, most);
+    if (f->error < best->error) *best = *f;
+}
+
+/* The affine fit of a group of finite values. The range is pulled in at both ends, alike and each alone. */
+static void fit_affine(fit *best, const float *x, int64_t n, float low, float high, float most) {
+    static const float pull[][2] = {{0, 0}, {0.06f, 0.06f}, {0.12f, 0.12f}, {0.1f, 0}, {0, 0.1f}};
+    best->error = FLT_MAX;
+    for (size_t i = 0; i < sizeof pull / sizeof pull[0]; i++) {
+        fit f;
+        float range = high - low;
+        float from = low + range * pull[i][0], to = high - range * pull[i][1];
+        try_fit(best, &f, (to - from) / most, from, x, n, most);
+        try_fit(best, &f, f.refined[0], f.refined[1], x, n, most);
+    }
+}
+
+static void fit_symmetric(fit *f, const float *x, int64_t n, float greatest, int32_t bits) {
+    const float half = (float)(1 << (bits - 1));
+    f->scale = rounded_bf16(greatest / (half - 1));
+    f->bias = -half * f->scale;
+    fit_codes(f, x, n, 2 * half - 1);
+    for (int64_t i = 0; i < n && f->scale == 0; i++) f->codes[i] = (uint8_t)half;
+}
+
+static void fit_group(fit *f, const float *x, const qni_quant *q) {
+    float low = x[0], high = x[0], all = 0;
+    for (int64_t i = 0; i < q->group; i++) {
+        low = x[i] < low ? x[i] : low;
+        high = x[i] > high ? x[i] : high;
+        all += x[i] * 0; /* NaN where one is a NaN or an infinity */
+    }
+    if (all != 0 || all != all) {
+        memset(f, 0, sizeof *f);
+        f->scale = f->bias = all;
+    } else if (q->symmetric) {
+        fit_symmetric(f, x, q->group, high > -low ? high : -low, q->bits);
+    } else {
+        fit_affine(f, x, q->group, low, high, (float)((1 << q->bits) - 1));
+    }
+}
+
+void qni_quantize_row(unsigned char *codes, uint16_t *scales, uint16_t *biases, const qni_quant *q, const float *x,
+                      int64_t n_in) {
+    for (int64_t g = 0; g < n_in / q->group; g++) {
+        fit f;
+        fit_group(&f, x + g * q->group, q);
+        scales[g] = qni_bf16_of_f32(f.scale);
+        biases[g] = qni_bf16_of_f32(f.bias);
+        unsigned char *to = codes + g * q->group * q->bits / 8;
+        if (q->bits == 8) {
+            memcpy(to, f.codes, (size_t)q->group);
+            continue;
+        }
+        for (int64_t i = 0; i < q->group; i += 2) to[i / 2] = (unsigned char)(f.codes[i] | f.codes[i + 1] << 4);
+    }
+}

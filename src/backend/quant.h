@@ -1,0 +1,85 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Quantised matrices {out, in} as checkpoints store them, and how a dense one becomes such.
+ *
+ *   affine   W[o, i] = scale[o, i / group] · code[o, i] + bias[o, i / group]: unsigned codes of 2, 3, 4, 5, 6 or 8 bits,
+ *            a row being one little-endian stream of bits, padded to nothing (a row is whole u32 words). As MLX
+ *            stores them. Symmetric: bias = -2^(bits-1) · scale everywhere, so that it need not be kept.
+ *   fp8      W[o, i] = scale[o / group_out, i / group] · e4m3(code[o, i]); as DeepSeek and Qwen publish them
+ *            (weight_scale_inv, which multiplies). The last blocks may be ragged.
+ */
+#ifndef QNI_QUANT_H
+#define QNI_QUANT_H
+
+#include "../base/error.h"
+
+#include <quern/ops.h>
+
+typedef enum qni_quant_kind { QNI_DENSE, QNI_AFFINE, QNI_FP8 } qni_quant_kind;
+
+typedef struct qni_quant {
+    qni_quant_kind kind;
+    int32_t bits;      /* affine: of a code; fp8: 8 */
+    int64_t group;     /* inputs that share a scale */
+    int64_t group_out; /* outputs that share one; affine: 1 */
+    qn_dtype scale_dtype;
+    bool symmetric; /* affine */
+} qni_quant;
+
+/* Rows of a quantised matrix in memory; row 0 is the first of a group of outputs (fp8). */
+typedef struct qni_quant_rows {
+    const unsigned char *codes;  /* rows of qni_quant_code_bytes() */
+    const unsigned char *scales; /* rows of n_group scale_dtype, one for each group_out outputs */
+    const unsigned char *biases; /* affine: as scales; NULL: symmetric */
+} qni_quant_rows;
+
+static inline int64_t qni_quant_n_group(const qni_quant *q, int64_t n_in) {
+    return (n_in + q->group - 1) / q->group;
+}
+
+/* Bytes of a row of codes, and of a row of scales. */
+static inline int64_t qni_quant_code_bytes(const qni_quant *q, int64_t n_in) {
+    return (n_in * q->bits + 7) / 8;
+}
+static inline int64_t qni_quant_scale_bytes(const qni_quant *q, int64_t n_in) {
+    return qni_quant_n_group(q, n_in) * (int64_t)qn_dtype_bytes(q->scale_dtype);
+}
+
+/* A row taken apart: codes {n_in} a byte each, scales and biases {n_group}; fp8 has no biases and leaves them alone. */
+void qni_quant_read_row(uint8_t *codes, float *scales, float *biases, const qni_quant *q, const qni_quant_rows *rows,
+                        int64_t row, int64_t n_in);
+
+/* The weights of a row that was taken apart. */
+void qni_quant_values(float *out, const qni_quant *q, const uint8_t *codes, const float *scales, const float *biases,
+                      int64_t n_in);
+
+/* The weights of n rows: W[i, o] to out[i · in_stride + o · out_stride]. Errors: ENOMEM. */
+qn_status qni_quant_dequantize(float *out, int64_t in_stride, int64_t out_stride, const qni_quant *q,
+                               const qni_quant_rows *rows, int64_t n, int64_t n_in, qn_error *err);
+
+/* Memory for rows that are taken apart: codes {n, n_in}, scales and biases {n, n_group} each. */
+typedef struct qni_quant_buffer {
+    uint8_t *codes;
+    float *scales, *biases;
+} qni_quant_buffer;
+qn_status qni_quant_buffer_create(qni_quant_buffer *out, const qni_quant *q, int64_t n, int64_t n_in, qn_error *err);
+void qni_quant_buffer_free(qni_quant_buffer *buffer);
+
+/* Whether a row's biases are -2^(bits-1) times its scales, bit for bit. */
+bool qni_quant_is_symmetric(const qni_quant *q, const float *scales, const float *biases, int64_t n_in);
+
+/* What the library makes itself (docs/quantisation.md): affine with bf16 scales; Q8 is symmetric, Q4 is not. */
+qni_quant qni_quant_of(qn_quantize to);
+
+/*
+ * Quantise a row: its codes, scales and biases as qni_quant_rows holds them (biases also for a symmetric one).
+ *
+ * q     from qni_quant_of(); n_in is a multiple of q->group.
+ * Q8    scale = max |x| / 127, codes to nearest. Q4: the scale and bias with the least squared error among the minimum
+ *       and maximum pulled in by some steps, each refined by one least-squares fit.
+ * NaN   a group that holds a NaN or an infinity gets a NaN as scale.
+ */
+void qni_quantize_row(unsigned char *codes, uint16_t *scales, uint16_t *biases, const qni_quant *q, const float *x,
+                      int64_t n_in);
+
+#endif
