@@ -24,6 +24,7 @@ static void fill_avx2(qni_cpu_kernels *k) {
     if (!qni_cpu_detect().avx2_fma_f16c) return;
     qni_cpu_gemm_avx2(k);
     qni_cpu_pack_avx2(k);
+    qni_cpu_quant_avx2(k);
     qni_cpu_rows_avx2(k);
     qni_cpu_attention_avx2(k);
 }

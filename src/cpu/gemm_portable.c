@@ -95,4 +95,5 @@ void qni_cpu_gemm_portable(qni_cpu_kernels *k) {
     k->gemm_pairs = gemm_pairs;
     k->transpose2 = transpose2;
     k->transpose4 = transpose4;
+    k->transpose_bf16 = transpose2;
 }

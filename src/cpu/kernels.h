@@ -80,8 +80,12 @@ typedef struct qni_cpu_kernels {
     int64_t n_stream; /* panels that gemm likes to take at once for few rows */
     int64_t d_align;  /* head dimensions that attend_* takes are multiples of it; pad with zeros */
 
+    /* Where bf16 meets f32 arithmetic a panel's row of nr outputs may be zipped: output j lies at place
+     * (j % (nr/2)) · 2 + j / (nr/2), so that shift and mask make two vectors of it. */
+    bool zips_bf16;
+
     /* c[r · ldc + p · nr + j] = (add ? c : 0) + sum_k a[k · m + r] · w[p · panel_stride + k · nr + j]
-     * for r < m <= mr, p < n_panel, k < n_k <= kc; the sum is formed first. w by its dtype. */
+     * for r < m <= mr, p < n_panel, k < n_k <= kc; the sum is formed first. w by its dtype, bf16 zipped. */
     void (*gemm[QNI_CPU_N_DTYPE])(float *c, int64_t ldc, const float *a, int64_t m, const void *w, int64_t panel_stride,
                                   int64_t n_panel, int64_t n_k, bool add);
 
@@ -100,6 +104,9 @@ typedef struct qni_cpu_kernels {
     /* out[k · nr + j] = the weight of input k0 + k and output j of a quantised panel, k < n_k; k0 is a multiple of kc. */
     void (*unpack)(float *out, const unsigned char *panel, const qni_cpu_quant *q, int64_t k0, int64_t n_k);
 
+    /* A bf16 panel of n elements (n % nr == 0), zipped, as f32 in the order of the outputs. */
+    void (*widen_panel_bf16)(float *out, const void *in, int64_t n);
+
     /* To f32 (exact) and from f32 (to nearest even). */
     void (*widen[QNI_CPU_N_DTYPE])(float *out, const void *in, int64_t n);
     void (*narrow[QNI_CPU_N_DTYPE])(void *out, const float *in, int64_t n);
@@ -108,6 +115,7 @@ typedef struct qni_cpu_kernels {
      * from rows of a checkpoint. Elements of 2 or 4 bytes, strides in elements. */
     void (*transpose2)(uint16_t *out, const uint16_t *in, int64_t in_stride, int64_t n_j, int64_t n_i);
     void (*transpose4)(uint32_t *out, const uint32_t *in, int64_t in_stride, int64_t n_j, int64_t n_i);
+    void (*transpose_bf16)(uint16_t *out, const uint16_t *in, int64_t in_stride, int64_t n_j, int64_t n_i); /* zipped */
 
     double (*sum_squares)(const float *x, int64_t n); /* in double */
     /* out = x · factor · w */
@@ -148,6 +156,7 @@ void qni_cpu_attention_portable(qni_cpu_kernels *k);
 /* x86/: AVX2, FMA, F16C. */
 void qni_cpu_gemm_avx2(qni_cpu_kernels *k);
 void qni_cpu_pack_avx2(qni_cpu_kernels *k);
+void qni_cpu_quant_avx2(qni_cpu_kernels *k);
 void qni_cpu_rows_avx2(qni_cpu_kernels *k);
 void qni_cpu_attention_avx2(qni_cpu_kernels *k);
 

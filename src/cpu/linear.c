@@ -111,8 +111,8 @@ static const float *load_block(const job *j, const work *t, const qni_weight *w,
         return t->w;
     }
     for (int64_t p = 0; p < n_panel; p++) {
-        j->k->widen[qni_cpu_dtype(w->dtype)](t->w + p * *panel_stride, weight_at(w, k0, (panel + p) * w->nr),
-                                             *panel_stride);
+        (w->dtype == QN_DTYPE_BF16 ? j->k->widen_panel_bf16 : j->k->widen[QNI_CPU_F16])(
+            t->w + p * *panel_stride, weight_at(w, k0, (panel + p) * w->nr), *panel_stride);
     }
     return t->w;
 }

@@ -82,7 +82,7 @@ static int64_t argmax(const float *x, int64_t n) {
 void qni_cpu_rows_portable(qni_cpu_kernels *k) {
     k->isa = "portable";
     k->widen[QNI_CPU_F32] = widen_f32;
-    k->widen[QNI_CPU_BF16] = widen_bf16;
+    k->widen[QNI_CPU_BF16] = k->widen_panel_bf16 = widen_bf16;
     k->widen[QNI_CPU_F16] = widen_f16;
     k->narrow[QNI_CPU_F32] = narrow_f32;
     k->narrow[QNI_CPU_BF16] = narrow_bf16;

@@ -2,7 +2,7 @@
 /*
  * Matrix products with AVX2, FMA and F16C.
  *
- * Layout    a {k, m}, one tile of m <= 6 rows; w panels {k, 16}, two vectors a row; c {m, n_panel · 16}.
+ * Layout    a {k, m}, one tile of m <= 6 rows; w panels {k, 16}, two vectors a row, bf16 zipped; c {m, n_panel · 16}.
  * Tile      6 x 16 for many rows: 12 sums, 2 weights, 1 activation in 16 registers. For few rows several panels at
  *           once, so that there are at least 8 independent chains and as many read streams as panels: 1 row x 4 panels,
  *           2 x 2, 3 … 6 x 1.
@@ -16,6 +16,22 @@
 
 enum { NR = 16, MR = 6, KC = 256 };
 
+/* A row of a panel as two vectors. */
+static inline void load_f32(__m256 w[2], const float *p) {
+    w[0] = _mm256_loadu_ps(p);
+    w[1] = _mm256_loadu_ps(p + 8);
+}
+static inline void load_f16(__m256 w[2], const uint16_t *p) {
+    w[0] = load8_f16(p);
+    w[1] = load8_f16(p + 8);
+}
+/* Zipped: the low halves are outputs 0 … 7, the high ones 8 … 15. */
+static inline void load_bf16(__m256 w[2], const uint16_t *p) {
+    const __m256i zipped = _mm256_loadu_si256((const __m256i *)(const void *)p);
+    w[0] = _mm256_castsi256_ps(_mm256_slli_epi32(zipped, 16));
+    w[1] = _mm256_castsi256_ps(_mm256_and_si256(zipped, _mm256_set1_epi32((int)0xFFFF0000u)));
+}
+
 /* The sums of m rows and n panels; m, n and load are constants wherever it is used. */
 #define DEFINE_TILE(dtype, type)                                                                                       \
     static inline __attribute__((always_inline)) void tile_##dtype(float *c, int64_t ldc, const float *a, const int m, \
@@ -25,12 +41,12 @@ enum { NR = 16, MR = 6, KC = 256 };
         for (int i = 0; i < m * n * 2; i++) sum[i] = _mm256_setzero_ps();                                              \
         for (int64_t k = 0; k < n_k; k++, a += m, w += NR) {                                                           \
             for (int p = 0; p < n; p++) {                                                                              \
-                const __m256 w0 = load8_##dtype(w + p * panel_stride);                                                 \
-                const __m256 w1 = load8_##dtype(w + p * panel_stride + 8);                                             \
+                __m256 row[2];                                                                                         \
+                load_##dtype(row, w + p * panel_stride);                                                               \
                 for (int r = 0; r < m; r++) {                                                                          \
                     const __m256 x = _mm256_broadcast_ss(a + r);                                                       \
-                    sum[(r * n + p) * 2] = _mm256_fmadd_ps(x, w0, sum[(r * n + p) * 2]);                               \
-                    sum[(r * n + p) * 2 + 1] = _mm256_fmadd_ps(x, w1, sum[(r * n + p) * 2 + 1]);                       \
+                    sum[(r * n + p) * 2] = _mm256_fmadd_ps(x, row[0], sum[(r * n + p) * 2]);                           \
+                    sum[(r * n + p) * 2 + 1] = _mm256_fmadd_ps(x, row[1], sum[(r * n + p) * 2 + 1]);                   \
                 }                                                                                                      \
             }                                                                                                          \
         }                                                                                                              \
@@ -73,7 +89,19 @@ DEFINE_GEMM(f32, float)
 DEFINE_GEMM(bf16, uint16_t)
 DEFINE_GEMM(f16, uint16_t)
 
+static void widen_panel_bf16(float *out, const void *in, int64_t n) {
+    const uint16_t *panel = in;
+    for (int64_t i = 0; i < n; i += NR) {
+        __m256 row[2];
+        load_bf16(row, panel + i);
+        _mm256_storeu_ps(out + i, row[0]);
+        _mm256_storeu_ps(out + i + 8, row[1]);
+    }
+}
+
 void qni_cpu_gemm_avx2(qni_cpu_kernels *k) {
+    k->zips_bf16 = true;
+    k->widen_panel_bf16 = widen_panel_bf16;
     k->nr = NR;
     k->mr = MR;
     k->kc = KC;

@@ -2,7 +2,7 @@
 /*
  * Rows of a checkpoint into pieces of panels, with AVX2.
  *
- * Layout    in 16 rows (outputs) at a stride, out {n_i, 16}.
+ * Layout    in 16 rows (outputs) at a stride, out {n_i, 16}; zipped: rows in the order 0 8 1 9 … 7 15.
  * Tile      8 rows x 8 inputs in registers, by three rounds of unpacking; a cache line of each of 8 rows is used up
  *           before the next 8 rows, which at a stride of 4 KiB would all compete for one set of the first cache.
  * Tails     fewer than 16 rows or 8 inputs: element by element.
@@ -14,9 +14,17 @@
 
 enum { NR = 16, LINE2 = 32, LINE4 = 16 };
 
-static inline void tile2(uint16_t *out, const uint16_t *in, int64_t in_stride) {
+/* The row at a place of out. */
+static inline int64_t row_at(int64_t place, const bool zipped) {
+    return zipped ? place % 2 * (NR / 2) + place / 2 : place;
+}
+
+static inline __attribute__((always_inline)) void tile2(uint16_t *out, const uint16_t *in, int64_t in_stride, int64_t j,
+                                                        const bool zipped) {
     __m128i a[8], b[8];
-    for (int r = 0; r < 8; r++) a[r] = _mm_loadu_si128((const __m128i *)(const void *)(in + r * in_stride));
+    for (int r = 0; r < 8; r++) {
+        a[r] = _mm_loadu_si128((const __m128i *)(const void *)(in + row_at(j + r, zipped) * in_stride));
+    }
     for (int r = 0; r < 4; r++) {
         b[2 * r] = _mm_unpacklo_epi16(a[2 * r], a[2 * r + 1]);
         b[2 * r + 1] = _mm_unpackhi_epi16(a[2 * r], a[2 * r + 1]);
@@ -35,9 +43,12 @@ static inline void tile2(uint16_t *out, const uint16_t *in, int64_t in_stride) {
     }
 }
 
-static inline void tile4(uint32_t *out, const uint32_t *in, int64_t in_stride) {
+static inline __attribute__((always_inline)) void tile4(uint32_t *out, const uint32_t *in, int64_t in_stride, int64_t j,
+                                                        const bool zipped) {
     __m256 a[8], b[8];
-    for (int r = 0; r < 8; r++) a[r] = _mm256_loadu_ps((const float *)(const void *)(in + r * in_stride));
+    for (int r = 0; r < 8; r++) {
+        a[r] = _mm256_loadu_ps((const float *)(const void *)(in + row_at(j + r, zipped) * in_stride));
+    }
     for (int r = 0; r < 4; r++) {
         b[2 * r] = _mm256_unpacklo_ps(a[2 * r], a[2 * r + 1]);
         b[2 * r + 1] = _mm256_unpackhi_ps(a[2 * r], a[2 * r + 1]);
@@ -54,24 +65,29 @@ static inline void tile4(uint32_t *out, const uint32_t *in, int64_t in_stride) {
     }
 }
 
-#define DEFINE_TRANSPOSE(name, type, tile, line)                                                                       \
+#define DEFINE_TRANSPOSE(name, type, tile, line, zipped)                                                               \
     static void name(type *out, const type *in, int64_t in_stride, int64_t n_j, int64_t n_i) {                         \
         const int64_t whole = n_j == NR ? n_i / 8 * 8 : 0;                                                             \
         for (int64_t first = 0; first < whole; first += (line)) {                                                      \
             int64_t end = first + (line) < whole ? first + (line) : whole;                                             \
             for (int64_t j = 0; j < NR; j += 8) {                                                                      \
-                for (int64_t i = first; i < end; i += 8) tile(out + i * NR + j, in + j * in_stride + i, in_stride);    \
+                for (int64_t i = first; i < end; i += 8) tile(out + i * NR + j, in + i, in_stride, j, zipped);         \
             }                                                                                                          \
         }                                                                                                              \
         for (int64_t i = whole; i < n_i; i++) {                                                                        \
-            for (int64_t j = 0; j < NR; j++) out[i * NR + j] = j < n_j ? in[j * in_stride + i] : 0;                    \
+            for (int64_t j = 0; j < NR; j++) {                                                                         \
+                const int64_t row = row_at(j, zipped);                                                                 \
+                out[i * NR + j] = row < n_j ? in[row * in_stride + i] : 0;                                             \
+            }                                                                                                          \
         }                                                                                                              \
     }
 
-DEFINE_TRANSPOSE(transpose2, uint16_t, tile2, LINE2)
-DEFINE_TRANSPOSE(transpose4, uint32_t, tile4, LINE4)
+DEFINE_TRANSPOSE(transpose2, uint16_t, tile2, LINE2, false)
+DEFINE_TRANSPOSE(transpose4, uint32_t, tile4, LINE4, false)
+DEFINE_TRANSPOSE(transpose_zipped, uint16_t, tile2, LINE2, true)
 
 void qni_cpu_pack_avx2(qni_cpu_kernels *k) {
     k->transpose2 = transpose2;
     k->transpose4 = transpose4;
+    k->transpose_bf16 = transpose_zipped;
 }

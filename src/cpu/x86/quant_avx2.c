@@ -1,0 +1,264 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Quantised weights with AVX2: activations to codes, integer products, unpacking to f32.
+ *
+ * Layout    8 bits: {group / 2, 16, 2} bytes, activations int16; widened to 16 bits a pair of inputs of 8 outputs fills a
+ *           vector, vpmaddwd adds the two:
+ *
+ *               w  | o0 i0 | o0 i1 | o1 i0 | o1 i1 | … | o7 i1 |      x  | i0 | i1 | i0 | i1 | … |
+ *
+ *           4 bits: {group / 8, 16, 4} bytes, activations int8; a byte holds inputs i and i + 4, vpmaddubsw adds two of
+ *           the four inputs of a lane into 16 bits, where 32 inputs fit (8 · 2 · 15 · 127 = 30480), vpmaddwd the rest:
+ *
+ *               w  | o0 i0|4 | o0 i1|5 | o0 i2|6 | o0 i3|7 | o1 i0|4 | … | o7 i3|7 |
+ *
+ * Tile      6 rows x 16 outputs: 12 integer sums, 2 weights, 1 activation. The float sums lie in c.
+ * Tails     rows by instances for 1 … 6; groups (a multiple of 32 inputs) and panels are whole.
+ * Bound     one row: memory. Many rows: one vpmaddwd (vpmaddubsw) for 16 (32) products.
+ */
+#include "../kernels.h"
+#include "vector_avx2.h"
+
+enum { NR = 16, MR = 6, CHUNK = 32 /* inputs that 16 bits hold the sum of */ };
+
+static inline __m256 load8_scale(const unsigned char *p, const qni_cpu_quant *q, int64_t j) {
+    if (q->scale_dtype == QNI_CPU_BF16) return load8_bf16((const uint16_t *)(const void *)p + j);
+    return load8_f32((const float *)(const void *)p + j);
+}
+
+/* The same value, opaque to the compiler: a chain of integer sums, which it may turn into a tree, stays a chain in one
+ * register. */
+static inline __m256i chained(__m256i x) {
+    __asm__("" : "+x"(x));
+    return x;
+}
+
+/* Four bytes of activations in all lanes. */
+static inline __m256i broadcast4(const unsigned char *p) {
+    int32_t four;
+    memcpy(&four, p, sizeof four);
+    return _mm256_set1_epi32(four);
+}
+
+/* Add a group's integer sums, {m, 2} vectors, to the float sums in c. */
+static inline __attribute__((always_inline)) void add_group(float *c, int64_t ldc, const __m256i *sum, const int m,
+                                                            const qni_cpu_codes *x, int64_t g,
+                                                            const unsigned char *group, const qni_cpu_quant *q) {
+    const __m256 s0 = load8_scale(group, q, 0), s1 = load8_scale(group, q, 8);
+    for (int r = 0; r < m; r++) {
+        const __m256 scale = _mm256_broadcast_ss(x->scale + r * q->n_group + g);
+        float *to = c + r * ldc;
+        __m256 y0 = _mm256_loadu_ps(to), y1 = _mm256_loadu_ps(to + 8);
+        y0 = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum[2 * r]), _mm256_mul_ps(s0, scale), y0);
+        y1 = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum[2 * r + 1]), _mm256_mul_ps(s1, scale), y1);
+        if (!q->symmetric) {
+            const unsigned char *biases = group + q->scales_bytes;
+            const __m256 total = _mm256_mul_ps(scale, _mm256_set1_ps((float)x->sum[r * q->n_group + g]));
+            y0 = _mm256_fmadd_ps(load8_scale(biases, q, 0), total, y0);
+            y1 = _mm256_fmadd_ps(load8_scale(biases, q, 8), total, y1);
+        }
+        _mm256_storeu_ps(to, y0);
+        _mm256_storeu_ps(to + 8, y1);
+    }
+}
+
+/* What the integer sums of a group begin with: minus the zero of the codes times the activations. */
+static inline __attribute__((always_inline)) void begin_group(__m256i *sum, const int m, const qni_cpu_codes *x,
+                                                              int64_t g, const qni_cpu_quant *q) {
+    const int32_t zero = q->symmetric ? 1 << (q->bits - 1) : 0;
+    for (int r = 0; r < m; r++) sum[2 * r] = sum[2 * r + 1] = _mm256_set1_epi32(-zero * x->sum[r * q->n_group + g]);
+}
+
+static inline __attribute__((always_inline)) void group_8(float *c, int64_t ldc, const qni_cpu_codes *x, const int m,
+                                                          int64_t g, const unsigned char *group,
+                                                          const qni_cpu_quant *q) {
+    __m256i sum[2 * MR];
+    begin_group(sum, m, x, g, q);
+    const unsigned char *w = group + q->codes_at;
+    const unsigned char *a = x->codes + g * q->group * 2;
+    for (int64_t i = 0; i < q->group; i += 2, w += 2 * NR, a += 4) {
+        const __m256i w0 = _mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i *)(const void *)w));
+        const __m256i w1 = _mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i *)(const void *)(w + NR)));
+        for (int r = 0; r < m; r++) {
+            const __m256i y = broadcast4(a + r * x->stride);
+            sum[2 * r] = chained(_mm256_add_epi32(sum[2 * r], _mm256_madd_epi16(w0, y)));
+            sum[2 * r + 1] = chained(_mm256_add_epi32(sum[2 * r + 1], _mm256_madd_epi16(w1, y)));
+        }
+    }
+    add_group(c, ldc, sum, m, x, g, group, q);
+}
+
+/* 32 inputs into 16-bit sums {m, 2}. */
+static inline __attribute__((always_inline)) void chunk_4(__m256i *sum, const unsigned char *w, const unsigned char *a,
+                                                          int64_t stride, const int m) {
+    const __m256i low = _mm256_set1_epi8(15);
+    for (int r = 0; r < 2 * m; r++) sum[r] = _mm256_setzero_si256();
+    for (int i = 0; i < CHUNK; i += 8, w += 4 * NR, a += 8) {
+        for (int half = 0; half < 2; half++) {
+            __m256i w0 = _mm256_loadu_si256((const __m256i *)(const void *)w);
+            __m256i w1 = _mm256_loadu_si256((const __m256i *)(const void *)(w + 32));
+            if (half == 1) w0 = _mm256_srli_epi16(w0, 4), w1 = _mm256_srli_epi16(w1, 4);
+            w0 = _mm256_and_si256(w0, low), w1 = _mm256_and_si256(w1, low);
+            for (int r = 0; r < m; r++) {
+                const __m256i y = broadcast4(a + r * stride + 4 * half);
+                sum[2 * r] = chained(_mm256_add_epi16(sum[2 * r], _mm256_maddubs_epi16(w0, y)));
+                sum[2 * r + 1] = chained(_mm256_add_epi16(sum[2 * r + 1], _mm256_maddubs_epi16(w1, y)));
+            }
+        }
+    }
+}
+
+static inline __attribute__((always_inline)) void group_4(float *c, int64_t ldc, const qni_cpu_codes *x, const int m,
+                                                          int64_t g, const unsigned char *group,
+                                                          const qni_cpu_quant *q) {
+    const __m256i ones = _mm256_set1_epi16(1);
+    __m256i sum[2 * MR], part[2 * MR];
+    begin_group(sum, m, x, g, q);
+    const unsigned char *w = group + q->codes_at;
+    const unsigned char *a = x->codes + g * q->group;
+    for (int64_t i = 0; i < q->group; i += CHUNK, w += CHUNK * NR / 2, a += CHUNK) {
+        chunk_4(part, w, a, x->stride, m);
+        for (int r = 0; r < 2 * m; r++) sum[r] = _mm256_add_epi32(sum[r], _mm256_madd_epi16(part[r], ones));
+    }
+    add_group(c, ldc, sum, m, x, g, group, q);
+}
+
+/* A tile over all groups, n panels side by side: n streams of memory. m and n are constants wherever it is used. */
+#define DEFINE_TILE(bits)                                                                                              \
+    static inline                                                                                                      \
+        __attribute__((always_inline)) void tile_##bits(float *c, int64_t ldc, const qni_cpu_codes *x, const int m,    \
+                                                        const unsigned char *w, const int n, const qni_cpu_quant *q) { \
+        for (int r = 0; r < m; r++) {                                                                                  \
+            for (int j = 0; j < n * NR; j += 8) _mm256_storeu_ps(c + r * ldc + j, _mm256_setzero_ps());                \
+        }                                                                                                              \
+        for (int64_t g = 0; g < q->n_group; g++, w += q->group_bytes) {                                                \
+            for (int p = 0; p < n; p++) group_##bits(c + p * NR, ldc, x, m, g, w + p * q->panel_bytes, q);             \
+        }                                                                                                              \
+    }
+
+#define STREAM(bits, m, n)                                                                                             \
+    for (; n_panel >= (n); n_panel -= (n), w += (n)*q->panel_bytes, c += (n)*NR) tile_##bits(c, ldc, x, m, w, n, q);
+
+#define DEFINE_GEMM(bits)                                                                                              \
+    DEFINE_TILE(bits)                                                                                                  \
+    static void gemm_##bits(float *c, int64_t ldc, const qni_cpu_codes *x, int64_t m, const unsigned char *w,          \
+                            int64_t n_panel, const qni_cpu_quant *q) {                                                 \
+        switch (m) {                                                                                                   \
+        case 1:                                                                                                        \
+            STREAM(bits, 1, 4) STREAM(bits, 1, 1) break;                                                               \
+        case 2:                                                                                                        \
+            STREAM(bits, 2, 2) STREAM(bits, 2, 1) break;                                                               \
+        case 3:                                                                                                        \
+            STREAM(bits, 3, 1) break;                                                                                  \
+        case 4:                                                                                                        \
+            STREAM(bits, 4, 1) break;                                                                                  \
+        case 5:                                                                                                        \
+            STREAM(bits, 5, 1) break;                                                                                  \
+        default:                                                                                                       \
+            STREAM(bits, 6, 1) break;                                                                                  \
+        }                                                                                                              \
+    }
+
+DEFINE_GEMM(8)
+DEFINE_GEMM(4)
+
+static float greatest_magnitude(const float *x, int64_t n, float *bad) {
+    const __m256 sign = _mm256_set1_ps(-0.0f);
+    __m256 max = _mm256_setzero_ps(), sum = _mm256_setzero_ps();
+    for (int64_t i = 0; i < n; i += 8) {
+        const __m256 v = _mm256_loadu_ps(x + i);
+        max = _mm256_max_ps(max, _mm256_andnot_ps(sign, v));
+        sum = _mm256_fmadd_ps(v, _mm256_setzero_ps(), sum); /* NaN where one is a NaN or an infinity */
+    }
+    *bad = sum8(sum);
+    __m128 m4 = _mm_max_ps(_mm256_castps256_ps128(max), _mm256_extractf128_ps(max, 1));
+    m4 = _mm_max_ps(m4, _mm_movehl_ps(m4, m4));
+    return _mm_cvtss_f32(_mm_max_ss(m4, _mm_movehdup_ps(m4)));
+}
+
+static void quantize(int8_t *codes, float *scale, int32_t *sum, const float *x, int64_t n, int64_t group) {
+    const float least = 0x1p-100f; /* below it 127 / max overflows */
+    for (int64_t g = 0; g < n / group; g++, x += group, codes += group) {
+        float bad;
+        const float max = greatest_magnitude(x, group, &bad);
+        const bool usable = bad == 0 && max >= least;
+        const __m256 inverse = _mm256_set1_ps(usable ? 127.0f / max : 0.0f);
+        __m256i total = _mm256_setzero_si256();
+        for (int64_t i = 0; i < group; i += 8) {
+            __m256i code = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x + i), inverse));
+            if (!usable) code = _mm256_setzero_si256();
+            total = _mm256_add_epi32(total, code);
+            const __m128i words = _mm_packs_epi32(_mm256_castsi256_si128(code), _mm256_extracti128_si256(code, 1));
+            _mm_storel_epi64((__m128i *)(void *)(codes + i), _mm_packs_epi16(words, words));
+        }
+        __m128i t4 = _mm_add_epi32(_mm256_castsi256_si128(total), _mm256_extracti128_si256(total, 1));
+        t4 = _mm_add_epi32(t4, _mm_unpackhi_epi64(t4, t4));
+        sum[g] = _mm_cvtsi128_si32(_mm_add_epi32(t4, _mm_shuffle_epi32(t4, 1)));
+        scale[g] = bad == 0 ? (usable ? max / 127.0f : 0.0f) : bad;
+    }
+}
+
+static inline __m256 e4m3_of(__m256i code) {
+    const __m256i magnitude = _mm256_and_si256(code, _mm256_set1_epi32(0x7F));
+    const __m256i sign = _mm256_slli_epi32(_mm256_and_si256(code, _mm256_set1_epi32(0x80)), 24);
+    const __m256i normal = _mm256_add_epi32(_mm256_slli_epi32(magnitude, 20), _mm256_set1_epi32(120 << 23));
+    const __m256 subnormal = _mm256_mul_ps(_mm256_cvtepi32_ps(magnitude), _mm256_set1_ps(0x1p-9f));
+    const __m256i is_small = _mm256_cmpgt_epi32(_mm256_set1_epi32(8), magnitude);
+    const __m256i is_nan = _mm256_cmpeq_epi32(magnitude, _mm256_set1_epi32(0x7F));
+    __m256i value = _mm256_blendv_epi8(normal, _mm256_castps_si256(subnormal), is_small);
+    value = _mm256_or_si256(value, _mm256_and_si256(is_nan, _mm256_set1_epi32(0x7FC00000)));
+    return _mm256_castsi256_ps(_mm256_or_si256(value, sign));
+}
+
+/* Codes of eight outputs from j on and n inputs from i of the group on, which begin a lane. */
+static inline void unpack8(float *out, const unsigned char *codes, const qni_cpu_quant *q, int64_t i, int64_t n, int j,
+                           __m256 scale, __m256 bias) {
+    if (q->fp8) {
+        for (int64_t k = 0; k < n; k++) {
+            const __m128i bytes = _mm_loadl_epi64((const __m128i *)(const void *)(codes + (i + k) * NR + j));
+            _mm256_storeu_ps(out + k * NR, _mm256_mul_ps(scale, e4m3_of(_mm256_cvtepu8_epi32(bytes))));
+        }
+    } else if (q->bits == 8) {
+        for (int64_t k = 0; k < n; k += 2) {
+            const unsigned char *w = codes + (i + k) * NR + 2 * j;
+            const __m256i pair = _mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i *)(const void *)w));
+            const __m256i first = _mm256_and_si256(pair, _mm256_set1_epi32(0xFFFF)),
+                          second = _mm256_srli_epi32(pair, 16);
+            _mm256_storeu_ps(out + k * NR, _mm256_fmadd_ps(scale, _mm256_cvtepi32_ps(first), bias));
+            _mm256_storeu_ps(out + (k + 1) * NR, _mm256_fmadd_ps(scale, _mm256_cvtepi32_ps(second), bias));
+        }
+    } else {
+        for (int64_t k = 0; k < n; k += 8) {
+            const unsigned char *w = codes + (i + k) * NR / 2 + 4 * j;
+            const __m256i eight = _mm256_loadu_si256((const __m256i *)(const void *)w);
+            for (int b = 0; b < 8; b++) {
+                const __m256i code = _mm256_srli_epi32(eight, b < 4 ? 8 * b : 8 * (b - 4) + 4);
+                const __m256 value = _mm256_cvtepi32_ps(_mm256_and_si256(code, _mm256_set1_epi32(15)));
+                _mm256_storeu_ps(out + (k + b) * NR, _mm256_fmadd_ps(scale, value, bias));
+            }
+        }
+    }
+}
+
+static void unpack(float *out, const unsigned char *panel, const qni_cpu_quant *q, int64_t k0, int64_t n_k) {
+    const float zero = -(float)(1 << (q->bits - 1));
+    for (int64_t k = 0, n; k < n_k; k += n) {
+        const unsigned char *group = panel + (k0 + k) / q->group * q->group_bytes;
+        const int64_t i = (k0 + k) % q->group;
+        n = q->group - i < n_k - k ? q->group - i : n_k - k;
+        for (int j = 0; j < NR; j += 8) {
+            const __m256 scale = load8_scale(group, q, j);
+            const __m256 bias = q->symmetric ? _mm256_mul_ps(scale, _mm256_set1_ps(zero))
+                                : q->fp8     ? _mm256_setzero_ps()
+                                             : load8_scale(group + q->scales_bytes, q, j);
+            unpack8(out + k * NR + j, group + q->codes_at, q, i, n, j, scale, bias);
+        }
+    }
+}
+
+void qni_cpu_quant_avx2(qni_cpu_kernels *k) {
+    k->int8[QNI_CPU_8_BITS] = (qni_cpu_int8){.ki = 2, .code_bytes = 2, .gemm = gemm_8};
+    k->int8[QNI_CPU_4_BITS] = (qni_cpu_int8){.ki = 4, .code_bytes = 1, .gemm = gemm_4};
+    k->quantize = quantize;
+    k->unpack = unpack;
+}
