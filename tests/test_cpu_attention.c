@@ -279,10 +279,17 @@ static void attention_of_odd_shapes(void **state) {
     (void)state;
     const qn_dtype f32 = QN_DTYPE_F32, bf16 = QN_DTYPE_BF16, f16 = QN_DTYPE_F16;
     const shape shapes[] = {
-        {1, 1, 1, 2, 8, 1, 0, 1, f32, f32},       {2, 2, 3, 40, 64, 6, 299, 5, bf16, f16},
-        {1, 1, 8, 512, 80, 1, 30, 33, f16, bf16}, {1, 2, 1, 128, 350, 1, 300, 33, bf16, bf16},
-        {3, 2, 2, 128, 200, 1, 127, 1, f16, f16}, {1, 2, 2, 16, 16, 8, 60, 33, f32, f32},
-        {1, 1, 40, 8, 100, 1, 63, 5, bf16, f32},  {2, 1, 3, 6, 130, 1, 62, 5, f32, bf16},
+        {1, 1, 1, 2, 8, 1, 0, 1, f32, f32},
+        {2, 2, 3, 40, 64, 6, 299, 5, bf16, f16},
+        {1, 1, 8, 512, 80, 1, 30, 33, f16, bf16},
+        {1, 2, 1, 128, 350, 1, 300, 33, bf16, bf16},
+        {3, 2, 2, 128, 200, 1, 127, 1, f16, f16},
+        {1, 2, 2, 16, 16, 8, 60, 33, f32, f32},
+        {1, 1, 40, 8, 100, 1, 63, 5, bf16, f32},
+        {2, 1, 3, 6, 130, 1, 62, 5, f32, bf16},
+        /* More than one chunk of positions: alone and in threes they are tasks of their own, all rows at once not. */
+        {1, 1, 2, 32, 600, 2, 1100, 33, bf16, f16},
+        {3, 2, 1, 16, 70, 16, 1022, 4, f16, f32},
     };
     for (int level = 0; level < N_LEVEL; level++) {
         for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) check_shape(level, shapes[i]);

@@ -279,11 +279,12 @@ static void check_attend(const qni_cpu_kernels *k, int dtype, int64_t n_q, int64
     void *q_block = random_array(&q, QN_DTYPE_F32, n_q * d, seed);
     void *kv_block = random_array(&kv, dtypes_all[dtype], n_k * stride, seed);
     float *s = guarded(n_q * block), *alone = guarded(block), *o = guarded(n_q * d), *o_alone = guarded(d);
-    k->attend_scores[dtype](s, q, n_q, kv, stride, n_k, d);
-    k->attend_values[dtype](o, s, n_q, kv, stride, n_k, d, false);
+    const qni_cpu_kv_rows rows = {kv, stride, n_k, NULL};
+    k->attend_scores[dtype](s, q, n_q, &rows, d);
+    k->attend_values[dtype](o, s, n_q, &rows, d, false);
     for (int64_t i = 0; i < n_q; i++) {
         const float *query = (const float *)q + i * d;
-        k->attend_scores[dtype](alone, query, 1, kv, stride, n_k, d);
+        k->attend_scores[dtype](alone, query, 1, &rows, d);
         assert_memory_equal(alone, s + i * block, (size_t)n_k * sizeof *s);
         for (int64_t j = 0; j < n_k; j++) {
             double sum = 0, size = 0;
@@ -296,11 +297,12 @@ static void check_attend(const qni_cpu_kernels *k, int dtype, int64_t n_q, int64
         }
         for (int64_t j = n_k; j < block; j++) assert_true(s[i * block + j] == canary);
         /* Values in two pieces: one chain all the same. */
-        int64_t half = n_k / 2;
-        k->attend_values[dtype](o_alone, alone, 1, kv, stride, half, d, false);
-        const unsigned char *rest =
-            (const unsigned char *)kv + (size_t)(half * stride) * qn_dtype_bytes(dtypes_all[dtype]);
-        k->attend_values[dtype](o_alone, alone + half, 1, rest, stride, n_k - half, d, true);
+        const int64_t half = n_k / 2;
+        const size_t bytes = (size_t)(half * stride) * qn_dtype_bytes(dtypes_all[dtype]);
+        const qni_cpu_kv_rows head = {kv, stride, half, NULL};
+        const qni_cpu_kv_rows rest = {(const char *)kv + bytes, stride, n_k - half, NULL};
+        k->attend_values[dtype](o_alone, alone, 1, &head, d, false);
+        k->attend_values[dtype](o_alone, alone + half, 1, &rest, d, true);
         assert_memory_equal(o_alone, o + i * d, (size_t)d * sizeof *o);
         for (int64_t c = 0; c < d; c++) {
             double sum = 0, size = 0;
@@ -320,6 +322,30 @@ static void check_attend(const qni_cpu_kernels *k, int dtype, int64_t n_q, int64
     free(kv_block);
 }
 
+/* Two blocks of n scores: the first after nothing, the second after the first. */
+static void check_softmax(const qni_cpu_kernels *k, int64_t n, uint64_t *seed) {
+    float max = -INFINITY, sum = 0;
+    double want_max = -INFINITY, want_sum = 0;
+    for (int block = 0; block < 2; block++) {
+        float s[QNI_CPU_KV_BLOCK], given[QNI_CPU_KV_BLOCK];
+        const float before = max;
+        for (int j = 0; j < QNI_CPU_KV_BLOCK; j++) s[j] = given[j] = j < n ? (float)(5 * random_normal(seed)) : NAN;
+        float factor = k->attend_softmax(s, n, &max, &sum);
+        for (int64_t j = 0; j < n; j++) want_max = fmax(want_max, (double)given[j]);
+        assert_true((double)max == want_max);
+        double want_factor = exp((double)(before - max));
+        assert_true(fabs((double)factor - want_factor) <= 3e-7 * want_factor);
+        assert_true(want_factor != 1 || factor == 1); /* exact: results are left alone then */
+        want_sum *= want_factor;
+        for (int64_t j = 0; j < n; j++) {
+            double want = exp((double)(given[j] - max));
+            assert_true(fabs((double)s[j] - want) <= 3e-7 * want);
+            want_sum += want;
+        }
+        assert_true(fabs((double)sum - want_sum) <= 1e-6 * want_sum);
+    }
+}
+
 static void attention(void **state) {
     (void)state;
     uint64_t seed = 5;
@@ -330,21 +356,7 @@ static void attention(void **state) {
                 for (int i = 0; i < 6; i++) check_attend(&k, dtype, n_q, n_ks[i], ds[(n_q + i) % 4], &seed);
             }
         }
-        for (int64_t n = 1; n <= QNI_CPU_KV_BLOCK; n++) {
-            float s[QNI_CPU_KV_BLOCK], kept[QNI_CPU_KV_BLOCK], max, sum;
-            double want_sum = 0;
-            for (int j = 0; j < QNI_CPU_KV_BLOCK; j++) s[j] = kept[j] = j < n ? (float)(5 * random_normal(&seed)) : NAN;
-            k.attend_softmax(s, n, &max, &sum);
-            float want_max = kept[0];
-            for (int64_t j = 1; j < n; j++) want_max = fmaxf(want_max, kept[j]);
-            assert_true(max == want_max);
-            for (int64_t j = 0; j < n; j++) {
-                double want = exp((double)(kept[j] - max));
-                assert_true(fabs((double)s[j] - want) <= 3e-7 * want);
-                want_sum += want;
-            }
-            assert_true(fabs((double)sum - want_sum) <= 1e-6 * want_sum);
-        }
+        for (int64_t n = 1; n <= QNI_CPU_KV_BLOCK; n++) check_softmax(&k, n, &seed);
         float o[24], b[24];
         for (int i = 0; i < 24; i++) {
             o[i] = (float)i;

@@ -3,10 +3,11 @@
  * RoPE, cache write and causal grouped-query attention.
  *
  * First all new keys and values are written, then tasks of (tile of consecutive rows of a sequence, KV head) attend: all
- * query heads of the KV head share what is loaded. The cache is read in blocks of QNI_CPU_KV_BLOCK positions counted
- * from 0. For each query a block yields its maximum, its sum and its weighted values on its own, and blocks are merged
- * in order; so a result depends on the query and the cache alone, not on the tile. Rows of the cache beyond a query's
- * own position never enter its result, and those beyond the last query's are not read.
+ * query heads of the KV head share what is loaded. The cache is read in blocks of QNI_CPU_KV_BLOCK positions and chunks
+ * of CHUNK, both counted from 0. For each query a chunk yields its maximum, its sum and its weighted values on its own,
+ * block by block, and chunks are merged in order; so a result depends on the query and the cache alone, not on the tile,
+ * and chunks can be tasks of their own where there are too few for the threads. Rows of the cache beyond a query's own
+ * position never enter its result, and those beyond the last query's are not read.
  */
 #include "cpu.h"
 
@@ -14,10 +15,14 @@
 #include <string.h>
 
 enum {
-    TILE_QUERIES = 32, /* of a task: their state and a block of K and V lie in the second cache */
-    FEW_QUERIES = 4,   /* up to here a block is converted on the way; more queries share a converted one */
+    TILE_QUERIES = 64, /* of a task: their state and a block of K or V lie in the second cache */
+    TILE_ROWS = 32,    /* each sees half of them in vain */
+    FEW_QUERIES = 8,   /* up to here a block is converted on the way; more queries share a converted one */
+    TASKS_A_THREAD = 4,
     ELEMENTS_A_TASK = 1 << 14,
     BLOCK = QNI_CPU_KV_BLOCK,
+    CHUNK = 8 * BLOCK,
+    ROW_GAP = 16, /* elements between rows of a converted block, else a column of them shares few sets of the cache */
 };
 
 typedef struct job {
@@ -27,8 +32,15 @@ typedef struct job {
     int64_t group; /* query heads of a KV head */
     int64_t d_pad; /* head_dim, padded */
     int64_t n_tile;
+    int64_t n_chunk;     /* of the longest tile, where chunks are tasks */
     int64_t rows_a_task; /* of the cache write */
 } job;
+
+/* What a chunk, or all chunks so far, yields for each query. */
+typedef struct state {
+    float *o;         /* {n_query, d_pad} */
+    float *max, *sum; /* {n_query} */
+} state;
 
 /* State of a task. */
 typedef struct tile {
@@ -36,21 +48,34 @@ typedef struct tile {
     int64_t first, n_row; /* rows of the call */
     int64_t seq, pos;     /* of the first row */
     int64_t kv_head;
-    int64_t n_query;            /* n_row · group, rows outer */
-    float *q, *o, *part;        /* {n_query, d_pad} */
-    float *p;                   /* {n_query, BLOCK} */
-    float *max, *sum;           /* {n_query}, of the blocks so far */
-    float *part_max, *part_sum; /* {n_query}, of this block */
-    float *factor;              /* {2, n_query}, of merging */
-    float *k_block, *v_block;   /* {BLOCK, d_pad} */
+    int64_t n_query; /* n_row · group, rows outer */
+    state all, part; /* of all chunks, and of one */
+    float *q;        /* {n_query, d_pad} */
+    float *p;        /* {n_query, BLOCK} */
+    float *factor;   /* {2, n_query}, of merging */
+    float *block;    /* {BLOCK, d_pad + ROW_GAP} of K or V */
+    bool direct;     /* read the cache as it lies */
 } tile;
 
 static int64_t tile_rows(int64_t group) {
-    return qni_max_i64(1, TILE_QUERIES / group);
+    return qni_max_i64(1, qni_min_i64(TILE_ROWS, TILE_QUERIES / group));
 }
 
 static int64_t padded(const qni_cpu_kernels *k, int64_t head_dim) {
     return (head_dim + k->d_align - 1) / k->d_align * k->d_align;
+}
+
+static int64_t state_floats(int64_t n_query, int64_t d_pad) {
+    return n_query * (d_pad + 2);
+}
+
+static state state_at(float *at, int64_t n_query, int64_t d_pad) {
+    return (state){at, at + n_query * d_pad, at + n_query * (d_pad + 1)};
+}
+
+/* Rows of a call, at most, where chunks are tasks. */
+static int64_t rows_to_split(const qni_cpu *cpu, const qni_cpu_attention *a) {
+    return (TASKS_A_THREAD * (int64_t)cpu->n_thread - 1) / a->k.n_head;
 }
 
 qni_cpu_attention_scratch qni_cpu_take_attention(const qni_run *run, const qni_cpu_attention *a) {
@@ -58,10 +83,14 @@ qni_cpu_attention_scratch qni_cpu_take_attention(const qni_run *run, const qni_c
     int64_t group = a->q.n_head / a->k.n_head, d_pad = padded(&cpu->kernels, a->q.head_dim);
     int64_t n_query = tile_rows(group) * group;
     qni_cpu_attention_scratch s;
-    s.floats = n_query * (3 * d_pad + BLOCK + 6) + 2 * BLOCK * d_pad;
+    s.floats = 2 * state_floats(n_query, d_pad) + n_query * (d_pad + BLOCK + 2) + BLOCK * (d_pad + ROW_GAP);
     s.floats = (int64_t)qni_round_up((size_t)s.floats, QNI_ALIGN / sizeof(float));
     s.per_thread = qni_cpu_take_floats(run, cpu->n_thread * s.floats);
     s.first = qni_scratch_take(run->scratch, (size_t)(a->call->rows.n_row + 1) * sizeof *s.first);
+    /* As much as any smaller call needs: what was reserved for many rows is enough for few. */
+    int64_t n_row = qni_min_i64(a->call->rows.n_row, rows_to_split(cpu, a));
+    int64_t n_chunk = qni_ceil_div(a->kv->pages_per_seq * a->kv->page_tokens, CHUNK);
+    s.parts = qni_scratch_array(run->scratch, n_row * a->k.n_head * n_chunk, state_floats(group, d_pad), sizeof(float));
     return s;
 }
 
@@ -115,168 +144,219 @@ static int64_t run_in_page(const qni_kv *kv, int64_t pos, int64_t n) {
     return qni_min_i64(n, kv->page_tokens - pos % kv->page_tokens);
 }
 
-/* Row of K or V at a position; rows that follow in the same page are *stride bytes apart. */
-static const unsigned char *row_at(const tile *t, bool is_k, int64_t pos, int64_t *stride) {
-    const qni_kv *kv = t->kv;
-    int64_t elements = is_k ? kv->k_token_stride : kv->v_token_stride;
-    *stride = elements * (int64_t)qn_dtype_bytes(is_k ? kv->k_dtype : kv->v_dtype);
-    return is_k ? k_at(kv, t->seq, t->kv_head, pos) : v_at(kv, t->seq, t->kv_head, pos);
+static qn_dtype dtype_of(const tile *t, bool is_k) {
+    return is_k ? t->kv->k_dtype : t->kv->v_dtype;
 }
 
-/* Rows of K or V of [pos, pos + n) as f32 {n, d_pad}. */
-static void convert_block(const job *j, const tile *t, bool is_k, float *out, int64_t pos, int64_t n) {
+/* The rows of K or V from pos on that lie in one page, at most n of them; those a block further on follow. */
+static qni_cpu_kv_rows rows_at(const tile *t, bool is_k, int64_t pos, int64_t n) {
+    const qni_kv *kv = t->kv;
+    unsigned char *(*at)(const qni_kv *, int64_t, int64_t, int64_t) = is_k ? k_at : v_at;
+    qni_cpu_kv_rows rows = {.data = at(kv, t->seq, t->kv_head, pos),
+                            .stride = is_k ? kv->k_token_stride : kv->v_token_stride,
+                            .n = run_in_page(kv, pos, n)};
+    const int64_t ahead = pos + BLOCK, n_ahead = qni_min_i64(rows.n, t->pos + t->n_row - ahead);
+    if (n_ahead == rows.n && run_in_page(kv, ahead, n_ahead) == n_ahead) {
+        rows.next = at(kv, t->seq, t->kv_head, ahead);
+    }
+    return rows;
+}
+
+/* Rows of K or V of [pos, pos + n) as f32. */
+static qni_cpu_kv_rows convert_block(const job *j, const tile *t, bool is_k, int64_t pos, int64_t n) {
     const int64_t d = t->kv->head_dim;
-    const int dtype = qni_cpu_dtype(is_k ? t->kv->k_dtype : t->kv->v_dtype);
-    for (int64_t i = 0, step, stride; i < n; i += step) {
-        step = run_in_page(t->kv, pos + i, n - i);
-        const unsigned char *in = row_at(t, is_k, pos + i, &stride);
-        for (int64_t r = 0; r < step; r++, in += stride, out += j->d_pad) {
-            j->k->widen[dtype](out, in, d);
-            for (int64_t c = d; c < j->d_pad; c++) out[c] = 0;
+    const qn_dtype dtype = dtype_of(t, is_k);
+    const qni_cpu_kv_rows out = {.data = t->block, .stride = j->d_pad + ROW_GAP, .n = n};
+    float *to = t->block;
+    for (int64_t i = 0; i < n;) {
+        qni_cpu_kv_rows rows = rows_at(t, is_k, pos + i, n - i);
+        const unsigned char *from = rows.data;
+        for (int64_t r = 0; r < rows.n; r++, to += out.stride) {
+            j->k->widen[qni_cpu_dtype(dtype)](to, from + (size_t)(r * rows.stride) * qn_dtype_bytes(dtype), d);
+            for (int64_t c = d; c < j->d_pad; c++) to[c] = 0;
         }
+        i += rows.n;
     }
+    return out;
 }
 
-/* Ask for rows of K or V of [pos, pos + n) while others are computed with: the processor does not see by itself that a
- * walk through K goes on in V. Few queries wait for memory, not for arithmetic. */
-static void prefetch_block(const tile *t, bool is_k, int64_t pos, int64_t n) {
-    const int64_t line = 64;
-    const int64_t bytes = t->kv->head_dim * (int64_t)qn_dtype_bytes(is_k ? t->kv->k_dtype : t->kv->v_dtype);
-    for (int64_t i = 0, step, stride; i < n; i += step) {
-        step = run_in_page(t->kv, pos + i, n - i);
-        const unsigned char *in = row_at(t, is_k, pos + i, &stride);
-        for (int64_t r = 0; r < step; r++, in += stride) {
-            for (int64_t b = 0; b < bytes; b += line) __builtin_prefetch(in + b, 0, 2);
-        }
-    }
-}
-
-/* p = q · K of the block's positions [pos, pos + n). */
-static void score_block(const job *j, const tile *t, bool direct, int64_t pos, int64_t n) {
-    const qni_kv *kv = t->kv;
-    if (!direct) {
-        convert_block(j, t, true, t->k_block, pos, n);
-        j->k->attend_scores[QNI_CPU_F32](t->p, t->q, t->n_query, t->k_block, j->d_pad, n, j->d_pad);
+/* p = q · K of the positions [pos, pos + n) for the queries from `query` on. */
+static void score_block(const job *j, const tile *t, int64_t pos, int64_t n, int64_t query) {
+    float *p = t->p + query * BLOCK;
+    const float *q = t->q + query * j->d_pad;
+    const int64_t n_query = t->n_query - query;
+    if (!t->direct) {
+        qni_cpu_kv_rows rows = convert_block(j, t, true, pos, n);
+        j->k->attend_scores[QNI_CPU_F32](p, q, n_query, &rows, j->d_pad);
         return;
     }
-    for (int64_t i = 0, step; i < n; i += step) {
-        step = run_in_page(kv, pos + i, n - i);
-        j->k->attend_scores[qni_cpu_dtype(kv->k_dtype)](
-            t->p + i, t->q, t->n_query, k_at(kv, t->seq, t->kv_head, pos + i), kv->k_token_stride, step, j->d_pad);
+    for (int64_t i = 0; i < n;) {
+        qni_cpu_kv_rows rows = rows_at(t, true, pos + i, n - i);
+        j->k->attend_scores[qni_cpu_dtype(t->kv->k_dtype)](p + i, q, n_query, &rows, j->d_pad);
+        i += rows.n;
     }
 }
 
-/* part (+)= p · V for queries [query, query + n_query) and positions i0 … i0+n-1 of the block at pos. */
-static void value_block(const job *j, const tile *t, bool direct, int64_t pos, int64_t query, int64_t n_query,
-                        int64_t i0, int64_t n) {
-    const qni_kv *kv = t->kv;
-    float *part = t->part + query * j->d_pad;
-    const float *p = t->p + query * BLOCK;
-    if (!direct) {
-        j->k->attend_values[QNI_CPU_F32](part, p + i0, n_query, t->v_block + i0 * j->d_pad, j->d_pad, n, j->d_pad,
-                                         i0 > 0);
+/* Positions first … end-1 of the block at pos for queries [query, query + n_query): o (+)= p · V. */
+typedef struct span {
+    int64_t pos, first, end;
+    int64_t query, n_query;
+    bool add;
+} span;
+
+static void value_span(const job *j, const tile *t, const state *to, const qni_cpu_kv_rows *converted, span s) {
+    float *o = to->o + s.query * j->d_pad;
+    const float *p = t->p + s.query * BLOCK;
+    if (!t->direct) {
+        const float *data = converted->data;
+        qni_cpu_kv_rows rows = {data + s.first * converted->stride, converted->stride, s.end - s.first, NULL};
+        j->k->attend_values[QNI_CPU_F32](o, p + s.first, s.n_query, &rows, j->d_pad, s.add);
         return;
     }
-    for (int64_t i = i0, step; i < i0 + n; i += step) {
-        step = run_in_page(kv, pos + i, i0 + n - i);
-        j->k->attend_values[qni_cpu_dtype(kv->v_dtype)](part, p + i, n_query, v_at(kv, t->seq, t->kv_head, pos + i),
-                                                        kv->v_token_stride, step, j->d_pad, i > 0);
+    for (int64_t i = s.first; i < s.end;) {
+        qni_cpu_kv_rows rows = rows_at(t, false, s.pos + i, s.end - i);
+        j->k->attend_values[qni_cpu_dtype(t->kv->v_dtype)](o, p + i, s.n_query, &rows, j->d_pad, s.add || i > s.first);
+        i += rows.n;
     }
 }
 
-/* Add the block's part of the queries from `query` on to their results. */
-static void merge_block(const job *j, const tile *t, int64_t query, bool is_first) {
-    const int64_t n = t->n_query - query, d = j->d_pad;
-    if (is_first) { /* all queries see it */
-        memcpy(t->o, t->part, (size_t)(n * d) * sizeof(float));
-        memcpy(t->max, t->part_max, (size_t)n * sizeof(float));
-        memcpy(t->sum, t->part_sum, (size_t)n * sizeof(float));
-        return;
-    }
-    float *old = t->factor, *new = t->factor + n;
-    for (int64_t i = 0; i < n; i++) {
-        float both = fmaxf(t->max[query + i], t->part_max[query + i]);
-        old[i] = t->max[query + i] - both;
-        new[i] = t->part_max[query + i] - both;
-        t->max[query + i] = both;
-    }
-    j->k->exp(t->factor, t->factor, 2 * n);
-    for (int64_t i = 0; i < n; i++) {
-        j->k->attend_merge(t->o + (query + i) * d, old[i], t->part + (query + i) * d, new[i], d);
-        t->sum[query + i] = t->sum[query + i] * old[i] + t->part_sum[query + i] * new[i];
-    }
-}
-
-/* Positions pos … pos+n-1 for all queries that see some of them; n_next more follow. */
-static void attend_block(const job *j, const tile *t, int64_t pos, int64_t n, int64_t n_next) {
-    const bool direct = t->n_query <= FEW_QUERIES && j->d_pad == t->kv->head_dim;
-    if (direct) prefetch_block(t, false, pos, n);
-    score_block(j, t, direct, pos, n);
-    if (direct) prefetch_block(t, true, pos + n, n_next);
-    if (!direct) convert_block(j, t, false, t->v_block, pos, n);
+/* Positions pos … pos+n-1, of one block, for all queries that see some of them. */
+static void attend_block(const job *j, const tile *t, const state *to, int64_t pos, int64_t n) {
     /* Row r sees the first t->pos + r + 1 - pos of them: `row` is the first that sees any, and sees `common`. */
     const int64_t row = qni_max_i64(0, pos - t->pos);
     const int64_t common = qni_min_i64(n, t->pos + row + 1 - pos);
     const int64_t query = row * j->group;
+    const bool is_first = pos % CHUNK == 0;
+    score_block(j, t, pos, n, query);
     for (int64_t i = query; i < t->n_query; i++) {
         int64_t n_visible = qni_min_i64(n, t->pos + i / j->group + 1 - pos);
-        j->k->attend_softmax(t->p + i * BLOCK, n_visible, &t->part_max[i], &t->part_sum[i]);
+        if (is_first) {
+            to->max[i] = -INFINITY;
+            to->sum[i] = 0;
+        }
+        float factor = j->k->attend_softmax(t->p + i * BLOCK, n_visible, &to->max[i], &to->sum[i]);
+        if (!is_first && factor != 1) j->k->scale(to->o + i * j->d_pad, factor, j->d_pad);
     }
-    value_block(j, t, direct, pos, query, t->n_query - query, 0, common);
+    qni_cpu_kv_rows converted = {0};
+    if (!t->direct) converted = convert_block(j, t, false, pos, n);
+    value_span(j, t, to, &converted, (span){pos, 0, common, query, t->n_query - query, !is_first});
     for (int64_t r = row; r < t->n_row; r++) {
         int64_t n_visible = qni_min_i64(n, t->pos + r + 1 - pos);
-        if (n_visible > common) value_block(j, t, direct, pos, r * j->group, j->group, common, n_visible - common);
+        if (n_visible > common) {
+            value_span(j, t, to, &converted, (span){pos, common, n_visible, r * j->group, j->group, true});
+        }
     }
-    merge_block(j, t, query, pos == 0);
 }
 
+static void attend_chunk(const job *j, const tile *t, const state *to, int64_t pos) {
+    const int64_t end = qni_min_i64(pos + CHUNK, t->pos + t->n_row);
+    for (int64_t n; pos < end; pos += n) {
+        n = qni_min_i64(BLOCK, end - pos);
+        attend_block(j, t, to, pos, n);
+    }
+}
+
+/* Add what the chunk at pos yields to what the chunks before it do. */
+static void merge_chunk(const job *j, const tile *t, const state *part, int64_t pos) {
+    const int64_t query = qni_max_i64(0, pos - t->pos) * j->group; /* the first that sees any of it */
+    const int64_t n = t->n_query - query, d = j->d_pad;
+    const state *all = &t->all;
+    float *old = t->factor, *new = t->factor + n;
+    for (int64_t i = 0; i < n; i++) {
+        float both = fmaxf(all->max[query + i], part->max[query + i]);
+        old[i] = all->max[query + i] - both;
+        new[i] = part->max[query + i] - both;
+        all->max[query + i] = both;
+    }
+    j->k->exp(t->factor, t->factor, 2 * n);
+    for (int64_t i = 0; i < n; i++) {
+        j->k->attend_merge(all->o + (query + i) * d, old[i], part->o + (query + i) * d, new[i], d);
+        all->sum[query + i] = all->sum[query + i] * old[i] + part->sum[query + i] * new[i];
+    }
+}
+
+/* The index-th tile from the end: the last tiles of a sequence have most to do, they go first. */
 static tile make_tile(const job *j, int64_t index, int64_t kv_head, int32_t thread) {
     const qni_rows *rows = &j->a->call->rows;
-    tile t = {.kv = j->a->kv, .first = j->scratch.first[index], .kv_head = kv_head};
-    t.n_row = j->scratch.first[index + 1] - t.first;
+    const int32_t *first = j->scratch.first + (j->n_tile - 1 - index);
+    tile t = {.kv = j->a->kv, .first = first[0], .n_row = first[1] - first[0], .kv_head = kv_head};
     t.seq = rows->seq[t.first];
     t.pos = rows->pos[t.first];
     t.n_query = t.n_row * j->group;
-    int64_t n_query = tile_rows(j->group) * j->group;
+    t.direct = t.n_query <= FEW_QUERIES && j->d_pad == t.kv->head_dim;
+    const int64_t n_query = tile_rows(j->group) * j->group;
     float *at = j->scratch.per_thread + thread * j->scratch.floats;
-    t.q = at;
-    t.o = t.q + n_query * j->d_pad;
-    t.part = t.o + n_query * j->d_pad;
-    t.k_block = t.part + n_query * j->d_pad;
-    t.v_block = t.k_block + BLOCK * j->d_pad;
-    t.p = t.v_block + BLOCK * j->d_pad;
-    t.max = t.p + n_query * BLOCK;
-    t.sum = t.max + n_query;
-    t.part_max = t.sum + n_query;
-    t.part_sum = t.part_max + n_query;
-    t.factor = t.part_sum + n_query;
+    t.all = state_at(at, n_query, j->d_pad);
+    at += state_floats(n_query, j->d_pad);
+    t.part = state_at(at, n_query, j->d_pad);
+    t.q = at + state_floats(n_query, j->d_pad);
+    t.block = t.q + n_query * j->d_pad;
+    t.p = t.block + BLOCK * (j->d_pad + ROW_GAP);
+    t.factor = t.p + n_query * BLOCK;
     return t;
+}
+
+static void load_queries(const job *j, const tile *t) {
+    const qni_cpu_attention *a = j->a;
+    for (int64_t i = 0; i < t->n_query; i++) {
+        float *q = t->q + i * j->d_pad;
+        load_head(j, q, &a->q, t->first + i / j->group, t->kv_head * j->group + i % j->group, a->q_norm);
+        j->k->scale(q, (float)a->call->scale, a->q.head_dim);
+        for (int64_t c = a->q.head_dim; c < j->d_pad; c++) q[c] = 0;
+    }
+}
+
+static void store_out(const job *j, const tile *t) {
+    const qni_cpu_attention *a = j->a;
+    for (int64_t i = 0; i < t->n_query; i++) {
+        float *o = t->all.o + i * j->d_pad;
+        j->k->scale(o, 1.0f / t->all.sum[i], a->q.head_dim);
+        unsigned char *out = qni_mat_row(&a->out, t->first + i / j->group);
+        int64_t element = (t->kv_head * j->group + i % j->group) * a->q.head_dim;
+        j->k->narrow[qni_cpu_dtype(a->out.dtype)](out + (size_t)element * qn_dtype_bytes(a->out.dtype), o,
+                                                  a->q.head_dim);
+    }
 }
 
 static void attend_task(void *context, int32_t task, int32_t thread) {
     const job *j = context;
-    const qni_cpu_attention *a = j->a;
-    const int64_t head_dim = a->q.head_dim;
-    /* The last tiles of a sequence have most to do: they go first. */
-    tile t = make_tile(j, j->n_tile - 1 - task / a->k.n_head, task % a->k.n_head, thread);
-    for (int64_t i = 0; i < t.n_query; i++) {
-        float *q = t.q + i * j->d_pad;
-        load_head(j, q, &a->q, t.first + i / j->group, t.kv_head * j->group + i % j->group, a->q_norm);
-        j->k->scale(q, (float)a->call->scale, head_dim);
-        for (int64_t c = head_dim; c < j->d_pad; c++) q[c] = 0;
+    tile t = make_tile(j, task / j->a->k.n_head, task % j->a->k.n_head, thread);
+    load_queries(j, &t);
+    attend_chunk(j, &t, &t.all, 0);
+    for (int64_t pos = CHUNK; pos < t.pos + t.n_row; pos += CHUNK) {
+        attend_chunk(j, &t, &t.part, pos);
+        merge_chunk(j, &t, &t.part, pos);
     }
-    const int64_t end = t.pos + t.n_row;
-    for (int64_t pos = 0, n; pos < end; pos += n) {
-        n = qni_min_i64(BLOCK, end - pos);
-        attend_block(j, &t, pos, n, qni_min_i64(BLOCK, end - pos - n));
+    store_out(j, &t);
+}
+
+/* What a chunk yields, where chunks are tasks: {tile, KV head, chunk}. */
+static state part_of(const job *j, const tile *t, int64_t chunk) {
+    int64_t before = t->first * j->group * j->a->k.n_head * j->n_chunk; /* queries and chunks of other tiles */
+    int64_t at =
+        state_floats(before, j->d_pad) + (t->kv_head * j->n_chunk + chunk) * state_floats(t->n_query, j->d_pad);
+    return state_at(j->scratch.parts + at, t->n_query, j->d_pad);
+}
+
+static void chunk_task(void *context, int32_t task, int32_t thread) {
+    const job *j = context;
+    const int64_t chunk = task % j->n_chunk, tile_head = task / j->n_chunk;
+    tile t = make_tile(j, tile_head / j->a->k.n_head, tile_head % j->a->k.n_head, thread);
+    if (chunk * CHUNK >= t.pos + t.n_row) return;
+    load_queries(j, &t);
+    state part = part_of(j, &t, chunk);
+    attend_chunk(j, &t, &part, chunk * CHUNK);
+}
+
+static void merge_task(void *context, int32_t task, int32_t thread) {
+    const job *j = context;
+    tile t = make_tile(j, task / j->a->k.n_head, task % j->a->k.n_head, thread);
+    t.all = part_of(j, &t, 0);
+    for (int64_t pos = CHUNK; pos < t.pos + t.n_row; pos += CHUNK) {
+        state part = part_of(j, &t, pos / CHUNK);
+        merge_chunk(j, &t, &part, pos);
     }
-    for (int64_t i = 0; i < t.n_query; i++) {
-        float *o = t.o + i * j->d_pad;
-        j->k->scale(o, 1.0f / t.sum[i], head_dim);
-        unsigned char *out = qni_mat_row(&a->out, t.first + i / j->group);
-        out += (size_t)((t.kv_head * j->group + i % j->group) * head_dim) * qn_dtype_bytes(a->out.dtype);
-        j->k->narrow[qni_cpu_dtype(a->out.dtype)](out, o, head_dim);
-    }
+    store_out(j, &t);
 }
 
 /* Cut the rows into tiles of one sequence each. */
@@ -297,7 +377,14 @@ void qni_cpu_attend(const qni_run *run, const qni_cpu_attention *a, qni_cpu_atte
     j.n_tile = cut_tiles(scratch.first, rows, tile_rows(j.group));
     j.rows_a_task = qni_max_i64(1, ELEMENTS_A_TASK / (a->k.n_head * a->k.head_dim));
     qni_pool_run(cpu->pool, (int32_t)qni_ceil_div(rows->n_row, j.rows_a_task), write_task, &j);
-    qni_pool_run(cpu->pool, (int32_t)(j.n_tile * a->k.n_head), attend_task, &j);
+    const int32_t n_task = (int32_t)(j.n_tile * a->k.n_head);
+    for (int64_t r = 0; r < rows->n_row; r++) j.n_chunk = qni_max_i64(j.n_chunk, rows->pos[r] / CHUNK + 1);
+    if (rows->n_row > rows_to_split(cpu, a) || j.n_chunk == 1) {
+        qni_pool_run(cpu->pool, n_task, attend_task, &j);
+        return;
+    }
+    qni_pool_run(cpu->pool, (int32_t)(n_task * j.n_chunk), chunk_task, &j);
+    qni_pool_run(cpu->pool, n_task, merge_task, &j);
 }
 
 qn_status qni_cpu_op_kv_attention(const qni_run *run, qni_mat out, qni_heads q, qni_heads k, qni_heads v,

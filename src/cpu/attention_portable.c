@@ -14,10 +14,9 @@
 enum { LANES = 8 };
 
 #define DEFINE_ATTEND(dtype, type)                                                                                     \
-    static void scores_##dtype(float *s, const float *q, int64_t n_q, const void *k, int64_t k_stride, int64_t n_k,    \
-                               int64_t d) {                                                                            \
-        for (int64_t j = 0; j < n_k; j++) {                                                                            \
-            const void *key = (const type *)k + j * k_stride;                                                          \
+    static void scores_##dtype(float *s, const float *q, int64_t n_q, const qni_cpu_kv_rows *k, int64_t d) {           \
+        for (int64_t j = 0; j < k->n; j++) {                                                                           \
+            const void *key = (const type *)k->data + j * k->stride;                                                   \
             for (int64_t i = 0; i < n_q; i++) {                                                                        \
                 float sum[LANES] = {0};                                                                                \
                 for (int64_t c = 0; c < d; c += LANES) {                                                               \
@@ -28,13 +27,12 @@ enum { LANES = 8 };
             }                                                                                                          \
         }                                                                                                              \
     }                                                                                                                  \
-    static void values_##dtype(float *o, const float *p, int64_t n_q, const void *v, int64_t v_stride, int64_t n_k,    \
-                               int64_t d, bool add) {                                                                  \
+    static void values_##dtype(float *o, const float *p, int64_t n_q, const qni_cpu_kv_rows *v, int64_t d, bool add) { \
         for (int64_t i = 0; i < n_q; i++) {                                                                            \
             float *restrict out = o + i * d;                                                                           \
             for (int64_t c = 0; !add && c < d; c++) out[c] = 0;                                                        \
-            for (int64_t j = 0; j < n_k; j++) {                                                                        \
-                const void *value = (const type *)v + j * v_stride;                                                    \
+            for (int64_t j = 0; j < v->n; j++) {                                                                       \
+                const void *value = (const type *)v->data + j * v->stride;                                             \
                 float weight = p[i * QNI_CPU_KV_BLOCK + j];                                                            \
                 for (int64_t c = 0; c < d; c++) out[c] += weight * qni_scalar_load_##dtype(value, c);                  \
             }                                                                                                          \
@@ -45,16 +43,19 @@ DEFINE_ATTEND(f32, float)
 DEFINE_ATTEND(bf16, uint16_t)
 DEFINE_ATTEND(f16, uint16_t)
 
-static void softmax(float *s, int64_t n, float *max, float *sum) {
-    float m = -INFINITY;
+static float softmax(float *s, int64_t n, float *max, float *sum) {
+    float m = *max;
     for (int64_t j = 0; j < n; j++) m = s[j] > m ? s[j] : m;
     float total[LANES] = {0};
     for (int64_t j = 0; j < QNI_CPU_KV_BLOCK; j++) s[j] = j < n ? qni_scalar_exp(s[j] - m) : 0;
     for (int64_t j = 0; j < QNI_CPU_KV_BLOCK; j += LANES) {
         for (int l = 0; l < LANES; l++) total[l] += s[j + l];
     }
+    const float factor = qni_scalar_exp(*max - m);
     *max = m;
-    *sum = ((total[0] + total[1]) + (total[2] + total[3])) + ((total[4] + total[5]) + (total[6] + total[7]));
+    *sum = *sum * factor +
+           (((total[0] + total[1]) + (total[2] + total[3])) + ((total[4] + total[5]) + (total[6] + total[7])));
+    return factor;
 }
 
 static void merge(float *o, float a, const float *b, float c, int64_t n) {

@@ -109,6 +109,7 @@ typedef struct qni_cpu_attention_scratch {
     float *per_thread;
     int64_t floats; /* of one thread */
     int32_t *first; /* {n_row + 1} first rows of the query tiles */
+    float *parts;   /* of few rows: what each chunk of positions yields */
 } qni_cpu_attention_scratch;
 
 qni_cpu_attention_scratch qni_cpu_take_attention(const qni_run *run, const qni_cpu_attention *attention);

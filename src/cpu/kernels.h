@@ -71,6 +71,14 @@ typedef struct qni_cpu_int8 {
 /* Index of qni_cpu_kernels.int8 by the width of the weights' codes. */
 enum { QNI_CPU_8_BITS, QNI_CPU_4_BITS, QNI_CPU_N_BITS };
 
+/* Rows of keys or values, `stride` elements apart. Where `next` is not NULL, as many rows at the same stride lie there
+ * that are read soon: whoever reads `data` asks for them at the same pace. */
+typedef struct qni_cpu_kv_rows {
+    const void *data;
+    int64_t stride, n;
+    const void *next;
+} qni_cpu_kv_rows;
+
 typedef struct qni_cpu_kernels {
     const char *isa;
 
@@ -132,17 +140,17 @@ typedef struct qni_cpu_kernels {
     /* lowest index of the greatest element; -1 when one is NaN. n >= 1 */
     int64_t (*argmax)(const float *x, int64_t n);
 
-    /* s[i · QNI_CPU_KV_BLOCK + j] = q[i · d] · k[j · k_stride], i < n_q, j < n_k; q f32 rows of d, k by its dtype;
-     * each sum alike whatever n_q and n_k. d % d_align == 0 */
-    void (*attend_scores[QNI_CPU_N_DTYPE])(float *s, const float *q, int64_t n_q, const void *k, int64_t k_stride,
-                                           int64_t n_k, int64_t d);
-    /* In place s[j] = e^(s[j] - max); the sum and max of n <= QNI_CPU_KV_BLOCK of them; s has QNI_CPU_KV_BLOCK
-     * places, those beyond n are overwritten. */
-    void (*attend_softmax)(float *s, int64_t n, float *max, float *sum);
-    /* o[i · d + c] = (add ? o : 0) + sum_j p[i · QNI_CPU_KV_BLOCK + j] · v[j · v_stride + c], in one chain over j that
-     * begins with o */
-    void (*attend_values[QNI_CPU_N_DTYPE])(float *o, const float *p, int64_t n_q, const void *v, int64_t v_stride,
-                                           int64_t n_k, int64_t d, bool add);
+    /* s[i · QNI_CPU_KV_BLOCK + j] = q[i · d] · k row j for i < n_q, j < k.n; q f32 rows of d, k by its dtype; each sum
+     * alike whatever n_q and k.n. d % d_align == 0 */
+    void (*attend_scores[QNI_CPU_N_DTYPE])(float *s, const float *q, int64_t n_q, const qni_cpu_kv_rows *k, int64_t d);
+    /* In place s[j] = e^(s[j] - m) of n <= QNI_CPU_KV_BLOCK of them, where m is the greatest of them and *max (a NaN is
+     * passed over); s has QNI_CPU_KV_BLOCK places, those beyond n are overwritten. Returns f = e^(*max - m), then *max =
+     * m and *sum = *sum · f + the sum of the s[j]. */
+    float (*attend_softmax)(float *s, int64_t n, float *max, float *sum);
+    /* o[i · d + c] = (add ? o : 0) + sum_j p[i · QNI_CPU_KV_BLOCK + j] · v row j [c], in one chain over j that begins
+     * with o */
+    void (*attend_values[QNI_CPU_N_DTYPE])(float *o, const float *p, int64_t n_q, const qni_cpu_kv_rows *v, int64_t d,
+                                           bool add);
     /* o = o · a + b · c over n elements */
     void (*attend_merge)(float *o, float a, const float *b, float c, int64_t n);
 } qni_cpu_kernels;

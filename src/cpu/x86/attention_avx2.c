@@ -14,16 +14,34 @@
 
 enum { BLOCK = QNI_CPU_KV_BLOCK };
 
-/* Lane i of the result: ((v0+v1)+(v2+v3)) + ((v4+v5)+(v6+v7)) of vector i. */
+/* Lane i of the result: ((v0+v2)+(v1+v3)) + ((v4+v6)+(v5+v7)) of vector i. */
 static inline __m256 sum_each(const __m256 v[8]) {
-    __m256 a = _mm256_hadd_ps(_mm256_hadd_ps(v[0], v[1]), _mm256_hadd_ps(v[2], v[3]));
-    __m256 b = _mm256_hadd_ps(_mm256_hadd_ps(v[4], v[5]), _mm256_hadd_ps(v[6], v[7]));
-    __m256 low = _mm256_permute2f128_ps(a, b, 0x20), high = _mm256_permute2f128_ps(a, b, 0x31);
+    __m256 pair[4], four[2];
+    for (int i = 0; i < 4; i++) {
+        pair[i] = _mm256_add_ps(_mm256_unpacklo_ps(v[2 * i], v[2 * i + 1]), _mm256_unpackhi_ps(v[2 * i], v[2 * i + 1]));
+    }
+    for (int i = 0; i < 2; i++) {
+        const __m256d a = _mm256_castps_pd(pair[2 * i]), b = _mm256_castps_pd(pair[2 * i + 1]);
+        four[i] = _mm256_add_ps(_mm256_castpd_ps(_mm256_unpacklo_pd(a, b)), _mm256_castpd_ps(_mm256_unpackhi_pd(a, b)));
+    }
+    const __m256 low = _mm256_insertf128_ps(four[0], _mm256_castps256_ps128(four[1]), 1);
+    const __m256 high = _mm256_blend_ps(_mm256_castps128_ps256(_mm256_extractf128_ps(four[0], 1)), four[1], 0xF0);
     return _mm256_add_ps(low, high);
 }
 
+/* In a register: the compiler would load it anew for each use. */
+static inline __m256 kept(__m256 v) {
+    __asm__("" : "+x"(v));
+    return v;
+}
+
+/* Ask for n bytes, into the second cache: they are read one block of positions later. */
+static inline void ask_for(const void *p, size_t n) {
+    for (size_t i = 0; i < n; i += 64) _mm_prefetch((const char *)p + i, _MM_HINT_T1);
+}
+
 #define DEFINE_ATTEND(dtype, type)                                                                                     \
-    /* Scores of n_q queries with n = 8 / n_q keys from j on, of which n_valid exist. */                               \
+    /* Scores of n_q queries with n = 8 / n_q keys, of which n_valid exist. */                                         \
     static inline __attribute__((always_inline)) void score_tile_##dtype(                                              \
         float *s, const float *q, const int n_q, const type *k, int64_t k_stride, int64_t n_valid, int64_t d) {        \
         const int n = 8 / n_q;                                                                                         \
@@ -33,7 +51,7 @@ static inline __m256 sum_each(const __m256 v[8]) {
         for (int i = 0; i < 8; i++) sum[i] = _mm256_setzero_ps();                                                      \
         for (int64_t c = 0; c < d; c += 8) {                                                                           \
             __m256 x[4];                                                                                               \
-            for (int i = 0; i < n_q; i++) x[i] = _mm256_loadu_ps(q + i * d + c);                                       \
+            for (int i = 0; i < n_q; i++) x[i] = kept(_mm256_loadu_ps(q + i * d + c));                                 \
             for (int j = 0; j < n; j++) {                                                                              \
                 const __m256 y = load8_##dtype(key[j] + c);                                                            \
                 for (int i = 0; i < n_q; i++) sum[i * n + j] = _mm256_fmadd_ps(x[i], y, sum[i * n + j]);               \
@@ -45,28 +63,35 @@ static inline __m256 sum_each(const __m256 v[8]) {
             for (int j = 0; j < n && j < n_valid; j++) s[i * BLOCK + j] = all[i * n + j];                              \
         }                                                                                                              \
     }                                                                                                                  \
-    static void scores_##dtype(float *s, const float *q, int64_t n_q, const void *keys, int64_t k_stride, int64_t n_k, \
-                               int64_t d) {                                                                            \
-        const type *k = keys;                                                                                          \
-        for (; n_q >= 4; n_q -= 4, s += 4 * BLOCK, q += 4 * d)                                                         \
-            for (int64_t j = 0; j < n_k; j += 2)                                                                       \
-                score_tile_##dtype(s + j, q, 4, k + j * k_stride, k_stride, n_k - j, d);                               \
-        for (; n_q >= 2; n_q -= 2, s += 2 * BLOCK, q += 2 * d)                                                         \
-            for (int64_t j = 0; j < n_k; j += 4)                                                                       \
-                score_tile_##dtype(s + j, q, 2, k + j * k_stride, k_stride, n_k - j, d);                               \
-        for (int64_t j = 0; n_q > 0 && j < n_k; j += 8)                                                                \
-            score_tile_##dtype(s + j, q, 1, k + j * k_stride, k_stride, n_k - j, d);                                   \
+    /* Eight keys at a time, which stay in the first cache for all queries. */                                         \
+    static void scores_##dtype(float *s, const float *q, int64_t n_q, const qni_cpu_kv_rows *rows, int64_t d) {        \
+        const type *k = rows->data, *next = rows->next;                                                                \
+        const int64_t stride = rows->stride;                                                                           \
+        for (int64_t j = 0; j < rows->n; j += 8, s += 8, k += 8 * stride) {                                            \
+            const int64_t n = rows->n - j < 8 ? rows->n - j : 8;                                                       \
+            int64_t i = 0;                                                                                             \
+            for (int64_t l = j; next != NULL && l < j + n; l++) ask_for(next + l * stride, (size_t)d * sizeof *k);     \
+            for (; i + 4 <= n_q; i += 4)                                                                               \
+                for (int64_t l = 0; l < n; l += 2)                                                                     \
+                    score_tile_##dtype(s + i * BLOCK + l, q + i * d, 4, k + l * stride, stride, n - l, d);             \
+            for (; i + 2 <= n_q; i += 2)                                                                               \
+                for (int64_t l = 0; l < n; l += 4)                                                                     \
+                    score_tile_##dtype(s + i * BLOCK + l, q + i * d, 2, k + l * stride, stride, n - l, d);             \
+            if (i < n_q) score_tile_##dtype(s + i * BLOCK, q + i * d, 1, k, stride, n, d);                             \
+        }                                                                                                              \
     }                                                                                                                  \
     /* n_q queries and n vectors of d. */                                                                              \
     static inline __attribute__((always_inline)) void value_tile_##dtype(float *o, const float *p, const int n_q,      \
-                                                                         const int n, const type *v, int64_t v_stride, \
-                                                                         int64_t n_k, int64_t d, bool add) {           \
+                                                                         const int n, const qni_cpu_kv_rows *rows,     \
+                                                                         int64_t c0, int64_t d, bool add) {            \
+        const type *v = (const type *)rows->data + c0, *next = rows->next;                                             \
         __m256 sum[8];                                                                                                 \
         for (int i = 0; i < n_q; i++)                                                                                  \
             for (int c = 0; c < n; c++)                                                                                \
-                sum[i * n + c] = add ? _mm256_loadu_ps(o + i * d + c * 8) : _mm256_setzero_ps();                       \
-        for (int64_t j = 0; j < n_k; j++, v += v_stride) {                                                             \
+                sum[i * n + c] = add ? _mm256_loadu_ps(o + i * d + c0 + c * 8) : _mm256_setzero_ps();                  \
+        for (int64_t j = 0; j < rows->n; j++, v += rows->stride) {                                                     \
             __m256 x[4];                                                                                               \
+            if (next != NULL) ask_for(next + j * rows->stride + c0, (size_t)n * 8 * sizeof *v);                        \
             for (int i = 0; i < n_q; i++) x[i] = _mm256_broadcast_ss(p + i * BLOCK + j);                               \
             for (int c = 0; c < n; c++) {                                                                              \
                 const __m256 y = load8_##dtype(v + c * 8);                                                             \
@@ -74,29 +99,33 @@ static inline __m256 sum_each(const __m256 v[8]) {
             }                                                                                                          \
         }                                                                                                              \
         for (int i = 0; i < n_q; i++)                                                                                  \
-            for (int c = 0; c < n; c++) _mm256_storeu_ps(o + i * d + c * 8, sum[i * n + c]);                           \
+            for (int c = 0; c < n; c++) _mm256_storeu_ps(o + i * d + c0 + c * 8, sum[i * n + c]);                      \
     }                                                                                                                  \
-    static inline __attribute__((always_inline)) void value_rows_##dtype(                                              \
-        float *o, const float *p, const int n_q, const type *v, int64_t v_stride, int64_t n_k, int64_t d, bool add) {  \
-        const int n = 8 / n_q;                                                                                         \
+    /* Columns c0 … of n vectors, which stay in the first cache for all queries. */                                  \
+    static inline __attribute__((always_inline)) void value_columns_##dtype(float *o, const float *p, int64_t n_q,     \
+                                                                            const int n, const qni_cpu_kv_rows *rows,  \
+                                                                            int64_t c0, int64_t d, bool add) {         \
+        int64_t i = 0;                                                                                                 \
+        if (n <= 2)                                                                                                    \
+            for (; i + 4 <= n_q; i += 4) value_tile_##dtype(o + i * d, p + i * BLOCK, 4, n, rows, c0, d, add);         \
+        if (n <= 4)                                                                                                    \
+            for (; i + 2 <= n_q; i += 2) value_tile_##dtype(o + i * d, p + i * BLOCK, 2, n, rows, c0, d, add);         \
+        for (; i < n_q; i++) value_tile_##dtype(o + i * d, p + i * BLOCK, 1, n, rows, c0, d, add);                     \
+    }                                                                                                                  \
+    static void values_##dtype(float *o, const float *p, int64_t n_q, const qni_cpu_kv_rows *v, int64_t d, bool add) { \
         int64_t c = 0;                                                                                                 \
-        for (; c + n * 8 <= d; c += n * 8) value_tile_##dtype(o + c, p, n_q, n, v + c, v_stride, n_k, d, add);         \
-        for (; c < d; c += 8) value_tile_##dtype(o + c, p, n_q, 1, v + c, v_stride, n_k, d, add);                      \
-    }                                                                                                                  \
-    static void values_##dtype(float *o, const float *p, int64_t n_q, const void *values, int64_t v_stride,            \
-                               int64_t n_k, int64_t d, bool add) {                                                     \
-        const type *v = values;                                                                                        \
-        for (; n_q >= 4; n_q -= 4, o += 4 * d, p += 4 * BLOCK) value_rows_##dtype(o, p, 4, v, v_stride, n_k, d, add);  \
-        for (; n_q >= 2; n_q -= 2, o += 2 * d, p += 2 * BLOCK) value_rows_##dtype(o, p, 2, v, v_stride, n_k, d, add);  \
-        if (n_q > 0) value_rows_##dtype(o, p, 1, v, v_stride, n_k, d, add);                                            \
+        for (; n_q == 1 && c + 64 <= d; c += 64) value_columns_##dtype(o, p, n_q, 8, v, c, d, add);                    \
+        for (; n_q < 4 && c + 32 <= d; c += 32) value_columns_##dtype(o, p, n_q, 4, v, c, d, add);                     \
+        for (; c + 16 <= d; c += 16) value_columns_##dtype(o, p, n_q, 2, v, c, d, add);                                \
+        for (; c < d; c += 8) value_columns_##dtype(o, p, n_q, 1, v, c, d, add);                                       \
     }
 
 DEFINE_ATTEND(f32, float)
 DEFINE_ATTEND(bf16, uint16_t)
 DEFINE_ATTEND(f16, uint16_t)
 
-static void softmax(float *s, int64_t n, float *max, float *sum) {
-    const __m256 low = _mm256_set1_ps(-__builtin_inff());
+static float softmax(float *s, int64_t n, float *max, float *sum) {
+    const __m256 low = _mm256_set1_ps(*max);
     __m256 m = low;
     for (int64_t j = 0; j < n; j += 8) {
         __m256 v = _mm256_loadu_ps(s + j);
@@ -114,8 +143,10 @@ static void softmax(float *s, int64_t n, float *max, float *sum) {
         total = _mm256_add_ps(total, e);
         _mm256_storeu_ps(s + j, e);
     }
+    const float factor = _mm256_cvtss_f32(exp8(_mm256_sub_ps(low, m)));
     *max = _mm_cvtss_f32(m4);
-    *sum = sum8(total);
+    *sum = *sum * factor + sum8(total);
+    return factor;
 }
 
 static void merge(float *o, float a, const float *b, float c, int64_t n) {
