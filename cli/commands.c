@@ -9,7 +9,7 @@
 #define AT(field) offsetof(settings, field)
 
 static const int arith_values[] = {QN_ARITH_AUTO, QN_ARITH_F32, QN_ARITH_BF16, QN_ARITH_INT8};
-static const int kv_values[] = {QN_DTYPE_F16, QN_DTYPE_BF16, QN_DTYPE_F32};
+static const int kv_values[] = {QN_DTYPE_F16, QN_DTYPE_BF16, QN_DTYPE_F32, QN_DTYPE_Q8};
 static const int dtype_values[] = {QN_DTYPE_BF16, QN_DTYPE_F16, QN_DTYPE_F32};
 static const int yarn_values[] = {QN_YARN_AUTO, QN_YARN_ON, QN_YARN_OFF};
 static const int think_values[] = {QN_THINK_ON, QN_THINK_OFF, QN_THINK_AUTO};
@@ -39,7 +39,7 @@ static const option device_options[] = {
 static const option compute_options[] = {
     {"--arith", OPTION_CHOICE, AT(arith), "auto|f32|bf16|int8",
      "arithmetic of the linears (default: auto; for verify f32)", 0, 0, arith_values},
-    {"--kv", OPTION_CHOICE, AT(kv), "f16|bf16|f32", "type of the KV cache (default: f16; for verify f32)", 0, 0,
+    {"--kv", OPTION_CHOICE, AT(kv), "f16|bf16|f32|q8", "type of the KV cache (default: f16; for verify f32)", 0, 0,
      kv_values},
     {"-c, --ctx-size", OPTION_WHOLE, AT(n_ctx), "N",
      "context in tokens (default: what the command needs, or the smaller of the model's and 4096)", 1, INT32_MAX, NULL},

@@ -339,6 +339,8 @@ q info -m "$demo" --json
 ok 'info' out_has '"parameters": 5771264, .*"layers": 6, .*"kv_token_bytes": 3072'
 q info -m "$demo" -c 100 --kv f32
 ok 'info as text' sh -c "[ $rc -eq 0 ] && grep -q 'context of 100' $tmp/out"
+q info -m "$demo" --kv q8 --json
+ok 'info of q8' out_has '"kv_token_bytes": 1632, .*"kv_dtype": "q8"'
 q devices --json
 ok 'devices' out_has '"name": "cpu".*"name": "ref"'
 shape=layers=2,d_model=64,heads=4,kv_heads=2,head_dim=16,d_ff=96,vocab=300

@@ -59,14 +59,16 @@ typedef struct cache {
     qni_kv kv;
 } cache;
 
-static int64_t page_elements(const shape *s) {
-    return s->n_kv_head * s->page_tokens * s->d;
-}
-
-/* Element c of the k or v row at a position. */
-static int64_t element_of(const shape *s, int64_t seq, int64_t head, int64_t pos, int64_t c) {
+/* Address of a row of k or v. */
+static void *row_of(const shape *s, const cache *c, bool is_k, int64_t seq, int64_t head, int64_t pos) {
+    qn_dtype dtype = is_k ? s->k_dtype : s->v_dtype;
     int64_t page = (s->n_seq * s->pages - 1) - (seq * s->pages + pos / s->page_tokens); /* backwards */
-    return page * page_elements(s) + (head * s->page_tokens + pos % s->page_tokens) * s->d + c;
+    int64_t row = (page * s->n_kv_head + head) * s->page_tokens + pos % s->page_tokens;
+    size_t bytes = (size_t)qni_kv_row_elements(dtype, s->d) * qn_dtype_bytes(dtype);
+    return (char *)(is_k ? c->k : c->v) + (size_t)row * bytes;
+}
+static void load_row(float *out, const shape *s, const cache *c, bool is_k, int64_t seq, int64_t head, int64_t pos) {
+    qni_kv_load(out, row_of(s, c, is_k, seq, head, pos), is_k ? s->k_dtype : s->v_dtype, s->d);
 }
 
 /* The value depends on the place alone, not on the pages. */
@@ -77,28 +79,27 @@ static float cached_value(int64_t seq, int64_t head, int64_t pos, int64_t c, int
 }
 
 static cache make_cache(const shape *s) {
-    int64_t n_page = s->n_seq * s->pages, n = n_page * page_elements(s);
-    cache c = {new_block((size_t)n * qn_dtype_bytes(s->k_dtype)),
-               new_block((size_t)n * qn_dtype_bytes(s->v_dtype)),
+    const int64_t k_row = qni_kv_row_elements(s->k_dtype, s->d), v_row = qni_kv_row_elements(s->v_dtype, s->d);
+    const int64_t n_page = s->n_seq * s->pages, n_row = n_page * s->n_kv_head * s->page_tokens;
+    cache c = {new_block((size_t)(n_row * k_row) * qn_dtype_bytes(s->k_dtype)),
+               new_block((size_t)(n_row * v_row) * qn_dtype_bytes(s->v_dtype)),
                new_block((size_t)n_page * sizeof(void *)),
                new_block((size_t)n_page * sizeof(void *)),
                {0}};
-    for (int64_t i = 0; i < n; i++) {
-        qni_store_f32(c.k, s->k_dtype, i, NAN);
-        qni_store_f32(c.v, s->v_dtype, i, NAN);
-    }
     for (int64_t seq = 0; seq < s->n_seq; seq++) {
         for (int64_t p = 0; p < s->pages; p++) {
-            int64_t at = element_of(s, seq, 0, p * s->page_tokens, 0);
-            c.k_page[seq * s->pages + p] = (char *)c.k + (size_t)at * qn_dtype_bytes(s->k_dtype);
-            c.v_page[seq * s->pages + p] = (char *)c.v + (size_t)at * qn_dtype_bytes(s->v_dtype);
+            c.k_page[seq * s->pages + p] = row_of(s, &c, true, seq, 0, p * s->page_tokens);
+            c.v_page[seq * s->pages + p] = row_of(s, &c, false, seq, 0, p * s->page_tokens);
         }
         for (int64_t h = 0; h < s->n_kv_head; h++) {
-            for (int64_t pos = 0; pos < s->pos; pos++) {
+            for (int64_t pos = 0; pos < s->pages * s->page_tokens; pos++) {
+                float k[512], v[512];
                 for (int64_t e = 0; e < s->d; e++) {
-                    qni_store_f32(c.k, s->k_dtype, element_of(s, seq, h, pos, e), cached_value(seq, h, pos, e, 0));
-                    qni_store_f32(c.v, s->v_dtype, element_of(s, seq, h, pos, e), cached_value(seq, h, pos, e, 1));
+                    k[e] = pos < s->pos ? cached_value(seq, h, pos, e, 0) : NAN;
+                    v[e] = pos < s->pos ? cached_value(seq, h, pos, e, 1) : NAN;
                 }
+                qni_kv_store(row_of(s, &c, true, seq, h, pos), s->k_dtype, k, s->d);
+                qni_kv_store(row_of(s, &c, false, seq, h, pos), s->v_dtype, v, s->d);
             }
         }
     }
@@ -110,10 +111,10 @@ static cache make_cache(const shape *s) {
                     .head_dim = s->d,
                     .k_dtype = s->k_dtype,
                     .v_dtype = s->v_dtype,
-                    .k_head_stride = s->page_tokens * s->d,
-                    .k_token_stride = s->d,
-                    .v_head_stride = s->page_tokens * s->d,
-                    .v_token_stride = s->d};
+                    .k_head_stride = s->page_tokens * k_row,
+                    .k_token_stride = k_row,
+                    .v_head_stride = s->page_tokens * v_row,
+                    .v_token_stride = v_row};
     return c;
 }
 static void free_cache(cache *c) {
@@ -183,23 +184,23 @@ static void turned(double *out, const float *x, const float *cos_sin, int64_t d)
 /* Attention of one head of one row in double, over the cache as it is after the call. */
 static void check_head(const shape *s, const inputs *in, const cache *c, const float *out, int64_t r, int64_t h) {
     double q[512], sum[512] = {0}, total = 0, largest = 0;
+    float row[512];
     const int64_t g = h / s->group, seq = in->seq[r], n = in->pos[r] + 1;
     double *score = new_block((size_t)n * sizeof *score), max = -INFINITY;
     turned(q, in->q + r * in->q_width + h * s->d, in->cos_sin + r * s->d, s->d);
     for (int64_t p = 0; p < n; p++) {
-        for (int64_t e = 0; e < s->d; e++) {
-            score[p] += q[e] * (double)qni_load_f32(c->k, s->k_dtype, element_of(s, seq, g, p, e));
-        }
+        load_row(row, s, c, true, seq, g, p);
+        for (int64_t e = 0; e < s->d; e++) score[p] += q[e] * (double)row[e];
         score[p] /= sqrt((double)s->d);
         max = fmax(max, score[p]);
     }
     for (int64_t p = 0; p < n; p++) {
         double weight = exp(score[p] - max);
         total += weight;
+        load_row(row, s, c, false, seq, g, p);
         for (int64_t e = 0; e < s->d; e++) {
-            double v = (double)qni_load_f32(c->v, s->v_dtype, element_of(s, seq, g, p, e));
-            sum[e] += weight * v;
-            largest = fmax(largest, fabs(v));
+            sum[e] += weight * (double)row[e];
+            largest = fmax(largest, fabs((double)row[e]));
         }
     }
     for (int64_t e = 0; e < s->d; e++) {
@@ -212,26 +213,31 @@ static void check_head(const shape *s, const inputs *in, const cache *c, const f
 
 /* The new rows of the cache: k turned, v as it is, both rounded to the cache's dtype. */
 static void check_written(const shape *s, const inputs *in, const cache *c, int64_t r, int64_t g) {
-    double want[512];
+    double want[512], greatest = 0;
+    float k[512], v[512], rounded[512];
+    char place[4 * 512 + 8];
     turned(want, in->k + r * in->kv_width + g * s->d, in->cos_sin + r * s->d, s->d);
-    double unit = s->k_dtype == QN_DTYPE_F32 ? 2e-7 : s->k_dtype == QN_DTYPE_BF16 ? 0x1p-8 : 0x1p-11;
+    for (int64_t e = 0; e < s->d; e++) greatest = fmax(greatest, fabs(want[e]));
+    const double unit = s->k_dtype == QN_DTYPE_F32 ? 2e-7 : s->k_dtype == QN_DTYPE_BF16 ? 0x1p-8 : 0x1p-11;
+    load_row(k, s, c, true, in->seq[r], g, in->pos[r]);
+    load_row(v, s, c, false, in->seq[r], g, in->pos[r]);
+    qni_kv_store(place, s->v_dtype, in->v + r * in->kv_width + g * s->d, s->d);
+    qni_kv_load(rounded, place, s->v_dtype, s->d);
     for (int64_t e = 0; e < s->d; e++) {
-        int64_t at = element_of(s, in->seq[r], g, in->pos[r], e);
-        double size = fabs(want[e]) * unit + 1e-6;
-        assert_true(fabs((double)qni_load_f32(c->k, s->k_dtype, at) - want[e]) <= size);
-        float rounded, v = in->v[r * in->kv_width + g * s->d + e];
-        uint32_t place;
-        qni_store_f32(&place, s->v_dtype, 0, v);
-        rounded = qni_load_f32(&place, s->v_dtype, 0);
-        assert_true(qni_load_f32(c->v, s->v_dtype, at) == rounded);
+        double size = s->k_dtype == QN_DTYPE_Q8 ? greatest / 254 : fabs(want[e]) * unit;
+        assert_true(fabs((double)k[e] - want[e]) <= size + 1e-6);
+        assert_true(v[e] == rounded[e]);
     }
 }
 
 static void check_untouched(const shape *s, const cache *c) {
+    float row[512];
     for (int64_t seq = 0; seq < s->n_seq; seq++) {
         for (int64_t p = s->pos + s->n; p < s->pages * s->page_tokens; p++) {
-            assert_true(isnan(qni_load_f32(c->k, s->k_dtype, element_of(s, seq, s->n_kv_head - 1, p, s->d - 1))));
-            assert_true(isnan(qni_load_f32(c->v, s->v_dtype, element_of(s, seq, s->n_kv_head - 1, p, s->d - 1))));
+            for (int is_k = 0; is_k < 2; is_k++) {
+                load_row(row, s, c, is_k, seq, s->n_kv_head - 1, p);
+                assert_true(isnan(row[s->d - 1]));
+            }
         }
     }
 }
@@ -277,7 +283,7 @@ static void check_shape(int level, shape s) {
 
 static void attention_of_odd_shapes(void **state) {
     (void)state;
-    const qn_dtype f32 = QN_DTYPE_F32, bf16 = QN_DTYPE_BF16, f16 = QN_DTYPE_F16;
+    const qn_dtype f32 = QN_DTYPE_F32, bf16 = QN_DTYPE_BF16, f16 = QN_DTYPE_F16, q8 = QN_DTYPE_Q8;
     const shape shapes[] = {
         {1, 1, 1, 2, 8, 1, 0, 1, f32, f32},
         {2, 2, 3, 40, 64, 6, 299, 5, bf16, f16},
@@ -290,6 +296,9 @@ static void attention_of_odd_shapes(void **state) {
         /* More than one chunk of positions: alone and in threes they are tasks of their own, all rows at once not. */
         {1, 1, 2, 32, 600, 2, 1100, 33, bf16, f16},
         {3, 2, 1, 16, 70, 16, 1022, 4, f16, f32},
+        {1, 2, 2, 128, 700, 1, 600, 3, q8, q8},
+        {2, 1, 3, 42, 64, 6, 299, 5, q8, f16},
+        {1, 1, 8, 6, 80, 1, 30, 33, bf16, q8},
     };
     for (int level = 0; level < N_LEVEL; level++) {
         for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) check_shape(level, shapes[i]);

@@ -132,6 +132,12 @@ static void conversions(void **state) {
                 }
             }
         }
+        int8_t codes[256];
+        for (int i = 0; i < 256; i++) codes[i] = (int8_t)(i - 128);
+        for (int64_t n = 1; n <= 256; n += 51) {
+            k.widen[QNI_CPU_Q8](wide, codes, n);
+            for (int64_t i = 0; i < n; i++) assert_true(wide[i] == (float)(i - 128));
+        }
         float odd[3] = {1, -0.0f, 3}, out[4] = {0, 0, 0, canary};
         k.widen[QNI_CPU_F32](out, odd, 3);
         assert_memory_equal(out, odd, sizeof odd);
@@ -272,12 +278,28 @@ static void transposition(void **state) {
     }
 }
 
+/* Elements of keys and values: floats, or codes. */
+static const size_t kv_bytes[QNI_CPU_N_KV] = {4, 2, 2, 1};
+
+static double load_kv(const void *data, int dtype, int64_t i) {
+    return dtype == QNI_CPU_Q8 ? ((const int8_t *)data)[i] : (double)qni_load_f32(data, dtypes_all[dtype], i);
+}
+
+static void *random_rows(void **data, int dtype, int64_t n, uint64_t *seed) {
+    if (dtype != QNI_CPU_Q8) return random_array(data, dtypes_all[dtype], n, seed);
+    int8_t *codes = malloc((size_t)n + 1);
+    assert_non_null(codes);
+    for (int64_t i = 0; i < n; i++) codes[i + 1] = (int8_t)(random_uniform(seed) * 255 - 127);
+    *data = codes + 1;
+    return codes;
+}
+
 /* Scores and values of n_q queries and n_k positions; bitwise equal for each query alone. */
 static void check_attend(const qni_cpu_kernels *k, int dtype, int64_t n_q, int64_t n_k, int64_t d, uint64_t *seed) {
     const int64_t stride = d + 3, block = QNI_CPU_KV_BLOCK;
     void *q, *kv;
     void *q_block = random_array(&q, QN_DTYPE_F32, n_q * d, seed);
-    void *kv_block = random_array(&kv, dtypes_all[dtype], n_k * stride, seed);
+    void *kv_block = random_rows(&kv, dtype, n_k * stride, seed);
     float *s = guarded(n_q * block), *alone = guarded(block), *o = guarded(n_q * d), *o_alone = guarded(d);
     const qni_cpu_kv_rows rows = {kv, stride, n_k, NULL};
     k->attend_scores[dtype](s, q, n_q, &rows, d);
@@ -289,7 +311,7 @@ static void check_attend(const qni_cpu_kernels *k, int dtype, int64_t n_q, int64
         for (int64_t j = 0; j < n_k; j++) {
             double sum = 0, size = 0;
             for (int64_t c = 0; c < d; c++) {
-                double p = (double)query[c] * (double)qni_load_f32(kv, dtypes_all[dtype], j * stride + c);
+                double p = (double)query[c] * load_kv(kv, dtype, j * stride + c);
                 sum += p;
                 size += fabs(p);
             }
@@ -298,7 +320,7 @@ static void check_attend(const qni_cpu_kernels *k, int dtype, int64_t n_q, int64
         for (int64_t j = n_k; j < block; j++) assert_true(s[i * block + j] == canary);
         /* Values in two pieces: one chain all the same. */
         const int64_t half = n_k / 2;
-        const size_t bytes = (size_t)(half * stride) * qn_dtype_bytes(dtypes_all[dtype]);
+        const size_t bytes = (size_t)(half * stride) * kv_bytes[dtype];
         const qni_cpu_kv_rows head = {kv, stride, half, NULL};
         const qni_cpu_kv_rows rest = {(const char *)kv + bytes, stride, n_k - half, NULL};
         k->attend_values[dtype](o_alone, alone, 1, &head, d, false);
@@ -307,7 +329,7 @@ static void check_attend(const qni_cpu_kernels *k, int dtype, int64_t n_q, int64
         for (int64_t c = 0; c < d; c++) {
             double sum = 0, size = 0;
             for (int64_t j = 0; j < n_k; j++) {
-                double p = (double)alone[j] * (double)qni_load_f32(kv, dtypes_all[dtype], j * stride + c);
+                double p = (double)alone[j] * load_kv(kv, dtype, j * stride + c);
                 sum += p;
                 size += fabs(p);
             }
@@ -351,7 +373,7 @@ static void attention(void **state) {
     uint64_t seed = 5;
     FOR_EACH_LEVEL(k) {
         const int64_t ds[] = {k.d_align, 5 * k.d_align, 128, 512}, n_ks[] = {1, 2, 5, 9, 63, 64};
-        for (int dtype = 0; dtype < QNI_CPU_N_DTYPE; dtype++) {
+        for (int dtype = 0; dtype < QNI_CPU_N_KV; dtype++) {
             for (int64_t n_q = 1; n_q <= 7; n_q++) {
                 for (int i = 0; i < 6; i++) check_attend(&k, dtype, n_q, n_ks[i], ds[(n_q + i) % 4], &seed);
             }

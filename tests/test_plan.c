@@ -85,6 +85,7 @@ static void equals_the_allocator(void **state) {
         {.n_ctx = 64},
         {.n_ctx = 200, .n_batch = 7, .kv_dtype = QN_DTYPE_F32},
         {.n_ctx = 333, .n_batch = 100, .kv_dtype = QN_DTYPE_BF16},
+        {.n_ctx = 90, .n_batch = 30, .kv_dtype = QN_DTYPE_Q8},
         {.n_ctx = 1},
     };
     const char *name;

@@ -139,7 +139,9 @@ static void test_batch(void **state) {
             for (int i = 0; i < S; i++) {
                 const qn_session_options options = {.n_ctx = i % 2 ? 128 : 200,
                                                     .n_batch = round % 2 ? 16 : 512,
-                                                    .kv_dtype = i == 2 ? QN_DTYPE_F16 : QN_DTYPE_F32};
+                                                    .kv_dtype = i == 2   ? QN_DTYPE_F16
+                                                                : i == 3 ? QN_DTYPE_Q8
+                                                                         : QN_DTYPE_F32};
                 together[i] = open_session_with(model, &options);
                 alone[i] = open_session_with(model, &options);
                 ids[i] = random_ids(&rng, MOST);
@@ -311,7 +313,7 @@ static void test_create(void **state) {
     expect_create_refused(model, (qn_session_options){.n_ctx = -1}, QN_EINVAL, "n_ctx: must be >= 0, got -1");
     expect_create_refused(model, (qn_session_options){.n_batch = -4}, QN_EINVAL, "n_batch: must be >= 0, got -4");
     expect_create_refused(model, (qn_session_options){.kv_dtype = QN_DTYPE_S32}, QN_EINVAL,
-                          "kv_dtype: must be f16, bf16 or f32, got s32");
+                          "kv_dtype: must be f16, bf16, f32 or q8, got s32");
     expect_create_refused(model, (qn_session_options){.yarn = (qn_yarn_mode)9}, QN_EINVAL, "yarn: no such mode: 9");
     expect_create_refused(model, (qn_session_options){.n_ctx = 4097}, QN_EUNSUPPORTED,
                           "n_ctx: the model can do at most 4096 tokens, got 4097");

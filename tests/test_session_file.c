@@ -25,12 +25,12 @@ static void continue_with(qn_session *s, const int32_t *ids, size_t n, float *lo
 
 static void test_round_trip(void **state) {
     (void)state;
-    static const qn_dtype dtypes[] = {QN_DTYPE_F32, QN_DTYPE_F16, QN_DTYPE_BF16};
+    static const qn_dtype dtypes[] = {QN_DTYPE_F32, QN_DTYPE_F16, QN_DTYPE_BF16, QN_DTYPE_Q8};
     char *dir = files_make_dir(), *path = files_path(dir, "a.session");
     test_rng rng = {11};
     qn_model *model = open_model(qn_backend_name(0), 2, TIED);
-    for (int round = 0; round < 12; round++) {
-        const qn_session_options options = {.n_ctx = 100, .kv_dtype = dtypes[round % 3]};
+    for (int round = 0; round < 16; round++) {
+        const qn_session_options options = {.n_ctx = 100, .kv_dtype = dtypes[round / 4]};
         qn_session_options larger = options;
         larger.n_ctx = 140; /* another layout of the same KV */
         size_t n = round == 0 ? 0 : round == 1 ? 90 : 1 + (size_t)rng_below(&rng, 80);

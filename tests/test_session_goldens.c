@@ -134,6 +134,48 @@ static void test_goldens(void **state) {
     }
 }
 
+/*
+ * q8 KV: an element is off by at most 1/254 of the greatest of its row, at random, the greatest being about 3 times the
+ * rms: 3/254/sqrt(3) = 0.7 % rms of a key or value. With normed keys (|q| |k| scale = sqrt(D)) a score is off by 0.7 %
+ * of 1 and a weight by as much of itself; so the output of attention is by 1 % rms, and the logits at most, of whose
+ * stream it is a part. Errors and logits are spread alike: as much of the greatest logit is the greatest error, which
+ * varies by a factor of 2 or 3 from model to model.
+ */
+#define Q8_BOUND 3e-2
+
+static void test_q8(void **state) {
+    (void)state;
+    const char *device;
+    for (int32_t b = 0; (device = qn_backend_name(b)) != NULL; b++) {
+        for (size_t i = 0; i < sizeof models / sizeof models[0]; i++) {
+            if (strcmp(device, "ref") == 0 && i > 2) break; /* slow */
+            char dir[256];
+            int64_t shape[QN_MAX_RANK];
+            snprintf(dir, sizeof dir, GOLDEN_MODELS "/%s", models[i]);
+            qn_model *model = open_model(device, 2, dir);
+            const size_t n_vocab = (size_t)qn_model_get_config(model)->n_vocab;
+            const qn_session_options options = {.kv_dtype = QN_DTYPE_Q8, .yarn = QN_YARN_ON};
+            qn_session *session = open_session_with(model, &options);
+            int64_t *input = golden_s64(dir, "input_ids", shape);
+            float *logits = golden_f32(dir, "logits", NULL);
+            const size_t n_tok = (size_t)shape[1];
+            capture c = {.n_tok = (int32_t)n_tok, .logits = calloc(n_tok * n_vocab, sizeof(float))};
+            int32_t *ids = calloc(n_tok, sizeof *ids);
+            for (size_t t = 0; t < n_tok; t++) ids[t] = (int32_t)input[t];
+            assert_ok(qn_session_append(session, ids, n_tok, take_logits, &c, err));
+            double error = relative_error(c.logits, logits, n_tok * n_vocab);
+            print_message("%s on %s: %g\n", models[i], device, error);
+            assert_true(error <= Q8_BOUND && error > BOUND); /* and it is q8 indeed */
+            qn_session_free(session);
+            qn_model_close(model);
+            free(ids);
+            free(c.logits);
+            free(input);
+            free(logits);
+        }
+    }
+}
+
 /* The trained demo model follows transformers for 160 tokens from each prompt. */
 static void test_demo(void **state) {
     (void)state;
@@ -172,6 +214,7 @@ static void test_demo(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_goldens),
+        cmocka_unit_test(test_q8),
         cmocka_unit_test(test_demo),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

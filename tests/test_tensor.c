@@ -133,7 +133,8 @@ static void create(void **state) {
         const char *message;
     } cases[] = {
         {QN_DTYPE_DEFAULT, 1, {1}, "dtype: 0 is none"},
-        {(qn_dtype)8, 1, {1}, "dtype: 8 is none"},
+        {(qn_dtype)77, 1, {1}, "dtype: 77 is none"},
+        {QN_DTYPE_Q8, 1, {1}, "dtype: no tensor is q8"},
         {QN_DTYPE_F32, 0, {1}, "rank: must be 1 to 4, got 0"},
         {QN_DTYPE_F32, 5, {1, 1, 1, 1, 1}, "rank: must be 1 to 4, got 5"},
         {QN_DTYPE_F32, -1, {1}, "rank: must be 1 to 4, got -1"},

@@ -30,7 +30,7 @@ typedef struct qn_tap {
 typedef struct qn_session_options {
     int32_t n_ctx;     /**< capacity in tokens; 0: the smaller of the model's and 4096 */
     int32_t n_batch;   /**< tokens that one pass over the weights takes at most; 0: 512; n_ctx if that is less */
-    qn_dtype kv_dtype; /**< F16, BF16 or F32; default F16 */
+    qn_dtype kv_dtype; /**< F16, BF16, F32 or Q8; default F16 */
     qn_yarn_mode yarn;
     qn_tap tap;
 } qn_session_options;

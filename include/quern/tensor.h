@@ -15,7 +15,8 @@
 #include "device.h"
 
 /** Element types: QN_DTYPE_ name, value, bytes, text. bf16 and f16 are stored as 16-bit patterns, f8 (e4m3, without
- * infinities) as bytes; f8 is for the codes of quantised matrices alone. */
+ * infinities) as bytes; f8 is for the codes of quantised matrices alone. q8, int8 codes with a scale for each row, is a
+ * type of a session's KV cache only, no tensor has it. */
 #define QN_DTYPE_MAP(X)                                                                                                \
     X(F32, 1, 4, "f32")                                                                                                \
     X(BF16, 2, 2, "bf16")                                                                                              \
@@ -23,7 +24,8 @@
     X(S32, 4, 4, "s32")                                                                                                \
     X(S64, 5, 8, "s64")                                                                                                \
     X(U32, 6, 4, "u32")                                                                                                \
-    X(F8, 7, 1, "f8")
+    X(F8, 7, 1, "f8")                                                                                                  \
+    X(Q8, 8, 1, "q8")
 
 typedef enum qn_dtype {
     QN_DTYPE_DEFAULT = 0, /**< in options: the default that the field names; no tensor has it */

@@ -102,7 +102,7 @@ typedef struct qni_kv {
     int64_t page_tokens;
     int64_t n_kv_head, head_dim;
     qn_dtype k_dtype, v_dtype;
-    int64_t k_head_stride, k_token_stride; /* in elements */
+    int64_t k_head_stride, k_token_stride; /* in elements, those of q8 being bytes */
     int64_t v_head_stride, v_token_stride;
 } qni_kv;
 
@@ -279,6 +279,13 @@ void qni_rope_fill(float *cos_sin, const int32_t *pos, int64_t n_row, const doub
 /* Element access for whoever is in no hurry. */
 float qni_load_f32(const void *data, qn_dtype dtype, int64_t index);
 void qni_store_f32(void *data, qn_dtype dtype, int64_t index, float value);
+
+/* Rows of a KV cache (kv.c), n = head_dim: their size in elements, one in f32, and the parts of q8. */
+int64_t qni_kv_row_elements(qn_dtype dtype, int64_t n);
+void qni_kv_store(void *row, qn_dtype dtype, const float *x, int64_t n);
+void qni_kv_load(float *x, const void *row, qn_dtype dtype, int64_t n);
+void qni_q8_store(void *row, const float *x, int64_t n);
+float qni_q8_scale(const void *row, int64_t n);
 
 /* Address of row r. */
 static inline void *qni_mat_row(const qni_mat *m, int64_t r) {

@@ -36,6 +36,7 @@ size_t qn_dtype_bytes(qn_dtype dtype) {
 static qn_status lay_out(qn_tensor *t, qn_dtype dtype, int32_t rank, const int64_t *shape, const int64_t *stride,
                          qn_error *err) {
     if (qn_dtype_bytes(dtype) == 0) return qni_fail(err, QN_EINVAL, "dtype: %d is none", (int)dtype);
+    if (dtype == QN_DTYPE_Q8) return qni_fail(err, QN_EINVAL, "dtype: no tensor is q8");
     if (rank < 1 || rank > QN_MAX_RANK) {
         return qni_fail(err, QN_EINVAL, "rank: must be 1 to %d, got %d", QN_MAX_RANK, (int)rank);
     }

@@ -53,6 +53,7 @@ typedef struct tile {
     float *q;        /* {n_query, d_pad} */
     float *p;        /* {n_query, BLOCK} */
     float *factor;   /* {2, n_query}, of merging */
+    float *scale;    /* {BLOCK}, of rows of q8 */
     float *block;    /* {BLOCK, d_pad + ROW_GAP} of K or V */
     bool direct;     /* read the cache as it lies */
 } tile;
@@ -83,7 +84,7 @@ qni_cpu_attention_scratch qni_cpu_take_attention(const qni_run *run, const qni_c
     int64_t group = a->q.n_head / a->k.n_head, d_pad = padded(&cpu->kernels, a->q.head_dim);
     int64_t n_query = tile_rows(group) * group;
     qni_cpu_attention_scratch s;
-    s.floats = 2 * state_floats(n_query, d_pad) + n_query * (d_pad + BLOCK + 2) + BLOCK * (d_pad + ROW_GAP);
+    s.floats = 2 * state_floats(n_query, d_pad) + n_query * (d_pad + BLOCK + 2) + BLOCK * (d_pad + ROW_GAP + 1);
     s.floats = (int64_t)qni_round_up((size_t)s.floats, QNI_ALIGN / sizeof(float));
     s.per_thread = qni_cpu_take_floats(run, cpu->n_thread * s.floats);
     s.first = qni_scratch_take(run->scratch, (size_t)(a->call->rows.n_row + 1) * sizeof *s.first);
@@ -121,6 +122,14 @@ static void load_head(const job *j, float *out, const qni_heads *h, int64_t row,
     j->k->rope(out, j->a->call->rope.cos_sin + row * h->head_dim, h->head_dim);
 }
 
+static void store_row(const job *j, void *row, qn_dtype dtype, const float *x, int64_t n) {
+    if (dtype == QN_DTYPE_Q8) {
+        qni_q8_store(row, x, n);
+    } else {
+        j->k->narrow[qni_cpu_dtype(dtype)](row, x, n);
+    }
+}
+
 static void write_task(void *context, int32_t task, int32_t thread) {
     const job *j = context;
     const qni_cpu_attention *a = j->a;
@@ -130,11 +139,9 @@ static void write_task(void *context, int32_t task, int32_t thread) {
     for (int64_t r = first; r < end; r++) {
         for (int64_t h = 0; h < a->k.n_head; h++) {
             load_head(j, head, &a->k, r, h, a->k_norm);
-            j->k->narrow[qni_cpu_dtype(a->kv->k_dtype)](k_at(a->kv, rows->seq[r], h, rows->pos[r]), head,
-                                                        a->k.head_dim);
+            store_row(j, k_at(a->kv, rows->seq[r], h, rows->pos[r]), a->kv->k_dtype, head, a->k.head_dim);
             j->k->widen[qni_cpu_dtype(a->v.rows.dtype)](head, head_at(&a->v, r, h), a->v.head_dim);
-            j->k->narrow[qni_cpu_dtype(a->kv->v_dtype)](v_at(a->kv, rows->seq[r], h, rows->pos[r]), head,
-                                                        a->v.head_dim);
+            store_row(j, v_at(a->kv, rows->seq[r], h, rows->pos[r]), a->kv->v_dtype, head, a->v.head_dim);
         }
     }
 }
@@ -178,6 +185,23 @@ static qni_cpu_kv_rows convert_block(const job *j, const tile *t, bool is_k, int
         i += rows.n;
     }
     return out;
+}
+
+/* Rows of q8 are read as codes: each position's p of the queries from `query` on takes the scale of its row, that of K
+ * after the product, that of V before it. */
+static void scale_block(const job *j, const tile *t, bool is_k, int64_t pos, int64_t n, int64_t query) {
+    if (dtype_of(t, is_k) != QN_DTYPE_Q8) return;
+    for (int64_t i = 0; i < n;) {
+        qni_cpu_kv_rows rows = rows_at(t, is_k, pos + i, n - i);
+        const unsigned char *row = rows.data;
+        for (const int64_t end = i + rows.n; i < end; i++, row += rows.stride) {
+            t->scale[i] = qni_q8_scale(row, t->kv->head_dim);
+        }
+    }
+    for (; query < t->n_query; query++) {
+        float *p = t->p + query * BLOCK;
+        j->k->scale_mul(p, p, 1, t->scale, n);
+    }
 }
 
 /* p = q · K of the positions [pos, pos + n) for the queries from `query` on. */
@@ -228,6 +252,7 @@ static void attend_block(const job *j, const tile *t, const state *to, int64_t p
     const int64_t query = row * j->group;
     const bool is_first = pos % CHUNK == 0;
     score_block(j, t, pos, n, query);
+    scale_block(j, t, true, pos, n, query);
     for (int64_t i = query; i < t->n_query; i++) {
         int64_t n_visible = qni_min_i64(n, t->pos + i / j->group + 1 - pos);
         if (is_first) {
@@ -237,6 +262,7 @@ static void attend_block(const job *j, const tile *t, const state *to, int64_t p
         float factor = j->k->attend_softmax(t->p + i * BLOCK, n_visible, &to->max[i], &to->sum[i]);
         if (!is_first && factor != 1) j->k->scale(to->o + i * j->d_pad, factor, j->d_pad);
     }
+    scale_block(j, t, false, pos, n, query);
     qni_cpu_kv_rows converted = {0};
     if (!t->direct) converted = convert_block(j, t, false, pos, n);
     value_span(j, t, to, &converted, (span){pos, 0, common, query, t->n_query - query, !is_first});
@@ -293,6 +319,7 @@ static tile make_tile(const job *j, int64_t index, int64_t kv_head, int32_t thre
     t.block = t.q + n_query * j->d_pad;
     t.p = t.block + BLOCK * (j->d_pad + ROW_GAP);
     t.factor = t.p + n_query * BLOCK;
+    t.scale = t.factor + 2 * n_query;
     return t;
 }
 

@@ -33,7 +33,7 @@ static inline qni_cpu *qni_cpu_of(const qni_run *run) {
 
 /* Index in the kernel arrays. */
 static inline int qni_cpu_dtype(qn_dtype dtype) {
-    return (int)dtype - QN_DTYPE_F32;
+    return dtype == QN_DTYPE_Q8 ? QNI_CPU_Q8 : (int)dtype - QN_DTYPE_F32;
 }
 
 /* How a product wants its rows of activations. */

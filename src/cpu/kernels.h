@@ -18,6 +18,9 @@
 /* Index of the arrays below: the element types as stored. */
 enum { QNI_CPU_F32, QNI_CPU_BF16, QNI_CPU_F16, QNI_CPU_N_DTYPE };
 
+/* Those of KV rows: also the int8 codes of q8, whose scales the kernels do not see. */
+enum { QNI_CPU_Q8 = QNI_CPU_N_DTYPE, QNI_CPU_N_KV };
+
 /* KV positions of an attention block; part of the order of sums, alike on all levels. */
 enum { QNI_CPU_KV_BLOCK = 64 };
 
@@ -116,7 +119,7 @@ typedef struct qni_cpu_kernels {
     void (*widen_panel_bf16)(float *out, const void *in, int64_t n);
 
     /* To f32 (exact) and from f32 (to nearest even). */
-    void (*widen[QNI_CPU_N_DTYPE])(float *out, const void *in, int64_t n);
+    void (*widen[QNI_CPU_N_KV])(float *out, const void *in, int64_t n);
     void (*narrow[QNI_CPU_N_DTYPE])(void *out, const float *in, int64_t n);
 
     /* out[i · nr + j] = in[j · in_stride + i] for j < n_j <= nr, i < n_i, zeros for j >= n_j: makes a piece of a panel
@@ -142,15 +145,15 @@ typedef struct qni_cpu_kernels {
 
     /* s[i · QNI_CPU_KV_BLOCK + j] = q[i · d] · k row j for i < n_q, j < k.n; q f32 rows of d, k by its dtype; each sum
      * alike whatever n_q and k.n. d % d_align == 0 */
-    void (*attend_scores[QNI_CPU_N_DTYPE])(float *s, const float *q, int64_t n_q, const qni_cpu_kv_rows *k, int64_t d);
+    void (*attend_scores[QNI_CPU_N_KV])(float *s, const float *q, int64_t n_q, const qni_cpu_kv_rows *k, int64_t d);
     /* In place s[j] = e^(s[j] - m) of n <= QNI_CPU_KV_BLOCK of them, where m is the greatest of them and *max (a NaN is
      * passed over); s has QNI_CPU_KV_BLOCK places, those beyond n are overwritten. Returns f = e^(*max - m), then *max =
      * m and *sum = *sum · f + the sum of the s[j]. */
     float (*attend_softmax)(float *s, int64_t n, float *max, float *sum);
     /* o[i · d + c] = (add ? o : 0) + sum_j p[i · QNI_CPU_KV_BLOCK + j] · v row j [c], in one chain over j that begins
      * with o */
-    void (*attend_values[QNI_CPU_N_DTYPE])(float *o, const float *p, int64_t n_q, const qni_cpu_kv_rows *v, int64_t d,
-                                           bool add);
+    void (*attend_values[QNI_CPU_N_KV])(float *o, const float *p, int64_t n_q, const qni_cpu_kv_rows *v, int64_t d,
+                                        bool add);
     /* o = o · a + b · c over n elements */
     void (*attend_merge)(float *o, float a, const float *b, float c, int64_t n);
 } qni_cpu_kernels;

@@ -18,6 +18,9 @@ static void widen_bf16(float *out, const void *in, int64_t n) {
 static void widen_f16(float *out, const void *in, int64_t n) {
     for (int64_t i = 0; i < n; i++) out[i] = qni_scalar_load_f16(in, i);
 }
+static void widen_q8(float *out, const void *in, int64_t n) {
+    for (int64_t i = 0; i < n; i++) out[i] = qni_scalar_load_q8(in, i);
+}
 static void narrow_f32(void *out, const float *in, int64_t n) {
     memcpy(out, in, (size_t)n * sizeof *in);
 }
@@ -84,6 +87,7 @@ void qni_cpu_rows_portable(qni_cpu_kernels *k) {
     k->widen[QNI_CPU_F32] = widen_f32;
     k->widen[QNI_CPU_BF16] = k->widen_panel_bf16 = widen_bf16;
     k->widen[QNI_CPU_F16] = widen_f16;
+    k->widen[QNI_CPU_Q8] = widen_q8;
     k->narrow[QNI_CPU_F32] = narrow_f32;
     k->narrow[QNI_CPU_BF16] = narrow_bf16;
     k->narrow[QNI_CPU_F16] = narrow_f16;

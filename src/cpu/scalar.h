@@ -43,6 +43,9 @@ static inline float qni_scalar_load_f32(const void *data, int64_t i) {
 static inline float qni_scalar_load_bf16(const void *data, int64_t i) {
     return qni_f32_of_bf16(((const uint16_t *)data)[i]);
 }
+static inline float qni_scalar_load_q8(const void *data, int64_t i) {
+    return (float)((const int8_t *)data)[i];
+}
 static inline float qni_scalar_load_f16(const void *data, int64_t i) {
     return qni_f32_of_f16(((const uint16_t *)data)[i]);
 }

@@ -12,7 +12,7 @@
 
 static qni_kv kv_of_layer(const qni_forward_call *call, int32_t layer) {
     const qn_model_config *config = &call->model->config;
-    int64_t head = (int64_t)call->n_ctx * config->head_dim;
+    int64_t row = qni_kv_row_elements(call->kv_dtype, config->head_dim), head = (int64_t)call->n_ctx * row;
     size_t plane = (size_t)config->n_kv_head * (size_t)head * qn_dtype_bytes(call->kv_dtype);
     return (qni_kv){
         .k_page = call->pages,
@@ -26,9 +26,9 @@ static qni_kv kv_of_layer(const qni_forward_call *call, int32_t layer) {
         .k_dtype = call->kv_dtype,
         .v_dtype = call->kv_dtype,
         .k_head_stride = head,
-        .k_token_stride = config->head_dim,
+        .k_token_stride = row,
         .v_head_stride = head,
-        .v_token_stride = config->head_dim,
+        .v_token_stride = row,
     };
 }
 

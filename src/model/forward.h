@@ -23,7 +23,7 @@ typedef struct qni_forward_call {
     qni_rows rows;
     const int32_t *ids; /* {n_row} */
 
-    /* pages[s] is the KV of sequence s: {n_layer, k|v, n_kv_head, n_ctx, head_dim} of kv_dtype. */
+    /* pages[s] is the KV of sequence s: {n_layer, k|v, n_kv_head, n_ctx} rows of kv_dtype. */
     void *const *pages;
     int32_t n_ctx;
     qn_dtype kv_dtype;

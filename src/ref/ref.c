@@ -118,23 +118,23 @@ static void rotate(double *x, const float *cos_sin, int64_t head_dim) {
     }
 }
 
-/* sum {D} = softmax(scale · q · K) · V over positions 0 … pos. */
-static void attend(double *sum, double *scores, const double *q, const qni_kv *kv, int32_t s, int64_t g, int64_t pos,
-                   double scale) {
+/* sum {D} = softmax(scale · q · K) · V over positions 0 … pos; row {D} is room. */
+static void attend(double *sum, double *scores, float *row, const double *q, const qni_kv *kv, int32_t s, int64_t g,
+                   int64_t pos, double scale) {
     double greatest = -INFINITY, total = 0;
     for (int64_t p = 0; p <= pos; p++) {
-        const void *k = k_row(kv, s, g, p);
+        qni_kv_load(row, k_row(kv, s, g, p), kv->k_dtype, kv->head_dim);
         scores[p] = 0;
-        for (int64_t i = 0; i < kv->head_dim; i++) scores[p] += q[i] * load(k, kv->k_dtype, i);
+        for (int64_t i = 0; i < kv->head_dim; i++) scores[p] += q[i] * (double)row[i];
         scores[p] *= scale;
         greatest = fmax(greatest, scores[p]);
     }
     for (int64_t i = 0; i < kv->head_dim; i++) sum[i] = 0;
     for (int64_t p = 0; p <= pos; p++) {
-        const void *v = v_row(kv, s, g, p);
+        qni_kv_load(row, v_row(kv, s, g, p), kv->v_dtype, kv->head_dim);
         double weight = exp(scores[p] - greatest);
         total += weight;
-        for (int64_t i = 0; i < kv->head_dim; i++) sum[i] += weight * load(v, kv->v_dtype, i);
+        for (int64_t i = 0; i < kv->head_dim; i++) sum[i] += weight * (double)row[i];
     }
     for (int64_t i = 0; i < kv->head_dim; i++) sum[i] /= total;
 }
@@ -146,25 +146,26 @@ static qn_status kv_attention(const qni_run *run, qni_mat out, qni_heads q, qni_
     size_t mark = run->scratch->used;
     double *x = qni_scratch_array(run->scratch, d, 1, sizeof *x);
     double *sum = qni_scratch_array(run->scratch, d, 1, sizeof *sum);
+    float *row = qni_scratch_array(run->scratch, d, 1, sizeof *row);
     double *scores = qni_scratch_array(run->scratch, kv->pages_per_seq, kv->page_tokens, sizeof *scores);
     run->scratch->used = mark;
     if (qni_scratch_measures(run->scratch)) return QN_OK;
     for (int64_t r = 0; r < rows->n_row; r++) {
         for (int64_t g = 0; g < kv->n_kv_head; g++) {
-            void *to = k_row(kv, rows->seq[r], g, rows->pos[r]);
             load_head(x, &k, r, g);
             rotate(x, call->rope.cos_sin + r * d, d);
-            for (int64_t i = 0; i < d; i++) qni_store_f32(to, kv->k_dtype, i, (float)x[i]);
-            to = v_row(kv, rows->seq[r], g, rows->pos[r]);
+            for (int64_t i = 0; i < d; i++) row[i] = (float)x[i];
+            qni_kv_store(k_row(kv, rows->seq[r], g, rows->pos[r]), kv->k_dtype, row, d);
             load_head(x, &v, r, g);
-            for (int64_t i = 0; i < d; i++) qni_store_f32(to, kv->v_dtype, i, (float)x[i]);
+            for (int64_t i = 0; i < d; i++) row[i] = (float)x[i];
+            qni_kv_store(v_row(kv, rows->seq[r], g, rows->pos[r]), kv->v_dtype, row, d);
         }
     }
     for (int64_t r = 0; r < rows->n_row; r++) {
         for (int64_t h = 0; h < q.n_head; h++) {
             load_head(x, &q, r, h);
             rotate(x, call->rope.cos_sin + r * d, d);
-            attend(sum, scores, x, kv, rows->seq[r], h / (q.n_head / kv->n_kv_head), rows->pos[r], call->scale);
+            attend(sum, scores, row, x, kv, rows->seq[r], h / (q.n_head / kv->n_kv_head), rows->pos[r], call->scale);
             for (int64_t i = 0; i < d; i++) qni_store_f32(qni_mat_row(&out, r), out.dtype, h * d + i, (float)sum[i]);
         }
     }

@@ -5,7 +5,7 @@
  *   header   64 bytes: struct header
  *   model    32 bytes: its fingerprint
  *   ids      {n_tok} s32
- *   KV       for each layer k, then v: {n_kv_head, n_tok, head_dim} of kv_dtype
+ *   KV       for each layer k, then v: {n_kv_head, n_tok} rows of kv_dtype
  *   logits   {n_vocab} f32, if flags say so
  *   check    32 bytes: SHA-256 of all before
  *
@@ -69,7 +69,7 @@ static qn_status put(sink *out, const void *data, size_t bytes, qn_error *err) {
 static qn_status put_session(sink *out, const qn_session *s, qn_error *err) {
     header h = header_for(s, s->n_tok, s->has_logits);
     const qn_model_config *config = &s->model->config;
-    size_t row = (size_t)config->head_dim * qn_dtype_bytes(s->options.kv_dtype);
+    size_t row = qni_session_row(config, s->options.kv_dtype);
     QN_TRY(put(out, &h, sizeof h, err));
     QN_TRY(put(out, s->model->fingerprint, sizeof s->model->fingerprint, err));
     QN_TRY(put(out, s->ids, (size_t)s->n_tok * sizeof *s->ids, err));
@@ -203,7 +203,7 @@ static qn_status check_content(const source *in, qn_error *err) {
 /* The file is sound: take it over. A read that fails here leaves an empty timeline. */
 static qn_status load(const source *in, qn_session *s, qn_error *err) {
     const qn_model_config *config = &s->model->config;
-    size_t n_tok = (size_t)in->header.n_tok, row = (size_t)config->head_dim * qn_dtype_bytes(s->options.kv_dtype);
+    size_t n_tok = (size_t)in->header.n_tok, row = qni_session_row(config, s->options.kv_dtype);
     s->n_tok = 0;
     s->has_logits = false;
     uint64_t at = ids_at();

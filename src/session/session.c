@@ -14,8 +14,9 @@ qn_status qni_session_settle(qn_session_options *options, bool *yarn, const qn_m
     if (o.n_ctx < 0) return qni_fail(err, QN_EINVAL, "n_ctx: must be >= 0, got %d", o.n_ctx);
     if (o.n_batch < 0) return qni_fail(err, QN_EINVAL, "n_batch: must be >= 0, got %d", o.n_batch);
     if (o.kv_dtype == QN_DTYPE_DEFAULT) o.kv_dtype = QN_DTYPE_F16;
-    if (o.kv_dtype != QN_DTYPE_F16 && o.kv_dtype != QN_DTYPE_BF16 && o.kv_dtype != QN_DTYPE_F32) {
-        return qni_fail(err, QN_EINVAL, "kv_dtype: must be f16, bf16 or f32, got %s", qn_dtype_name(o.kv_dtype));
+    if (o.kv_dtype != QN_DTYPE_F16 && o.kv_dtype != QN_DTYPE_BF16 && o.kv_dtype != QN_DTYPE_F32 &&
+        o.kv_dtype != QN_DTYPE_Q8) {
+        return qni_fail(err, QN_EINVAL, "kv_dtype: must be f16, bf16, f32 or q8, got %s", qn_dtype_name(o.kv_dtype));
     }
     bool scalable = config->yarn.factor > 0;
     int32_t trained = qni_config_n_ctx_trained(config);
@@ -36,11 +37,15 @@ qn_status qni_session_settle(qn_session_options *options, bool *yarn, const qn_m
     return QN_OK;
 }
 
+size_t qni_session_row(const qn_model_config *config, qn_dtype kv_dtype) {
+    return (size_t)qni_kv_row_elements(kv_dtype, config->head_dim) * qn_dtype_bytes(kv_dtype);
+}
+
 qn_status qni_session_layout(qni_arena *out, const qn_model_config *config, int32_t n_ctx, qn_dtype kv_dtype,
                              qn_error *err) {
     qni_arena a = {0};
     size_t row, plane, kv, logits, ids;
-    bool fits = qni_mul_size(&row, (size_t)config->n_kv_head * (size_t)config->head_dim, qn_dtype_bytes(kv_dtype)) &&
+    bool fits = qni_mul_size(&row, (size_t)config->n_kv_head, qni_session_row(config, kv_dtype)) &&
                 qni_mul_size(&plane, row, (size_t)n_ctx) && qni_mul_size(&kv, plane, 2 * (size_t)config->n_layer) &&
                 qni_mul_size(&logits, (size_t)config->n_vocab, sizeof(float)) &&
                 qni_mul_size(&ids, (size_t)n_ctx, sizeof(int32_t)) && kv <= SIZE_MAX / 4 && logits <= SIZE_MAX / 4 &&
@@ -181,13 +186,15 @@ qn_status qn_session_read_kv(const qn_session *session, int32_t layer, int32_t f
         return qni_fail(err, QN_EINVAL, "positions: %d from %d on are not within the timeline of %d", n, first,
                         session->n_tok);
     }
-    int64_t width = config->head_dim, n_ctx = session->options.n_ctx;
+    const qn_dtype dtype = session->options.kv_dtype;
+    const size_t row = qni_session_row(config, dtype);
     for (int value = 0; value < 2; value++) {
         float *to = value ? v : k;
         const unsigned char *plane = qni_session_plane(session, layer, value);
-        for (int64_t h = 0; h < config->n_kv_head && to != NULL; h++) {
-            for (int64_t i = 0; i < n * width; i++) {
-                *to++ = qni_load_f32(plane, session->options.kv_dtype, (h * n_ctx + first) * width + i);
+        for (size_t h = 0; h < (size_t)config->n_kv_head && to != NULL; h++) {
+            for (int32_t i = 0; i < n; i++, to += config->head_dim) {
+                size_t at = h * (size_t)session->options.n_ctx + (size_t)(first + i);
+                qni_kv_load(to, plane + at * row, dtype, config->head_dim);
             }
         }
     }

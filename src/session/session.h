@@ -7,7 +7,7 @@
 
 #include <quern/session.h>
 
-/* The one block of device memory of a session. The KV comes first: {n_layer, k|v, n_kv_head, n_ctx, head_dim}. */
+/* The one block of device memory of a session. The KV comes first: {n_layer, k|v, n_kv_head, n_ctx} rows (kv.c). */
 typedef struct qni_arena {
     size_t token_bytes;   /* KV of one token, all layers */
     size_t plane_bytes;   /* k, or v, of one layer */
@@ -16,6 +16,9 @@ typedef struct qni_arena {
     size_t ids_offset;    /* {n_ctx} s32 */
     size_t total_bytes;
 } qni_arena;
+
+/* Bytes of a key or value of one KV head. */
+size_t qni_session_row(const qn_model_config *config, qn_dtype kv_dtype);
 
 /* Errors: ENOMEM: more than an address space. The config is checked; n_ctx >= 1. */
 qn_status qni_session_layout(qni_arena *out, const qn_model_config *config, int32_t n_ctx, qn_dtype kv_dtype,

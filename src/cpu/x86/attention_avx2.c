@@ -123,6 +123,7 @@ static inline void ask_for(const void *p, size_t n) {
 DEFINE_ATTEND(f32, float)
 DEFINE_ATTEND(bf16, uint16_t)
 DEFINE_ATTEND(f16, uint16_t)
+DEFINE_ATTEND(q8, int8_t)
 
 static float softmax(float *s, int64_t n, float *max, float *sum) {
     const __m256 low = _mm256_set1_ps(*max);
@@ -162,9 +163,11 @@ void qni_cpu_attention_avx2(qni_cpu_kernels *k) {
     k->attend_scores[QNI_CPU_F32] = scores_f32;
     k->attend_scores[QNI_CPU_BF16] = scores_bf16;
     k->attend_scores[QNI_CPU_F16] = scores_f16;
+    k->attend_scores[QNI_CPU_Q8] = scores_q8;
     k->attend_softmax = softmax;
     k->attend_values[QNI_CPU_F32] = values_f32;
     k->attend_values[QNI_CPU_BF16] = values_bf16;
     k->attend_values[QNI_CPU_F16] = values_f16;
+    k->attend_values[QNI_CPU_Q8] = values_q8;
     k->attend_merge = merge;
 }

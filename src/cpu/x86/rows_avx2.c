@@ -27,6 +27,13 @@ static void widen_f16(float *out, const void *in, int64_t n) {
     for (; i < n; i++) out[i] = _cvtsh_ss(h[i]);
 }
 
+static void widen_q8(float *out, const void *in, int64_t n) {
+    const int8_t *codes = in;
+    int64_t i = 0;
+    for (; i + 8 <= n; i += 8) _mm256_storeu_ps(out + i, load8_q8(codes + i));
+    for (; i < n; i++) out[i] = codes[i];
+}
+
 /* To nearest even; a NaN keeps its sign and upper bits and becomes quiet. */
 static inline __m128i bf16_of(__m256 x) {
     __m256i bits = _mm256_castps_si256(x);
@@ -171,6 +178,7 @@ void qni_cpu_rows_avx2(qni_cpu_kernels *k) {
     k->isa = "avx2";
     k->widen[QNI_CPU_BF16] = widen_bf16;
     k->widen[QNI_CPU_F16] = widen_f16;
+    k->widen[QNI_CPU_Q8] = widen_q8;
     k->narrow[QNI_CPU_BF16] = narrow_bf16;
     k->narrow[QNI_CPU_F16] = narrow_f16;
     k->sum_squares = sum_squares;
