@@ -12,13 +12,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char *const level_names[] = {"portable", "avx2"};
-enum { N_LEVEL = 2 };
 static const qn_dtype dtypes_all[] = {QN_DTYPE_F32, QN_DTYPE_BF16, QN_DTYPE_F16};
 
 static qn_device *open_cpu(int level, int32_t n_thread, bool compose) {
     qn_device *device = NULL;
-    qn_device_options options = {.n_thread = n_thread, .isa = level_names[level], .compose = compose};
+    qn_device_options options = {.n_thread = n_thread, .isa = level_name(level), .compose = compose};
     assert_int_equal(qn_device_open(&device, "cpu", &options, NULL), QN_OK);
     return device;
 }
@@ -169,7 +167,7 @@ static void check_linear(int level, const matrix *w) {
 static void linears_are_bitwise_the_same(void **state) {
     (void)state;
     const int64_t sizes[][2] = {{1, 1}, {17, 5}, {300, 33}, {257, 130}, {600, 16}};
-    for (int level = 0; level < N_LEVEL; level++) {
+    for (int level = 0; level_name(level) != NULL; level++) {
         for (int i = 0; i < 5; i++) {
             matrix w = make_matrix(dtypes_all[i % 3], sizes[i][0], sizes[i][1], (uint64_t)i + 1);
             check_linear(level, &w);
@@ -183,7 +181,7 @@ static void rows_of_any_form(void **state) {
     (void)state;
     enum { N_ROW = 1100, N_IN = 20, N_OUT = 18, STRIDE = 23, INNER = 100 };
     matrix w = make_matrix(QN_DTYPE_BF16, N_IN, N_OUT, 4);
-    for (int level = 0; level < N_LEVEL; level++) {
+    for (int level = 0; level_name(level) != NULL; level++) {
         for (int t = 0; t < 3; t++) {
             qn_dtype dtype = dtypes_all[t];
             qn_device *device = open_cpu(level, 2, false);
@@ -231,7 +229,7 @@ static void embeddings_come_from_any_form(void **state) {
     (void)state;
     enum { N_IN = 70, N_VOCAB = 37, N_ROW = 5 };
     const int32_t ids[N_ROW] = {0, 36, 15, 16, 16};
-    for (int level = 0; level < N_LEVEL; level++) {
+    for (int level = 0; level_name(level) != NULL; level++) {
         for (int t = 0; t < 3; t++) {
             matrix w = make_matrix(dtypes_all[t], N_IN, N_VOCAB, 8);
             qn_device *device = open_cpu(level, 2, false);
@@ -276,7 +274,7 @@ static void refused_packings(void **state) {
 static void argmax_of_many(void **state) {
     (void)state;
     enum { N = 40000, N_ROW = 3 };
-    for (int level = 0; level < N_LEVEL; level++) {
+    for (int level = 0; level_name(level) != NULL; level++) {
         qn_device *device = open_cpu(level, 3, false);
         for (int t = 0; t < 3; t++) {
             void *data = random_block(dtypes_all[t], N_ROW * N, 1, 11);

@@ -10,14 +10,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char *const level_names[] = {"portable", "avx2"};
-enum { N_LEVEL = 2 };
-
-/* Runs body for each level once; a level that the machine lacks resolves to a lower one and is left out. */
+/* Runs body for each level that the machine has. */
 #define FOR_EACH_LEVEL(k)                                                                                              \
     qni_cpu_kernels k;                                                                                                 \
-    for (int level = 0; level < N_LEVEL; level++)                                                                      \
-        if (qni_cpu_select(&k, level_names[level], NULL) == QN_OK && strcmp(k.isa, level_names[level]) == 0)
+    for (int level = 0; level_name(level) != NULL; level++)                                                            \
+        if (qni_cpu_select(&k, level_name(level), NULL) == QN_OK)
 
 static const qn_dtype dtypes_all[] = {QN_DTYPE_F32, QN_DTYPE_BF16, QN_DTYPE_F16};
 

@@ -10,6 +10,15 @@
 #include <stdlib.h>
 #include <string.h>
 
+const char *level_name(int index) {
+    const char *isa;
+    bool usable;
+    for (int32_t i = 0; (isa = qn_isa_name(i, &usable)) != NULL; i++) {
+        if (usable && index-- == 0) return isa;
+    }
+    return NULL;
+}
+
 int device_cases(device_case *out) {
     int n = 0;
     const char *backend, *isa;

@@ -18,6 +18,9 @@ typedef struct device_case {
     char name[64]; /* "cpu avx2 composed packed" */
 } device_case;
 
+/* The instruction set levels that this machine has, lowest first; NULL beyond the last. */
+const char *level_name(int index);
+
 enum { MAX_DEVICE_CASE = 64 };
 int device_cases(device_case *out);
 /* n_thread 0: as many as there are processors. */
