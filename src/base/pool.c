@@ -125,7 +125,9 @@ static void wait_until_left(qni_pool *pool) {
         relax();
     }
     pthread_mutex_lock(&pool->mutex);
-    atomic_store(&pool->caller_waits, true);
+    /* Sequentially consistent against leave(): either it sees us wait, or we see it gone. An exchange, not a store: qemu
+     * lets the load of the gate overtake an AArch64 store-release. */
+    atomic_exchange(&pool->caller_waits, true);
     while (!is_empty(pool)) pthread_cond_wait(&pool->left, &pool->mutex);
     atomic_store(&pool->caller_waits, false);
     pthread_mutex_unlock(&pool->mutex);
