@@ -1,4 +1,5 @@
-# Quern's build. `make help` lists the targets. CONFIG=release|debug|asan|tsan|cov; objects go to build/CONFIG/.
+# Quern's build. `make help` lists the targets. CONFIG=release|debug|asan|tsan|cov; objects go to build/CONFIG/, those for
+# another processor than this machine's to build/CONFIG-PROCESSOR/.
 CONFIG ?= release
 CC ?= gcc
 ifeq ($(origin CC),default)
@@ -13,9 +14,11 @@ BINDIR ?= $(PREFIX)/bin
 DATADIR ?= $(PREFIX)/share
 MANDIR ?= $(DATADIR)/man
 
-B := build/$(CONFIG)
+ARCH := $(firstword $(subst -, ,$(shell $(CC) -dumpmachine)))
+BUILD := $(CONFIG)$(if $(filter $(ARCH),$(shell uname -m)),,-$(ARCH))
+B := build/$(BUILD)
 # The command's path is fixed for the release build: scripts rely on build/quern.
-QUERN := $(if $(filter release,$(CONFIG)),build/quern,$(B)/quern)
+QUERN := $(if $(filter release,$(BUILD)),build/quern,$(B)/quern)
 
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:

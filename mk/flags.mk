@@ -1,4 +1,5 @@
-# Flags by CONFIG, and by a file's suffix: name_avx2.c is compiled for AVX2, and so on; all else is portable.
+# Flags by CONFIG, and by a file's suffix: name_avx2.c is compiled for AVX2, and so on; all else is portable, name_neon.c
+# too, as NEON is part of AArch64.
 WARN := -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wno-sign-conversion -Wstrict-prototypes -Wmissing-prototypes \
         -Wvla -Wpointer-arith $(if $(CI),-Werror)
 COMMON := -std=c11 -D_GNU_SOURCE -Iinclude -fvisibility=hidden -fno-math-errno -ffp-contract=off -fPIC -pthread $(WARN)
@@ -11,6 +12,11 @@ OPT_fuzz := -O1 -g -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-rec
 OPT := $(OPT_$(CONFIG))
 $(if $(OPT),,$(error CONFIG=$(CONFIG): unknown; one of release debug asan tsan cov fuzz))
 
+# GCC 12 for AArch64 ends with an internal error where it vectorises the loop m = fmax(m, fabs(x)).
+ifeq ($(ARCH),aarch64)
+COMMON += -fno-builtin-fmax
+endif
+
 TEXT_PKGS := jansson libpcre2-8 libutf8proc
 PKG_CFLAGS := $(shell $(PKG_CONFIG) --cflags $(TEXT_PKGS) 2>/dev/null)
 PKG_LIBS := $(or $(shell $(PKG_CONFIG) --libs $(TEXT_PKGS) 2>/dev/null),-ljansson -lpcre2-8 -lutf8proc)
@@ -19,7 +25,5 @@ EDIT_LIBS := $(or $(shell $(PKG_CONFIG) --libs libedit 2>/dev/null),-ledit)
 CFLAGS_ALL = $(COMMON) $(OPT) $(PKG_CFLAGS) $(CFLAGS) $(ISA_FLAGS)
 LDFLAGS_ALL = $(filter -fsanitize=% --coverage,$(OPT)) -pthread $(LDFLAGS)
 
-ARCH := $(firstword $(subst -, ,$(shell $(CC) -dumpmachine)))
 ISA_avx2 := -mavx2 -mfma -mf16c
 ISA_avx512 := -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512bf16 -mavx512vnni -mavx2 -mfma -mf16c
-ISA_neon := -march=armv8.2-a+dotprod

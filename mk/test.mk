@@ -11,7 +11,7 @@ $(TEST_BIN): $(B)/tests/%: $(B)/tests/%.o $(SUPPORT_OBJ) $(LIB_STATIC)
 	$(call say,LD,$@)
 	$(QUIET)$(CC) -o $@ $^ $(LDFLAGS_ALL) $(PKG_LIBS) -lcmocka -lm -ldl
 
-.PHONY: test test-deps check cov
+.PHONY: test test-deps test-neon check cov
 test-deps:
 	@tools/deps test
 
@@ -20,6 +20,17 @@ test: test-deps ## install what is missing, build, and run every test that needs
 
 check: build $(TEST_BIN)
 	@tests/run $(B) $(QUERN)
+
+# Built for AArch64 and run by qemu: what computes, and what is quick. NEON_CPU=cortex-a72 is a processor that has none of
+# the optional instructions.
+NEON_CPU ?= max
+NEON_TESTS := cpu ops session
+
+test-neon: ## the tests of kernels, ops and sessions on AArch64, emulated (NEON_CPU=max|cortex-a72|…)
+	@tools/deps neon
+	@ONLY='$(or $(ONLY),$(NEON_TESTS))' EMULATOR='qemu-aarch64 -cpu $(NEON_CPU)' \
+	    PKG_CONFIG_LIBDIR=/usr/lib/aarch64-linux-gnu/pkgconfig \
+	    $(MAKE) --no-print-directory CC=aarch64-linux-gnu-gcc AR=aarch64-linux-gnu-ar check
 
 cov: test-deps ## line coverage of the tests, by file
 	@$(MAKE) --no-print-directory CONFIG=cov cov-run
