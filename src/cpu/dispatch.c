@@ -32,7 +32,17 @@ static void fill_avx2(qni_cpu_kernels *k) {
 static void (*const fill_avx2)(qni_cpu_kernels *) = NULL;
 #endif
 
-static const level levels[] = {{"portable", fill_portable}, {"avx2", fill_avx2}, {"avx512", NULL}, {"neon", NULL}};
+#if defined(__aarch64__)
+static void fill_neon(qni_cpu_kernels *k) {
+    qni_cpu_gemm_neon(k);
+    qni_cpu_rows_neon(k);
+    qni_cpu_attention_neon(k);
+}
+#else
+static void (*const fill_neon)(qni_cpu_kernels *) = NULL;
+#endif
+
+static const level levels[] = {{"portable", fill_portable}, {"avx2", fill_avx2}, {"avx512", NULL}, {"neon", fill_neon}};
 
 qn_status qni_cpu_select(qni_cpu_kernels *out, const char *isa, qn_error *err) {
     enum { N_LEVEL = sizeof levels / sizeof levels[0] };

@@ -171,4 +171,9 @@ void qni_cpu_quant_avx2(qni_cpu_kernels *k);
 void qni_cpu_rows_avx2(qni_cpu_kernels *k);
 void qni_cpu_attention_avx2(qni_cpu_kernels *k);
 
+/* arm/: NEON as every AArch64 processor has it. */
+void qni_cpu_gemm_neon(qni_cpu_kernels *k);
+void qni_cpu_rows_neon(qni_cpu_kernels *k);
+void qni_cpu_attention_neon(qni_cpu_kernels *k);
+
 #endif
