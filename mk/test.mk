@@ -24,11 +24,11 @@ check: build $(TEST_BIN)
 # Built for AArch64 and run by qemu: what computes, and what is quick. NEON_CPU=cortex-a72 is a processor that has none of
 # the optional instructions.
 NEON_CPU ?= max
-NEON_TESTS := cpu ops session
+NEON_TESTS := cpu ops quant pool tensor safetensors model sampler lifetimes session_goldens session_file
 
 test-neon: ## the tests of kernels, ops and sessions on AArch64, emulated (NEON_CPU=max|cortex-a72|…)
 	@tools/deps neon
-	@ONLY='$(or $(ONLY),$(NEON_TESTS))' EMULATOR='qemu-aarch64 -cpu $(NEON_CPU)' \
+	@QUICK=1 ONLY='$(or $(ONLY),$(NEON_TESTS))' EMULATOR='qemu-aarch64 -cpu $(NEON_CPU)' \
 	    PKG_CONFIG_LIBDIR=/usr/lib/aarch64-linux-gnu/pkgconfig \
 	    $(MAKE) --no-print-directory CC=aarch64-linux-gnu-gcc AR=aarch64-linux-gnu-ar check
 

@@ -144,6 +144,9 @@ static void refused_threads_are_an_error(void **state) {
     small = old;
     small.rlim_cur = (rlim_t)1 << 30;
     assert_int_equal(setrlimit(RLIMIT_AS, &small), 0);
+    struct rlimit taken;
+    assert_int_equal(getrlimit(RLIMIT_AS, &taken), 0);
+    if (taken.rlim_cur != small.rlim_cur) skip(); /* qemu limits nothing, and says so */
     qni_pool *pool = NULL;
     qn_error err = {0};
     qn_status status = qni_pool_create(&pool, 512, &err);

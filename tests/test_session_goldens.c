@@ -179,6 +179,7 @@ static void test_q8(void **state) {
 /* The trained demo model follows transformers for 160 tokens from each prompt. */
 static void test_demo(void **state) {
     (void)state;
+    if (getenv("QUICK") != NULL) skip(); /* minutes under an emulator */
     const char *device;
     for (int32_t b = 0; (device = qn_backend_name(b)) != NULL; b++) {
         json_t *root = NULL;
