@@ -82,9 +82,63 @@ static void gemm(void **state) {
         const int64_t n_ks[] = {1, 2, 7, 64, k.kc};
         for (int dtype = 0; dtype < QNI_CPU_N_DTYPE; dtype++) {
             for (int64_t m = 1; m <= k.mr; m++) {
-                for (int64_t n_panel = 1; n_panel <= 5; n_panel++) {
+                for (int64_t n_panel = 1; n_panel <= 9; n_panel++) {
                     check_gemm(&k, dtype, m, n_panel, n_ks[(m + n_panel) % 5], &seed);
                 }
+            }
+        }
+    }
+}
+
+/* Pairs of bf16; one row and one panel give the same bits as many. */
+static void check_pairs(const qni_cpu_kernels *k, int64_t m, int64_t n_panel, int64_t n_k, uint64_t *seed) {
+    const int64_t nr = k->nr, stride = (n_k + 4) * nr, ldc = n_panel * nr + 5;
+    void *a, *w;
+    void *a_block = random_array(&a, QN_DTYPE_BF16, m * n_k, seed);
+    void *w_block = random_array(&w, QN_DTYPE_BF16, n_panel * stride, seed);
+    uint16_t *row = malloc((size_t)n_k * sizeof *row);
+    float *c = guarded(m * ldc), *alone = guarded(nr);
+    assert_non_null(row);
+    for (int add = 0; add < 2; add++) {
+        k->gemm_pairs(c, ldc, a, m, w, stride, n_panel, n_k, add);
+        for (int64_t r = 0; r < m; r++) {
+            for (int64_t o = 0; o < n_panel * nr; o++) {
+                double sum = 0, size = 0;
+                for (int64_t i = 0; i < n_k; i++) {
+                    double p =
+                        (double)qni_load_f32(a, QN_DTYPE_BF16, (i / 2 * m + r) * 2 + i % 2) *
+                        (double)qni_load_f32(w, QN_DTYPE_BF16, o / nr * stride + (i / 2 * nr + o % nr) * 2 + i % 2);
+                    sum += p;
+                    size += fabs(p);
+                }
+                /* Products are exact, sums as in check_gemm. */
+                double error = fabs((double)c[r * ldc + o] - (1 + add) * sum);
+                assert_true(error <= 4e-6 * size + 1e-30);
+            }
+            for (int64_t o = n_panel * nr; o < ldc; o++) assert_true(c[r * ldc + o] == canary);
+            if (add) continue;
+            for (int64_t i = 0; i < n_k; i++) row[i] = ((uint16_t *)a)[(i / 2 * m + r) * 2 + i % 2];
+            for (int64_t p = 0; p < n_panel; p++) {
+                k->gemm_pairs(alone, nr, row, 1, (uint16_t *)w + p * stride, stride, 1, n_k, false);
+                assert_memory_equal(alone, c + r * ldc + p * nr, (size_t)nr * sizeof *alone);
+            }
+        }
+    }
+    check_guard(c, m * ldc);
+    check_guard(alone, nr);
+    free(row);
+    free(a_block);
+    free(w_block);
+}
+
+static void gemm_pairs(void **state) {
+    (void)state;
+    uint64_t seed = 4;
+    FOR_EACH_LEVEL(k) {
+        const int64_t n_ks[] = {2, 4, 14, 64, k.kc};
+        for (int64_t m = 1; m <= k.mr; m++) {
+            for (int64_t n_panel = 1; n_panel <= 9; n_panel++) {
+                check_pairs(&k, m, n_panel, n_ks[(m + n_panel) % 5], &seed);
             }
         }
     }
@@ -388,9 +442,9 @@ static void attention(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(gemm),      cmocka_unit_test(conversions), cmocka_unit_test(exponential),
-        cmocka_unit_test(rows),      cmocka_unit_test(argmax),      cmocka_unit_test(transposition),
-        cmocka_unit_test(attention),
+        cmocka_unit_test(gemm),          cmocka_unit_test(gemm_pairs), cmocka_unit_test(conversions),
+        cmocka_unit_test(exponential),   cmocka_unit_test(rows),       cmocka_unit_test(argmax),
+        cmocka_unit_test(transposition), cmocka_unit_test(attention),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
