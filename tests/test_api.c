@@ -211,6 +211,7 @@ static void null_is_empty(void **state) {
     assert_int_equal(qn_linear_arith(NULL), QN_ARITH_AUTO);
     assert_null(qn_model_get_config(NULL));
     assert_null(qn_model_device(NULL));
+    assert_int_equal(qn_model_arith(NULL), QN_ARITH_AUTO);
     assert_int_equal(qn_tokenizer_n_vocab(NULL), 0);
     assert_int_equal(qn_tokenizer_id(NULL, "x"), -1);
     assert_false(qn_tokenizer_is_special(NULL, 0));

@@ -142,6 +142,7 @@ static void check_model(const char *dir, const char *device_name) {
     assert_int_equal(qn_model_read_config(&config, dir, NULL, NULL), QN_OK);
     assert_int_equal(config.n_parameter, qn_model_get_config(model)->n_parameter);
     assert_ptr_equal(qn_model_device(model), model->device);
+    assert_int_equal(qn_model_arith(model), QN_ARITH_F32); /* as asked for */
     qni_model_retain(model);
     qn_model_close(model);
     assert_int_equal(qn_model_get_config(model)->n_layer, config.n_layer); /* one reference is left */

@@ -58,6 +58,10 @@ static void check(const char *dir, const char *name, int32_t n_thread, const qn_
     uint64_t before = c.bytes;
     assert_int_equal(qn_model_open(&model, device, dir, NULL, NULL), QN_OK);
     assert_int_equal(c.bytes - before, plan.weight_bytes);
+    const qn_model_config *config = qn_model_get_config(model);
+    const uint64_t table = (uint64_t)config->n_vocab * (uint64_t)config->d_model * qn_dtype_bytes(config->dtype);
+    assert_int_equal(plan.table_bytes, config->tied ? 0 : table);
+    assert_int_not_equal(qn_model_arith(model), QN_ARITH_AUTO);
     assert_int_equal(qn_session_create(&session, model, session_options, NULL), QN_OK);
     assert_int_equal(c.bytes, plan.total_bytes);
     assert_int_equal(qn_session_n_ctx(session), plan.n_ctx);

@@ -81,6 +81,7 @@ typedef struct qn_plan_options {
 /** Memory of a model and one session, in bytes, exactly as the device's allocator will hand it out. */
 typedef struct qn_plan {
     uint64_t weight_bytes;   /**< after qn_model_open */
+    uint64_t table_bytes;    /**< of them an untied embedding, of which a step reads single rows */
     uint64_t kv_bytes;       /**< of n_ctx tokens */
     uint64_t kv_token_bytes; /**< of one token */
     uint64_t session_bytes;  /**< of a session: kv_bytes and its logits and timeline */
@@ -121,6 +122,7 @@ QN_API void qn_model_close(qn_model *model);
 
 QN_API const qn_model_config *qn_model_get_config(const qn_model *model); /**< borrowed */
 QN_API qn_device *qn_model_device(const qn_model *model);                 /**< borrowed */
+QN_API qn_arith qn_model_arith(const qn_model *model); /**< of the linears: F32, BF16 or INT8; AUTO if model is NULL */
 
 #ifdef __cplusplus
 }

@@ -67,6 +67,10 @@ qn_device *qn_model_device(const qn_model *model) {
     return model != NULL ? model->device : NULL;
 }
 
+qn_arith qn_model_arith(const qn_model *model) {
+    return model != NULL ? model->layers[0].attention.q_proj.arith : QN_ARITH_AUTO;
+}
+
 int32_t qni_config_n_ctx_trained(const qn_model_config *config) {
     return config->yarn.factor > 0 ? (int32_t)config->yarn.original_ctx : config->n_ctx_max;
 }

@@ -24,6 +24,7 @@ static qn_status plan_session(qn_plan *plan, const planner *p, int32_t n_ctx, qn
     QN_TRY(qni_session_layout(&arena, &p->model.config, options.n_ctx, options.kv_dtype, err));
     QN_TRY(qni_forward_measure(&scratch, &p->model, options.n_batch, options.n_ctx, options.kv_dtype, err));
     plan->weight_bytes = p->weight_bytes;
+    plan->table_bytes = p->model.table_bytes;
     plan->kv_bytes = arena.kv_bytes;
     plan->kv_token_bytes = arena.token_bytes;
     plan->session_bytes = arena.total_bytes;
