@@ -8,8 +8,9 @@
  * Bytes are those that must be read (weights and visible cache once), operations those of the products and of
  * attention; each figure is the best of the calls.
  */
+#include "../cli/roof.h"
+#include "../src/backend/backend.h"
 #include "../src/backend/linear.h"
-#include "roof.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -34,7 +35,7 @@ typedef struct bench {
     qn_device *device;
     int32_t n_thread;
     int repeat;
-    double read_gbps, multiply_gflops;
+    roof roof;
     qn_linear *linears[N_LAYER * 7 + 1];
     int n_linear;
     qni_layer_weights layers[N_LAYER];
@@ -69,61 +70,13 @@ static void parallel(bench *b, int32_t n_task, void (*task)(void *context, int32
     b->device->backend->parallel(b->device->state, n_task, task, context);
 }
 
-/* --- roofs --- */
-
-typedef struct roof_job {
-    const uint64_t *data;
-    size_t n; /* words of a thread */
-    int n_stream;
-    int64_t rounds;
-    float (*multiply)(int64_t rounds);
-    volatile uint64_t sink;
-} roof_job;
-
-static void read_task(void *context, int32_t task, int32_t thread) {
-    (void)thread;
-    roof_job *j = context;
-    j->sink = roof_read(j->data + (size_t)task * j->n, j->n, j->n_stream);
-}
-static void multiply_task(void *context, int32_t task, int32_t thread) {
-    (void)task, (void)thread;
-    roof_job *j = context;
-    j->sink = (uint64_t)j->multiply(j->rounds);
-}
-
-/* The roofs are taken before the ops and after them, and the best counts: other work on the machine lowers both. */
-/* In slices of 256 MB, the best of which counts, as with the ops: as much as the largest weight, so that no cache and no
- * moment of a few hundred microseconds makes the roof. */
-static void measure_roofs(bench *b, bool report) {
-    enum { N_SLICE = 4 };
-    const size_t bytes = (size_t)1 << 30;
-    roof_job j = {.n = bytes / 8 / N_SLICE / (size_t)b->n_thread / 64 * 64, .rounds = 200000};
-    uint64_t *data = allocate(bytes);
-    memset(data, 1, bytes);
-    for (int i = 0; i < b->repeat * N_SLICE * 4; i++) {
-        j.data = data + (size_t)(i % N_SLICE) * (bytes / 8 / N_SLICE);
-        j.n_stream = 1 << i / N_SLICE % 4; /* 1, 2, 4, 8 */
-        double start = now();
-        parallel(b, b->n_thread, read_task, &j);
-        double gbps = (double)j.n * 8 * b->n_thread / (now() - start) * 1e-9;
-        if (gbps > b->read_gbps) b->read_gbps = gbps;
-    }
-    free(data);
-    double flop_a_round = ROOF_FLOP_PORTABLE;
-    j.multiply = roof_multiply_portable;
-#if defined(__x86_64__)
-    if (strcmp(b->device->isa, "avx2") == 0) {
-        flop_a_round = ROOF_FLOP_AVX2;
-        j.multiply = roof_multiply_avx2;
-    }
-#endif
-    for (int i = 0; i < b->repeat * 100; i++) {
-        double start = now();
-        parallel(b, b->n_thread, multiply_task, &j);
-        double gflops = (double)j.rounds * flop_a_round * b->n_thread / (now() - start) * 1e-9;
-        if (gflops > b->multiply_gflops) b->multiply_gflops = gflops;
-    }
-    if (report) printf("roof: read %.1f GB/s, f32 multiply-add %.0f GFLOP/s\n", b->read_gbps, b->multiply_gflops);
+/* The roofs are taken before the ops, between and after them, and the best counts: other work on the machine lowers
+ * both. */
+static void measure_roof(bench *b, bool report) {
+    if (!roof_measure(&b->roof)) die("no memory or no thread to measure the roof");
+    if (!report) return;
+    printf("roof: read %.1f GB/s (%d streams a thread), f32 %.0f GFLOP/s\n", b->roof.read_gbps, b->roof.read_streams,
+           b->roof.gflops[ROOF_F32]);
 }
 
 /* --- weights --- */
@@ -288,8 +241,8 @@ static void time_op(bench *b, op which) {
     double bytes = 2 * (n_weight(which) + head) + n_attention(which) * 4 * KV_WIDTH * ((double)b->depth + rows);
     double gbps = bytes / best * 1e-9, gflops = flop / best * 1e-9;
     printf("%-18s rows %4d depth %5d %10.1f us %7.1f GB/s %5.1f %%  %7.1f GFLOP/s %5.1f %%", op_names[which],
-           (int)b->n_row, (int)b->depth, best * 1e6, gbps, 100 * gbps / b->read_gbps, gflops,
-           100 * gflops / b->multiply_gflops);
+           (int)b->n_row, (int)b->depth, best * 1e6, gbps, 100 * gbps / b->roof.read_gbps, gflops,
+           100 * gflops / b->roof.gflops[ROOF_F32]);
     if (which == FORWARD) printf("  %.1f tok/s", rows / best);
     printf("\n");
     fflush(stdout);
@@ -339,7 +292,8 @@ int main(int argc, char **argv) {
     b.n_thread = b.device->n_thread;
     printf("%s, %d threads, isa %s; Qwen3-0.6B shapes, bf16 weights and caches, best of %d\n", b.device->description,
            b.n_thread, b.device->isa, b.repeat);
-    measure_roofs(&b, false);
+    if (!roof_open(&b.roof, b.device->isa, b.n_thread)) die("out of memory");
+    measure_roof(&b, false);
     make_weights(&b);
     const size_t n_cache = (size_t)2 * N_LAYER * N_CTX * KV_WIDTH;
     b.cache = allocate(n_cache * 2);
@@ -351,7 +305,7 @@ int main(int argc, char **argv) {
     b.attn = make_rows(Q_WIDTH);
     b.cos_sin = make_rows(HEAD_DIM);
     b.logits = allocate(N_VOCAB * sizeof(float));
-    measure_roofs(&b, true);
+    measure_roof(&b, true);
     const struct {
         int64_t n_row, depth;
     } cases[] = {{1, 0}, {1, 4096}, {4, 0}, {16, 0}, {N_PREFILL, 0}, {N_PREFILL, 4096}};
@@ -359,8 +313,9 @@ int main(int argc, char **argv) {
         time_case(&b, cases[i].n_row, cases[i].depth);
     }
     if (rows > 0) time_case(&b, rows, depth);
-    measure_roofs(&b, true);
+    measure_roof(&b, true);
     for (int i = 0; i < b.n_linear; i++) qn_linear_free(b.linears[i]);
+    roof_close(&b.roof);
     qn_device_close(b.device);
     return 0;
 }

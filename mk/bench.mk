@@ -1,13 +1,22 @@
-# Benchmarks: bench/ops times the ops of the cpu backend against the machine's roofs.
-BENCH_SRC := bench/ops.c bench/roof_portable.c $(if $(filter x86_64,$(ARCH)),bench/roof_avx2.c)
-BENCH_OBJ := $(BENCH_SRC:%.c=$(B)/%.o)
+# Benchmarks: bench/ops times the ops of the cpu backend against the machine's roofs, which it measures as the command
+# does; bench/cases times the primitives at the cases of the tests.
+OPS_OBJ := $(B)/bench/ops.o $(filter $(B)/cli/roof%,$(CLI_OBJ))
+CASES_OBJ := $(B)/bench/cases.o $(B)/tests/support/problem.o
 
-$(B)/bench/ops: $(BENCH_OBJ) $(LIB_STATIC)
+$(B)/bench/ops: $(OPS_OBJ) $(LIB_STATIC)
 	$(call say,LD,$@)
 	$(QUIET)$(CC) -o $@ $^ $(LDFLAGS_ALL) $(PKG_LIBS) -lm
 
-.PHONY: bench
+$(B)/bench/cases: $(CASES_OBJ) $(LIB_STATIC)
+	$(call say,LD,$@)
+	$(QUIET)$(CC) -o $@ $^ $(LDFLAGS_ALL) $(PKG_LIBS) -lcmocka -lm
+
+.PHONY: bench bench-cases
 bench: $(B)/bench/ops ## time the ops of the cpu backend (options: build/release/bench/ops)
 	@$<
 
--include $(BENCH_OBJ:.o=.d)
+bench-cases: test-deps ## time the primitives at the cases of the tests
+	@$(MAKE) --no-print-directory $(B)/bench/cases
+	@$(B)/bench/cases
+
+-include $(B)/bench/ops.d $(B)/bench/cases.d

@@ -1,6 +1,7 @@
 # Lints. Each is a target of its own; `make lint` runs all that there are and tells all that is wrong.
 LINTED := $(wildcard src/*/*.[ch] src/*/*/*.[ch] cli/*.[ch] include/quern/*.h tests/*.[ch] tests/*/*.[ch])
-TIDIED := $(filter %.c,$(LINTED))
+# cli/roof_neon.c has an assembler directive that the linter's compiler refuses.
+TIDIED := $(filter-out cli/roof_neon.c,$(filter %.c,$(LINTED)))
 LINTS := lint-format lint-tidy lint-includes lint-source lint-docs lint-headers lint-symbols lint-scripts lint-man
 
 .PHONY: lint lint-deps lint-all format $(LINTS)

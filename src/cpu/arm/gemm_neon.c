@@ -89,7 +89,6 @@ DEFINE_GEMM(f16, uint16_t)
 
 void qni_cpu_gemm_neon(qni_cpu_kernels *k) {
     k->nr = NR;
-    k->ki = 1;
     k->mr = MR;
     k->kc = KC;
     k->n_stream = 4;
