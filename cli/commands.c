@@ -12,6 +12,7 @@ static const int arith_values[] = {QN_ARITH_AUTO, QN_ARITH_F32, QN_ARITH_BF16, Q
 static const int kv_values[] = {QN_DTYPE_F16, QN_DTYPE_BF16, QN_DTYPE_F32, QN_DTYPE_Q8};
 static const int dtype_values[] = {QN_DTYPE_BF16, QN_DTYPE_F16, QN_DTYPE_F32};
 static const int yarn_values[] = {QN_YARN_AUTO, QN_YARN_ON, QN_YARN_OFF};
+static const int output_values[] = {OUTPUT_MD, OUTPUT_CSV, OUTPUT_JSON};
 static const int think_values[] = {QN_THINK_ON, QN_THINK_OFF, QN_THINK_AUTO};
 static const int reasoning_values[] = {REASONING_NONE, REASONING_DEEPSEEK};
 
@@ -147,6 +148,25 @@ static const option synth_options[] = {
     {0},
 };
 
+static const option bench_options[] = {
+    {"--synthetic", OPTION_TEXT, AT(synthetic), "SHAPE",
+     "no checkpoint: one with random weights, as quern synth writes it, for the time of loading in $TMPDIR", 0, 0,
+     NULL},
+    {"-p, --n-prompt", OPTION_WHOLES, AT(n_prompt), "N,...", "tokens of a prompt (default: 512); 0: no such test", 0,
+     INT32_MAX, NULL},
+    {"-n, --n-gen", OPTION_WHOLES, AT(n_gen), "N,...", "tokens to generate (default: 128); 0: no such test", 0,
+     INT32_MAX, NULL},
+    {"-d, --n-depth", OPTION_WHOLES, AT(n_depth), "N,...", "tokens that are in the context before (default: 0)", 0,
+     INT32_MAX, NULL},
+    {"-b, --n-parallel", OPTION_WHOLES, AT(n_parallel), "N,...",
+     "sequences that generate at the same time, in common passes (default: 1)", 1, 512, NULL},
+    {"-r, --repetitions", OPTION_WHOLE, AT(repetitions), "N", "times that each test is measured (default: 5)", 1, 10000,
+     NULL},
+    {"-o, --output", OPTION_CHOICE, AT(output), "md|csv|json", "form of the results (default: md)", 0, 0,
+     output_values},
+    {0},
+};
+
 static const option *const run_groups[] = {model_options,
                                            prompt_options,
                                            run_options,
@@ -172,6 +192,8 @@ static const option *const info_groups[] = {model_options,   json_options,    de
                                             compute_options, general_options, NULL};
 static const option *const devices_groups[] = {json_options, general_options, NULL};
 static const option *const synth_groups[] = {synth_options, general_options, NULL};
+static const option *const bench_groups[] = {model_options,   bench_options,   device_options,
+                                             compute_options, general_options, NULL};
 
 const command commands[] = {
     {"run", "", 0, 0, "generate text from a prompt",
@@ -217,5 +239,10 @@ const command commands[] = {
      "first: layers= d_model= heads= kv_heads= head_dim= d_ff= vocab= tied=. The directory must not exist or be empty. "
      "No tokenizer is written: copy one there to use text.",
      synth_groups, command_synth},
+    {"bench", "", 0, 0, "measure speed beside what the machine can do",
+     "Load time, prompts, generation, also behind a depth and of several sequences at once: tokens a second, bytes and "
+     "operations a second, and how much that is of what this machine's threads can read and multiply, measured in the "
+     "same run. Tests are the product of the lists, which are like 1,2,4 or 1-8*2 or 1-8+1.",
+     bench_groups, command_bench},
     {0},
 };

@@ -69,12 +69,7 @@ int command_info(const settings *s) {
     qn_plan plan;
     qn_error err;
     qn_log log = {print_remark, dir};
-    qn_plan_options options = {.device = s->device,
-                               .isa = s->isa,
-                               .n_thread = (int32_t)s->threads.value,
-                               .arith = s->arith < 0 ? QN_ARITH_AUTO : (qn_arith)s->arith,
-                               .n_ctx = (int32_t)s->n_ctx.value,
-                               .kv_dtype = (qn_dtype)s->kv};
+    qn_plan_options options = plan_options(s);
     const char *kv = qn_dtype_name(s->kv ? (qn_dtype)s->kv : QN_DTYPE_F16);
     int code = EXIT_DONE;
     if (qn_model_plan(&plan, dir, &options, &err) || qn_model_read_config(&config, dir, &log, &err))

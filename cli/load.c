@@ -61,6 +61,15 @@ int open_model(qn_model **out, const settings *s, qn_device *device, const char 
     return status ? fail_error(dir, &err) : EXIT_DONE;
 }
 
+qn_plan_options plan_options(const settings *s) {
+    return (qn_plan_options){.device = s->device,
+                             .isa = s->isa,
+                             .n_thread = (int32_t)s->threads.value,
+                             .arith = s->arith < 0 ? QN_ARITH_AUTO : (qn_arith)s->arith,
+                             .n_ctx = (int32_t)s->n_ctx.value,
+                             .kv_dtype = (qn_dtype)s->kv};
+}
+
 int open_session(qn_session **out, const settings *s, qn_model *model, const char *dir) {
     qn_session_options options = {
         .n_ctx = (int32_t)s->n_ctx.value, .kv_dtype = (qn_dtype)s->kv, .yarn = (qn_yarn_mode)s->yarn};

@@ -17,6 +17,9 @@ int open_device(qn_device **out, const settings *s, const char *name, bool compo
 int open_model(qn_model **out, const settings *s, qn_device *device, const char *dir);
 int open_session(qn_session **out, const settings *s, qn_model *model, const char *dir);
 
+/* What the settings ask of a plan. */
+qn_plan_options plan_options(const settings *s);
+
 /* `missing` NULL: no template is an error; else *missing becomes true and the code is EXIT_DONE. */
 int open_chat_template(qn_chat_template **out, const settings *s, const char *dir, bool *missing);
 

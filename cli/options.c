@@ -78,6 +78,50 @@ static int choice_index(const char *words, const char *word) {
     return -1;
 }
 
+enum { MAX_WHOLES = 1000 };
+
+static bool append_whole(wholes *list, int64_t value, double min, double max) {
+    if (list->n == MAX_WHOLES || (double)value < min || (double)value > max) return false;
+    list->data = must_realloc(list->data, list->n + 1, sizeof(int64_t));
+    list->data[list->n++] = value;
+    return true;
+}
+
+/* A number of digits alone; moves *at behind it. */
+static bool read_digits(int64_t *out, const char **at) {
+    char *end;
+    errno = 0;
+    *out = strtoll(*at, &end, 10);
+    bool good = **at >= '0' && **at <= '9' && !errno;
+    *at = end;
+    return good;
+}
+
+/* "4", or from the first to the last with a step, "4-8" "4-8+2", or a factor, "4-64*2"; moves *at behind it. */
+static bool append_range(wholes *list, const char **at, double min, double max) {
+    int64_t first, last, step = 1;
+    if (!read_digits(&first, at)) return false;
+    if (**at != '-') return append_whole(list, first, min, max);
+    ++*at;
+    if (!read_digits(&last, at) || last < first) return false;
+    char sign = **at;
+    if (sign == '+' || sign == '*') {
+        ++*at;
+        if (!read_digits(&step, at)) return false;
+    }
+    if (step < (sign == '*' ? 2 : 1) || (sign == '*' && first < 1) || step > INT32_MAX) return false;
+    for (int64_t i = first; i <= last; i = sign == '*' ? i * step : i + step)
+        if (!append_whole(list, i, min, max)) return false; /* max keeps i * step within 62 bits */
+    return true;
+}
+
+static bool parse_wholes(wholes *list, const char *text, double min, double max) {
+    for (;; text++) {
+        if (!append_range(list, &text, min, max)) return false;
+        if (*text != ',') return !*text;
+    }
+}
+
 static bool append_text(texts *list, const char *text) {
     list->data = must_realloc(list->data, list->n + 1, sizeof(char *));
     list->data[list->n++] = text;
@@ -100,6 +144,10 @@ static int store(settings *out, const command *cmd, const option *o, const char 
     case OPTION_WHOLE:
         good = parse_whole(field, value, o->min, o->max);
         break;
+    case OPTION_WHOLES:
+        if (parse_wholes(field, value, o->min, o->max)) return EXIT_DONE;
+        return usage_error(cmd->name, "%s: must be whole numbers from %.0f to %.0f, like 1,2,4 or 1-8*2, not '%s'",
+                           spelling, o->min, o->max, value);
     case OPTION_REAL:
         good = parse_real(field, value, o->min, o->max);
         break;
@@ -166,5 +214,9 @@ void settings_release(settings *s) {
     free(s->operands);
     free(s->stops.data);
     free(s->logit_bias.data);
+    free(s->n_prompt.data);
+    free(s->n_gen.data);
+    free(s->n_depth.data);
+    free(s->n_parallel.data);
     *s = (settings){.arith = -1};
 }

@@ -22,6 +22,11 @@ typedef struct real {
     bool given;
 } real;
 
+typedef struct wholes {
+    int64_t *data;
+    size_t n;
+} wholes;
+
 typedef struct texts {
     const char **data;
     size_t n;
@@ -52,8 +57,12 @@ typedef struct settings {
     /* measuring and checking */
     const char *compare;
     whole window, chunk, batch;
-    /* synth */
+    /* synth, bench */
     int dtype; /* qn_dtype */
+    const char *synthetic;
+    wholes n_prompt, n_gen, n_depth, n_parallel;
+    whole repetitions;
+    int output; /* output_format */
     const char **operands;
     size_t n_operand;
 } settings;
@@ -64,11 +73,14 @@ typedef enum reasoning_format {
     REASONING_DEEPSEEK,
 } reasoning_format;
 
+typedef enum output_format { OUTPUT_MD = 0, OUTPUT_CSV, OUTPUT_JSON } output_format;
+
 typedef enum option_kind {
     OPTION_FLAG,   /* bool */
     OPTION_TEXT,   /* const char * */
     OPTION_TEXTS,  /* texts: may be given several times */
     OPTION_WHOLE,  /* whole, from min to max */
+    OPTION_WHOLES, /* wholes: 1,2,4 or 1-8*2 or 1-8+1, each from min to max; may be given several times */
     OPTION_REAL,   /* real, from min to max */
     OPTION_CHOICE, /* int: `values` of the word of `argument` ("on|off|auto") at the same index */
 } option_kind;
@@ -118,5 +130,6 @@ int command_verify(const settings *settings);
 int command_info(const settings *settings);
 int command_devices(const settings *settings);
 int command_synth(const settings *settings);
+int command_bench(const settings *settings);
 
 #endif

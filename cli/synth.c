@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* quern synth: reads the shape, and writes into a temporary directory that takes its name when all is there. */
+/* quern synth: reads the shape, and writes into a temporary directory that takes its name when all is there; or, for
+ * quern bench, into one that is removed soon. */
 #include "synth.h"
 
 #include <dirent.h>
@@ -36,11 +37,11 @@ static const struct {
     {"vocab", offsetof(model_shape, vocab), 1 << 24},
 };
 
-static int set_key(model_shape *out, const char *key, const char *value) {
+static int set_key(model_shape *out, const char *asker, const char *key, const char *value) {
     if (!strcmp(key, "tied")) {
         out->tied = !strcmp(value, "true") || !strcmp(value, "1");
         if (out->tied || !strcmp(value, "false") || !strcmp(value, "0")) return EXIT_DONE;
-        return usage_error("synth", "tied=%s: must be true or false", value);
+        return usage_error(asker, "tied=%s: must be true or false", value);
     }
     for (size_t i = 0; i < sizeof(keys) / sizeof(*keys); i++) {
         if (strcmp(key, keys[i].name) != 0) continue;
@@ -48,39 +49,40 @@ static int set_key(model_shape *out, const char *key, const char *value) {
         errno = 0;
         long long number = strtoll(value, &end, 10);
         if (end == value || *end || errno || number < 1 || number > keys[i].max)
-            return usage_error("synth", "%s=%s: must be a whole number from 1 to %lld", key, value,
+            return usage_error(asker, "%s=%s: must be a whole number from 1 to %lld", key, value,
                                (long long)keys[i].max);
         *(int64_t *)((char *)out + keys[i].offset) = number;
         return EXIT_DONE;
     }
-    return usage_error("synth", "%s: no such key or size", key);
+    return usage_error(asker, "%s: no such key or size", key);
 }
 
-static int set_part(model_shape *out, char *part, bool first) {
+static int set_part(model_shape *out, const char *asker, char *part, bool first) {
     char *value = strchr(part, '=');
     if (value) {
         *value = '\0';
-        return set_key(out, part, value + 1);
+        return set_key(out, asker, part, value + 1);
     }
     for (size_t i = 0; first && i < sizeof(sizes) / sizeof(*sizes); i++) {
         if (strcmp(part, sizes[i].name) != 0) continue;
         *out = sizes[i].shape;
         return EXIT_DONE;
     }
-    return usage_error("synth", "%s: must be 0.6B, 1.7B, 4B, 8B, 14B, 32B or key=value", part);
+    return usage_error(asker, "%s: must be 0.6B, 1.7B, 4B, 8B, 14B, 32B or key=value", part);
 }
 
-static int parse_shape(model_shape *out, const char *text) {
+int shape_parse(model_shape *out, const char *asker, const char *text) {
     *out = sizes[0].shape;
     char *copy = must_format("%s", text), *rest = copy, *part;
     int code = EXIT_DONE;
-    for (bool first = true; !code && (part = strsep(&rest, ",")); first = false) code = set_part(out, part, first);
+    for (bool first = true; !code && (part = strsep(&rest, ",")); first = false)
+        code = set_part(out, asker, part, first);
     free(copy);
     if (code) return code;
     if (out->heads % out->kv_heads)
-        return usage_error("synth", "heads=%lld: must be a multiple of kv_heads=%lld", (long long)out->heads,
+        return usage_error(asker, "heads=%lld: must be a multiple of kv_heads=%lld", (long long)out->heads,
                            (long long)out->kv_heads);
-    if (out->head_dim % 2) return usage_error("synth", "head_dim=%lld: must be even", (long long)out->head_dim);
+    if (out->head_dim % 2) return usage_error(asker, "head_dim=%lld: must be even", (long long)out->head_dim);
     return EXIT_DONE;
 }
 
@@ -108,7 +110,7 @@ static int check_space(const char *parent, const char *dir, uint64_t bytes) {
     return fail(dir, "needs %s, and %s are free", need, have);
 }
 
-static void remove_directory(const char *dir) {
+void synth_remove(const char *dir) {
     DIR *stream = opendir(dir);
     if (!stream) return;
     struct dirent *entry;
@@ -133,11 +135,29 @@ static int write_beside(const model_shape *shape, qn_dtype dtype, uint64_t seed,
         code = synth_write(shape, dtype, seed, temporary);
         if (!code && chmod(temporary, 0755)) code = fail(target, "%s", strerror(errno));
         if (!code && rename(temporary, target)) code = fail(target, "%s", strerror(errno));
-        if (code) remove_directory(temporary);
+        if (code) synth_remove(temporary);
     }
     free(copy);
     free(temporary);
     free(target);
+    return code;
+}
+
+int synth_temporary(char **out, const model_shape *shape, qn_dtype dtype) {
+    const char *parent = getenv("TMPDIR");
+    if (!parent || !*parent) parent = "/tmp";
+    uint64_t bytes = synth_bytes(shape, dtype);
+    int code = bytes ? check_space(parent, parent, bytes) : fail("--synthetic", "too large");
+    if (code) return code;
+    char *dir = must_format("%s/quern-bench.XXXXXX", parent);
+    if (!mkdtemp(dir)) {
+        code = fail(parent, "%s", strerror(errno));
+    } else {
+        code = synth_write(shape, dtype, 0, dir);
+        if (code) synth_remove(dir);
+    }
+    if (!code) *out = dir;
+    if (code) free(dir);
     return code;
 }
 
@@ -146,7 +166,7 @@ int command_synth(const settings *s) {
     const char *dir = s->operands[1];
     qn_dtype dtype = s->dtype ? (qn_dtype)s->dtype : QN_DTYPE_BF16;
     interrupts_graceful(false);
-    int code = parse_shape(&shape, s->operands[0]);
+    int code = shape_parse(&shape, "synth", s->operands[0]);
     if (code) return code;
     if (!synth_bytes(&shape, dtype)) return fail(s->operands[0], "too large");
     code = *dir ? check_target(dir) : fail("DIR", "must not be empty");

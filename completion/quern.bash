@@ -40,6 +40,10 @@ _quern() {
         COMPREPLY=($(compgen -f -- "$cur"))
         return
         ;;
+    SHAPE)
+        COMPREPLY=($(compgen -W "0.6B 1.7B 4B 8B 14B 32B" -- "$cur"))
+        return
+        ;;
     *) return ;;
     esac
     case $cur in

@@ -44,7 +44,7 @@ man_options() {
 agree() {
     table_options "$1" >"$tmp/table" && man_options "$1" >"$tmp/man" && [ -s "$tmp/table" ] && diff "$tmp/table" "$tmp/man"
 }
-ok 'there are ten commands' [ "$(echo "$commands" | wc -w)" -eq 10 ]
+ok 'there are eleven commands' [ "$(echo "$commands" | wc -w)" -eq 11 ]
 for c in $commands; do
     ok "$c: --help and man page agree" agree "$c"
     ok "quern.1 names $c" grep -q "quern\\\\-$c" man/quern.1
@@ -94,6 +94,22 @@ synth layers=x x
 synth heads=3,kv_heads=2 x
 synth frob=1 x
 synth tied=maybe x
+bench x
+bench -m x --synthetic 0.6B
+bench --synthetic frob
+bench --synthetic heads=3,kv_heads=2
+bench -p x
+bench -p 1,
+bench -p 8-4
+bench -p 4-8*1
+bench -p 4-8/2
+bench -p -1
+bench -n 99999999999
+bench -b 0
+bench -d 1-9999
+bench -r 0
+bench -o xml
+bench -c 100 -p 101
 CASES
 q run --seed 9223372036854775808 -p x
 ok 'the greatest seed is told' err_has 'from 0 to 9223372036854775807, not'
@@ -371,6 +387,50 @@ rc=$?
 ok 'an interrupted synth leaves nothing' [ "$rc $(ls "$tmp/part" | wc -l)" = '130 0' ]
 ok 'nothing half-written is left' [ "$(find "$tmp" -maxdepth 1 -name 's*.*' | wc -l)" -eq 0 ]
 
+# --- bench: what it says is there, whatever the times
+mkdir "$tmp/none" "$tmp/bench"
+bench() { TMPDIR="$tmp/none" q bench --synthetic $shape,tied=false -r 2 "$@"; }
+bench -p 8 -n 4 -d 0,16 -b 1,3
+ok 'bench: a row for each test' sh -c "[ $rc -eq 0 ] && [ \$(grep -c '^| qwen3 0.1M bf16 ' $tmp/out) -eq 7 ]"
+for t in load pp8 tg4 'tg4 x3' 'pp8 @ d16' 'tg4 @ d16' 'tg4 x3 @ d16'; do ok "bench: $t" out_has "| *$t |.*±.*/s | .* % of "; done
+ok 'bench: eleven columns' sh -c "! grep '^|' $tmp/out | tr -cd '|\\n' | grep -qvx '||||||||||||'"
+ok 'bench: the roofs' out_has ' threads\{0,1\} read [0-9.]* GB/s ([1248] streams each), f32 [0-9.]* GFLOP/s'
+bench -p 4-8+2 -p 9 -n 1-4*2 -o csv --kv f32
+columns() { awk -F '","|,' -v n="$1" 'NR == 1 { m = NF } NF != m { bad = 1 } END { exit bad || m != n }' "$tmp/out"; }
+ok 'bench: CSV' sh -c "[ $rc -eq 0 ] && [ \$(wc -l <$tmp/out) -eq 9 ] && head -n 1 $tmp/out | grep -q ',test,n_prompt,n_gen,n_depth,.*,avg_ns,stddev_ns,avg_ts,stddev_ts,'"
+sed 's/layers=[^"]*/shape/' "$tmp/out" >"$tmp/in" && cp "$tmp/in" "$tmp/out" && : >"$tmp/in"
+ok 'bench: CSV has a value in each column' columns 33
+ok 'bench: lists and ranges' [ "$(cut -d , -f 13 "$tmp/out" | tr -d '"' | tr '\n' ' ')" = 'test load pp4 pp6 pp8 pp9 tg1 tg2 tg4 ' ]
+bench -p 4 -n 3 -b 2 -d 5 -o json --isa portable -t 1
+cp "$tmp/out" "$tmp/bench/rows"
+ok 'bench: JSON' sh -c "[ $rc -eq 0 ] && head -n 1 $tmp/out | grep -qx '\[' && tail -n 1 $tmp/out | grep -qx '\]'"
+fields='"isa": "portable".*"n_threads": 1,.*"test": "tg3 x2 @ d5".*"n_gen": 3,.*"n_depth": 5,.*"n_parallel": 2,'
+ok 'bench: JSON fields' sh -c "tr -d '\n' <$tmp/out | tr -s ' ' | grep -q '$fields.*\"samples_ts\": \[ [0-9.]*, [0-9.]*\?[^,]*\]'"
+if command -v python3 >/dev/null; then
+    check='import json, sys; rows = json.load(sys.stdin); assert [len(r["samples_ns"]) for r in rows] == [2, 2, 2]'
+    ok 'bench: JSON parses' sh -c "python3 -c '$check' <$tmp/bench/rows"
+fi
+q bench -m "$demo" -p 0 -n 0 -r 1 -o csv --device ref
+ok 'bench: loading alone' sh -c "[ $rc -eq 0 ] && [ \$(wc -l <$tmp/out) -eq 2 ]"
+q bench -m "$demo" -p 1 -n 0 -d 4000
+ok 'bench: a depth beyond the model' failed
+q bench -m "$tmp/no-model" -p 1
+ok 'bench: no such model' failed
+TMPDIR=$tmp/no-directory q bench --synthetic $shape
+ok 'bench: no place for a checkpoint' failed
+TMPDIR=$tmp/none "$quern" bench --synthetic 0.6B >"$tmp/out" 2>"$tmp/err" &
+pid=$!
+i=0
+while [ -z "$(ls "$tmp/none")" ] && [ $i -lt 600 ]; do
+    sleep 0.1
+    i=$((i + 1))
+done
+kill -INT $pid
+wait $pid
+rc=$?
+ok 'bench: interrupted' [ "$rc" -eq 130 ]
+ok 'bench: nothing is left' [ -z "$(ls "$tmp/none")" ]
+
 # --- chat from a pipe
 printf '/no_think\nHello\nAnd then?\n/stats\n/save %s\n/clear\n/load %s\nMore\\\nlines\n/frob\n/quit\nnever\n' "$tmp/chat.json" "$tmp/chat.json" >"$tmp/in"
 q chat -m "$demo" -n 12 --seed 4
@@ -400,6 +460,7 @@ if command -v bash >/dev/null; then
     }
     ok 'completion: commands' [ "$(complete quern ren)" = render ]
     ok 'completion: options' [ "$(complete quern run --ch)" = '--chat --chat-template' ]
+    ok 'completion: shapes' [ "$(complete quern bench --synthetic 1)" = '1.7B 14B' ]
     ok 'completion: words' [ "$(complete quern run --think '')" = 'on off auto' ]
 fi
 
