@@ -312,11 +312,6 @@ static void refuses_keys_that_change_the_maths(void **state) {
         {"{\"use_qk_norm\":false}", "use_qk_norm false is not supported"},
         {"{\"position_embedding_type\":\"alibi\"}", "position_embedding_type \"alibi\" is not supported"},
         {"{\"auto_map\":{\"AutoModel\":\"x.py\"}}", "auto_map an object is not supported"},
-        {"{\"quantization_config\":{\"quant_method\":\"fp8\"}}",
-         "quantization_config fp8: quantised checkpoints are not supported"},
-        {"{\"quantization\":{\"mode\":\"affine\",\"bits\":4}}",
-         "quantization affine: quantised checkpoints are not supported"},
-        {"{\"quantization_config\":7}", "quantization_config: quantised checkpoints are not supported"},
         {"{\"unheard_of\":1}", "key \"unheard_of\" (1) is not known and may change the results"},
         {"{\"unheard_of\":\"differential\"}", "key \"unheard_of\" (\"differential\") is not known and may change"},
         {"{\"unheard_of\":true}", "key \"unheard_of\" (true) is not known"},
@@ -326,6 +321,64 @@ static void refuses_keys_that_change_the_maths(void **state) {
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         refuse(cases[i].patch, "", QN_EUNSUPPORTED, cases[i].why);
     }
+}
+
+/* What config.json says of quantised weights is checked, though no tensor of this checkpoint is. */
+static void checks_quantization(void **state) {
+    (void)state;
+    static const struct {
+        const char *patch;
+        qn_status status;
+        const char *why;
+    } cases[] = {
+#define MLX(rest)   "{\"quantization\":{\"group_size\":64,\"bits\":4" rest "}}"
+#define OTHER(rest) "{\"quantization_config\":{" rest "}}"
+#define FP8(rest)   OTHER("\"quant_method\":\"fp8\"" rest)
+        {OTHER("\"quant_method\":\"awq\",\"bits\":4"), QN_EUNSUPPORTED, "quant_method \"awq\" is not supported; MLX's"},
+        {OTHER("\"quant_method\":\"bitsandbytes\""), QN_EUNSUPPORTED, "quant_method \"bitsandbytes\" is not supported"},
+        {OTHER("\"quant_method\":7"), QN_EUNSUPPORTED, "quant_method 7 is not supported"},
+        {"{\"quantization_config\":7}", QN_EFORMAT, "quantization_config must be an object, got 7"},
+        {MLX(",\"mode\":\"mxfp4\""), QN_EUNSUPPORTED, "quantization: mode must be \"affine\", got \"mxfp4\""},
+        {MLX(",\"mode\":4"), QN_EFORMAT, "quantization: mode must be a text, got 4"},
+        {MLX(",\"quant_method\":\"fp8\""), QN_EUNSUPPORTED, "quantization: quant_method \"fp8\" is not supported"},
+        {"{\"quantization\":{\"group_size\":64}}", QN_EFORMAT, "quantization: bits is missing"},
+        {"{\"quantization\":{\"bits\":4}}", QN_EFORMAT, "quantization: group_size is missing"},
+        {"{\"quantization\":{\"bits\":7,\"group_size\":64}}", QN_EUNSUPPORTED,
+         "bits must be 2, 3, 4, 5, 6 or 8, got 7"},
+        {"{\"quantization\":{\"bits\":9,\"group_size\":64}}", QN_EFORMAT, "quantization: bits must be 2 to 8, got 9"},
+        {"{\"quantization\":{\"bits\":4,\"group_size\":0}}", QN_EFORMAT, "quantization: group_size must be 1 to"},
+        {MLX(",\"kind\":\"new\""), QN_EUNSUPPORTED, "quantization: key \"kind\" (\"new\") is not known and may change"},
+        {MLX(",\"lm_head\":{\"bits\":4}"), QN_EFORMAT, "quantization: lm_head: group_size is missing"},
+        {MLX(",\"lm_head\":{\"bits\":4,\"group_size\":64,\"x\":1}"), QN_EUNSUPPORTED,
+         "lm_head: key \"x\" (1) is not known"},
+        {MLX(",\"lm_head\":{\"bits\":4,\"group_size\":32,\"mode\":\"nvfp4\"}"), QN_EUNSUPPORTED,
+         "quantization: lm_head: mode must be \"affine\", got \"nvfp4\""},
+        {MLX(",\"model.layers.0.mlp.up_proj\":true"), QN_EFORMAT,
+         "up_proj.weight is F32, but config.json says that it is"},
+        {"{\"quantization\":{\"group_size\":64,\"bits\":4},\"quantization_config\":{\"group_size\":32,\"bits\":4}}",
+         QN_EFORMAT, "quantization and quantization_config are not the same"},
+        {FP8(""), QN_EUNSUPPORTED, "quantization_config: weight_block_size must be two sizes of at least 1"},
+        {FP8(",\"weight_block_size\":[128]"), QN_EFORMAT, "weight_block_size must be two sizes"},
+        {FP8(",\"weight_block_size\":[128,0]"), QN_EFORMAT, "weight_block_size must be two sizes"},
+        {FP8(",\"weight_block_size\":[128.0,128]"), QN_EFORMAT, "weight_block_size must be two sizes"},
+        {FP8(",\"weight_block_size\":[128,128,1]"), QN_EFORMAT, "weight_block_size must be two sizes"},
+        {FP8(",\"weight_block_size\":\"128\""), QN_EFORMAT, "weight_block_size must be two sizes"},
+        {FP8(",\"weight_block_size\":[1,1],\"fmt\":\"e5m2\""), QN_EUNSUPPORTED, "fmt must be \"e4m3\", got \"e5m2\""},
+        {FP8(",\"weight_block_size\":[1,1],\"more\":[1]"), QN_EUNSUPPORTED, "key \"more\" (a list) is not known"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        refuse(cases[i].patch, "", cases[i].status, cases[i].why);
+    }
+    read(MLX(",\"mode\":\"affine\",\"lm_head\":false,\"note\":null"), "", NULL);
+    read(FP8(",\"weight_block_size\":[128,64],\"fmt\":null,\"activation_scheme\":\"dynamic\",\"ignored_layers\":["
+             "\"x\"]"),
+         "", NULL);
+    qn_model_config c = read("{\"quantization\":{},\"quantization_config\":null}", "", NULL);
+    assert_int_equal(c.bits, 0);
+    assert_int_equal(c.group, 0);
+#undef MLX
+#undef OTHER
+#undef FP8
 }
 
 typedef struct lines {
@@ -484,6 +537,7 @@ int main(void) {
         cmocka_unit_test(refuses_bad_values),
         cmocka_unit_test(refuses_rope_that_it_does_not_compute),
         cmocka_unit_test(refuses_keys_that_change_the_maths),
+        cmocka_unit_test(checks_quantization),
         cmocka_unit_test(names_what_it_ignores),
         cmocka_unit_test(merges_token_ids),
         cmocka_unit_test(checks_the_generation_config),

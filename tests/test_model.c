@@ -333,8 +333,10 @@ static void refuses_what_does_not_fit(void **state) {
                                         "model.layers.00.mlp.up_proj.weight",
                                         "model.layers.x.mlp.up_proj.weight",
                                         "model.layers.",
-                                        "lm_head.scales",
-                                        "model.layers.0.mlp.up_proj.weight_scale_inv"};
+                                        "lm_head.scale",
+                                        "model.norm.scales",
+                                        "scales",
+                                        "model.layers.0.mlp.scales"};
     for (size_t i = 0; i < sizeof extra / sizeof extra[0]; i++) {
         char why[128];
         add_layer(&m, 0, "");
@@ -363,7 +365,17 @@ static void refuses_what_does_not_fit(void **state) {
     add_rest(&m, "");
     add(&m, "model.layers.0.mlp.up_proj.weight", "F8_E4M3", 1, 2, 6, 4);
     write_file(&m, dir, "model.safetensors");
-    refuse(dir, QN_EUNSUPPORTED, "up_proj.weight: dtype must be F32, BF16 or F16, got F8_E4M3");
+    refuse(dir, QN_EFORMAT, "up_proj.weight is F8_E4M3, but model.layers.0.mlp.up_proj.weight_scale_inv is missing");
+    add_layer(&m, 0, "model.layers.0.mlp.up_proj.weight");
+    add_rest(&m, "");
+    add(&m, "model.layers.0.mlp.up_proj.weight", "I8", 1, 2, 6, 4);
+    write_file(&m, dir, "model.safetensors");
+    refuse(dir, QN_EUNSUPPORTED, "up_proj.weight: dtype must be F32, BF16, F16, U32 or F8_E4M3, got I8");
+    add_layer(&m, 0, "model.layers.0.input_layernorm.weight");
+    add_rest(&m, "");
+    add(&m, "model.layers.0.input_layernorm.weight", "I8", 1, 1, 4, 0);
+    write_file(&m, dir, "model.safetensors");
+    refuse(dir, QN_EUNSUPPORTED, "input_layernorm.weight: dtype must be F32, BF16 or F16, got I8");
     add_layer(&m, 0, "model.layers.0.mlp.up_proj.weight");
     add_rest(&m, "");
     add(&m, "model.layers.0.mlp.up_proj.weight", "F32", 4, 1, 24, 0);

@@ -2,7 +2,8 @@
 /** @file model.h
  * A dense Qwen3 checkpoint in the form of a Hugging Face directory: config.json,
  * generation_config.json and model.safetensors (one file, or shards with
- * model.safetensors.index.json).
+ * model.safetensors.index.json). Weights are f32, bf16 or f16, or quantised: MLX's affine form, or FP8 in blocks
+ * (docs/quantisation.md).
  *
  * Nothing that changes the maths is guessed: an unknown value, a missing key that has no safe
  * default, a tensor too many or too few is an error that names it. Files are untrusted: they are
@@ -33,7 +34,9 @@ typedef struct qn_model_config {
     double rope_theta; /**< rope_theta */
     qn_yarn yarn;      /**< rope_scaling; factor 0: none */
     bool tied;         /**< lm_head is the embedding */
-    qn_dtype dtype;    /**< of the linears in the file (the first layer's q_proj) */
+    qn_dtype dtype;    /**< of the linears in the file (the first layer's q_proj); u32: MLX's affine codes; f8 */
+    int32_t bits;      /**< of its codes; 0: it is dense */
+    int32_t group;     /**< inputs that share a scale; 0: it is dense */
     int32_t n_eos;     /**< end-of-text ids, those of generation_config.json first */
     int32_t eos[8];
     uint64_t n_parameter; /**< elements that are used */
@@ -54,7 +57,9 @@ typedef struct qn_log {
 } qn_log;
 
 typedef struct qn_model_options {
-    qn_arith arith;       /**< of all linears */
+    /** BF16 and INT8 are for the linears that have it (of bf16, of affine codes in groups of a multiple of 32 inputs), the
+     * others are as with AUTO; EUNSUPPORTED where none has it. */
+    qn_arith arith;
     qn_progress progress; /**< bytes read of the weights */
     qn_log log;
 } qn_model_options;
@@ -68,10 +73,10 @@ typedef enum qn_yarn_mode {
 
 /** What a plan is for; YaRN as QN_YARN_AUTO. */
 typedef struct qn_plan_options {
-    const char *device; /**< as for qn_device_open; NULL: "cpu" */
-    const char *isa;    /**< as in qn_device_options */
-    int32_t n_thread;   /**< as in qn_device_options */
-    qn_arith arith;
+    const char *device;          /**< as for qn_device_open; NULL: "cpu" */
+    const char *isa;             /**< as in qn_device_options */
+    int32_t n_thread;            /**< as in qn_device_options */
+    qn_arith arith;              /**< as in qn_model_options */
     int32_t n_ctx;               /**< 0: the smaller of the model's and 4096 */
     int32_t n_batch;             /**< as in qn_session_options */
     qn_dtype kv_dtype;           /**< as in qn_session_options */

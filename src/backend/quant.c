@@ -93,13 +93,27 @@ qn_status qni_quant_dequantize(float *out, int64_t in_stride, int64_t out_stride
     return QN_OK;
 }
 
-bool qni_quant_is_symmetric(const qni_quant *q, const float *scales, const float *biases, int64_t n_in) {
-    const int64_t n_group = qni_quant_n_group(q, n_in);
-    for (int64_t g = 0; g < n_group; g++) {
-        float wanted = -(float)(1 << (q->bits - 1)) * scales[g];
-        if (memcmp(&wanted, &biases[g], sizeof wanted) != 0) return false;
+bool qni_quant_are_symmetric(const qni_quant *q, const void *scales, const void *biases, int64_t n) {
+    const float factor = -(float)(1 << (q->bits - 1));
+    for (int64_t i = 0; i < n; i++) {
+        float wanted = factor * qni_load_f32(scales, q->scale_dtype, i), bias = qni_load_f32(biases, q->scale_dtype, i);
+        if (memcmp(&wanted, &bias, sizeof wanted) != 0) return false;
     }
     return true;
+}
+
+/* A value is not finite where all bits of its exponent are set; in f8 where all below the sign are. */
+bool qni_quant_are_finite(const void *values, qn_dtype dtype, int64_t n) {
+    bool bad = false;
+    if (dtype == QN_DTYPE_F8) {
+        for (int64_t i = 0; i < n; i++) bad |= (((const uint8_t *)values)[i] & 0x7F) == 0x7F;
+    } else if (dtype == QN_DTYPE_F32) {
+        for (int64_t i = 0; i < n; i++) bad |= (((const uint32_t *)values)[i] & 0x7F800000) == 0x7F800000;
+    } else {
+        const uint16_t mask = dtype == QN_DTYPE_BF16 ? 0x7F80 : 0x7C00;
+        for (int64_t i = 0; i < n; i++) bad |= (((const uint16_t *)values)[i] & mask) == mask;
+    }
+    return !bad;
 }
 
 qni_quant qni_quant_of(qn_quantize to) {

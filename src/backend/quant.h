@@ -65,8 +65,11 @@ typedef struct qni_quant_buffer {
 qn_status qni_quant_buffer_create(qni_quant_buffer *out, const qni_quant *q, int64_t n, int64_t n_in, qn_error *err);
 void qni_quant_buffer_free(qni_quant_buffer *buffer);
 
-/* Whether a row's biases are -2^(bits-1) times its scales, bit for bit. */
-bool qni_quant_is_symmetric(const qni_quant *q, const float *scales, const float *biases, int64_t n_in);
+/* Whether n biases are -2^(bits-1) times their scales, bit for bit in scale_dtype. */
+bool qni_quant_are_symmetric(const qni_quant *q, const void *scales, const void *biases, int64_t n);
+
+/* Whether none of n values, f32, bf16, f16 or f8, is a NaN or an infinity. */
+bool qni_quant_are_finite(const void *values, qn_dtype dtype, int64_t n);
 
 /* What the library makes itself (docs/quantisation.md): affine with bf16 scales; Q8 is symmetric, Q4 is not. */
 qni_quant qni_quant_of(qn_quantize to);

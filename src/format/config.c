@@ -236,6 +236,7 @@ qn_status qni_config_read(qni_config *out, const json_t *root, const qn_log *log
     QN_TRY(qni_config_read_rope(&c, root, err));
     QN_TRY(qni_json_get_bool(&c.tied, NULL, root, file_name, "tie_word_embeddings", err));
     QN_TRY(read_ids(&c.ids, root, file_name, err));
+    QN_TRY(qni_config_read_quant(&c.quant, root, log, err)); /* last: it holds a reference */
     *out = c;
     return QN_OK;
 }

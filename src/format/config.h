@@ -43,6 +43,22 @@ typedef struct qni_token_ids {
     int32_t eos[QNI_MAX_EOS];
 } qni_token_ids;
 
+/* How config.json says that the weights are quantised. Which of them are, their tensors say. */
+typedef enum qni_stated_kind { QNI_STATED_NONE, QNI_STATED_AFFINE, QNI_STATED_FP8 } qni_stated_kind;
+typedef struct qni_stated_quant {
+    qni_stated_kind kind;
+    int32_t bits, group;         /* affine, of modules that have no key of their own */
+    int32_t block_out, block_in; /* fp8: weights that share a scale */
+    json_t *modules;             /* affine: the checked object, a reference of its own; its keys are module paths */
+} qni_stated_quant;
+
+/* What an affine checkpoint says of one module. */
+typedef struct qni_module_quant {
+    enum { QNI_MODULE_UNNAMED, QNI_MODULE_DENSE, QNI_MODULE_QUANTISED } named; /* by a key of its own */
+    int32_t bits, group;
+} qni_module_quant;
+qni_module_quant qni_stated_module(const qni_stated_quant *stated, const char *module);
+
 /* config.json. Sizes are 0 where the file does not state them. */
 typedef struct qni_config {
     int32_t n_layer, n_head, n_kv_head, head_dim, d_model, d_ff, n_vocab;
@@ -52,10 +68,12 @@ typedef struct qni_config {
     qn_yarn yarn; /* factor 0: none */
     bool tied;    /* tie_word_embeddings; false where it is missing, as in transformers */
     qni_token_ids ids;
+    qni_stated_quant quant;
 } qni_config;
 
 /* Read a parsed config.json. Errors: EFORMAT, EUNSUPPORTED. */
 qn_status qni_config_read(qni_config *out, const json_t *root, const qn_log *log, qn_error *err);
+void qni_config_release(qni_config *config); /* fine on a zeroed struct */
 
 /* Read a parsed generation_config.json. Errors: EFORMAT, EUNSUPPORTED. */
 qn_status qni_generation_read(qni_generation *out, qni_token_ids *ids, const json_t *root, const qn_log *log,
@@ -63,6 +81,9 @@ qn_status qni_generation_read(qni_generation *out, qni_token_ids *ids, const jso
 
 /* rope_theta, rope_scaling and rope_parameters of a config.json (config_rope.c). n_ctx_max is known already. */
 qn_status qni_config_read_rope(qni_config *config, const json_t *root, qn_error *err);
+
+/* quantization and quantization_config of a config.json (config_quant.c). */
+qn_status qni_config_read_quant(qni_stated_quant *out, const json_t *root, const qn_log *log, qn_error *err);
 
 /* Look at every key of a config.json that nothing else reads (config_keys.c). */
 qn_status qni_config_check_keys(const json_t *root, const qn_log *log, qn_error *err);

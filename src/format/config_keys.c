@@ -6,7 +6,7 @@
 
 static const char file_name[] = "config.json";
 
-/* Read by config.c and config_rope.c. */
+/* Read by config.c, config_quant.c and config_rope.c. */
 static const char *const read_elsewhere[] = {
     "architectures",
     "bos_token_id",
@@ -23,6 +23,8 @@ static const char *const read_elsewhere[] = {
     "num_hidden_layers",
     "num_key_value_heads",
     "original_max_position_embeddings",
+    "quantization",
+    "quantization_config",
     "rms_norm_eps",
     "rope_parameters",
     "rope_scaling",
@@ -221,22 +223,9 @@ static bool is_off(const json_t *value, neutral wanted) {
     }
 }
 
-/* Quantised checkpoints have a message of their own: the key is known, and the reader wants to know why. */
-static qn_status check_quantisation(const char *key, const json_t *value, qn_error *err) {
-    if (qni_json_is_neutral(value)) return QN_OK;
-    const char *method = json_string_value(json_object_get(value, "quant_method"));
-    if (method == NULL) method = json_string_value(json_object_get(value, "mode"));
-    return qni_fail(err, QN_EUNSUPPORTED,
-                    "%s: %s%s%s: quantised checkpoints are not supported; use the bf16, f16 or f32 one", file_name, key,
-                    method != NULL ? " " : "", method != NULL ? method : "");
-}
-
 static qn_status check_key(const char *key, const json_t *value, const qn_log *log, qn_error *err) {
     if (contains(read_elsewhere, sizeof read_elsewhere / sizeof read_elsewhere[0], key)) return QN_OK;
     if (contains(harmless, sizeof harmless / sizeof harmless[0], key)) return QN_OK;
-    if (strcmp(key, "quantization_config") == 0 || strcmp(key, "quantization") == 0) {
-        return check_quantisation(key, value, err);
-    }
     for (size_t i = 0; i < sizeof maths / sizeof maths[0]; i++) {
         if (strcmp(maths[i].key, key) != 0) continue;
         if (is_off(value, maths[i].value)) return QN_OK;

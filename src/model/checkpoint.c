@@ -92,21 +92,29 @@ static qn_status hash_weights(qn_sha256 *hash, const qni_weight_files *weights, 
     return QN_OK;
 }
 
+/* All but config.json, which is read. */
+static qn_status open_rest(qni_checkpoint *c, const qni_config *stated, const char *dir, const qn_log *log,
+                           qn_error *err) {
+    qni_token_ids ids;
+    QN_TRY(read_generation(&c->generation, &ids, dir, log, err));
+    QN_TRY(qni_weight_files_open(&c->weights, dir, log, err));
+    QN_TRY(qni_checkpoint_match(c, stated, err));
+    c->config.n_ctx_max = stated->n_ctx_max;
+    c->config.rms_eps = stated->rms_eps;
+    c->config.rope_theta = stated->rope_theta;
+    c->config.yarn = stated->yarn;
+    c->config.file_bytes = c->weights.bytes;
+    return merge_ids(c, &ids, &stated->ids, err);
+}
+
 static qn_status open_all(qni_checkpoint *c, const char *dir, const qn_log *log, qn_error *err) {
     qni_config stated;
-    qni_token_ids ids;
     qn_sha256 hash;
     qn_sha256_init(&hash);
     QN_TRY(read_config(&stated, dir, &hash, log, err));
-    QN_TRY(read_generation(&c->generation, &ids, dir, log, err));
-    QN_TRY(qni_weight_files_open(&c->weights, dir, log, err));
-    QN_TRY(qni_checkpoint_match(c, &stated, err));
-    c->config.n_ctx_max = stated.n_ctx_max;
-    c->config.rms_eps = stated.rms_eps;
-    c->config.rope_theta = stated.rope_theta;
-    c->config.yarn = stated.yarn;
-    c->config.file_bytes = c->weights.bytes;
-    QN_TRY(merge_ids(c, &ids, &stated.ids, err));
+    qn_status status = open_rest(c, &stated, dir, log, err);
+    qni_config_release(&stated);
+    if (status != QN_OK) return status;
     QN_TRY(hash_weights(&hash, &c->weights, err));
     qn_sha256_final(&hash, c->fingerprint);
     return QN_OK;

@@ -11,9 +11,20 @@
 enum { QNI_NORM1 = QNI_N_LINEAR, QNI_NORM2, QNI_Q_NORM, QNI_K_NORM, QNI_N_SLOT };
 
 /* A tensor in its file. */
-typedef struct qni_weight_ref {
+typedef struct qni_tensor_ref {
     const qni_safetensors *file;
     const qni_st_tensor *tensor; /* NULL: none */
+} qni_tensor_ref;
+
+/* A linear {rows = outputs, columns = inputs}, or a norm, whose columns are 1: dense, or quantised codes with their
+ * scales. */
+typedef struct qni_weight_ref {
+    qni_tensor_ref data;   /* elements, or codes */
+    qni_tensor_ref scales; /* none where dense */
+    qni_tensor_ref biases; /* affine */
+    int64_t rows, columns;
+    qni_quant quant; /* as it is stored */
+    qni_quant to;    /* what a dense one is quantised to while it is loaded; kind QNI_DENSE: nothing */
 } qni_weight_ref;
 
 typedef struct qni_layer_refs {
@@ -32,6 +43,11 @@ typedef struct qni_checkpoint {
     qni_layer_refs *layers;   /* {n_layer} */
 } qni_checkpoint;
 
+/* The table that the head reads. */
+static inline const qni_weight_ref *qni_checkpoint_head(const qni_checkpoint *c) {
+    return c->config.tied ? &c->embedding : &c->lm_head;
+}
+
 /* Open and check all files of a directory. Errors: as qn_model_read_config. */
 qn_status qni_checkpoint_open(qni_checkpoint *out, const char *dir, const qn_log *log, qn_error *err);
 void qni_checkpoint_close(qni_checkpoint *checkpoint); /* fine on a zeroed struct */
@@ -39,6 +55,13 @@ void qni_checkpoint_close(qni_checkpoint *checkpoint); /* fine on a zeroed struc
 /* Put every tensor in its place and check its shape; sizes that `stated` leaves out are taken from the shapes
  * (tensors.c). Fills embedding, norm, lm_head, layers and the sizes, dtype, tied and n_parameter of config. */
 qn_status qni_checkpoint_match(qni_checkpoint *checkpoint, const qni_config *stated, qn_error *err);
+
+/* Check a linear whose rows and columns are set, and tell how it is stored (tensor_quant.c). Errors: EFORMAT,
+ * EUNSUPPORTED. */
+qn_status qni_weight_check(qni_weight_ref *ref, const qni_stated_quant *stated, qn_error *err);
+
+/* Check one tensor's shape; columns 0: rank 1. Errors: EFORMAT, naming it and both shapes. */
+qn_status qni_tensor_check_shape(const qni_tensor_ref *ref, int64_t rows, int64_t columns, qn_error *err);
 
 /* The library's dtype of a weight, or QN_DTYPE_DEFAULT. */
 qn_dtype qni_weight_dtype(const qni_st_tensor *tensor);

@@ -10,12 +10,12 @@ enum { PIECES_PER_WAVE = 32 };
 
 /* One weight and how it is cut. Rows are those of the checkpoint: outputs of a linear, ids of the table. */
 typedef struct load_item {
-    qni_weight_ref ref;
-    const qni_weight *form; /* NULL: rows are copied as they are */
-    unsigned char *to;
-    int64_t n_row, rows_per_piece;
-    size_t row_bytes;
-    int64_t first_piece; /* pieces of all items before */
+    const qni_weight_ref *ref;
+    const qn_linear *linear; /* NULL: rows are copied as they are */
+    unsigned char *to;       /* where to, without a linear */
+    int64_t rows_per_piece;
+    size_t row_bytes, scale_row_bytes; /* of elements or codes; of scales, 0 where dense */
+    int64_t first_piece;               /* pieces of all items before */
 } load_item;
 
 typedef struct load_job {
@@ -34,31 +34,46 @@ typedef struct load_job {
     int64_t failed_piece;
 } load_job;
 
-static void add_item(load_job *job, const qni_weight_ref *ref, const qni_weight *form, const void *to) {
+/* Where the parts of a piece lie in a buffer. */
+typedef struct piece_layout {
+    size_t scales, biases, bytes;
+} piece_layout;
+
+static int64_t scale_rows(const load_item *item, int64_t n) {
+    return item->ref->scales.tensor != NULL ? qni_ceil_div(n, item->ref->quant.group_out) : 0;
+}
+
+static piece_layout layout_of(const load_item *item) {
+    const size_t scales = (size_t)scale_rows(item, item->rows_per_piece) * item->scale_row_bytes;
+    piece_layout at = {.scales = qni_round_up((size_t)item->rows_per_piece * item->row_bytes, QNI_ALIGN)};
+    at.biases = at.scales + qni_round_up(scales, QNI_ALIGN);
+    at.bytes = at.biases + (item->ref->biases.tensor != NULL ? qni_round_up(scales, QNI_ALIGN) : 0);
+    return at;
+}
+
+/* Into a linear, or as it is to memory. */
+static void add_item(load_job *job, const qni_weight_ref *ref, const qn_linear *linear, const void *to) {
     load_item *item = &job->items[job->n_item++];
-    const qni_st_tensor *t = ref->tensor;
-    *item = (load_item){.ref = *ref, .form = form, .first_piece = job->n_piece};
+    *item = (load_item){.ref = ref, .linear = linear, .first_piece = job->n_piece};
     item->to = (unsigned char *)(uintptr_t)to; /* views of what the model owns are const; here it is filled */
-    item->n_row = t->rank == 2 ? t->shape[0] : 1;
-    item->row_bytes = (size_t)(t->bytes / (uint64_t)item->n_row);
-    int64_t unit = form != NULL ? form->nr : 1;
+    item->row_bytes = (size_t)(ref->data.tensor->bytes / (uint64_t)ref->rows);
+    if (ref->scales.tensor != NULL) item->scale_row_bytes = (size_t)qni_quant_scale_bytes(&ref->quant, ref->columns);
+    const qni_source source = qni_weight_source(ref, QN_ARITH_AUTO);
+    int64_t unit = linear != NULL ? qni_linear_unit(&linear->weight, &source) : 1;
     int64_t units = qni_max_i64(1, PIECE_BYTES / (int64_t)item->row_bytes / unit);
-    item->rows_per_piece = qni_min_i64(units * unit, item->n_row);
-    if (form != NULL) {
-        size_t bytes = (size_t)item->rows_per_piece * item->row_bytes;
-        if (bytes > job->buffer_bytes) job->buffer_bytes = bytes;
-    }
-    job->n_piece += qni_ceil_div(item->n_row, item->rows_per_piece);
+    item->rows_per_piece = qni_min_i64(units * unit, ref->rows);
+    if (linear != NULL && layout_of(item).bytes > job->buffer_bytes) job->buffer_bytes = layout_of(item).bytes;
+    job->n_piece += qni_ceil_div(ref->rows, item->rows_per_piece);
 }
 
 static void add_linear(load_job *job, const qni_weight_ref *ref, const qn_linear *linear) {
-    add_item(job, ref, &linear->weight, linear->data);
+    add_item(job, ref, linear, NULL);
 }
 
 /* Items in the order in which published files hold them, so that a disk reads forward. */
 static void add_items(load_job *job, const qn_model *model, const qni_checkpoint *c) {
-    add_linear(job, c->config.tied ? &c->embedding : &c->lm_head, model->head_linear);
-    if (!c->config.tied) add_item(job, &c->embedding, NULL, model->table);
+    add_linear(job, qni_checkpoint_head(c), model->head_linear);
+    if (!c->config.tied) add_item(job, &c->embedding, model->table_linear, model->table);
     for (int32_t i = 0; i < c->config.n_layer; i++) {
         const qni_weight_ref *slot = c->layers[i].slot;
         const qni_layer_weights *layer = &model->layers[i];
@@ -87,30 +102,78 @@ static const load_item *item_of(const load_job *job, int64_t piece) {
     return &job->items[low];
 }
 
+/* Rows [first, first + n) of a tensor. */
+static qn_status read_rows(const qni_tensor_ref *ref, void *to, int64_t first, int64_t n, size_t row_bytes,
+                           qn_error *err) {
+    uint64_t at = ref->tensor->offset + (uint64_t)first * row_bytes;
+    return qni_file_read(&ref->file->file, to, at, (size_t)n * row_bytes, err);
+}
+
+static qn_status load_dense(const load_item *item, int64_t first, int64_t n, unsigned char *buffer, qn_error *err) {
+    const qni_weight_ref *ref = item->ref;
+    QN_TRY(read_rows(&ref->data, buffer, first, n, item->row_bytes, err));
+    const qni_dense_rows rows = {buffer, qni_weight_dtype(ref->data.tensor), 1, ref->columns};
+    if (ref->to.kind != QNI_DENSE) return qni_linear_quantize(item->linear, first, n, &ref->to, &rows, err);
+    qni_linear_fill(item->linear, first, n, &rows);
+    return QN_OK;
+}
+
+static qn_status bad_tensor(const qni_tensor_ref *ref, const char *what, qn_error *err) {
+    return qni_fail(err, QN_EFORMAT, "%s: tensor %s %s", qni_base_name(ref->file->file.path), ref->tensor->name, what);
+}
+
+static qn_status load_quantised(const load_item *item, int64_t first, int64_t n, unsigned char *buffer, qn_error *err) {
+    static const char not_finite[] = "holds a NaN or an infinity";
+    const qni_weight_ref *ref = item->ref;
+    const qni_quant *q = &ref->quant;
+    const piece_layout at = layout_of(item);
+    const int64_t first_scale = first / q->group_out, n_scale = scale_rows(item, n);
+    unsigned char *scales = buffer + at.scales, *biases = buffer + at.biases;
+    QN_TRY(read_rows(&ref->data, buffer, first, n, item->row_bytes, err));
+    QN_TRY(read_rows(&ref->scales, scales, first_scale, n_scale, item->scale_row_bytes, err));
+    const int64_t n_value = n_scale * qni_quant_n_group(q, ref->columns);
+    if (!qni_quant_are_finite(scales, q->scale_dtype, n_value)) return bad_tensor(&ref->scales, not_finite, err);
+    qni_quant_rows rows = {buffer, scales, NULL};
+    if (q->kind == QNI_FP8) {
+        if (!qni_quant_are_finite(buffer, QN_DTYPE_F8, n * ref->columns))
+            return bad_tensor(&ref->data, not_finite, err);
+        return qni_linear_fill_quantized(item->linear, first, n, q, &rows, err);
+    }
+    QN_TRY(read_rows(&ref->biases, biases, first_scale, n_scale, item->scale_row_bytes, err));
+    if (!qni_quant_are_finite(biases, q->scale_dtype, n_value)) return bad_tensor(&ref->biases, not_finite, err);
+    if (!q->symmetric) {
+        rows.biases = biases;
+    } else if (!qni_quant_are_symmetric(q, scales, biases, n_value)) {
+        return bad_tensor(&ref->biases, "is not -128 times the scales, as metadata quern.symmetric says", err);
+    }
+    return qni_linear_fill_quantized(item->linear, first, n, q, &rows, err);
+}
+
+static qn_status load_rows(const load_item *item, int64_t first, int64_t n, unsigned char *buffer, qn_error *err) {
+    if (item->linear == NULL) {
+        unsigned char *to = item->to + (size_t)first * item->row_bytes;
+        return read_rows(&item->ref->data, to, first, n, item->row_bytes, err);
+    }
+    if (item->ref->quant.kind == QNI_DENSE) return load_dense(item, first, n, buffer, err);
+    return load_quantised(item, first, n, buffer, err);
+}
+
 static void load_piece(void *context, int32_t task, int32_t thread) {
     load_job *job = context;
     int64_t piece = job->wave_first + task;
     const load_item *item = item_of(job, piece);
     int64_t first = (piece - item->first_piece) * item->rows_per_piece;
-    int64_t n = qni_min_i64(item->rows_per_piece, item->n_row - first);
-    size_t bytes = (size_t)n * item->row_bytes, skipped = (size_t)first * item->row_bytes;
-    unsigned char *to = item->form != NULL ? job->buffer + (size_t)thread * job->buffer_bytes : item->to + skipped;
+    int64_t n = qni_min_i64(item->rows_per_piece, item->ref->rows - first);
     qn_error error = {0};
-    qn_status status = qni_file_read(&item->ref.file->file, to, item->ref.tensor->offset + skipped, bytes, &error);
-    if (status != QN_OK) {
-        pthread_mutex_lock(&job->lock);
-        if (job->status == QN_OK || piece < job->failed_piece) {
-            job->status = status;
-            job->error = error;
-            job->failed_piece = piece;
-        }
-        pthread_mutex_unlock(&job->lock);
-        return;
+    qn_status status = load_rows(item, first, n, job->buffer + (size_t)thread * job->buffer_bytes, &error);
+    if (status == QN_OK) return;
+    pthread_mutex_lock(&job->lock);
+    if (job->status == QN_OK || piece < job->failed_piece) {
+        job->status = status;
+        job->error = error;
+        job->failed_piece = piece;
     }
-    if (item->form != NULL) {
-        const qn_device *device = job->device;
-        device->backend->pack(device->state, item->form, item->to, first, n, to, 1, item->form->n_in);
-    }
+    pthread_mutex_unlock(&job->lock);
 }
 
 /* The next n pieces, on the device's threads. */
@@ -129,8 +192,10 @@ static uint64_t bytes_before(const load_job *job, int64_t piece) {
     uint64_t bytes = 0;
     for (size_t i = 0; i < job->n_item && job->items[i].first_piece < piece; i++) {
         const load_item *item = &job->items[i];
-        int64_t rows = qni_min_i64((piece - item->first_piece) * item->rows_per_piece, item->n_row);
-        bytes += (uint64_t)rows * item->row_bytes;
+        int64_t rows = qni_min_i64((piece - item->first_piece) * item->rows_per_piece, item->ref->rows);
+        uint64_t scale_bytes = (uint64_t)scale_rows(item, rows) * item->scale_row_bytes;
+        bytes += (uint64_t)rows * item->row_bytes + scale_bytes;
+        if (item->ref->biases.tensor != NULL) bytes += scale_bytes;
     }
     return bytes;
 }

@@ -3,7 +3,11 @@
 #ifndef QNI_LOAD_H
 #define QNI_LOAD_H
 
+#include "../backend/linear.h"
 #include "checkpoint.h"
+
+/* What a weight is packed from. */
+qni_source qni_weight_source(const qni_weight_ref *ref, qn_arith arith);
 
 /* Describe the weights of a model without their data: config, layers, norm, lm_head and embedding; `bytes` is what
  * qni_model_allocate() will ask of the device's allocator. model->device is set; model->layers becomes the caller's to

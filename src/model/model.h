@@ -19,15 +19,17 @@ struct qn_model {
     int32_t bos;             /* bos_token_id, or -1 */
     uint8_t fingerprint[32]; /* SHA-256 over config.json, all headers, and 4 KiB of each tensor */
 
-    qni_weight embedding;      /* n_in = d_model, n_out = n_vocab; tied: the packed lm_head, untied: plain {V, H} */
+    qni_weight embedding;      /* n_in = d_model, n_out = n_vocab; tied: the packed lm_head, untied: plain {V, H},
+                                  or packed where it is quantised */
     qni_layer_weights *layers; /* {n_layer}; points into what is owned below */
     qni_vec norm;              /* {d_model}, the final one */
     qni_weight lm_head;        /* packed; n_in = d_model, n_out = n_vocab */
 
     /* Owned device memory. */
-    qn_linear **linears;    /* {n_layer, QNI_N_LINEAR} */
-    qn_linear *head_linear; /* lm_head, or the tied table */
-    void *table;            /* the untied embedding {n_vocab, d_model}, or NULL */
+    qn_linear **linears;     /* {n_layer, QNI_N_LINEAR} */
+    qn_linear *head_linear;  /* lm_head, or the tied table */
+    qn_linear *table_linear; /* the untied embedding where it is packed, or NULL */
+    void *table;             /* the untied embedding {n_vocab, d_model} where it is not, or NULL */
     size_t table_bytes;
     void *norms; /* all norms, each QNI_ALIGN-aligned */
     size_t norms_bytes;

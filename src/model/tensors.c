@@ -3,19 +3,30 @@
  * others. Source: Qwen3ForCausalLM in transformers. */
 #include "checkpoint.h"
 
+#include <stddef.h>
 #include <string.h>
 
+/* Modules by their paths; a layer's follow "model.layers.N.". */
 static const char *const slot_names[QNI_N_SLOT] = {
-    [QNI_Q_PROJ] = "self_attn.q_proj.weight",        [QNI_K_PROJ] = "self_attn.k_proj.weight",
-    [QNI_V_PROJ] = "self_attn.v_proj.weight",        [QNI_O_PROJ] = "self_attn.o_proj.weight",
-    [QNI_GATE_PROJ] = "mlp.gate_proj.weight",        [QNI_UP_PROJ] = "mlp.up_proj.weight",
-    [QNI_DOWN_PROJ] = "mlp.down_proj.weight",        [QNI_NORM1] = "input_layernorm.weight",
-    [QNI_NORM2] = "post_attention_layernorm.weight", [QNI_Q_NORM] = "self_attn.q_norm.weight",
-    [QNI_K_NORM] = "self_attn.k_norm.weight",
+    [QNI_Q_PROJ] = "self_attn.q_proj", [QNI_K_PROJ] = "self_attn.k_proj", [QNI_V_PROJ] = "self_attn.v_proj",
+    [QNI_O_PROJ] = "self_attn.o_proj", [QNI_GATE_PROJ] = "mlp.gate_proj", [QNI_UP_PROJ] = "mlp.up_proj",
+    [QNI_DOWN_PROJ] = "mlp.down_proj", [QNI_NORM1] = "input_layernorm",   [QNI_NORM2] = "post_attention_layernorm",
+    [QNI_Q_NORM] = "self_attn.q_norm", [QNI_K_NORM] = "self_attn.k_norm",
 };
-static const char embedding_name[] = "model.embed_tokens.weight";
-static const char norm_name[] = "model.norm.weight";
-static const char head_name[] = "lm_head.weight";
+static const char embedding_name[] = "model.embed_tokens";
+static const char norm_name[] = "model.norm";
+static const char head_name[] = "lm_head";
+
+/* What a module's tensors are called, and where they go. MLX has scales and biases, fp8 weight_scale_inv. */
+static const struct {
+    const char *name;
+    size_t offset;
+} parts[] = {
+    {"weight", offsetof(qni_weight_ref, data)},
+    {"scales", offsetof(qni_weight_ref, scales)},
+    {"weight_scale_inv", offsetof(qni_weight_ref, scales)},
+    {"biases", offsetof(qni_weight_ref, biases)},
+};
 
 qn_dtype qni_weight_dtype(const qni_st_tensor *tensor) {
     switch (tensor->dtype) {
@@ -44,48 +55,56 @@ static bool split_layer(const char *name, int32_t *layer, const char **rest) {
     return true;
 }
 
-/* Buffers of older exports; they are computed from rope_theta. */
-static bool is_ignored(const char *name) {
-    static const char suffix[] = "rotary_emb.inv_freq";
-    size_t n = strlen(name), n_suffix = sizeof suffix - 1;
+static bool ends_in(const char *name, const char *suffix) {
+    size_t n = strlen(name), n_suffix = strlen(suffix);
     return n >= n_suffix && strcmp(name + n - n_suffix, suffix) == 0;
 }
 
-static qn_status unexpected(const qni_weight_ref *ref, qn_error *err) {
+/* Buffers of older exports, which are computed from rope_theta, and scales of activations, which stay f32. */
+static bool is_ignored(const char *name) {
+    return ends_in(name, "rotary_emb.inv_freq") || ends_in(name, "_proj.input_scale") ||
+           ends_in(name, "_proj.activation_scale");
+}
+
+static qn_status unexpected(const qni_tensor_ref *ref, qn_error *err) {
     return qni_fail(err, QN_EUNSUPPORTED, "%s: tensor %s is not part of a dense Qwen3 model",
                     qni_base_name(ref->file->file.path), ref->tensor->name);
 }
 
-static qn_status place_in_layer(qni_checkpoint *c, const qni_weight_ref *ref, int32_t layer, const char *rest,
-                                qn_error *err) {
-    if (layer >= c->config.n_layer) {
-        return qni_fail(err, QN_EFORMAT, "%s: tensor %s, but num_hidden_layers is %d",
-                        qni_base_name(ref->file->file.path), ref->tensor->name, (int)c->config.n_layer);
-    }
-    for (int i = 0; i < QNI_N_SLOT; i++) {
-        if (strcmp(rest, slot_names[i]) == 0) {
-            c->layers[layer].slot[i] = *ref;
-            return QN_OK;
-        }
-    }
-    return unexpected(ref, err);
+static bool is_module(const char *name, size_t n, const char *module) {
+    return strlen(module) == n && memcmp(name, module, n) == 0;
 }
 
-static qn_status place(qni_checkpoint *c, const qni_weight_ref *ref, qn_error *err) {
-    const char *name = ref->tensor->name, *rest = NULL;
-    int32_t layer = 0;
-    if (is_ignored(name)) return QN_OK;
-    if (split_layer(name, &layer, &rest)) return place_in_layer(c, ref, layer, rest, err);
-    if (strcmp(name, embedding_name) == 0) {
-        c->embedding = *ref;
-    } else if (strcmp(name, norm_name) == 0) {
-        c->norm = *ref;
-    } else if (strcmp(name, head_name) == 0) {
-        c->lm_head = *ref;
-    } else {
-        return unexpected(ref, err);
+/* The weight that a module's path of n bytes belongs to, or NULL. */
+static qni_weight_ref *weight_of(qni_checkpoint *c, const char *name, size_t n, int32_t layer) {
+    for (int i = 0; i < QNI_N_SLOT && layer >= 0; i++) {
+        if (is_module(name, n, slot_names[i])) return &c->layers[layer].slot[i];
     }
-    return QN_OK;
+    if (layer >= 0) return NULL;
+    if (is_module(name, n, embedding_name)) return &c->embedding;
+    if (is_module(name, n, norm_name)) return &c->norm;
+    return is_module(name, n, head_name) ? &c->lm_head : NULL;
+}
+
+static qn_status place(qni_checkpoint *c, const qni_tensor_ref *ref, qn_error *err) {
+    const char *name = ref->tensor->name, *rest = name;
+    int32_t layer = -1;
+    if (is_ignored(name)) return QN_OK;
+    split_layer(name, &layer, &rest);
+    if (layer >= c->config.n_layer) {
+        return qni_fail(err, QN_EFORMAT, "%s: tensor %s, but num_hidden_layers is %d",
+                        qni_base_name(ref->file->file.path), name, (int)c->config.n_layer);
+    }
+    const char *dot = strrchr(rest, '.');
+    qni_weight_ref *weight = dot != NULL ? weight_of(c, rest, (size_t)(dot - rest), layer) : NULL;
+    for (size_t i = 0; weight != NULL && i < sizeof parts / sizeof parts[0]; i++) {
+        if (strcmp(dot + 1, parts[i].name) != 0) continue;
+        qni_tensor_ref *to = (qni_tensor_ref *)(void *)((unsigned char *)weight + parts[i].offset);
+        if (to->tensor != NULL) return unexpected(ref, err); /* scales of both kinds */
+        *to = *ref;
+        return QN_OK;
+    }
+    return unexpected(ref, err);
 }
 
 /* One more than the highest layer that any tensor belongs to. */
@@ -106,41 +125,44 @@ static qn_status place_all(qni_checkpoint *c, qn_error *err) {
     for (size_t i = 0; i < c->weights.n_file; i++) {
         const qni_safetensors *file = &c->weights.files[i];
         for (size_t k = 0; k < file->n_tensor; k++) {
-            qni_weight_ref ref = {file, &file->tensors[k]};
+            qni_tensor_ref ref = {file, &file->tensors[k]};
             QN_TRY(place(c, &ref, err));
         }
     }
     return QN_OK;
 }
 
-static qn_status missing(const char *name, qn_error *err) {
-    return qni_fail(err, QN_EFORMAT, "tensor %s is missing", name);
+static qn_status missing(const char *module, qn_error *err) {
+    return qni_fail(err, QN_EFORMAT, "tensor %s.weight is missing", module);
 }
 
 static qn_status check_presence(const qni_checkpoint *c, qn_error *err) {
-    if (c->embedding.tensor == NULL) return missing(embedding_name, err);
+    if (c->embedding.data.tensor == NULL) return missing(embedding_name, err);
     for (int32_t layer = 0; layer < c->config.n_layer; layer++) {
         for (int i = 0; i < QNI_N_SLOT; i++) {
-            if (c->layers[layer].slot[i].tensor != NULL) continue;
-            return qni_fail(err, QN_EFORMAT, "tensor model.layers.%d.%s is missing", (int)layer, slot_names[i]);
+            if (c->layers[layer].slot[i].data.tensor != NULL) continue;
+            return qni_fail(err, QN_EFORMAT, "tensor model.layers.%d.%s.weight is missing", (int)layer, slot_names[i]);
         }
     }
-    if (c->norm.tensor == NULL) return missing(norm_name, err);
-    if (!c->config.tied && c->lm_head.tensor == NULL) {
-        return qni_fail(err, QN_EFORMAT, "tensor %s is missing, and config.json does not say tie_word_embeddings true",
+    if (c->norm.data.tensor == NULL) return missing(norm_name, err);
+    if (!c->config.tied && c->lm_head.data.tensor == NULL) {
+        return qni_fail(err, QN_EFORMAT,
+                        "tensor %s.weight is missing, and config.json does not say tie_word_embeddings true",
                         head_name);
     }
     return QN_OK;
 }
 
-/* A size that config.json leaves out is an axis of a tensor, divided by another size (1 for most). */
+/* A size that config.json leaves out is an axis of a tensor, divided by another size (1 for most). Rows are outputs
+ * however a linear is stored. */
 static qn_status derive(int32_t *size, const char *key, const qni_weight_ref *ref, int32_t unit, int32_t most,
                         qn_error *err) {
     if (*size > 0) return QN_OK;
-    int64_t rows = ref->tensor->rank > 0 ? ref->tensor->shape[0] : 0;
+    const qni_st_tensor *t = ref->data.tensor;
+    int64_t rows = t->rank > 0 ? t->shape[0] : 0;
     if (rows < unit || rows % unit != 0 || rows / unit > most) {
         return qni_fail(err, QN_EFORMAT, "config.json: %s is missing, and tensor %s with shape %s does not tell it",
-                        key, ref->tensor->name, qni_st_shape_text(ref->tensor).text);
+                        key, t->name, qni_st_shape_text(t).text);
     }
     *size = (int32_t)(rows / unit);
     return QN_OK;
@@ -155,7 +177,7 @@ static qn_status derive_sizes(qni_checkpoint *c, qn_error *err) {
     QN_TRY(derive(&config->d_ff, "intermediate_size", &slot[QNI_GATE_PROJ], 1, QNI_MAX_D_FF, err));
     QN_TRY(derive(&config->head_dim, "head_dim", &slot[QNI_Q_NORM], 1, QNI_MAX_HEAD_DIM, err));
     if (config->head_dim % 2 != 0) {
-        return qni_fail(err, QN_EFORMAT, "tensor %s: head_dim must be even, got %d", slot[QNI_Q_NORM].tensor->name,
+        return qni_fail(err, QN_EFORMAT, "tensor %s: head_dim must be even, got %d", slot[QNI_Q_NORM].data.tensor->name,
                         (int)config->head_dim);
     }
     int32_t d = config->head_dim;
@@ -168,43 +190,69 @@ static qn_status derive_sizes(qni_checkpoint *c, qn_error *err) {
     return QN_OK;
 }
 
-static qn_status check_tensor(qni_checkpoint *c, const qni_weight_ref *ref, int32_t rank, int64_t rows, int64_t columns,
-                              qn_error *err) {
+qn_status qni_tensor_check_shape(const qni_tensor_ref *ref, int64_t rows, int64_t columns, qn_error *err) {
     const qni_st_tensor *t = ref->tensor;
-    const char *file = qni_base_name(ref->file->file.path);
-    if (t->rank != rank || t->shape[0] != rows || (rank == 2 && t->shape[1] != columns)) {
-        qni_st_tensor wanted = {.rank = rank, .shape = {rows, columns}};
-        return qni_fail(err, QN_EFORMAT, "%s: tensor %s: shape must be %s, got %s", file, t->name,
-                        qni_st_shape_text(&wanted).text, qni_st_shape_text(t).text);
-    }
-    if (qni_weight_dtype(t) == QN_DTYPE_DEFAULT) {
-        return qni_fail(err, QN_EUNSUPPORTED, "%s: tensor %s: dtype must be F32, BF16 or F16, got %s", file, t->name,
-                        qni_st_dtype_name(t->dtype));
-    }
-    c->config.n_parameter += (uint64_t)(rows * (rank == 2 ? columns : 1));
-    return QN_OK;
+    const int32_t rank = columns > 0 ? 2 : 1;
+    if (t->rank == rank && t->shape[0] == rows && (rank == 1 || t->shape[1] == columns)) return QN_OK;
+    qni_st_tensor wanted = {.rank = rank, .shape = {rows, columns}};
+    return qni_fail(err, QN_EFORMAT, "%s: tensor %s: shape must be %s, got %s", qni_base_name(ref->file->file.path),
+                    t->name, qni_st_shape_text(&wanted).text, qni_st_shape_text(t).text);
 }
 
-static qn_status check_shapes(qni_checkpoint *c, qn_error *err) {
+static qn_status check_linear(qni_checkpoint *c, qni_weight_ref *ref, int64_t rows, int64_t columns,
+                              const qni_config *stated, qn_error *err) {
+    ref->rows = rows;
+    ref->columns = columns;
+    c->config.n_parameter += (uint64_t)(rows * columns);
+    return qni_weight_check(ref, &stated->quant, err);
+}
+
+static qn_status check_norm(qni_checkpoint *c, qni_weight_ref *ref, int64_t n, qn_error *err) {
+    const qni_tensor_ref *data = &ref->data;
+    ref->rows = n;
+    ref->columns = 1;
+    c->config.n_parameter += (uint64_t)n;
+    if (ref->scales.tensor != NULL) return unexpected(&ref->scales, err);
+    if (ref->biases.tensor != NULL) return unexpected(&ref->biases, err);
+    QN_TRY(qni_tensor_check_shape(data, n, 0, err));
+    if (qni_weight_dtype(data->tensor) != QN_DTYPE_DEFAULT) return QN_OK;
+    return qni_fail(err, QN_EUNSUPPORTED, "%s: tensor %s: dtype must be F32, BF16 or F16, got %s",
+                    qni_base_name(data->file->file.path), data->tensor->name, qni_st_dtype_name(data->tensor->dtype));
+}
+
+static qn_status check_weights(qni_checkpoint *c, const qni_config *stated, qn_error *err) {
     const qn_model_config *config = &c->config;
-    int64_t h = config->d_model, f = config->d_ff, d = config->head_dim, v = config->n_vocab;
-    int64_t q = d * config->n_head, kv = d * config->n_kv_head;
+    const int64_t h = config->d_model, f = config->d_ff, d = config->head_dim, v = config->n_vocab;
+    const int64_t q = d * config->n_head, kv = d * config->n_kv_head;
     const struct {
-        int32_t rank;
         int64_t rows, columns;
-    } shapes[QNI_N_SLOT] = {
-        [QNI_Q_PROJ] = {2, q, h},    [QNI_K_PROJ] = {2, kv, h}, [QNI_V_PROJ] = {2, kv, h},   [QNI_O_PROJ] = {2, h, q},
-        [QNI_GATE_PROJ] = {2, f, h}, [QNI_UP_PROJ] = {2, f, h}, [QNI_DOWN_PROJ] = {2, h, f}, [QNI_NORM1] = {1, h, 0},
-        [QNI_NORM2] = {1, h, 0},     [QNI_Q_NORM] = {1, d, 0},  [QNI_K_NORM] = {1, d, 0},
+    } linears[QNI_N_LINEAR] = {
+        [QNI_Q_PROJ] = {q, h},    [QNI_K_PROJ] = {kv, h}, [QNI_V_PROJ] = {kv, h},   [QNI_O_PROJ] = {h, q},
+        [QNI_GATE_PROJ] = {f, h}, [QNI_UP_PROJ] = {f, h}, [QNI_DOWN_PROJ] = {h, f},
     };
-    QN_TRY(check_tensor(c, &c->embedding, 2, v, h, err));
+    QN_TRY(check_linear(c, &c->embedding, v, h, stated, err));
     for (int32_t layer = 0; layer < config->n_layer; layer++) {
-        for (int i = 0; i < QNI_N_SLOT; i++) {
-            QN_TRY(check_tensor(c, &c->layers[layer].slot[i], shapes[i].rank, shapes[i].rows, shapes[i].columns, err));
+        qni_weight_ref *slot = c->layers[layer].slot;
+        for (int i = 0; i < QNI_N_LINEAR; i++) {
+            QN_TRY(check_linear(c, &slot[i], linears[i].rows, linears[i].columns, stated, err));
         }
+        QN_TRY(check_norm(c, &slot[QNI_NORM1], h, err));
+        QN_TRY(check_norm(c, &slot[QNI_NORM2], h, err));
+        QN_TRY(check_norm(c, &slot[QNI_Q_NORM], d, err));
+        QN_TRY(check_norm(c, &slot[QNI_K_NORM], d, err));
     }
-    QN_TRY(check_tensor(c, &c->norm, 1, h, 0, err));
-    return config->tied ? QN_OK : check_tensor(c, &c->lm_head, 2, v, h, err);
+    QN_TRY(check_norm(c, &c->norm, h, err));
+    return config->tied ? QN_OK : check_linear(c, &c->lm_head, v, h, stated, err);
+}
+
+/* What config.dtype, bits and group say: the first layer's q_proj stands for all. */
+static void tell_storage(qn_model_config *config, const qni_weight_ref *ref) {
+    const qni_quant *q = &ref->quant;
+    config->dtype = qni_weight_dtype(ref->data.tensor);
+    if (q->kind == QNI_DENSE) return;
+    config->dtype = q->kind == QNI_FP8 ? QN_DTYPE_F8 : QN_DTYPE_U32;
+    config->bits = q->bits;
+    config->group = (int32_t)q->group;
 }
 
 qn_status qni_checkpoint_match(qni_checkpoint *c, const qni_config *stated, qn_error *err) {
@@ -226,8 +274,8 @@ qn_status qni_checkpoint_match(qni_checkpoint *c, const qni_config *stated, qn_e
     QN_TRY(place_all(c, err));
     QN_TRY(check_presence(c, err));
     QN_TRY(derive_sizes(c, err));
-    QN_TRY(check_shapes(c, err));
+    QN_TRY(check_weights(c, stated, err));
     if (c->config.tied) c->lm_head = (qni_weight_ref){0};
-    c->config.dtype = qni_weight_dtype(c->layers[0].slot[QNI_Q_PROJ].tensor);
+    tell_storage(&c->config, &c->layers[0].slot[QNI_Q_PROJ]);
     return QN_OK;
 }

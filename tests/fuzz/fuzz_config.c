@@ -22,9 +22,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         qn_status status = qni_generation_read(&generation, &ids, root, &log, &err);
         if (status == QN_OK && (ids.n_eos > QNI_MAX_EOS || !(generation.temperature >= 0))) abort();
     } else {
-        qni_config config;
+        qni_config config = {0};
         qn_status status = qni_config_read(&config, root, &log, &err);
         if (status == QN_OK && (config.n_layer > QNI_MAX_LAYER || config.head_dim % 2 != 0)) abort();
+        qni_stated_module(&config.quant, "model.layers.0.mlp.up_proj");
+        qni_config_release(&config);
         if (status != QN_OK && status != QN_EFORMAT && status != QN_EUNSUPPORTED) abort();
     }
     json_decref(root);
