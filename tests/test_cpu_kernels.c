@@ -45,6 +45,12 @@ static void check_guard(float *data, int64_t n) {
     free(data - GUARD);
 }
 
+/* Place of output j in a row of a panel. */
+static int64_t place_of(const qni_cpu_kernels *k, int dtype, int64_t j) {
+    bool zipped = dtype == QNI_CPU_BF16 && k->zips_bf16;
+    return zipped ? j % (k->nr / 2) * 2 + j / (k->nr / 2) : j;
+}
+
 static void check_gemm(const qni_cpu_kernels *k, int dtype, int64_t m, int64_t n_panel, int64_t n_k, uint64_t *seed) {
     const int64_t stride = (n_k + 3) * k->nr, ldc = n_panel * k->nr + 5;
     void *a, *w;
@@ -58,8 +64,8 @@ static void check_gemm(const qni_cpu_kernels *k, int dtype, int64_t m, int64_t n
             for (int64_t o = 0; o < n_panel * k->nr; o++) {
                 double sum = 0, size = 0;
                 for (int64_t i = 0; i < n_k; i++) {
-                    double p = (double)x[i * m + r] *
-                               (double)qni_load_f32(w, dtypes_all[dtype], o / k->nr * stride + i * k->nr + o % k->nr);
+                    int64_t at = o / k->nr * stride + i * k->nr + place_of(k, dtype, o % k->nr);
+                    double p = (double)x[i * m + r] * (double)qni_load_f32(w, dtypes_all[dtype], at);
                     sum += p;
                     size += fabs(p);
                 }
@@ -307,23 +313,28 @@ static void transposition(void **state) {
     enum { MAX_I = 50, STRIDE = 53 };
     static uint32_t in4[QNI_CPU_NR_MAX * STRIDE + 1], out4[(MAX_I + 1) * QNI_CPU_NR_MAX];
     static uint16_t in2[QNI_CPU_NR_MAX * STRIDE + 1], out2[(MAX_I + 1) * QNI_CPU_NR_MAX];
+    static uint16_t zipped[(MAX_I + 1) * QNI_CPU_NR_MAX];
     for (int i = 0; i < QNI_CPU_NR_MAX * STRIDE + 1; i++) in4[i] = in2[i] = (uint16_t)(i + 1);
     FOR_EACH_LEVEL(k) {
         for (int64_t n_j = 1; n_j <= k.nr; n_j += n_j == 1 ? 2 : 1) {
             for (int64_t n_i = 1; n_i <= MAX_I; n_i += 7) {
                 memset(out4, 0xAA, sizeof out4);
                 memset(out2, 0xAA, sizeof out2);
+                memset(zipped, 0xAA, sizeof zipped);
                 k.transpose4(out4, in4 + 1, STRIDE, n_j, n_i);
                 k.transpose2(out2, in2 + 1, STRIDE, n_j, n_i);
+                k.transpose_bf16(zipped, in2 + 1, STRIDE, n_j, n_i);
                 for (int64_t i = 0; i < n_i; i++) {
                     for (int64_t j = 0; j < k.nr; j++) {
                         uint32_t want = j < n_j ? in4[1 + j * STRIDE + i] : 0;
                         assert_int_equal(out4[i * k.nr + j], want);
                         assert_int_equal(out2[i * k.nr + j], want);
+                        assert_int_equal(zipped[i * k.nr + place_of(&k, QNI_CPU_BF16, j)], want);
                     }
                 }
                 assert_int_equal(out4[n_i * k.nr], 0xAAAAAAAAu);
                 assert_int_equal(out2[n_i * k.nr], 0xAAAA);
+                assert_int_equal(zipped[n_i * k.nr], 0xAAAA);
             }
         }
     }
