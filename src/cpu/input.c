@@ -5,6 +5,8 @@
  */
 #include "cpu.h"
 
+#include <string.h>
+
 enum { ELEMENTS_A_TASK = 1 << 14 }; /* below, a parallel loop costs more than it saves */
 
 /* What a weight wants, without its place. */
@@ -108,7 +110,10 @@ static void put_codes(const encode_job *j, const qni_cpu_encoding *e, int64_t ti
         j->k->quantize(codes, scale, sum, rows + r * n_col, n_col, e->group);
         if (e->code_bytes == 1) continue;
         int16_t *wide = (int16_t *)(void *)codes; /* from the end on, as it grows over them */
-        for (int64_t i = n_col - 1; i >= 0; i--) wide[i] = codes[i];
+        for (int64_t i = n_col - 4; i >= 0; i -= 4) {
+            const int16_t four[] = {codes[i], codes[i + 2], codes[i + 1], codes[i + 3]};
+            memcpy(wide + i, four, sizeof four);
+        }
     }
 }
 

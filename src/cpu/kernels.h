@@ -51,7 +51,7 @@ typedef struct qni_cpu_quant {
 
 /* Rows of activations as integer codes; code · scale is the value, and `sum` the sum of the codes of a group. */
 typedef struct qni_cpu_codes {
-    const unsigned char *codes; /* row r at r · stride, int8 or int16 as code_bytes of the kernel says */
+    const unsigned char *codes; /* row r at r · stride; code_bytes 1: int8; 2: int16, each four in the order 0 2 1 3 */
     int64_t stride;
     const float *scale; /* {m, n_group} */
     const int32_t *sum; /* {m, n_group} */

@@ -2,24 +2,31 @@
 /*
  * Quantised weights with AVX2: activations to codes, integer products, unpacking to f32.
  *
- * Layout    8 bits: {group / 2, 16, 2} bytes, activations int16; widened to 16 bits a pair of inputs of 8 outputs fills a
- *           vector, vpmaddwd adds the two:
+ * Layout    8 bits: {group / 4, 16, 4} bytes, activations int16, each four in the order 0 2 1 3. A vector holds four
+ *           inputs of 8 outputs; its even bytes, then its odd ones, are the words of a vpmaddwd, which adds two inputs:
  *
- *               w  | o0 i0 | o0 i1 | o1 i0 | o1 i1 | … | o7 i1 |      x  | i0 | i1 | i0 | i1 | … |
+ *               w  | o0 i0 | o0 i1 | o0 i2 | o0 i3 | o1 i0 | … | o7 i3 |
+ *               x  |      i0       |      i2       |      i0     …        then     i1       |      i3       | …
  *
  *           4 bits: {group / 8, 16, 4} bytes, activations int8; a byte holds inputs i and i + 4, vpmaddubsw adds two of
  *           the four inputs of a lane into 16 bits, where 32 inputs fit (8 · 2 · 15 · 127 = 30480), vpmaddwd the rest:
  *
  *               w  | o0 i0|4 | o0 i1|5 | o0 i2|6 | o0 i3|7 | o1 i0|4 | … | o7 i3|7 |
  *
- * Tile      6 rows x 16 outputs: 12 integer sums, 2 weights, 1 activation. The float sums lie in c.
+ * Tile      6 rows x 16 outputs: 12 integer sums, 2 weights, 1 activation. The float sums lie in memory from three rows on.
+ *           One row: one panel at a time, asked for some lines ahead; a single stream is what the caches follow best.
  * Tails     rows by instances for 1 … 6; groups (a multiple of 32 inputs) and panels are whole.
  * Bound     one row: memory. Many rows: one vpmaddwd (vpmaddubsw) for 16 (32) products.
  */
 #include "../kernels.h"
 #include "vector_avx2.h"
 
-enum { NR = 16, MR = 6, CHUNK = 32 /* inputs that 16 bits hold the sum of */ };
+enum {
+    NR = 16,
+    MR = 6,
+    CHUNK = 32,   /* inputs that 16 bits hold the sum of */
+    AHEAD = 2048, /* bytes between what is read and what is asked for, one row; 2 … 4 KiB are alike */
+};
 
 static inline __m256 load8_scale(const unsigned char *p, const qni_cpu_quant *q, int64_t j) {
     if (q->scale_dtype == QNI_CPU_BF16) return load8_bf16((const uint16_t *)(const void *)p + j);
@@ -40,25 +47,26 @@ static inline __m256i broadcast4(const unsigned char *p) {
     return _mm256_set1_epi32(four);
 }
 
-/* Add a group's integer sums, {m, 2} vectors, to the float sums in c. */
-static inline __attribute__((always_inline)) void add_group(float *c, int64_t ldc, const __m256i *sum, const int m,
+/* Add a group's integer sums, {m, 2} vectors, to the float sums. */
+static inline __attribute__((always_inline)) void add_group(__m256 *total, const __m256i *sum, const int m,
                                                             const qni_cpu_codes *x, int64_t g,
                                                             const unsigned char *group, const qni_cpu_quant *q) {
     const __m256 s0 = load8_scale(group, q, 0), s1 = load8_scale(group, q, 8);
     for (int r = 0; r < m; r++) {
         const __m256 scale = _mm256_broadcast_ss(x->scale + r * q->n_group + g);
-        float *to = c + r * ldc;
-        __m256 y0 = _mm256_loadu_ps(to), y1 = _mm256_loadu_ps(to + 8);
-        y0 = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum[2 * r]), _mm256_mul_ps(s0, scale), y0);
-        y1 = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum[2 * r + 1]), _mm256_mul_ps(s1, scale), y1);
-        if (!q->symmetric) {
-            const unsigned char *biases = group + q->scales_bytes;
-            const __m256 total = _mm256_mul_ps(scale, _mm256_set1_ps((float)x->sum[r * q->n_group + g]));
-            y0 = _mm256_fmadd_ps(load8_scale(biases, q, 0), total, y0);
-            y1 = _mm256_fmadd_ps(load8_scale(biases, q, 8), total, y1);
-        }
-        _mm256_storeu_ps(to, y0);
-        _mm256_storeu_ps(to + 8, y1);
+        total[2 * r] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum[2 * r]), _mm256_mul_ps(s0, scale), total[2 * r]);
+        total[2 * r + 1] =
+            _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum[2 * r + 1]), _mm256_mul_ps(s1, scale), total[2 * r + 1]);
+    }
+    if (q->symmetric) return;
+    const unsigned char *biases = group + q->scales_bytes;
+    const __m256 b0 = load8_scale(biases, q, 0), b1 = load8_scale(biases, q, 8);
+    for (int r = 0; r < m; r++) {
+        const int64_t at = r * q->n_group + g;
+        const __m256 codes = _mm256_cvtepi32_ps(_mm256_set1_epi32(x->sum[at]));
+        const __m256 values = _mm256_mul_ps(_mm256_broadcast_ss(x->scale + at), codes);
+        total[2 * r] = _mm256_fmadd_ps(b0, values, total[2 * r]);
+        total[2 * r + 1] = _mm256_fmadd_ps(b1, values, total[2 * r + 1]);
     }
 }
 
@@ -69,23 +77,28 @@ static inline __attribute__((always_inline)) void begin_group(__m256i *sum, cons
     for (int r = 0; r < m; r++) sum[2 * r] = sum[2 * r + 1] = _mm256_set1_epi32(-zero * x->sum[r * q->n_group + g]);
 }
 
-static inline __attribute__((always_inline)) void group_8(float *c, int64_t ldc, const qni_cpu_codes *x, const int m,
-                                                          int64_t g, const unsigned char *group,
-                                                          const qni_cpu_quant *q) {
+static inline __attribute__((always_inline)) void group_8(__m256 *total, const qni_cpu_codes *x, const int m, int64_t g,
+                                                          const unsigned char *group, const qni_cpu_quant *q) {
     __m256i sum[2 * MR];
     begin_group(sum, m, x, g, q);
     const unsigned char *w = group + q->codes_at;
     const unsigned char *a = x->codes + g * q->group * 2;
-    for (int64_t i = 0; i < q->group; i += 2, w += 2 * NR, a += 4) {
-        const __m256i w0 = _mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i *)(const void *)w));
-        const __m256i w1 = _mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i *)(const void *)(w + NR)));
-        for (int r = 0; r < m; r++) {
-            const __m256i y = broadcast4(a + r * x->stride);
-            sum[2 * r] = chained(_mm256_add_epi32(sum[2 * r], _mm256_madd_epi16(w0, y)));
-            sum[2 * r + 1] = chained(_mm256_add_epi32(sum[2 * r + 1], _mm256_madd_epi16(w1, y)));
+    const __m256i even = _mm256_set1_epi16(0xFF);
+    for (int64_t i = 0; i < q->group; i += 4, w += 4 * NR, a += 8) {
+        if (m == 1) _mm_prefetch((const char *)w + AHEAD, _MM_HINT_T0);
+        for (int odd = 0; odd < 2; odd++) {
+            __m256i w0 = _mm256_loadu_si256((const __m256i *)(const void *)w);
+            __m256i w1 = _mm256_loadu_si256((const __m256i *)(const void *)(w + 32));
+            w0 = odd == 1 ? _mm256_srli_epi16(w0, 8) : _mm256_and_si256(w0, even);
+            w1 = odd == 1 ? _mm256_srli_epi16(w1, 8) : _mm256_and_si256(w1, even);
+            for (int r = 0; r < m; r++) {
+                const __m256i y = broadcast4(a + r * x->stride + 4 * odd);
+                sum[2 * r] = chained(_mm256_add_epi32(sum[2 * r], _mm256_madd_epi16(w0, y)));
+                sum[2 * r + 1] = chained(_mm256_add_epi32(sum[2 * r + 1], _mm256_madd_epi16(w1, y)));
+            }
         }
     }
-    add_group(c, ldc, sum, m, x, g, group, q);
+    add_group(total, sum, m, x, g, group, q);
 }
 
 /* 32 inputs into 16-bit sums {m, 2}. */
@@ -94,6 +107,7 @@ static inline __attribute__((always_inline)) void chunk_4(__m256i *sum, const un
     const __m256i low = _mm256_set1_epi8(15);
     for (int r = 0; r < 2 * m; r++) sum[r] = _mm256_setzero_si256();
     for (int i = 0; i < CHUNK; i += 8, w += 4 * NR, a += 8) {
+        if (m == 1) _mm_prefetch((const char *)w + AHEAD, _MM_HINT_T0);
         for (int half = 0; half < 2; half++) {
             __m256i w0 = _mm256_loadu_si256((const __m256i *)(const void *)w);
             __m256i w1 = _mm256_loadu_si256((const __m256i *)(const void *)(w + 32));
@@ -108,54 +122,64 @@ static inline __attribute__((always_inline)) void chunk_4(__m256i *sum, const un
     }
 }
 
-static inline __attribute__((always_inline)) void group_4(float *c, int64_t ldc, const qni_cpu_codes *x, const int m,
-                                                          int64_t g, const unsigned char *group,
-                                                          const qni_cpu_quant *q) {
+static inline __attribute__((always_inline)) void group_4(__m256 *total, const qni_cpu_codes *x, const int m, int64_t g,
+                                                          const unsigned char *group, const qni_cpu_quant *q) {
     const __m256i ones = _mm256_set1_epi16(1);
     __m256i sum[2 * MR], part[2 * MR];
-    begin_group(sum, m, x, g, q);
     const unsigned char *w = group + q->codes_at;
     const unsigned char *a = x->codes + g * q->group;
+    if (q->group == CHUNK && !q->symmetric) { /* the common case, without a second set of sums */
+        chunk_4(part, w, a, x->stride, m);
+        for (int r = 0; r < 2 * m; r++) part[r] = _mm256_madd_epi16(part[r], ones);
+        add_group(total, part, m, x, g, group, q);
+        return;
+    }
+    begin_group(sum, m, x, g, q);
     for (int64_t i = 0; i < q->group; i += CHUNK, w += CHUNK * NR / 2, a += CHUNK) {
         chunk_4(part, w, a, x->stride, m);
         for (int r = 0; r < 2 * m; r++) sum[r] = _mm256_add_epi32(sum[r], _mm256_madd_epi16(part[r], ones));
     }
-    add_group(c, ldc, sum, m, x, g, group, q);
+    add_group(total, sum, m, x, g, group, q);
 }
 
-/* A tile over all groups, n panels side by side: n streams of memory. m and n are constants wherever it is used. */
+/* A tile over all groups. m is a constant wherever it is used. */
 #define DEFINE_TILE(bits)                                                                                              \
-    static inline                                                                                                      \
-        __attribute__((always_inline)) void tile_##bits(float *c, int64_t ldc, const qni_cpu_codes *x, const int m,    \
-                                                        const unsigned char *w, const int n, const qni_cpu_quant *q) { \
+    static inline __attribute__((always_inline)) void tile_##bits(                                                     \
+        float *c, int64_t ldc, const qni_cpu_codes *x, const int m, const unsigned char *w, const qni_cpu_quant *q) {  \
+        __m256 total[2 * MR];                                                                                          \
+        for (int r = 0; r < 2 * m; r++) total[r] = _mm256_setzero_ps();                                                \
+        for (int64_t g = 0; g < q->n_group; g++, w += q->group_bytes) group_##bits(total, x, m, g, w, q);              \
         for (int r = 0; r < m; r++) {                                                                                  \
-            for (int j = 0; j < n * NR; j += 8) _mm256_storeu_ps(c + r * ldc + j, _mm256_setzero_ps());                \
-        }                                                                                                              \
-        for (int64_t g = 0; g < q->n_group; g++, w += q->group_bytes) {                                                \
-            for (int p = 0; p < n; p++) group_##bits(c + p * NR, ldc, x, m, g, w + p * q->panel_bytes, q);             \
+            _mm256_storeu_ps(c + r * ldc, total[2 * r]);                                                               \
+            _mm256_storeu_ps(c + r * ldc + 8, total[2 * r + 1]);                                                       \
         }                                                                                                              \
     }
-
-#define STREAM(bits, m, n)                                                                                             \
-    for (; n_panel >= (n); n_panel -= (n), w += (n)*q->panel_bytes, c += (n)*NR) tile_##bits(c, ldc, x, m, w, n, q);
 
 #define DEFINE_GEMM(bits)                                                                                              \
     DEFINE_TILE(bits)                                                                                                  \
     static void gemm_##bits(float *c, int64_t ldc, const qni_cpu_codes *x, int64_t m, const unsigned char *w,          \
                             int64_t n_panel, const qni_cpu_quant *q) {                                                 \
-        switch (m) {                                                                                                   \
-        case 1:                                                                                                        \
-            STREAM(bits, 1, 4) STREAM(bits, 1, 1) break;                                                               \
-        case 2:                                                                                                        \
-            STREAM(bits, 2, 2) STREAM(bits, 2, 1) break;                                                               \
-        case 3:                                                                                                        \
-            STREAM(bits, 3, 1) break;                                                                                  \
-        case 4:                                                                                                        \
-            STREAM(bits, 4, 1) break;                                                                                  \
-        case 5:                                                                                                        \
-            STREAM(bits, 5, 1) break;                                                                                  \
-        default:                                                                                                       \
-            STREAM(bits, 6, 1) break;                                                                                  \
+        for (int64_t p = 0; p < n_panel; p++, w += q->panel_bytes, c += NR) {                                          \
+            switch (m) {                                                                                               \
+            case 1:                                                                                                    \
+                tile_##bits(c, ldc, x, 1, w, q);                                                                       \
+                break;                                                                                                 \
+            case 2:                                                                                                    \
+                tile_##bits(c, ldc, x, 2, w, q);                                                                       \
+                break;                                                                                                 \
+            case 3:                                                                                                    \
+                tile_##bits(c, ldc, x, 3, w, q);                                                                       \
+                break;                                                                                                 \
+            case 4:                                                                                                    \
+                tile_##bits(c, ldc, x, 4, w, q);                                                                       \
+                break;                                                                                                 \
+            case 5:                                                                                                    \
+                tile_##bits(c, ldc, x, 5, w, q);                                                                       \
+                break;                                                                                                 \
+            default:                                                                                                   \
+                tile_##bits(c, ldc, x, 6, w, q);                                                                       \
+                break;                                                                                                 \
+            }                                                                                                          \
         }                                                                                                              \
     }
 
@@ -219,13 +243,14 @@ static inline void unpack8(float *out, const unsigned char *codes, const qni_cpu
             _mm256_storeu_ps(out + k * NR, _mm256_mul_ps(scale, e4m3_of(_mm256_cvtepu8_epi32(bytes))));
         }
     } else if (q->bits == 8) {
-        for (int64_t k = 0; k < n; k += 2) {
-            const unsigned char *w = codes + (i + k) * NR + 2 * j;
-            const __m256i pair = _mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i *)(const void *)w));
-            const __m256i first = _mm256_and_si256(pair, _mm256_set1_epi32(0xFFFF)),
-                          second = _mm256_srli_epi32(pair, 16);
-            _mm256_storeu_ps(out + k * NR, _mm256_fmadd_ps(scale, _mm256_cvtepi32_ps(first), bias));
-            _mm256_storeu_ps(out + (k + 1) * NR, _mm256_fmadd_ps(scale, _mm256_cvtepi32_ps(second), bias));
+        for (int64_t k = 0; k < n; k += 4) {
+            const unsigned char *w = codes + (i + k) * NR + 4 * j;
+            const __m256i four = _mm256_loadu_si256((const __m256i *)(const void *)w);
+            for (int b = 0; b < 4; b++) {
+                const __m256i code = _mm256_srli_epi32(four, 8 * b);
+                const __m256 value = _mm256_cvtepi32_ps(_mm256_and_si256(code, _mm256_set1_epi32(255)));
+                _mm256_storeu_ps(out + (k + b) * NR, _mm256_fmadd_ps(scale, value, bias));
+            }
         }
     } else {
         for (int64_t k = 0; k < n; k += 8) {
@@ -257,7 +282,7 @@ static void unpack(float *out, const unsigned char *panel, const qni_cpu_quant *
 }
 
 void qni_cpu_quant_avx2(qni_cpu_kernels *k) {
-    k->int8[QNI_CPU_8_BITS] = (qni_cpu_int8){.ki = 2, .code_bytes = 2, .gemm = gemm_8};
+    k->int8[QNI_CPU_8_BITS] = (qni_cpu_int8){.ki = 4, .code_bytes = 2, .gemm = gemm_8};
     k->int8[QNI_CPU_4_BITS] = (qni_cpu_int8){.ki = 4, .code_bytes = 1, .gemm = gemm_4};
     k->quantize = quantize;
     k->unpack = unpack;
