@@ -363,7 +363,7 @@ static void check_attend(const qni_cpu_kernels *k, int dtype, int64_t n_q, int64
     void *q_block = random_array(&q, QN_DTYPE_F32, n_q * d, seed);
     void *kv_block = random_rows(&kv, dtype, n_k * stride, seed);
     float *s = guarded(n_q * block), *alone = guarded(block), *o = guarded(n_q * d), *o_alone = guarded(d);
-    const qni_cpu_kv_rows rows = {kv, stride, n_k, NULL};
+    const qni_cpu_kv_rows rows = {kv, stride, n_k, NULL, 0};
     k->attend_scores[dtype](s, q, n_q, &rows, d);
     k->attend_values[dtype](o, s, n_q, &rows, d, false);
     for (int64_t i = 0; i < n_q; i++) {
@@ -383,8 +383,8 @@ static void check_attend(const qni_cpu_kernels *k, int dtype, int64_t n_q, int64
         /* Values in two pieces: one chain all the same. */
         const int64_t half = n_k / 2;
         const size_t bytes = (size_t)(half * stride) * kv_bytes[dtype];
-        const qni_cpu_kv_rows head = {kv, stride, half, NULL};
-        const qni_cpu_kv_rows rest = {(const char *)kv + bytes, stride, n_k - half, NULL};
+        const qni_cpu_kv_rows head = {kv, stride, half, NULL, 0};
+        const qni_cpu_kv_rows rest = {(const char *)kv + bytes, stride, n_k - half, NULL, 0};
         k->attend_values[dtype](o_alone, alone, 1, &head, d, false);
         k->attend_values[dtype](o_alone, alone + half, 1, &rest, d, true);
         assert_memory_equal(o_alone, o + i * d, (size_t)d * sizeof *o);

@@ -155,16 +155,23 @@ static qn_dtype dtype_of(const tile *t, bool is_k) {
     return is_k ? t->kv->k_dtype : t->kv->v_dtype;
 }
 
-/* The rows of K or V from pos on that lie in one page, at most n of them; those a block further on follow. */
+/* The rows of K or V from pos on that lie in one page, at most n of them. */
 static qni_cpu_kv_rows rows_at(const tile *t, bool is_k, int64_t pos, int64_t n) {
     const qni_kv *kv = t->kv;
-    unsigned char *(*at)(const qni_kv *, int64_t, int64_t, int64_t) = is_k ? k_at : v_at;
-    qni_cpu_kv_rows rows = {.data = at(kv, t->seq, t->kv_head, pos),
-                            .stride = is_k ? kv->k_token_stride : kv->v_token_stride,
-                            .n = run_in_page(kv, pos, n)};
-    const int64_t ahead = pos + BLOCK, n_ahead = qni_min_i64(rows.n, t->pos + t->n_row - ahead);
-    if (n_ahead == rows.n && run_in_page(kv, ahead, n_ahead) == n_ahead) {
-        rows.next = at(kv, t->seq, t->kv_head, ahead);
+    return (qni_cpu_kv_rows){.data = (is_k ? k_at : v_at)(kv, t->seq, t->kv_head, pos),
+                             .stride = is_k ? kv->k_token_stride : kv->v_token_stride,
+                             .n = run_in_page(kv, pos, n)};
+}
+
+/* The same, for a kernel that reads the cache itself: V of the same positions is asked for while K is read, K of a block
+ * further on while V is. */
+static qni_cpu_kv_rows direct_rows(const tile *t, bool is_k, int64_t pos, int64_t n) {
+    qni_cpu_kv_rows rows = rows_at(t, is_k, pos, n);
+    const int64_t ahead = is_k ? pos : pos + BLOCK;
+    if (ahead < t->pos + t->n_row) {
+        const qni_cpu_kv_rows next = rows_at(t, !is_k, ahead, qni_min_i64(rows.n, t->pos + t->n_row - ahead));
+        rows.next = next.data;
+        rows.next_bytes = next.n * next.stride * (int64_t)qn_dtype_bytes(dtype_of(t, !is_k));
     }
     return rows;
 }
@@ -215,7 +222,7 @@ static void score_block(const job *j, const tile *t, int64_t pos, int64_t n, int
         return;
     }
     for (int64_t i = 0; i < n;) {
-        qni_cpu_kv_rows rows = rows_at(t, true, pos + i, n - i);
+        qni_cpu_kv_rows rows = direct_rows(t, true, pos + i, n - i);
         j->k->attend_scores[qni_cpu_dtype(t->kv->k_dtype)](p + i, q, n_query, &rows, j->d_pad);
         i += rows.n;
     }
@@ -233,12 +240,12 @@ static void value_span(const job *j, const tile *t, const state *to, const qni_c
     const float *p = t->p + s.query * BLOCK;
     if (!t->direct) {
         const float *data = converted->data;
-        qni_cpu_kv_rows rows = {data + s.first * converted->stride, converted->stride, s.end - s.first, NULL};
+        qni_cpu_kv_rows rows = {data + s.first * converted->stride, converted->stride, s.end - s.first, NULL, 0};
         j->k->attend_values[QNI_CPU_F32](o, p + s.first, s.n_query, &rows, j->d_pad, s.add);
         return;
     }
     for (int64_t i = s.first; i < s.end;) {
-        qni_cpu_kv_rows rows = rows_at(t, false, s.pos + i, s.end - i);
+        qni_cpu_kv_rows rows = direct_rows(t, false, s.pos + i, s.end - i);
         j->k->attend_values[qni_cpu_dtype(t->kv->v_dtype)](o, p + i, s.n_query, &rows, j->d_pad, s.add || i > s.first);
         i += rows.n;
     }

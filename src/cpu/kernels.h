@@ -74,12 +74,13 @@ typedef struct qni_cpu_int8 {
 /* Index of qni_cpu_kernels.int8 by the width of the weights' codes. */
 enum { QNI_CPU_8_BITS, QNI_CPU_4_BITS, QNI_CPU_N_BITS };
 
-/* Rows of keys or values, `stride` elements apart. Where `next` is not NULL, as many rows at the same stride lie there
- * that are read soon: whoever reads `data` asks for them at the same pace. */
+/* Rows of keys or values, `stride` elements apart. The next_bytes at `next` are read after them: a kernel that keeps
+ * ahead of the memory asks for them, evenly while it works. */
 typedef struct qni_cpu_kv_rows {
     const void *data;
     int64_t stride, n;
     const void *next;
+    int64_t next_bytes;
 } qni_cpu_kv_rows;
 
 typedef struct qni_cpu_kernels {

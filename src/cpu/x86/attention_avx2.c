@@ -35,15 +35,27 @@ static inline __m256 kept(__m256 v) {
     return v;
 }
 
-/* Ask for n bytes, into the second cache: they are read one block of positions later. */
-static inline void ask_for(const void *p, size_t n) {
-    for (size_t i = 0; i < n; i += 64) _mm_prefetch((const char *)p + i, _MM_HINT_T1);
+/* What is left to ask for of the bytes that are read next. One core keeps some 20 lines under way at most, and what is
+ * read from the second cache needs a place among them: so a few at a time, evenly, and into the first cache. */
+typedef struct ahead {
+    const char *at, *end;
+} ahead;
+
+static inline ahead ahead_of(const qni_cpu_kv_rows *rows) {
+    const char *next = rows->next;
+    return (ahead){next, next == NULL ? next : next + rows->next_bytes};
+}
+
+/* As many lines as `bytes` fill, at least one. */
+static inline void ask_for(ahead *a, size_t bytes) {
+    for (size_t i = 0; i < bytes && a->at < a->end; i += 64, a->at += 64) _mm_prefetch(a->at, _MM_HINT_T0);
 }
 
 #define DEFINE_ATTEND(dtype, type)                                                                                     \
     /* Scores of n_q queries with n = 8 / n_q keys, of which n_valid exist. */                                         \
-    static inline __attribute__((always_inline)) void score_tile_##dtype(                                              \
-        float *s, const float *q, const int n_q, const type *k, int64_t k_stride, int64_t n_valid, int64_t d) {        \
+    static inline __attribute__((always_inline)) void score_tile_##dtype(float *s, const float *q, const int n_q,      \
+                                                                         const type *k, int64_t k_stride,              \
+                                                                         int64_t n_valid, int64_t d, ahead *next) {    \
         const int n = 8 / n_q;                                                                                         \
         const type *key[8];                                                                                            \
         __m256 sum[8];                                                                                                 \
@@ -51,6 +63,7 @@ static inline void ask_for(const void *p, size_t n) {
         for (int i = 0; i < 8; i++) sum[i] = _mm256_setzero_ps();                                                      \
         for (int64_t c = 0; c < d; c += 8) {                                                                           \
             __m256 x[4];                                                                                               \
+            ask_for(next, (size_t)n * 8 * sizeof *k);                                                                  \
             for (int i = 0; i < n_q; i++) x[i] = kept(_mm256_loadu_ps(q + i * d + c));                                 \
             for (int j = 0; j < n; j++) {                                                                              \
                 const __m256 y = load8_##dtype(key[j] + c);                                                            \
@@ -60,38 +73,42 @@ static inline void ask_for(const void *p, size_t n) {
         float all[8];                                                                                                  \
         _mm256_storeu_ps(all, sum_each(sum));                                                                          \
         for (int i = 0; i < n_q; i++) {                                                                                \
-            for (int j = 0; j < n && j < n_valid; j++) s[i * BLOCK + j] = all[i * n + j];                              \
+            if (n_valid >= n) {                                                                                        \
+                memcpy(s + i * BLOCK, all + i * n, (size_t)n * sizeof *s);                                             \
+            } else {                                                                                                   \
+                for (int j = 0; j < n_valid; j++) s[i * BLOCK + j] = all[i * n + j];                                   \
+            }                                                                                                          \
         }                                                                                                              \
     }                                                                                                                  \
     /* Eight keys at a time, which stay in the first cache for all queries. */                                         \
     static void scores_##dtype(float *s, const float *q, int64_t n_q, const qni_cpu_kv_rows *rows, int64_t d) {        \
-        const type *k = rows->data, *next = rows->next;                                                                \
+        const type *k = rows->data;                                                                                    \
         const int64_t stride = rows->stride;                                                                           \
+        ahead next = ahead_of(rows);                                                                                   \
         for (int64_t j = 0; j < rows->n; j += 8, s += 8, k += 8 * stride) {                                            \
             const int64_t n = rows->n - j < 8 ? rows->n - j : 8;                                                       \
             int64_t i = 0;                                                                                             \
-            for (int64_t l = j; next != NULL && l < j + n; l++) ask_for(next + l * stride, (size_t)d * sizeof *k);     \
             for (; i + 4 <= n_q; i += 4)                                                                               \
                 for (int64_t l = 0; l < n; l += 2)                                                                     \
-                    score_tile_##dtype(s + i * BLOCK + l, q + i * d, 4, k + l * stride, stride, n - l, d);             \
+                    score_tile_##dtype(s + i * BLOCK + l, q + i * d, 4, k + l * stride, stride, n - l, d, &next);      \
             for (; i + 2 <= n_q; i += 2)                                                                               \
                 for (int64_t l = 0; l < n; l += 4)                                                                     \
-                    score_tile_##dtype(s + i * BLOCK + l, q + i * d, 2, k + l * stride, stride, n - l, d);             \
-            if (i < n_q) score_tile_##dtype(s + i * BLOCK, q + i * d, 1, k, stride, n, d);                             \
+                    score_tile_##dtype(s + i * BLOCK + l, q + i * d, 2, k + l * stride, stride, n - l, d, &next);      \
+            if (i < n_q) score_tile_##dtype(s + i * BLOCK, q + i * d, 1, k, stride, n, d, &next);                      \
         }                                                                                                              \
     }                                                                                                                  \
     /* n_q queries and n vectors of d. */                                                                              \
-    static inline __attribute__((always_inline)) void value_tile_##dtype(float *o, const float *p, const int n_q,      \
-                                                                         const int n, const qni_cpu_kv_rows *rows,     \
-                                                                         int64_t c0, int64_t d, bool add) {            \
-        const type *v = (const type *)rows->data + c0, *next = rows->next;                                             \
+    static inline __attribute__((always_inline)) void value_tile_##dtype(                                              \
+        float *o, const float *p, const int n_q, const int n, const qni_cpu_kv_rows *rows, int64_t c0, int64_t d,      \
+        bool add, ahead *next) {                                                                                       \
+        const type *v = (const type *)rows->data + c0;                                                                 \
         __m256 sum[8];                                                                                                 \
         for (int i = 0; i < n_q; i++)                                                                                  \
             for (int c = 0; c < n; c++)                                                                                \
                 sum[i * n + c] = add ? _mm256_loadu_ps(o + i * d + c0 + c * 8) : _mm256_setzero_ps();                  \
         for (int64_t j = 0; j < rows->n; j++, v += rows->stride) {                                                     \
             __m256 x[4];                                                                                               \
-            if (next != NULL) ask_for(next + j * rows->stride + c0, (size_t)n * 8 * sizeof *v);                        \
+            ask_for(next, (size_t)n * 8 * sizeof *v);                                                                  \
             for (int i = 0; i < n_q; i++) x[i] = _mm256_broadcast_ss(p + i * BLOCK + j);                               \
             for (int c = 0; c < n; c++) {                                                                              \
                 const __m256 y = load8_##dtype(v + c * 8);                                                             \
@@ -101,23 +118,24 @@ static inline void ask_for(const void *p, size_t n) {
         for (int i = 0; i < n_q; i++)                                                                                  \
             for (int c = 0; c < n; c++) _mm256_storeu_ps(o + i * d + c0 + c * 8, sum[i * n + c]);                      \
     }                                                                                                                  \
-    /* Columns c0 … of n vectors, which stay in the first cache for all queries. */                                  \
-    static inline __attribute__((always_inline)) void value_columns_##dtype(float *o, const float *p, int64_t n_q,     \
-                                                                            const int n, const qni_cpu_kv_rows *rows,  \
-                                                                            int64_t c0, int64_t d, bool add) {         \
+    /* Columns of n vectors from c0 on, which stay in the first cache for all queries. */                              \
+    static inline __attribute__((always_inline)) void value_columns_##dtype(                                           \
+        float *o, const float *p, int64_t n_q, const int n, const qni_cpu_kv_rows *rows, int64_t c0, int64_t d,        \
+        bool add, ahead *next) {                                                                                       \
         int64_t i = 0;                                                                                                 \
         if (n <= 2)                                                                                                    \
-            for (; i + 4 <= n_q; i += 4) value_tile_##dtype(o + i * d, p + i * BLOCK, 4, n, rows, c0, d, add);         \
+            for (; i + 4 <= n_q; i += 4) value_tile_##dtype(o + i * d, p + i * BLOCK, 4, n, rows, c0, d, add, next);   \
         if (n <= 4)                                                                                                    \
-            for (; i + 2 <= n_q; i += 2) value_tile_##dtype(o + i * d, p + i * BLOCK, 2, n, rows, c0, d, add);         \
-        for (; i < n_q; i++) value_tile_##dtype(o + i * d, p + i * BLOCK, 1, n, rows, c0, d, add);                     \
+            for (; i + 2 <= n_q; i += 2) value_tile_##dtype(o + i * d, p + i * BLOCK, 2, n, rows, c0, d, add, next);   \
+        for (; i < n_q; i++) value_tile_##dtype(o + i * d, p + i * BLOCK, 1, n, rows, c0, d, add, next);               \
     }                                                                                                                  \
     static void values_##dtype(float *o, const float *p, int64_t n_q, const qni_cpu_kv_rows *v, int64_t d, bool add) { \
         int64_t c = 0;                                                                                                 \
-        for (; n_q == 1 && c + 64 <= d; c += 64) value_columns_##dtype(o, p, n_q, 8, v, c, d, add);                    \
-        for (; n_q < 4 && c + 32 <= d; c += 32) value_columns_##dtype(o, p, n_q, 4, v, c, d, add);                     \
-        for (; c + 16 <= d; c += 16) value_columns_##dtype(o, p, n_q, 2, v, c, d, add);                                \
-        for (; c < d; c += 8) value_columns_##dtype(o, p, n_q, 1, v, c, d, add);                                       \
+        ahead next = ahead_of(v);                                                                                      \
+        for (; n_q == 1 && c + 64 <= d; c += 64) value_columns_##dtype(o, p, n_q, 8, v, c, d, add, &next);             \
+        for (; n_q < 4 && c + 32 <= d; c += 32) value_columns_##dtype(o, p, n_q, 4, v, c, d, add, &next);              \
+        for (; c + 16 <= d; c += 16) value_columns_##dtype(o, p, n_q, 2, v, c, d, add, &next);                         \
+        for (; c < d; c += 8) value_columns_##dtype(o, p, n_q, 1, v, c, d, add, &next);                                \
     }
 
 DEFINE_ATTEND(f32, float)
