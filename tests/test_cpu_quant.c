@@ -130,7 +130,8 @@ static activations make_activations(const qni_cpu_quant *q, int64_t code_bytes, 
                 ((int8_t *)a.data)[r * stride + i] = (int8_t)code;
             } else {
                 int16_t wide = (int16_t)code;
-                memcpy(a.data + r * stride + 2 * i, &wide, sizeof wide);
+                static const int64_t places[] = {0, 2, 1, 3};
+                memcpy(a.data + r * stride + 2 * (i / 4 * 4 + places[i % 4]), &wide, sizeof wide);
             }
         }
         for (int64_t g = 0; g < q->n_group; g++) a.scale[r * q->n_group + g] = (float)(0.1 + random_uniform(seed));
@@ -274,7 +275,7 @@ static void unpacking(void **state) {
             for (int form = 0; form < 32; form++) {
                 qni_cpu_quant q = layout(&k, form & 1 ? 8 : 4, form & 2 ? QNI_CPU_F32 : QNI_CPU_BF16, (form & 4) != 0,
                                          groups[form / 8]);
-                set_inputs(&q, n_ins[i]);
+                set_inputs(&q, qni_ceil_div(n_ins[i], q.group) * q.group); /* affine groups are whole */
                 check_unpack(&k, &q, &seed);
             }
             for (int form = 0; form < 2; form++) { /* any group is good for fp8 */

@@ -113,7 +113,8 @@ typedef struct qni_cpu_kernels {
      * group with a NaN or an infinity gets a NaN as scale, one that is (nearly) all zeros gets 0. */
     void (*quantize)(int8_t *codes, float *scale, int32_t *sum, const float *x, int64_t n, int64_t group);
 
-    /* out[k · nr + j] = the weight of input k0 + k and output j of a quantised panel, k < n_k; k0 is a multiple of kc. */
+    /* out[k · nr + j] = the weight of input k0 + k and output j of a quantised panel, k < n_k; k0 is a multiple of kc,
+     * n_k kc or what is left of n_in. */
     void (*unpack)(float *out, const unsigned char *panel, const qni_cpu_quant *q, int64_t k0, int64_t n_k);
 
     /* A bf16 panel of n elements (n % nr == 0), zipped, as f32 in the order of the outputs. */
