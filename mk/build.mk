@@ -5,6 +5,7 @@ say = $(if $(V)$(findstring s,$(firstword -$(MAKEFLAGS))),,@echo '  $(1)  $(2)')
 
 $(B)/%_avx2.o: private ISA_FLAGS := $(ISA_avx2)
 $(B)/%_avx512.o: private ISA_FLAGS := $(ISA_avx512)
+$(B)/%_avx512bf16.o: private ISA_FLAGS := $(ISA_avx512bf16)
 
 # Objects depend on the flags that they were made with, so that a changed flag rebuilds.
 $(B)/flags: FORCE

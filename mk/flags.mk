@@ -26,4 +26,5 @@ CFLAGS_ALL = $(COMMON) $(OPT) $(PKG_CFLAGS) $(CFLAGS) $(ISA_FLAGS)
 LDFLAGS_ALL = $(filter -fsanitize=% --coverage,$(OPT)) -pthread $(LDFLAGS)
 
 ISA_avx2 := -mavx2 -mfma -mf16c
-ISA_avx512 := -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512bf16 -mavx512vnni -mavx2 -mfma -mf16c
+ISA_avx512 := -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni $(ISA_avx2)
+ISA_avx512bf16 := $(ISA_avx512) -mavx512bf16

@@ -22,6 +22,7 @@ format: ## lay out all sources with clang-format
 # One stamp a file: what has not changed is not checked again.
 $(B)/tidy/%_avx2.c.ok: private ISA_FLAGS := $(ISA_avx2)
 $(B)/tidy/%_avx512.c.ok: private ISA_FLAGS := $(ISA_avx512)
+$(B)/tidy/%_avx512bf16.c.ok: private ISA_FLAGS := $(ISA_avx512bf16)
 $(B)/tidy/src/cpu/arm/%.c.ok: private ISA_FLAGS := --target=aarch64-linux-gnu
 $(B)/tidy/%.c.ok: %.c .clang-tidy $(wildcard include/quern/*.h src/*/*.h)
 	@mkdir -p $(@D)

@@ -10,7 +10,7 @@
 /* Features that both the processor and the operating system (XCR0) support. */
 typedef struct qni_cpu_features {
     bool avx2_fma_f16c; /* AVX2, FMA, F16C */
-    bool avx512;        /* F BW VL DQ */
+    bool avx512;        /* F BW VL DQ, and all of AVX2 */
     bool avx512_bf16;
     bool avx512_vnni;
     bool neon; /* AArch64 */

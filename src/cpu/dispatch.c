@@ -28,8 +28,19 @@ static void fill_avx2(qni_cpu_kernels *k) {
     qni_cpu_rows_avx2(k);
     qni_cpu_attention_avx2(k);
 }
+
+static void fill_avx512(qni_cpu_kernels *k) {
+    const qni_cpu_features has = qni_cpu_detect();
+    if (!has.avx512_vnni) return;
+    qni_cpu_gemm_avx512(k);
+    qni_cpu_pack_avx512(k);
+    qni_cpu_quant_avx512(k);
+    qni_cpu_rows_avx512(k);
+    if (has.avx512_bf16) qni_cpu_gemm_avx512bf16(k);
+}
 #else
 static void (*const fill_avx2)(qni_cpu_kernels *) = NULL;
+static void (*const fill_avx512)(qni_cpu_kernels *) = NULL;
 #endif
 
 #if defined(__aarch64__)
@@ -42,7 +53,8 @@ static void fill_neon(qni_cpu_kernels *k) {
 static void (*const fill_neon)(qni_cpu_kernels *) = NULL;
 #endif
 
-static const level levels[] = {{"portable", fill_portable}, {"avx2", fill_avx2}, {"avx512", NULL}, {"neon", fill_neon}};
+static const level levels[] = {
+    {"portable", fill_portable}, {"avx2", fill_avx2}, {"avx512", fill_avx512}, {"neon", fill_neon}};
 
 qn_status qni_cpu_select(qni_cpu_kernels *out, const char *isa, qn_error *err) {
     enum { N_LEVEL = sizeof levels / sizeof levels[0] };

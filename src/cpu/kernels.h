@@ -173,6 +173,13 @@ void qni_cpu_quant_avx2(qni_cpu_kernels *k);
 void qni_cpu_rows_avx2(qni_cpu_kernels *k);
 void qni_cpu_attention_avx2(qni_cpu_kernels *k);
 
+/* x86/: AVX-512 F, BW, VL, DQ and VNNI, upon AVX2; last what needs AVX-512 BF16. */
+void qni_cpu_gemm_avx512(qni_cpu_kernels *k);
+void qni_cpu_pack_avx512(qni_cpu_kernels *k);
+void qni_cpu_quant_avx512(qni_cpu_kernels *k);
+void qni_cpu_rows_avx512(qni_cpu_kernels *k);
+void qni_cpu_gemm_avx512bf16(qni_cpu_kernels *k);
+
 /* arm/: NEON as every AArch64 processor has it. */
 void qni_cpu_gemm_neon(qni_cpu_kernels *k);
 void qni_cpu_rows_neon(qni_cpu_kernels *k);

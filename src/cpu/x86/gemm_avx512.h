@@ -1,0 +1,82 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The product of a tile of rows with panels, for all element types. For the AVX-512 kernel files alone.
+ *
+ * Layout    a {k, m}, one tile of m <= 12 rows; w panels {k, 32}, two vectors a row; c {m, n_panel · 32}. In place of
+ *           one element there may be a pair of them: a {k/2, m, 2}, w {k/2, 32, 2}.
+ * Tile      12 x 32 for many rows: 24 sums, 2 weights and 1 activation in 32 registers. For few rows several panels at
+ *           once, so that there are at least 8 independent chains and as many read streams as panels: 1 … 3 rows x 4
+ *           panels, 4 … 6 x 2, 7 … 12 x 1.
+ * Tails     m by instances for 1 … 12 rows, panels left over one at a time; outputs are padded by the packing.
+ */
+#ifndef QNI_CPU_GEMM_AVX512_H
+#define QNI_CPU_GEMM_AVX512_H
+
+#include "vector_avx512.h"
+
+#include <stdbool.h>
+
+/* Two blocks of 512 inputs of bf16 lie in the first cache, one of f32 in the second with all tiles that use it. */
+enum { NR = 32, MR = 12, KC = 512 };
+
+/* `name` stands for a type vector_NAME, load_NAME(w): 16 weights or pairs, spread_NAME(a): an activation in all lanes,
+ * and add_NAME(sum, x, y): sum + x · y. `inputs` is 1, or 2 for pairs; m and n are constants wherever it is used. */
+#define DEFINE_TILE(name, a_type, w_type, inputs)                                                                      \
+    static inline __attribute__((always_inline)) void tile_##name(float *c, int64_t ldc, const a_type *a, const int m, \
+                                                                  const w_type *w, int64_t panel_stride, const int n,  \
+                                                                  int64_t n_k, bool add) {                             \
+        __m512 sum[MR * 2];                                                                                            \
+        for (int i = 0; i < m * n * 2; i++) sum[i] = _mm512_setzero_ps();                                              \
+        for (int64_t k = 0; k < n_k; k += (inputs), a += m * (inputs), w += NR * (inputs)) {                           \
+            for (int p = 0; p < n; p++) {                                                                              \
+                const vector_##name y0 = load_##name(w + p * panel_stride);                                            \
+                const vector_##name y1 = load_##name(w + p * panel_stride + 16 * (inputs));                            \
+                for (int r = 0; r < m; r++) {                                                                          \
+                    const vector_##name x = spread_##name(a + r * (inputs));                                           \
+                    sum[(r * n + p) * 2] = add_##name(sum[(r * n + p) * 2], x, y0);                                    \
+                    sum[(r * n + p) * 2 + 1] = add_##name(sum[(r * n + p) * 2 + 1], x, y1);                            \
+                }                                                                                                      \
+            }                                                                                                          \
+        }                                                                                                              \
+        for (int r = 0; r < m; r++) {                                                                                  \
+            for (int i = 0; i < n * 2; i++) {                                                                          \
+                float *to = c + r * ldc + i * 16;                                                                      \
+                __m512 total = sum[r * n * 2 + i];                                                                     \
+                if (add) total = _mm512_add_ps(_mm512_loadu_ps(to), total);                                            \
+                _mm512_storeu_ps(to, total);                                                                           \
+            }                                                                                                          \
+        }                                                                                                              \
+    }
+
+#define STREAM(name, m, n)                                                                                             \
+    for (; n_panel >= (n); n_panel -= (n), w += (n)*panel_stride, c += (n)*NR)                                         \
+        tile_##name(c, ldc, a, m, w, panel_stride, n, n_k, add);
+#define CASE(name, m, n)                                                                                               \
+    case m:                                                                                                            \
+        STREAM(name, m, n)                                                                                             \
+        if ((n) > 1) STREAM(name, m, 1)                                                                                \
+        break;
+
+/* gemm_NAME as kernels.h wants it, where weights are passed as w_arg. */
+#define DEFINE_GEMM(name, a_type, w_arg, w_type, inputs)                                                               \
+    DEFINE_TILE(name, a_type, w_type, inputs)                                                                          \
+    static void gemm_##name(float *c, int64_t ldc, const a_type *a, int64_t m, const w_arg *weight,                    \
+                            int64_t panel_stride, int64_t n_panel, int64_t n_k, bool add) {                            \
+        const w_type *w = weight;                                                                                      \
+        switch (m) {                                                                                                   \
+            CASE(name, 1, 4)                                                                                           \
+            CASE(name, 2, 4)                                                                                           \
+            CASE(name, 3, 4)                                                                                           \
+            CASE(name, 4, 2)                                                                                           \
+            CASE(name, 5, 2)                                                                                           \
+            CASE(name, 6, 2)                                                                                           \
+            CASE(name, 7, 1)                                                                                           \
+            CASE(name, 8, 1)                                                                                           \
+            CASE(name, 9, 1)                                                                                           \
+            CASE(name, 10, 1)                                                                                          \
+            CASE(name, 11, 1)                                                                                          \
+            CASE(name, 12, 1)                                                                                          \
+        }                                                                                                              \
+    }
+
+#endif

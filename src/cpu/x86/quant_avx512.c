@@ -1,0 +1,241 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Quantised weights with AVX-512 VNNI: integer products, activations to codes, unpacking to f32.
+ *
+ * Layout    panels as in kernels.h with nr = 32, ki = 4: 64 bytes are 4 inputs of 16 outputs, of 4 bits 8 inputs (their
+ *           low halves, then their high ones). Activations {m, n_in} int8, one tile of m <= 12 rows. c {m, n_panel · 32}.
+ * Tile      12 x 32 for many rows: 24 integer sums of a group, 2 or 4 vectors of codes and 1 of activations in 32
+ *           registers; the sums over groups wait in c, in the first cache. For few rows several panels at once: 1 and 2
+ *           rows x 4 panels, 3 and 4 x 2, 5 … 12 x 1. A group's sums begin at -zero · sum of its activations' codes.
+ * Tails     m by instances for 1 … 12 rows, panels left over one at a time; groups and panels are whole.
+ * Bound     few rows: memory; else compute. 12 rows and codes of 8 bits: 24 dot products in 42 instructions a step of 4 inputs
+ *           (of 4 bits 48 in 84 a step of 8), and for each sum and group 4 float operations (3 where symmetric).
+ */
+#include "../kernels.h"
+#include "vector_avx512.h"
+
+#include <float.h>
+
+enum { NR = 32, MR = 12, KI = 4, LINE = 64 };
+
+/* Sums of integers, in the type of the compiler's dot product: GCC copies each sum twice a step where it is __m512i. */
+typedef int32_t int32x16 __attribute__((vector_size(64)));
+
+/* 16 scales or biases. */
+static inline __m512 load_scales(const unsigned char *scales, const qni_cpu_quant *q, int64_t first) {
+    if (q->scale_dtype == QNI_CPU_F32) return _mm512_loadu_ps(scales + first * 4);
+    return widen16_bf16(_mm256_loadu_si256((const __m256i *)(const void *)(scales + first * 2)));
+}
+
+/* --- integer products --- */
+
+/* Of 64 bytes the codes of 4 inputs: all of 8 bits, the low (0) or high (1) half of 4 bits. */
+static inline __m512i codes_of(__m512i bytes, const int bits, const int half) {
+    if (bits == 8) return bytes;
+    if (half == 1) bytes = _mm512_srli_epi16(bytes, 4);
+    return _mm512_and_si512(bytes, _mm512_set1_epi8(15));
+}
+
+static inline int32x16 dot(int32x16 sum, __m512i w, __m512i x) {
+    return (int32x16)_mm512_dpbusd_epi32((__m512i)sum, w, x);
+}
+
+/* sum += codes of a group of n panels · codes of m rows. */
+static inline __attribute__((always_inline)) void add_group(int32x16 sum[2 * MR], const unsigned char *x,
+                                                            int64_t stride, const int m, const unsigned char *w,
+                                                            const int n, const qni_cpu_quant *q, const int bits) {
+    const int n_half = bits == 8 ? 1 : 2;
+    for (int64_t i = 0; i < q->group; i += KI * n_half, w += 2 * LINE, x += KI * n_half) {
+        for (int p = 0; p < n; p++) {
+            const __m512i bytes0 = _mm512_loadu_si512(w + p * q->panel_bytes);
+            const __m512i bytes1 = _mm512_loadu_si512(w + p * q->panel_bytes + LINE);
+            for (int h = 0; h < n_half; h++) {
+                const __m512i y0 = codes_of(bytes0, bits, h), y1 = codes_of(bytes1, bits, h);
+                for (int r = 0; r < m; r++) {
+                    const __m512i a = spread16(x + r * stride + h * KI);
+                    sum[(r * n + p) * 2] = dot(sum[(r * n + p) * 2], y0, a);
+                    sum[(r * n + p) * 2 + 1] = dot(sum[(r * n + p) * 2 + 1], y1, a);
+                }
+            }
+        }
+    }
+}
+
+/* The group's sums in f32, onto c. All is unrolled, so that the sums stay in registers. */
+static inline __attribute__((always_inline)) void put_group(float *c, int64_t ldc, const int32x16 sum[2 * MR],
+                                                            const float *scale, const int32_t *code_sum, const int m,
+                                                            const unsigned char *w, const int n,
+                                                            const qni_cpu_quant *q) {
+#pragma GCC unroll 8
+    for (int i = 0; i < 2 * n; i++) {
+        const unsigned char *panel = w + i / 2 * q->panel_bytes;
+        const __m512 scale_w = load_scales(panel, q, i % 2 * 16);
+        __m512 bias_w = _mm512_setzero_ps();
+        if (!q->symmetric) bias_w = load_scales(panel + q->scales_bytes, q, i % 2 * 16);
+#pragma GCC unroll 12
+        for (int r = 0; r < m; r++) {
+            const float scale_x = scale[r * q->n_group];
+            const __m512 both = _mm512_mul_ps(scale_w, _mm512_set1_ps(scale_x));
+            __m512 total = _mm512_loadu_ps(c + r * ldc + i * 16);
+            total = _mm512_fmadd_ps(_mm512_cvtepi32_ps((__m512i)sum[r * n * 2 + i]), both, total);
+            if (!q->symmetric) {
+                const float x = scale_x * (float)code_sum[r * q->n_group];
+                total = _mm512_fmadd_ps(bias_w, _mm512_set1_ps(x), total);
+            }
+            _mm512_storeu_ps(c + r * ldc + i * 16, total);
+        }
+    }
+}
+
+static inline __attribute__((always_inline)) void tile(float *c, int64_t ldc, const qni_cpu_codes *x, const int m,
+                                                       const unsigned char *w, const int n, const qni_cpu_quant *q,
+                                                       const int bits) {
+    const int32_t zero = q->symmetric ? 1 << (bits - 1) : 0;
+    for (int r = 0; r < m; r++) {
+        for (int i = 0; i < 2 * n; i++) _mm512_storeu_ps(c + r * ldc + i * 16, _mm512_setzero_ps());
+    }
+    for (int64_t g = 0; g < q->n_group; g++, w += q->group_bytes) {
+        int32x16 sum[2 * MR];
+        for (int r = 0; r < m; r++) {
+            const int32x16 start = (int32x16)_mm512_set1_epi32(-zero * x->sum[r * q->n_group + g]);
+            for (int i = 0; i < 2 * n; i++) sum[r * n * 2 + i] = start;
+        }
+        add_group(sum, x->codes + g * q->group, x->stride, m, w + q->codes_at, n, q, bits);
+        put_group(c, ldc, sum, x->scale + g, x->sum + g, m, w, n, q);
+    }
+}
+
+#define STREAM(bits, m, n)                                                                                             \
+    for (; n_panel >= (n); n_panel -= (n), w += (n)*q->panel_bytes, c += (n)*NR) tile(c, ldc, x, m, w, n, q, bits);
+#define CASE(bits, m, n)                                                                                               \
+    case m:                                                                                                            \
+        STREAM(bits, m, n)                                                                                             \
+        if ((n) > 1) STREAM(bits, m, 1)                                                                                \
+        break;
+
+#define DEFINE_GEMM(name, bits)                                                                                        \
+    static void name(float *c, int64_t ldc, const qni_cpu_codes *x, int64_t m, const unsigned char *w,                 \
+                     int64_t n_panel, const qni_cpu_quant *q) {                                                        \
+        switch (m) {                                                                                                   \
+            CASE(bits, 1, 4)                                                                                           \
+            CASE(bits, 2, 4)                                                                                           \
+            CASE(bits, 3, 2)                                                                                           \
+            CASE(bits, 4, 2)                                                                                           \
+            CASE(bits, 5, 1)                                                                                           \
+            CASE(bits, 6, 1)                                                                                           \
+            CASE(bits, 7, 1)                                                                                           \
+            CASE(bits, 8, 1)                                                                                           \
+            CASE(bits, 9, 1)                                                                                           \
+            CASE(bits, 10, 1)                                                                                          \
+            CASE(bits, 11, 1)                                                                                          \
+            CASE(bits, 12, 1)                                                                                          \
+        }                                                                                                              \
+    }
+
+DEFINE_GEMM(gemm_8_bits, 8)
+DEFINE_GEMM(gemm_4_bits, 4)
+
+/* --- activations to codes --- */
+
+static void quantize(int8_t *codes, float *scale, int32_t *sum, const float *x, int64_t n, int64_t group) {
+    const float least = 0x1p-100f; /* below it 127 / max overflows */
+    for (int64_t g = 0; g < n / group; g++, x += group, codes += group) {
+        /* Magnitudes are ordered as their bits are, infinity and NaN above all. */
+        __m512i magnitude = _mm512_setzero_si512();
+        for (int64_t i = 0; i < group; i += 16) {
+            const __m512i bits = _mm512_loadu_si512(x + i);
+            magnitude = _mm512_max_epu32(magnitude, _mm512_and_si512(bits, _mm512_set1_epi32(INT32_MAX)));
+        }
+        const uint32_t max_bits = _mm512_reduce_max_epu32(magnitude);
+        float max;
+        memcpy(&max, &max_bits, sizeof max);
+        scale[g] = max <= FLT_MAX ? (max >= least ? max / 127.0f : 0.0f) : __builtin_nanf("");
+        sum[g] = 0;
+        if (!(scale[g] > 0)) {
+            memset(codes, 0, (size_t)group);
+            continue;
+        }
+        const __m512 inverse = _mm512_set1_ps(127.0f / max);
+        __m512i total = _mm512_setzero_si512();
+        for (int64_t i = 0; i < group; i += 16) {
+            const __m512i code = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x + i), inverse));
+            _mm_storeu_si128((__m128i *)(void *)(codes + i), _mm512_cvtepi32_epi8(code));
+            total = _mm512_add_epi32(total, code);
+        }
+        sum[g] = _mm512_reduce_add_epi32(total);
+    }
+}
+
+/* --- unpacking --- */
+
+/* Inputs [first, first + n) of a group; first is a multiple of 8. */
+static inline __attribute__((always_inline)) void unpack_group(float *out, const unsigned char *group, int64_t first,
+                                                               int64_t n, const qni_cpu_quant *q, const int bits) {
+    const int n_half = bits == 8 ? 1 : 2;
+    const unsigned char *codes = group + q->codes_at + first / n_half * NR;
+    for (int v = 0; v < 2; v++) {
+        const __m512 scale = load_scales(group, q, v * 16);
+        const __m512 bias = q->symmetric ? _mm512_mul_ps(scale, _mm512_set1_ps(-(float)(1 << (bits - 1))))
+                                         : load_scales(group + q->scales_bytes, q, v * 16);
+        float *to = out + v * 16;
+        for (int64_t i = 0; i < n; i += KI * n_half) {
+            const __m512i bytes = _mm512_loadu_si512(codes + i / n_half * NR + v * LINE);
+            for (int h = 0; h < n_half; h++) {
+                __m512i four = codes_of(bytes, bits, h);
+                for (int64_t k = i + h * KI; k < i + (h + 1) * KI && k < n; k++) {
+                    const __m512i code = _mm512_and_si512(four, _mm512_set1_epi32(255));
+                    _mm512_storeu_ps(to + k * NR, _mm512_fmadd_ps(_mm512_cvtepi32_ps(code), scale, bias));
+                    four = _mm512_srli_epi32(four, 8);
+                }
+            }
+        }
+    }
+}
+
+/* Codes of e4m3 in 32 bits: exponent and mantissa go to their places in f32; where the exponent is 0, the implied one is
+ * taken off again, which is exact. */
+static inline __m512 f32_of_e4m3(__m512i code) {
+    const __m512i magnitude = _mm512_and_si512(code, _mm512_set1_epi32(0x7F));
+    const __mmask16 subnormal = _mm512_cmplt_epi32_mask(magnitude, _mm512_set1_epi32(8));
+    const __mmask16 nan = _mm512_cmpeq_epi32_mask(magnitude, _mm512_set1_epi32(0x7F));
+    const __m512i exponent =
+        _mm512_mask_mov_epi32(_mm512_set1_epi32(120 << 23), subnormal, _mm512_set1_epi32(121 << 23));
+    __m512 value = _mm512_castsi512_ps(_mm512_add_epi32(_mm512_slli_epi32(magnitude, 20), exponent));
+    value = _mm512_mask_sub_ps(value, subnormal, value, _mm512_set1_ps(0x1p-6f));
+    value = _mm512_mask_mov_ps(value, nan, _mm512_set1_ps(__builtin_nanf("")));
+    const __m512i sign = _mm512_slli_epi32(_mm512_srli_epi32(code, 7), 31);
+    return _mm512_castsi512_ps(_mm512_or_si512(_mm512_castps_si512(value), sign));
+}
+
+static void unpack_group_fp8(float *out, const unsigned char *group, int64_t first, int64_t n, const qni_cpu_quant *q) {
+    const unsigned char *codes = group + q->codes_at + first * NR;
+    const __m512 scale0 = load_scales(group, q, 0), scale1 = load_scales(group, q, 16);
+    for (int64_t i = 0; i < n; i++, codes += NR, out += NR) {
+        const __m512i code0 = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(const void *)codes));
+        const __m512i code1 = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(const void *)(codes + 16)));
+        _mm512_storeu_ps(out, _mm512_mul_ps(scale0, f32_of_e4m3(code0)));
+        _mm512_storeu_ps(out + 16, _mm512_mul_ps(scale1, f32_of_e4m3(code1)));
+    }
+}
+
+static void unpack(float *out, const unsigned char *panel, const qni_cpu_quant *q, int64_t k0, int64_t n_k) {
+    for (int64_t end = k0 + n_k, n; k0 < end; k0 += n, out += n * NR) {
+        const unsigned char *group = panel + k0 / q->group * q->group_bytes;
+        const int64_t first = k0 % q->group;
+        n = q->group - first < end - k0 ? q->group - first : end - k0;
+        if (q->fp8) {
+            unpack_group_fp8(out, group, first, n, q);
+        } else if (q->bits == 8) {
+            unpack_group(out, group, first, n, q, 8);
+        } else {
+            unpack_group(out, group, first, n, q, 4);
+        }
+    }
+}
+
+void qni_cpu_quant_avx512(qni_cpu_kernels *k) {
+    k->int8[QNI_CPU_8_BITS] = (qni_cpu_int8){.ki = KI, .code_bytes = 1, .gemm = gemm_8_bits};
+    k->int8[QNI_CPU_4_BITS] = (qni_cpu_int8){.ki = KI, .code_bytes = 1, .gemm = gemm_4_bits};
+    k->quantize = quantize;
+    k->unpack = unpack;
+}
