@@ -9,8 +9,9 @@ OPT_asan := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all -fno-o
 OPT_tsan := -O1 -g -fsanitize=thread -fno-omit-frame-pointer -DQNI_DEBUG
 OPT_cov := -O0 -g --coverage
 OPT_fuzz := -O1 -g -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
+OPT_simde := -O2 -g -DQNI_EMULATE_AVX512
 OPT := $(OPT_$(CONFIG))
-$(if $(OPT),,$(error CONFIG=$(CONFIG): unknown; one of release debug asan tsan cov fuzz))
+$(if $(OPT),,$(error CONFIG=$(CONFIG): unknown; one of release debug asan tsan cov fuzz simde))
 
 # GCC 12 for AArch64 ends with an internal error where it vectorises the loop m = fmax(m, fabs(x)).
 ifeq ($(ARCH),aarch64)
@@ -28,3 +29,9 @@ LDFLAGS_ALL = $(filter -fsanitize=% --coverage,$(OPT)) -pthread $(LDFLAGS)
 ISA_avx2 := -mavx2 -mfma -mf16c
 ISA_avx512 := -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni $(ISA_avx2)
 ISA_avx512bf16 := $(ISA_avx512) -mavx512bf16
+# CONFIG=simde compiles the files of AVX-512 to AVX2, for the tests: a vector is two, and the compiler says that code which
+# passes vectors would differ.
+ifeq ($(CONFIG),simde)
+ISA_avx512 := $(ISA_avx2) -include tests/emulate/avx512.h -Wno-psabi
+ISA_avx512bf16 := $(ISA_avx512)
+endif

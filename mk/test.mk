@@ -11,7 +11,7 @@ $(TEST_BIN): $(B)/tests/%: $(B)/tests/%.o $(SUPPORT_OBJ) $(LIB_STATIC)
 	$(call say,LD,$@)
 	$(QUIET)$(CC) -o $@ $^ $(LDFLAGS_ALL) $(PKG_LIBS) -lcmocka -lm -ldl
 
-.PHONY: test test-deps test-neon check cov
+.PHONY: test test-deps test-avx512 test-neon check cov
 test-deps:
 	@tools/deps test
 
@@ -20,6 +20,13 @@ test: test-deps ## install what is missing, build, and run every test that needs
 
 check: build $(TEST_BIN)
 	@tests/run $(B) $(QUERN)
+
+# What computes and what is quick, with AVX-512 made of AVX2.
+AVX512_TESTS := cpu ops session
+
+test-avx512: ## the tests of kernels, ops and sessions on AVX-512, emulated
+	@tools/deps test avx512
+	@ONLY='$(or $(ONLY),$(AVX512_TESTS))' $(MAKE) --no-print-directory CONFIG=simde check
 
 # Built for AArch64 and run by qemu: what computes, and what is quick. NEON_CPU=cortex-a72 is a processor that has none of
 # the optional instructions.

@@ -137,16 +137,26 @@ static void check_pairs(const qni_cpu_kernels *k, int64_t m, int64_t n_panel, in
     free(w_block);
 }
 
+static void check_all_pairs(const qni_cpu_kernels *k, uint64_t *seed) {
+    const int64_t n_ks[] = {2, 4, 14, 64, k->kc};
+    for (int64_t m = 1; m <= k->mr; m++) {
+        for (int64_t n_panel = 1; n_panel <= 9; n_panel++) {
+            check_pairs(k, m, n_panel, n_ks[(m + n_panel) % 5], seed);
+        }
+    }
+}
+
 static void gemm_pairs(void **state) {
     (void)state;
     uint64_t seed = 4;
     FOR_EACH_LEVEL(k) {
-        const int64_t n_ks[] = {2, 4, 14, 64, k.kc};
-        for (int64_t m = 1; m <= k.mr; m++) {
-            for (int64_t n_panel = 1; n_panel <= 9; n_panel++) {
-                check_pairs(&k, m, n_panel, n_ks[(m + n_panel) % 5], &seed);
-            }
+        check_all_pairs(&k, &seed);
+#if defined(__x86_64__)
+        if (strcmp(k.isa, "avx512") == 0 && k.native_bf16) { /* the level as it is without BF16 */
+            qni_cpu_gemm_avx512(&k);
+            check_all_pairs(&k, &seed);
         }
+#endif
     }
 }
 

@@ -43,6 +43,9 @@ qni_cpu_features qni_cpu_detect(void) {
     if (f.avx512 && n_subleaf >= 1 && __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx)) {
         f.avx512_bf16 = has(eax, AVX512_BF16);
     }
+#if defined(QNI_EMULATE_AVX512) /* the build whose kernels of this level are compiled to AVX2, for tests */
+    f.avx512 = f.avx512_vnni = f.avx512_bf16 = f.avx2_fma_f16c;
+#endif
     return f;
 }
 #else
