@@ -14,6 +14,7 @@ enum {
     GROUP_DECODE = 32,  /* most panels of a task with one tile of rows */
     BLOCK_ROWS = 512,   /* about the most rows of a task: its sums lie in the second cache */
     SUB_TILES = 32,     /* tiles that run over one panel before the next: their inputs lie in the second cache */
+    FEW_TILES = 4,      /* up to here 16-bit panels are converted on the way once more, cheaper than through memory */
     TASKS_A_THREAD = 8, /* so that threads end together */
 };
 
@@ -91,30 +92,35 @@ static const unsigned char *quantised_panel(const qni_weight *w, int64_t panel) 
     return (const unsigned char *)w->data + panel * w->panel_stride;
 }
 
-/* One block of inputs of n_panel panels in f32. */
-static const float *load_block(const job *j, const work *t, const qni_weight *w, int64_t panel, int64_t n_panel,
-                               int64_t k0, int64_t n_k, int64_t *panel_stride) {
-    *panel_stride = n_k * j->k->nr;
+/* One block of inputs of some panels as gemm takes it. */
+typedef struct block {
+    const unsigned char *data;
+    int dtype;
+    int64_t panel_stride; /* in elements */
+} block;
+
+/* Dense packed panels are taken as they lie where they are f32, or `direct` is asked for; all others become f32. */
+static block load_block(const job *j, const work *t, const qni_weight *w, int64_t panel, int64_t n_panel, int64_t k0,
+                        int64_t n_k, bool direct) {
+    if (w->packed && w->quant.kind == QNI_DENSE && (direct || w->dtype == QN_DTYPE_F32)) {
+        return (block){weight_at(w, k0, panel * w->nr), qni_cpu_dtype(w->dtype), w->panel_stride};
+    }
+    const int64_t stride = n_k * j->k->nr;
     if (!w->packed) {
         gather_block(j, t, w, panel, n_panel, k0, n_k);
-        return t->w;
-    }
-    if (w->quant.kind == QNI_DENSE && w->dtype == QN_DTYPE_F32) {
-        *panel_stride = w->panel_stride;
-        return weight_at(w, k0, panel * w->nr);
-    }
-    if (w->quant.kind != QNI_DENSE) {
+    } else if (w->quant.kind != QNI_DENSE) {
         const qni_cpu_quant q = qni_cpu_quant_of(w);
         for (int64_t p = 0; p < n_panel; p++) {
-            j->k->unpack(t->w + p * *panel_stride, quantised_panel(w, panel + p), &q, k0, n_k);
+            j->k->unpack(t->w + p * stride, quantised_panel(w, panel + p), &q, k0, n_k);
         }
-        return t->w;
+    } else {
+        void (*widen)(float *, const void *, int64_t) =
+            w->dtype == QN_DTYPE_BF16 ? j->k->widen_panel_bf16 : j->k->widen[QNI_CPU_F16];
+        for (int64_t p = 0; p < n_panel; p++) {
+            widen(t->w + p * stride, weight_at(w, k0, (panel + p) * w->nr), stride);
+        }
     }
-    for (int64_t p = 0; p < n_panel; p++) {
-        (w->dtype == QN_DTYPE_BF16 ? j->k->widen_panel_bf16 : j->k->widen[QNI_CPU_F16])(
-            t->w + p * *panel_stride, weight_at(w, k0, (panel + p) * w->nr), *panel_stride);
-    }
-    return t->w;
+    return (block){(const unsigned char *)t->w, QNI_CPU_F32, stride};
 }
 
 /* The tile of an F32 or BF16 encoding, from input k0 on. */
@@ -132,19 +138,20 @@ typedef struct part {
     int64_t tile, n_tile;
 } part;
 
-/* f32, blocks of inputs in f32. */
+/* f32, blocks of inputs, in f32 but for few tiles of a 16-bit weight. */
 static void multiply(const job *j, const work *t, const part *a) {
+    static const int64_t bytes[] = {4, 2, 2}; /* by dtype */
     const qni_cpu_kernels *k = j->k;
     for (int64_t k0 = 0; k0 < a->w->n_in; k0 += k->kc) {
-        int64_t n_k = qni_min_i64(k->kc, a->w->n_in - k0), stride;
-        const float *block = load_block(j, t, a->w, a->panel, a->n_panel, k0, n_k, &stride);
+        const int64_t n_k = qni_min_i64(k->kc, a->w->n_in - k0);
+        const block w = load_block(j, t, a->w, a->panel, a->n_panel, k0, n_k, a->n_tile <= FEW_TILES);
         for (int64_t sub = 0; sub < a->n_tile; sub += SUB_TILES) {
             int64_t end = qni_min_i64(sub + SUB_TILES, a->n_tile);
             for (int64_t p = 0; p < a->n_panel; p++) {
                 for (int64_t i = sub; i < end; i++) {
-                    k->gemm[QNI_CPU_F32](a->c + i * k->mr * t->ldc + p * k->nr, t->ldc,
-                                         tile_at(j, a->x, a->tile + i, k0), qni_cpu_tile_rows(j->x, a->tile + i),
-                                         block + p * stride, stride, 1, n_k, k0 > 0);
+                    k->gemm[w.dtype](a->c + i * k->mr * t->ldc + p * k->nr, t->ldc, tile_at(j, a->x, a->tile + i, k0),
+                                     qni_cpu_tile_rows(j->x, a->tile + i), w.data + p * w.panel_stride * bytes[w.dtype],
+                                     w.panel_stride, 1, n_k, k0 > 0);
                 }
             }
         }
