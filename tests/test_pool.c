@@ -12,6 +12,7 @@
 #include <cmocka.h>
 
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <sys/resource.h>
@@ -42,7 +43,7 @@ static void every_task_runs_once(void **state) {
     const int32_t sizes[] = {0, 1, 2, 3, 7, 64, MAX_TASK};
     for (int32_t n_thread = 1; n_thread <= MAX_THREAD; n_thread++) {
         qni_pool *pool = NULL;
-        assert_int_equal(qni_pool_create(&pool, n_thread, NULL), QN_OK);
+        assert_int_equal(qni_pool_create(&pool, n_thread, false, NULL), QN_OK);
         assert_int_equal(qni_pool_n_thread(pool), n_thread);
         for (int round = 0; round < 200; round++) {
             int32_t n_task = sizes[round % 7];
@@ -78,7 +79,7 @@ static void loops_follow_each_other(void **state) {
     (void)state;
     for (int32_t n_thread = 1; n_thread <= MAX_THREAD; n_thread += 2) {
         qni_pool *pool = NULL;
-        assert_int_equal(qni_pool_create(&pool, n_thread, NULL), QN_OK);
+        assert_int_equal(qni_pool_create(&pool, n_thread, false, NULL), QN_OK);
         chain c = {0};
         enum { ROUNDS = 2000 };
         for (int round = 0; round < ROUNDS; round++) {
@@ -101,7 +102,7 @@ static void slow_task(void *context, int32_t task, int32_t thread) {
 static void caller_waits_for_a_slow_worker(void **state) {
     (void)state;
     qni_pool *pool = NULL;
-    assert_int_equal(qni_pool_create(&pool, 4, NULL), QN_OK);
+    assert_int_equal(qni_pool_create(&pool, 4, false, NULL), QN_OK);
     for (int round = 0; round < 20; round++) {
         atomic_int done = 0;
         qni_pool_run(pool, 4, slow_task, &done);
@@ -121,7 +122,7 @@ static void note_mask(void *context, int32_t task, int32_t thread) {
 static void workers_take_no_signals(void **state) {
     (void)state;
     qni_pool *pool = NULL;
-    assert_int_equal(qni_pool_create(&pool, 3, NULL), QN_OK);
+    assert_int_equal(qni_pool_create(&pool, 3, false, NULL), QN_OK);
     atomic_int bad = 0;
     qni_pool_run(pool, 30, note_mask, &bad);
     assert_int_equal(bad, 0);
@@ -130,6 +131,27 @@ static void workers_take_no_signals(void **state) {
     assert_false(sigismember(&mask, SIGINT));
     qni_pool_free(pool);
     qni_pool_free(NULL);
+}
+
+static void note_cpus(void *context, int32_t task, int32_t thread) {
+    (void)task;
+    cpu_set_t own;
+    if (sched_getaffinity(0, sizeof own, &own) == 0) ((int32_t *)context)[thread] = CPU_COUNT(&own);
+    usleep(1000);
+}
+
+/* Workers have a CPU each, the caller keeps all that it had. */
+static void workers_may_be_pinned(void **state) {
+    (void)state;
+    qni_pool *pool = NULL;
+    const int32_t n_cpu = qni_cpu_count();
+    int32_t count[3] = {n_cpu, 1, 1};
+    assert_int_equal(qni_pool_create(&pool, 3, true, NULL), QN_OK);
+    qni_pool_run(pool, 30, note_cpus, count);
+    assert_int_equal(count[0], n_cpu);
+    assert_int_equal(count[1], 1);
+    assert_int_equal(count[2], 1);
+    qni_pool_free(pool);
 }
 
 /* Threads that the system refuses: an error, and those that started are joined. Root is not bound by RLIMIT_NPROC, so
@@ -149,7 +171,7 @@ static void refused_threads_are_an_error(void **state) {
     if (taken.rlim_cur != small.rlim_cur) skip(); /* qemu limits nothing, and says so */
     qni_pool *pool = NULL;
     qn_error err = {0};
-    qn_status status = qni_pool_create(&pool, 512, &err);
+    qn_status status = qni_pool_create(&pool, 512, false, &err);
     assert_int_equal(setrlimit(RLIMIT_AS, &old), 0);
     assert_int_equal(status, QN_ENOMEM);
     assert_null(pool);
@@ -183,7 +205,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_task_runs_once),           cmocka_unit_test(loops_follow_each_other),
         cmocka_unit_test(caller_waits_for_a_slow_worker), cmocka_unit_test(workers_take_no_signals),
-        cmocka_unit_test(refused_threads_are_an_error),   cmocka_unit_test(machine_is_described),
+        cmocka_unit_test(workers_may_be_pinned),          cmocka_unit_test(refused_threads_are_an_error),
+        cmocka_unit_test(machine_is_described),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

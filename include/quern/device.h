@@ -30,6 +30,9 @@ typedef struct qn_allocator {
 typedef struct qn_device_options {
     /** Threads that compute, the caller's included, at most 512; 0: one for each CPU that this process may use. */
     int32_t n_thread;
+    /** Bind each thread that the device starts to a CPU of its own; the caller's are left alone. For machines whose
+     * scheduler moves threads about; a hint. */
+    bool pin;
     /** The highest instruction set level to use ("portable", "avx2", …; see qn_isa_name); NULL: the best there is. A
      * known name above what the machine has is a cap and no error; an unknown name is one. */
     const char *isa;

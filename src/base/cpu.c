@@ -71,6 +71,19 @@ int32_t qni_cpu_count(void) {
     return count > 0 ? count : 1;
 }
 
+void qni_cpu_pin(pthread_t thread, int32_t index) {
+    cpu_set_t allowed, one;
+    if (sched_getaffinity(0, sizeof allowed, &allowed) != 0 || CPU_COUNT(&allowed) == 0) return;
+    int32_t left = index % CPU_COUNT(&allowed);
+    for (int cpu = 0; cpu < CPU_SETSIZE; cpu++) {
+        if (!CPU_ISSET(cpu, &allowed) || left-- > 0) continue;
+        CPU_ZERO(&one);
+        CPU_SET(cpu, &one);
+        pthread_setaffinity_np(thread, sizeof one, &one);
+        return;
+    }
+}
+
 /* The rest of the first line of a file that starts with `key`, after the colon and blanks, without the line end. */
 static bool find_line(char *out, size_t size, const char *path, const char *key) {
     FILE *file = fopen(path, "re");

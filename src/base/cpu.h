@@ -3,6 +3,7 @@
 #ifndef QNI_CPU_H
 #define QNI_CPU_H
 
+#include <pthread.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -20,6 +21,10 @@ qni_cpu_features qni_cpu_detect(void);
 
 /* CPUs that this process may run on, at least 1. */
 int32_t qni_cpu_count(void);
+
+/* Bind a thread to the index-th of the CPUs that this process may run on, counted round and round; a hint: where it
+ * cannot be done nothing is. */
+void qni_cpu_pin(pthread_t thread, int32_t index);
 
 /* The processor's name, into a buffer; "unknown processor" if it does not tell. */
 void qni_cpu_name(char *out, size_t size);

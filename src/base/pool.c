@@ -166,7 +166,7 @@ static int start_worker(struct worker *worker) {
     return failed;
 }
 
-qn_status qni_pool_create(qni_pool **out, int32_t n_thread, qn_error *err) {
+qn_status qni_pool_create(qni_pool **out, int32_t n_thread, bool pin, qn_error *err) {
     size_t bytes = sizeof(qni_pool) + (size_t)n_thread * sizeof(struct worker);
     qn_allocator c_library = {0};
     qni_pool *pool = qni_device_alloc(&c_library, bytes);
@@ -192,6 +192,7 @@ qn_status qni_pool_create(qni_pool **out, int32_t n_thread, qn_error *err) {
                             strerrordesc_np(failed));
         }
         pool->n_started++;
+        if (pin) qni_cpu_pin(pool->workers[i].thread, i + 1);
     }
     *out = pool;
     return QN_OK;

@@ -11,8 +11,9 @@ typedef struct qni_pool qni_pool;
  * that run at the same time (0 is the caller), so that it can index private scratch. */
 typedef void (*qni_task)(void *context, int32_t task, int32_t thread);
 
-/* n_thread >= 1, the caller included: n_thread - 1 workers are started, and joined by free. */
-qn_status qni_pool_create(qni_pool **out, int32_t n_thread, qn_error *err);
+/* n_thread >= 1, the caller included: n_thread - 1 workers are started, and joined by free. pin: each worker is bound to
+ * a CPU of its own, the first one being left to the caller. */
+qn_status qni_pool_create(qni_pool **out, int32_t n_thread, bool pin, qn_error *err);
 void qni_pool_free(qni_pool *pool); /* NULL is fine */
 int32_t qni_pool_n_thread(const qni_pool *pool);
 

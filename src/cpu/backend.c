@@ -15,7 +15,7 @@ static qn_status open_cpu(void **state, const char **isa_out, const qn_device_op
     if (cpu == NULL) return qni_fail(err, QN_ENOMEM, "no memory for the cpu device");
     cpu->n_thread = n_thread;
     qn_status status = qni_cpu_select(&cpu->kernels, options->isa, err);
-    if (status == QN_OK) status = qni_pool_create(&cpu->pool, n_thread, err);
+    if (status == QN_OK) status = qni_pool_create(&cpu->pool, n_thread, options->pin, err);
     if (status != QN_OK) {
         close_cpu(cpu);
         return status;
