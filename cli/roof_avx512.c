@@ -18,8 +18,9 @@ static double multiply_f32(int64_t rounds) {
     return (double)_mm512_cvtss_f32(sum[0]);
 }
 
-/* vdpbf16ps: 32 products, added in pairs to 16 sums. Both signs keep the sums small. */
-static double multiply_bf16(int64_t rounds) {
+/* vdpbf16ps: 32 products, added in pairs to 16 sums. Both signs keep the sums small. The level does not promise the
+ * instruction, so that the function asks for it by itself. */
+__attribute__((target("avx512bf16"))) static double multiply_bf16(int64_t rounds) {
     const __m512bh x = _mm512_cvtne2ps_pbh(_mm512_set1_ps(0.25f), _mm512_set1_ps(-0.25f));
     const __m512bh y = _mm512_cvtne2ps_pbh(_mm512_set1_ps(0.5f), _mm512_set1_ps(0.5f));
     __m512 sum[CHAINS];

@@ -7,9 +7,10 @@ $(B)/%_avx2.o: private ISA_FLAGS := $(ISA_avx2)
 $(B)/%_avx512.o: private ISA_FLAGS := $(ISA_avx512)
 $(B)/%_avx512bf16.o: private ISA_FLAGS := $(ISA_avx512bf16)
 
-# Objects depend on the flags that they were made with, so that a changed flag rebuilds.
+# Objects depend on the flags that they were made with, those of all levels too, so that a changed flag rebuilds.
+FLAGS_LINE = $(CC) $(CFLAGS_ALL) $(LDFLAGS_ALL) $(foreach v,$(sort $(filter ISA_%,$(.VARIABLES))),$($v))
 $(B)/flags: FORCE
-	@mkdir -p $(@D); echo '$(CC) $(CFLAGS_ALL) $(LDFLAGS_ALL)' | cmp -s - $@ || echo '$(CC) $(CFLAGS_ALL) $(LDFLAGS_ALL)' > $@
+	@mkdir -p $(@D); echo '$(FLAGS_LINE)' | cmp -s - $@ || echo '$(FLAGS_LINE)' > $@
 .PHONY: FORCE
 FORCE:
 
