@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "directory.h"
 #include "load.h"
 #include "output.h"
 #include "synth.h"
@@ -84,7 +85,7 @@ static int run_test(bench *b, bench_test *t) {
     int code = t->kind == TEST_LOAD ? bench_load(b, t) : bench_sessions(b, t);
     if (!code) b->n_done++;
     /* what a synthetic checkpoint was for is in memory */
-    if (t->kind == TEST_LOAD && b->settings->synthetic) synth_remove(b->dir);
+    if (t->kind == TEST_LOAD && b->settings->synthetic) directory_remove(b->dir);
     return code ? code : measure_roof(b);
 }
 
@@ -98,7 +99,7 @@ static int run_all(bench *b) {
     if (code) return code;
     code = plan_memory(b);
     if (!code) code = measure_roof(b);
-    if (code && s->synthetic) synth_remove(b->dir);
+    if (code && s->synthetic) directory_remove(b->dir);
     for (int i = 0; !code && i < b->n_test; i++) code = run_test(b, &b->tests[i]);
     return code;
 }

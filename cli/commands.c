@@ -13,6 +13,7 @@ static const int kv_values[] = {QN_DTYPE_F16, QN_DTYPE_BF16, QN_DTYPE_F32, QN_DT
 static const int dtype_values[] = {QN_DTYPE_BF16, QN_DTYPE_F16, QN_DTYPE_F32};
 static const int yarn_values[] = {QN_YARN_AUTO, QN_YARN_ON, QN_YARN_OFF};
 static const int output_values[] = {OUTPUT_MD, OUTPUT_CSV, OUTPUT_JSON};
+static const int quantize_values[] = {QN_QUANTIZE_Q8, QN_QUANTIZE_Q4};
 static const int think_values[] = {QN_THINK_ON, QN_THINK_OFF, QN_THINK_AUTO};
 static const int reasoning_values[] = {REASONING_NONE, REASONING_DEEPSEEK};
 
@@ -40,6 +41,9 @@ static const option device_options[] = {
 static const option compute_options[] = {
     {"--arith", OPTION_CHOICE, AT(arith), "auto|f32|bf16|int8",
      "arithmetic of the linears (default: auto; for verify f32)", 0, 0, arith_values},
+    {"--quantize", OPTION_CHOICE, AT(quantize), "q8|q4",
+     "quantise dense weights while they are loaded: to 8 bits, or most to 4; see quern quantize", 0, 0,
+     quantize_values},
     {"--kv", OPTION_CHOICE, AT(kv), "f16|bf16|f32|q8", "type of the KV cache (default: f16; for verify f32)", 0, 0,
      kv_values},
     {"-c, --ctx-size", OPTION_WHOLE, AT(n_ctx), "N",
@@ -126,7 +130,8 @@ static const option perplexity_options[] = {
     {"--window", OPTION_WHOLE, AT(window), "N", "tokens of a window (default: 512); the incomplete tail is dropped", 1,
      INT32_MAX, NULL},
     {"--compare", OPTION_TEXT, AT(compare), "DIR",
-     "tell the perplexity relative to the checkpoint DIR, and the mean KL divergence from it", 0, 0, NULL},
+     "tell the perplexity relative to the checkpoint DIR (as it is on disk), and the mean KL divergence from it", 0, 0,
+     NULL},
     {0},
 };
 
@@ -167,6 +172,13 @@ static const option bench_options[] = {
     {0},
 };
 
+static const option quantize_options[] = {
+    {"--to", OPTION_CHOICE, AT(quantize), "q8|q4", "8 bits, or most in 4 bits (needed)", 0, 0, quantize_values},
+    {"-t, --threads", OPTION_WHOLE, AT(threads), "N", "threads that compute (default: one for each usable CPU)", 1, 512,
+     NULL},
+    {0},
+};
+
 static const option *const run_groups[] = {model_options,
                                            prompt_options,
                                            run_options,
@@ -194,6 +206,7 @@ static const option *const devices_groups[] = {json_options, general_options, NU
 static const option *const synth_groups[] = {synth_options, general_options, NULL};
 static const option *const bench_groups[] = {model_options,   bench_options,   device_options,
                                              compute_options, general_options, NULL};
+static const option *const quantize_groups[] = {quantize_options, general_options, NULL};
 
 const command commands[] = {
     {"run", "", 0, 0, "generate text from a prompt",
@@ -244,5 +257,12 @@ const command commands[] = {
      "operations a second, and how much that is of what this machine's threads can read and multiply, measured in the "
      "same run. Tests are the product of the lists, which are like 1,2,4 or 1-8*2 or 1-8+1.",
      bench_groups, command_bench},
+    {"quantize", "IN OUT", 2, 2, "write a checkpoint with quantised weights",
+     "Read the checkpoint IN and write OUT, which loads like any other, in a half or a third of the memory. OUT must "
+     "not "
+     "exist or be empty. q8 keeps all linears in 8 bits; q4 has 4 bits in q, k, v, gate and up, and 8 bits in the "
+     "rest. "
+     "Results are those of --quantize, bit for bit. The weights are in the form of MLX, which mlx-lm reads too.",
+     quantize_groups, command_quantize},
     {0},
 };

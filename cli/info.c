@@ -17,11 +17,12 @@ static json_t *describe(const char *dir, const qn_model_config *c, const qn_plan
     json_t *yarn = c->yarn.factor > 0 ? json_pack("{s:f, s:I}", "factor", c->yarn.factor, "original_ctx",
                                                   (json_int_t)c->yarn.original_ctx)
                                       : json_null();
-    json_t *config = json_pack(
-        "{s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:f, s:f, s:o, s:b, s:s, s:o}", "layers", (int)c->n_layer, "d_model",
-        (int)c->d_model, "heads", (int)c->n_head, "kv_heads", (int)c->n_kv_head, "head_dim", (int)c->head_dim, "d_ff",
-        (int)c->d_ff, "vocab", (int)c->n_vocab, "ctx_max", (int)c->n_ctx_max, "rms_eps", c->rms_eps, "rope_theta",
-        c->rope_theta, "yarn", yarn, "tied", (int)c->tied, "dtype", qn_dtype_name(c->dtype), "eos", eos);
+    json_t *config = json_pack("{s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:f, s:f, s:o, s:b, s:s, s:i, s:i, s:o}",
+                               "layers", (int)c->n_layer, "d_model", (int)c->d_model, "heads", (int)c->n_head,
+                               "kv_heads", (int)c->n_kv_head, "head_dim", (int)c->head_dim, "d_ff", (int)c->d_ff,
+                               "vocab", (int)c->n_vocab, "ctx_max", (int)c->n_ctx_max, "rms_eps", c->rms_eps,
+                               "rope_theta", c->rope_theta, "yarn", yarn, "tied", (int)c->tied, "dtype",
+                               qn_dtype_name(c->dtype), "bits", (int)c->bits, "group", (int)c->group, "eos", eos);
     json_t *memory =
         json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:s, s:i, s:i}", "weight_bytes", (json_int_t)p->weight_bytes,
                   "kv_bytes", (json_int_t)p->kv_bytes, "kv_token_bytes", (json_int_t)p->kv_token_bytes, "session_bytes",
@@ -42,7 +43,13 @@ static void print_text(const char *dir, const qn_model_config *c, const qn_plan 
     format_bytes(scratch, sizeof(scratch), (double)p->scratch_bytes);
     format_bytes(total, sizeof(total), (double)p->total_bytes);
     printf("%s\n", dir);
-    printf("  parameters   %llu in %s, files %s\n", (unsigned long long)c->n_parameter, qn_dtype_name(c->dtype), file);
+    printf("  parameters   %llu in ", (unsigned long long)c->n_parameter);
+    if (c->bits)
+        printf("%d-bit %s, groups of %d, %.2f bits a parameter", c->bits, c->dtype == QN_DTYPE_F8 ? "fp8" : "codes",
+               c->group, 8.0 * (double)c->file_bytes / (double)c->n_parameter);
+    else
+        printf("%s", qn_dtype_name(c->dtype));
+    printf(", files %s\n", file);
     printf("  layers       %d of d_model %d, d_ff %d\n", c->n_layer, c->d_model, c->d_ff);
     printf("  attention    %d heads, %d key/value heads of %d\n", c->n_head, c->n_kv_head, c->head_dim);
     printf("  vocabulary   %d, %s\n", c->n_vocab, c->tied ? "tied embeddings" : "own lm_head");

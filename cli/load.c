@@ -53,6 +53,7 @@ int open_model(qn_model **out, const settings *s, qn_device *device, const char 
     progress_bar bar;
     progress_begin(&bar, "loading");
     qn_model_options options = {.arith = s->arith < 0 ? QN_ARITH_AUTO : (qn_arith)s->arith,
+                                .quantize = (qn_quantize)s->quantize,
                                 .progress = {progress_report, &bar}};
     if (is_terminal(stderr)) options.log = (qn_log){print_remark, (void *)(uintptr_t)dir};
     qn_error err;
@@ -66,6 +67,7 @@ qn_plan_options plan_options(const settings *s) {
                              .isa = s->isa,
                              .n_thread = (int32_t)s->threads.value,
                              .arith = s->arith < 0 ? QN_ARITH_AUTO : (qn_arith)s->arith,
+                             .quantize = (qn_quantize)s->quantize,
                              .n_ctx = (int32_t)s->n_ctx.value,
                              .kv_dtype = (qn_dtype)s->kv};
 }

@@ -45,6 +45,7 @@ typedef struct settings {
     const char *model, *device, *isa;
     int arith;    /* qn_arith; -1: not given */
     int kv, yarn; /* qn_dtype, qn_yarn_mode */
+    int quantize; /* qn_quantize */
     whole threads, n_ctx;
     /* text in, text out */
     const char *prompt, *file, *ids, *chat_template;
@@ -131,5 +132,6 @@ int command_info(const settings *settings);
 int command_devices(const settings *settings);
 int command_synth(const settings *settings);
 int command_bench(const settings *settings);
+int command_quantize(const settings *settings);
 
 #endif

@@ -31,9 +31,17 @@ static int scorer_open(scorer *out, const settings *s, char *dir, int32_t window
     settings wanted = *s;
     if (!wanted.n_ctx.given) wanted.n_ctx = (whole){window, true};
     int code = open_device(&out->device, s, s->device, false);
-    if (!code) code = open_model(&out->model, s, out->device, dir);
+    if (!code) code = open_model(&out->model, &wanted, out->device, dir);
     if (!code) code = open_session(&out->session, &wanted, out->model, dir);
     return code;
+}
+
+/* The reference stays what it is on disk; int8, which a dense one has not, is for the model. */
+static int reference_open(scorer *out, const settings *s, int32_t window) {
+    settings wanted = *s;
+    wanted.quantize = QN_QUANTIZE_NONE;
+    if (wanted.arith == QN_ARITH_INT8) wanted.arith = QN_ARITH_AUTO;
+    return scorer_open(out, &wanted, must_format("%s", s->compare), window);
 }
 
 double log_sum_exp(const float *logits, int32_t n) {
@@ -165,8 +173,8 @@ static void print_result(const settings *s, const tally *t, size_t n, int32_t wi
     printf("perplexity %.6g, %.6g nats a token, %zu tokens in %zu windows of %d", exp(nll), nll, n, n / (size_t)window,
            window);
     if (s->compare)
-        printf("; %s %.6g, ratio %.6g, mean KL divergence %.4g", s->compare, exp(reference_nll),
-               exp(nll - reference_nll), kl);
+        printf("; %s %.6g, ratio %.6g (%+.3f %%), mean KL divergence %.4g", s->compare, exp(reference_nll),
+               exp(nll - reference_nll), 100 * expm1(nll - reference_nll), kl);
     putchar('\n');
 }
 
@@ -183,7 +191,7 @@ int command_perplexity(const settings *s) {
         free(dir);
     } else {
         code = scorer_open(&model, s, dir, window);
-        if (!code && s->compare) code = scorer_open(&reference, s, must_format("%s", s->compare), window);
+        if (!code && s->compare) code = reference_open(&reference, s, window);
     }
     if (!code) code = check_ids(&ids, s, window, qn_model_get_config(model.model)->n_vocab);
     if (!code) code = score_all(&model, s->compare ? &reference : NULL, &ids, window, &t);

@@ -1,18 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* quern synth: reads the shape, and writes into a temporary directory that takes its name when all is there; or, for
- * quern bench, into one that is removed soon. */
+/* quern synth: reads the shape, and has its checkpoint written, for good or for the time of quern bench. */
 #include "synth.h"
 
-#include <dirent.h>
 #include <errno.h>
-#include <libgen.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <sys/statvfs.h>
-#include <unistd.h>
 
+#include "directory.h"
 #include "options.h"
 #include "output.h"
 
@@ -86,75 +81,29 @@ int shape_parse(model_shape *out, const char *asker, const char *text) {
     return EXIT_DONE;
 }
 
-/* Where the new directory may stand: nowhere yet, or empty. */
-static int check_target(const char *dir) {
-    struct stat st;
-    if (stat(dir, &st)) return errno == ENOENT ? EXIT_DONE : fail(dir, "%s", strerror(errno));
-    if (!S_ISDIR(st.st_mode)) return fail(dir, "exists and is no directory");
-    DIR *stream = opendir(dir);
-    if (!stream) return fail(dir, "%s", strerror(errno));
-    int n = 0;
-    while (readdir(stream)) n++;
-    closedir(stream);
-    return n > 2 ? fail(dir, "exists and is not empty") : EXIT_DONE;
-}
+typedef struct wanted {
+    model_shape shape;
+    qn_dtype dtype;
+    uint64_t seed;
+} wanted;
 
-static int check_space(const char *parent, const char *dir, uint64_t bytes) {
-    struct statvfs fs;
-    if (statvfs(parent, &fs)) return EXIT_DONE;
-    uint64_t free_bytes = (uint64_t)fs.f_bavail * fs.f_frsize;
-    if (bytes <= free_bytes) return EXIT_DONE;
-    char need[32], have[32];
-    format_bytes(need, sizeof(need), (double)bytes);
-    format_bytes(have, sizeof(have), (double)free_bytes);
-    return fail(dir, "needs %s, and %s are free", need, have);
-}
-
-void synth_remove(const char *dir) {
-    DIR *stream = opendir(dir);
-    if (!stream) return;
-    struct dirent *entry;
-    while ((entry = readdir(stream))) {
-        if (!strcmp(entry->d_name, ".") || !strcmp(entry->d_name, "..")) continue;
-        char *path = must_format("%s/%s", dir, entry->d_name);
-        unlink(path);
-        free(path);
-    }
-    closedir(stream);
-    rmdir(dir);
-}
-
-static int write_beside(const model_shape *shape, qn_dtype dtype, uint64_t seed, const char *dir) {
-    size_t length = strlen(dir);
-    while (length > 1 && dir[length - 1] == '/') length--;
-    char *target = must_format("%.*s", (int)length, dir), *temporary = must_format("%s.XXXXXX", target);
-    char *copy = must_format("%s", target);
-    int code = check_space(dirname(copy), target, synth_bytes(shape, dtype));
-    if (!code && !mkdtemp(temporary)) code = fail(target, "%s", strerror(errno));
-    if (!code) {
-        code = synth_write(shape, dtype, seed, temporary);
-        if (!code && chmod(temporary, 0755)) code = fail(target, "%s", strerror(errno));
-        if (!code && rename(temporary, target)) code = fail(target, "%s", strerror(errno));
-        if (code) synth_remove(temporary);
-    }
-    free(copy);
-    free(temporary);
-    free(target);
-    return code;
+static int write_into(const void *context, const char *dir) {
+    const wanted *w = context;
+    return synth_write(&w->shape, w->dtype, w->seed, dir);
 }
 
 int synth_temporary(char **out, const model_shape *shape, qn_dtype dtype) {
     const char *parent = getenv("TMPDIR");
     if (!parent || !*parent) parent = "/tmp";
     uint64_t bytes = synth_bytes(shape, dtype);
-    int code = bytes ? check_space(parent, parent, bytes) : fail("--synthetic", "too large");
+    int code = bytes ? directory_check_space(parent, parent, bytes) : fail("--synthetic", "too large");
     if (code) return code;
     char *dir = must_format("%s/quern-bench.XXXXXX", parent);
     if (!mkdtemp(dir)) {
         code = fail(parent, "%s", strerror(errno));
     } else {
         code = synth_write(shape, dtype, 0, dir);
-        if (code) synth_remove(dir);
+        if (code) directory_remove(dir);
     }
     if (!code) *out = dir;
     if (code) free(dir);
@@ -162,13 +111,11 @@ int synth_temporary(char **out, const model_shape *shape, qn_dtype dtype) {
 }
 
 int command_synth(const settings *s) {
-    model_shape shape;
-    const char *dir = s->operands[1];
-    qn_dtype dtype = s->dtype ? (qn_dtype)s->dtype : QN_DTYPE_BF16;
+    wanted w = {.dtype = s->dtype ? (qn_dtype)s->dtype : QN_DTYPE_BF16, .seed = (uint64_t)s->sampling.seed.value};
     interrupts_graceful(false);
-    int code = shape_parse(&shape, "synth", s->operands[0]);
+    int code = shape_parse(&w.shape, "synth", s->operands[0]);
     if (code) return code;
-    if (!synth_bytes(&shape, dtype)) return fail(s->operands[0], "too large");
-    code = *dir ? check_target(dir) : fail("DIR", "must not be empty");
-    return code ? code : write_beside(&shape, dtype, (uint64_t)s->sampling.seed.value, dir);
+    uint64_t bytes = synth_bytes(&w.shape, w.dtype);
+    if (!bytes) return fail(s->operands[0], "too large");
+    return directory_make(s->operands[1], bytes, write_into, &w);
 }

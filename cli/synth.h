@@ -17,9 +17,8 @@ typedef struct model_shape {
 int shape_parse(model_shape *out, const char *asker, const char *text);
 
 /* Write a checkpoint into a new directory of $TMPDIR or /tmp. *out is set on success and freed by the caller, after
- * synth_remove has removed the directory and all in it. Returns an exit code. */
+ * directory_remove() has removed the directory and all in it. Returns an exit code. */
 int synth_temporary(char **out, const model_shape *shape, qn_dtype dtype);
-void synth_remove(const char *dir);
 
 /* Write config.json, generation_config.json and the weights into a directory that is there. Returns an exit code. */
 int synth_write(const model_shape *shape, qn_dtype dtype, uint64_t seed, const char *dir);

@@ -44,8 +44,8 @@ void verify_case(verifier *vf, const char *path, verdict *v);
 void verify_checkpoint(verifier *vf, const char *dir, verdict *v);
 void verify_golden_json(verifier *vf, const char *file, qn_model *model, verdict *v);
 
-/* The bound of a model's tensors under the settings' arithmetic and KV type. */
-double verify_model_bound(const verifier *vf);
+/* The bound of a model's tensors under the settings' arithmetic and KV type; config NULL: of any dense one. */
+double verify_model_bound(const verifier *vf, const qn_model_config *config);
 bool is_file(const char *dir, const char *name);
 
 #endif

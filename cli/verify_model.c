@@ -112,7 +112,7 @@ static void verify_tensors(verifier *vf, const char *file, qn_model *model, verd
                        .n_row = (int32_t)ref.n_row,
                        .chunk = (int32_t)vf->settings->chunk.value,
                        .batch = (int32_t)vf->settings->batch.value};
-        v->bound = verify_model_bound(vf);
+        v->bound = verify_model_bound(vf, config);
         if (rows_run(&run)) rows_report(&run, v->bound, true);
         rows_release(&run);
         free(run.rows);
@@ -126,10 +126,12 @@ void verify_checkpoint(verifier *vf, const char *dir, verdict *v) {
     char *tensors_file = must_format("%s/golden.safetensors", dir), *text_file = must_format("%s/golden.json", dir);
     progress_bar bar;
     progress_begin(&bar, "loading");
-    qn_model_options options = {.arith = (qn_arith)vf->compute.arith, .progress = {progress_report, &bar}};
+    qn_model_options options = {.arith = (qn_arith)vf->compute.arith,
+                                .quantize = (qn_quantize)vf->compute.quantize,
+                                .progress = {progress_report, &bar}};
     qn_model *model = NULL;
     qn_error err;
-    v->bound = verify_model_bound(vf);
+    v->bound = verify_model_bound(vf, NULL);
     if (qn_model_open(&model, vf->device, dir, &options, &err)) verdict_fail_error(v, &err);
     progress_end(&bar);
     if (model && tensors) verify_tensors(vf, tensors_file, model, v);

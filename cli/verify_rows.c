@@ -91,7 +91,7 @@ static double margin_bound(const row_run *run, const float *logits) {
     if (!run->narrow) return 1e-4;
     double top = 0;
     for (int32_t i = 0; i < run->config->n_vocab; i++) top = fmax(top, fabs(logits[i]));
-    return 2 * verify_model_bound(run->verifier) * top;
+    return 2 * verify_model_bound(run->verifier, run->config) * top;
 }
 
 static bool greedy(row_run *run, row *rows, int32_t n_row, qn_span *spans, int32_t *drawn) {
@@ -191,7 +191,7 @@ bool rows_run(row_run *run) {
     run->hidden = must_calloc(n_layer + 1, sizeof(measure));
     run->k_cache = must_calloc(n_layer, sizeof(measure));
     run->v_cache = must_calloc(n_layer, sizeof(measure));
-    run->narrow = verify_model_bound(run->verifier) > 1e-3;
+    run->narrow = verify_model_bound(run->verifier, run->config) > 1e-3;
     for (int32_t i = 0; i < run->n_row; i++) run->rows[i].is_golden = true;
     bool good = true;
     if (run->batch)

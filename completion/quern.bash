@@ -51,6 +51,7 @@ _quern() {
     *)
         case $command in
         verify) COMPREPLY=($(compgen -f -- "$cur")) ;;
+        quantize) COMPREPLY=($(compgen -d -- "$cur")) ;;
         synth)
             if [ "$COMP_CWORD" -eq 2 ]; then
                 COMPREPLY=($(compgen -W "0.6B 1.7B 4B 8B 14B 32B" -- "$cur"))

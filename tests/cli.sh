@@ -44,7 +44,7 @@ man_options() {
 agree() {
     table_options "$1" >"$tmp/table" && man_options "$1" >"$tmp/man" && [ -s "$tmp/table" ] && diff "$tmp/table" "$tmp/man"
 }
-ok 'there are eleven commands' [ "$(echo "$commands" | wc -w)" -eq 11 ]
+ok 'there are twelve commands' [ "$(echo "$commands" | wc -w)" -eq 12 ]
 for c in $commands; do
     ok "$c: --help and man page agree" agree "$c"
     ok "quern.1 names $c" grep -q "quern\\\\-$c" man/quern.1
@@ -110,6 +110,10 @@ bench -d 1-9999
 bench -r 0
 bench -o xml
 bench -c 100 -p 101
+quantize x y
+quantize x --to q4
+quantize x y --to q5
+run -p x --quantize q3
 CASES
 q run --seed 9223372036854775808 -p x
 ok 'the greatest seed is told' err_has 'from 0 to 9223372036854775807, not'
@@ -430,6 +434,31 @@ wait $pid
 rc=$?
 ok 'bench: interrupted' [ "$rc" -eq 130 ]
 ok 'bench: nothing is left' [ -z "$(ls "$tmp/none")" ]
+
+# --- quantize
+for to in q8 q4; do
+    q quantize "$demo" "$tmp/$to" --to $to
+    ok "quantize to $to" sh -c "[ $rc -eq 0 ] && [ -f $tmp/$to/tokenizer.json ]"
+    q run -m "$tmp/$to" -p 'The dog' --raw -n 12 --temp 0
+    text=$(cat "$tmp/out")
+    q run -m "$demo" --quantize $to -p 'The dog' --raw -n 12 --temp 0
+    ok "its checkpoint runs like --quantize $to" is_out "$text"
+done
+q info -m "$tmp/q4" --json
+ok 'info of a quantised checkpoint' out_has '"dtype": "u32", "bits": 4, "group": 32'
+q info -m "$tmp/q8"
+ok 'info as text says the bits' out_has '5771264 in 8-bit codes, groups of 64, '
+mkdir "$tmp/quantised"
+q quantize "$demo" "$tmp/q4" --to q4
+ok 'quantize overwrites nothing' failed
+q quantize "$tmp/q4" "$tmp/quantised/a" --to q4
+ok 'nothing is quantised twice' sh -c "[ $rc -eq 1 ] && grep -q 'quantised already' $tmp/err"
+q quantize "$tmp/absent" "$tmp/quantised/b" --to q8
+ok 'quantize needs a checkpoint' failed
+ok 'nothing half-written is left' [ "$(ls "$tmp/quantised" | wc -l)" -eq 0 ]
+seq 1 65 >"$tmp/few"
+q perplexity -m "$demo" --quantize q4 --compare "$demo" --ids "$tmp/few" --window 64 --json
+ok 'the reference of a comparison is not quantised' sh -c "[ $rc -eq 0 ] && ! grep -q '\"kl\": 0.0}' $tmp/out"
 
 # --- chat from a pipe
 printf '/no_think\nHello\nAnd then?\n/stats\n/save %s\n/clear\n/load %s\nMore\\\nlines\n/frob\n/quit\nnever\n' "$tmp/chat.json" "$tmp/chat.json" >"$tmp/in"

@@ -60,9 +60,22 @@ typedef struct qn_model_options {
     /** BF16 and INT8 are for the linears that have it (of bf16, of affine codes in groups of a multiple of 32 inputs), the
      * others are as with AUTO; EUNSUPPORTED where none has it. */
     qn_arith arith;
+    /** Quantise linears that are dense in the files, the embedding included, while they are loaded: Q8 all to 8 bits, Q4
+     * q, k, v, gate and up to 4 bits and the rest to 8. Those that are quantised already, and those whose inputs are no
+     * multiple of 32, stay as they are; the log says so. */
+    qn_quantize quantize;
     qn_progress progress; /**< bytes read of the weights */
     qn_log log;
 } qn_model_options;
+
+/** How qn_model_quantize works. */
+typedef struct qn_quantize_options {
+    qn_quantize to;       /**< Q8 or Q4 */
+    int32_t n_thread;     /**< as in qn_device_options */
+    uint64_t shard_bytes; /**< weights beyond it go to several files with an index; 0: 4 GB */
+    qn_progress progress; /**< bytes read of the weights */
+    qn_log log;
+} qn_quantize_options;
 
 /** When to apply the model's YaRN scaling. */
 typedef enum qn_yarn_mode {
@@ -77,6 +90,7 @@ typedef struct qn_plan_options {
     const char *isa;             /**< as in qn_device_options */
     int32_t n_thread;            /**< as in qn_device_options */
     qn_arith arith;              /**< as in qn_model_options */
+    qn_quantize quantize;        /**< as in qn_model_options */
     int32_t n_ctx;               /**< 0: the smaller of the model's and 4096 */
     int32_t n_batch;             /**< as in qn_session_options */
     qn_dtype kv_dtype;           /**< as in qn_session_options */
@@ -121,6 +135,19 @@ QN_NODISCARD QN_API qn_status qn_model_plan(qn_plan *out, const char *dir, const
  */
 QN_NODISCARD QN_API qn_status qn_model_open(qn_model **out, qn_device *device, const char *dir,
                                             const qn_model_options *options, qn_error *err);
+
+/**
+ * Quantise a checkpoint once and for all: write config.json with MLX's "quantization", the weights as MLX affine tensors
+ * and the files of the tokenizer into a directory, which then opens like any other (in mlx-lm too) and computes, bit for
+ * bit, what qn_model_options.quantize computes from `dir`.
+ *
+ * out_dir  is there, and should be empty. Each file appears in it when it is whole, config.json last; after an error
+ *          some may be there.
+ * Errors   as qn_model_read_config; EUNSUPPORTED: `dir` is quantised already, or no linear can be; EFORMAT: a weight
+ *          is not finite; EIO; ENOMEM; ECANCELED; EINVAL: NULL, or `to`.
+ */
+QN_NODISCARD QN_API qn_status qn_model_quantize(const char *out_dir, const char *dir,
+                                                const qn_quantize_options *options, qn_error *err);
 
 /** Give up the caller's reference. NULL is fine. */
 QN_API void qn_model_close(qn_model *model);

@@ -2,6 +2,8 @@
 /* Packed linears: a backend's own form of a weight matrix, filled in ranges of outputs by the device's threads. */
 #include "linear.h"
 
+#include "../base/half.h"
+
 /* Elements that one task of a packing loop moves at least, so that small matrices are not cut to crumbs. */
 enum { TASK_ELEMENTS = 1 << 18 };
 
@@ -44,6 +46,26 @@ qn_status qni_linear_fill_quantized(const qn_linear *linear, int64_t first, int6
     return device->backend->pack_quantized(device->state, &linear->weight, linear->data, first, n, source, rows, err);
 }
 
+/* A row in f32. */
+static void widen_row(float *row, const qni_dense_rows *rows, int64_t o, int64_t n_in) {
+    const int64_t first = o * rows->out_stride, stride = rows->in_stride;
+    if (rows->dtype == QN_DTYPE_BF16 && stride == 1) { /* the common case, as a loop that the compiler vectorises */
+        const uint16_t *from = (const uint16_t *)rows->data + first;
+        for (int64_t i = 0; i < n_in; i++) row[i] = qni_f32_of_bf16(from[i]);
+        return;
+    }
+    for (int64_t i = 0; i < n_in; i++) row[i] = qni_load_f32(rows->data, rows->dtype, first + i * stride);
+}
+
+void qni_quantize_rows(unsigned char *codes, uint16_t *scales, uint16_t *biases, const qni_quant *to,
+                       const qni_dense_rows *rows, int64_t n, int64_t n_in, float *row) {
+    const int64_t n_scale = n_in / to->group, code_bytes = qni_quant_code_bytes(to, n_in);
+    for (int64_t o = 0; o < n; o++) {
+        widen_row(row, rows, o, n_in);
+        qni_quantize_row(codes + o * code_bytes, scales + o * n_scale, biases + o * n_scale, to, row, n_in);
+    }
+}
+
 qn_status qni_linear_quantize(const qn_linear *linear, int64_t first, int64_t n, const qni_quant *to,
                               const qni_dense_rows *rows, qn_error *err) {
     const int64_t n_in = linear->weight.n_in, n_scale = n_in / to->group;
@@ -56,12 +78,7 @@ qn_status qni_linear_quantize(const qn_linear *linear, int64_t first, int64_t n,
         status = qni_fail(err, QN_ENOMEM, "linear: no memory to quantise %lld rows", (long long)n);
     } else {
         uint16_t *biases = scales + n * n_scale;
-        for (int64_t o = 0; o < n; o++) {
-            for (int64_t i = 0; i < n_in; i++) {
-                row[i] = qni_load_f32(rows->data, rows->dtype, i * rows->in_stride + o * rows->out_stride);
-            }
-            qni_quantize_row(codes + o * code_bytes, scales + o * n_scale, biases + o * n_scale, to, row, n_in);
-        }
+        qni_quantize_rows(codes, scales, biases, to, rows, n, n_in, row);
         qni_quant_rows made = {codes, (const unsigned char *)scales, (const unsigned char *)biases};
         status = qni_linear_fill_quantized(linear, first, n, to, &made, err);
     }

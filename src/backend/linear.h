@@ -32,6 +32,10 @@ qn_status qni_linear_fill_quantized(const qn_linear *linear, int64_t first, int6
 qn_status qni_linear_quantize(const qn_linear *linear, int64_t first, int64_t n, const qni_quant *to,
                               const qni_dense_rows *rows, qn_error *err);
 
+/* Quantise n rows of n_in inputs, each as qni_quantize_row(); `row` has room for one in f32. */
+void qni_quantize_rows(unsigned char *codes, uint16_t *scales, uint16_t *biases, const qni_quant *to,
+                       const qni_dense_rows *rows, int64_t n, int64_t n_in, float *row);
+
 /* Check a quantised operand and describe it: quant, n_in and n_out of *source (quantized.c). */
 qn_status qni_quantized_check(qni_source *source, const qn_quantized *weight, qn_error *err);
 

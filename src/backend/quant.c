@@ -7,6 +7,7 @@
 #include "backend.h"
 
 #include <float.h>
+#include <math.h>
 #include <string.h>
 
 /* Unsigned codes of `bits` bits from a little-endian stream. */
@@ -123,97 +124,149 @@ qni_quant qni_quant_of(qn_quantize to) {
     return (qni_quant){QNI_AFFINE, 4, 32, 1, QN_DTYPE_BF16, .symmetric = false};
 }
 
-/* A group as codes under one scale and bias, which are bf16 values. */
+/* Four values at a time, in a compiler's vectors, which every target has. Part j of a sum is of values j, j + 4, …; so the
+ * result depends on no instruction set. Groups are multiples of four. */
+enum { LANES = 4, MAX_GROUP = 64 };
+typedef float lanes __attribute__((vector_size(LANES * sizeof(float))));
+typedef int32_t lane_bits __attribute__((vector_size(LANES * sizeof(float))));
+
+static lanes load_lanes(const float *x) {
+    lanes v;
+    memcpy(&v, x, sizeof v);
+    return v;
+}
+
+static lanes all_lanes(float x) {
+    return (lanes){x, x, x, x};
+}
+
+/* a where the mask is set, else b. */
+static lanes choose(lane_bits mask, lanes a, lanes b) {
+    return (lanes)(((lane_bits)a & mask) | ((lane_bits)b & ~mask));
+}
+
+static float sum_of(lanes parts) {
+    return (parts[0] + parts[2]) + (parts[1] + parts[3]);
+}
+
+/* A group of finite values, with what each fit of it needs. */
+typedef struct group {
+    const float *x;
+    int64_t n;
+    float low, high, sum;
+    float most; /* greatest code */
+} group;
+
+/* The group as codes under one scale and bias, which are bf16 values. */
 typedef struct fit {
     float scale, bias;
-    float error;        /* sum of squares */
-    float refined[2];   /* scale and bias of the least squares for these codes */
-    uint8_t codes[128]; /* {group} */
+    float error;                       /* sum of squares */
+    float refined_scale, refined_bias; /* least squares for these codes */
+    float codes[MAX_GROUP];            /* whole numbers */
 } fit;
 
 static float rounded_bf16(float x) {
     return qni_f32_of_bf16(qni_bf16_of_f32(x));
 }
 
-static float clamped(float x, float least, float most) {
-    return x < least ? least : x > most ? most : x;
-}
-
 /* Codes to nearest; adding and taking away 1.5 · 2^23 rounds to an integer. */
-static void fit_codes(fit *f, const float *x, int64_t n, float most) {
-    const float to_integer = 0x1.8p23f;
-    const float inverse = f->scale != 0 ? 1.0f / f->scale : 0.0f;
-    float error = 0, sum_c = 0, sum_cc = 0, sum_x = 0, sum_cx = 0;
-    for (int64_t i = 0; i < n; i++) {
-        float c = (clamped((x[i] - f->bias) * inverse, 0, most) + to_integer) - to_integer;
-        float e = f->scale * c + f->bias - x[i];
-        f->codes[i] = (uint8_t)c;
-        error += e * e;
-        sum_c += c, sum_cc += c * c, sum_x += x[i], sum_cx += c * x[i];
-    }
-    const float count = (float)n, spread = count * sum_cc - sum_c * sum_c;
-    f->error = error;
-    f->refined[0] = spread > 0 ? (count * sum_cx - sum_c * sum_x) / spread : f->scale;
-    f->refined[1] = (sum_x - f->refined[0] * sum_c) / count;
+static lanes round_codes(lanes x, lanes bias, lanes inverse, lanes most) {
+    const lanes to_integer = all_lanes(0x1.8p23f), zero = all_lanes(0);
+    lanes c = (x - bias) * inverse;
+    c = choose(c > zero, c, zero);
+    c = choose(c < most, c, most);
+    return (c + to_integer) - to_integer;
 }
 
-static void try_fit(fit *best, fit *f, float scale, float bias, const float *x, int64_t n, float most) {
+static void make_fit(fit *f, const group *g, float scale, float bias) {
     f->scale = rounded_bf16(scale);
     f->bias = rounded_bf16(bias);
-    fit_codes(f, x, n, most);
-    if (f->error < best->error) *best = *f;
+    const lanes scales = all_lanes(f->scale), biases = all_lanes(f->bias), most = all_lanes(g->most);
+    const lanes inverse = all_lanes(f->scale != 0 ? 1.0f / f->scale : 0.0f);
+    lanes error = all_lanes(0), sums = error, squares = error, products = error;
+    for (int64_t i = 0; i < g->n; i += LANES) {
+        const lanes x = load_lanes(g->x + i), c = round_codes(x, biases, inverse, most);
+        const lanes e = scales * c + biases - x;
+        memcpy(f->codes + i, &c, sizeof c);
+        error += e * e;
+        sums += c;
+        squares += c * c;
+        products += c * x;
+    }
+    const float n = (float)g->n, sum = sum_of(sums), spread = n * sum_of(squares) - sum * sum;
+    f->error = sum_of(error);
+    f->refined_scale = spread > 0 ? (n * sum_of(products) - sum * g->sum) / spread : f->scale;
+    f->refined_bias = (g->sum - f->refined_scale * sum) / n;
 }
 
-/* The affine fit of a group of finite values. The range is pulled in at both ends, alike and each alone. */
-static void fit_affine(fit *best, const float *x, int64_t n, float low, float high, float most) {
+/* The range is pulled in at both ends, alike and each alone; each fit is refined once. */
+static void fit_affine(fit *best, const group *g) {
     static const float pull[][2] = {{0, 0}, {0.06f, 0.06f}, {0.12f, 0.12f}, {0.1f, 0}, {0, 0.1f}};
     best->error = FLT_MAX;
     for (size_t i = 0; i < sizeof pull / sizeof pull[0]; i++) {
-        fit f;
-        float range = high - low;
-        float from = low + range * pull[i][0], to = high - range * pull[i][1];
-        try_fit(best, &f, (to - from) / most, from, x, n, most);
-        try_fit(best, &f, f.refined[0], f.refined[1], x, n, most);
+        fit f, refined;
+        const float range = g->high - g->low;
+        const float from = g->low + range * pull[i][0], to = g->high - range * pull[i][1];
+        make_fit(&f, g, (to - from) / g->most, from);
+        make_fit(&refined, g, f.refined_scale, f.refined_bias);
+        const fit *better = refined.error < f.error ? &refined : &f;
+        if (better->error < best->error) *best = *better;
     }
 }
 
-static void fit_symmetric(fit *f, const float *x, int64_t n, float greatest, int32_t bits) {
-    const float half = (float)(1 << (bits - 1));
-    f->scale = rounded_bf16(greatest / (half - 1));
-    f->bias = -half * f->scale;
-    fit_codes(f, x, n, 2 * half - 1);
-    for (int64_t i = 0; i < n && f->scale == 0; i++) f->codes[i] = (uint8_t)half;
+static void fit_symmetric(fit *f, const group *g) {
+    const float zero = (g->most + 1) / 2, greatest = g->high > -g->low ? g->high : -g->low;
+    f->scale = rounded_bf16(greatest / (zero - 1));
+    f->bias = -zero * f->scale;
+    const lanes inverse = all_lanes(f->scale != 0 ? 1.0f / f->scale : 0.0f), biases = all_lanes(f->bias);
+    for (int64_t i = 0; i < g->n; i += LANES) {
+        lanes c = round_codes(load_lanes(g->x + i), biases, inverse, all_lanes(g->most));
+        if (f->scale == 0) c = all_lanes(zero);
+        memcpy(f->codes + i, &c, sizeof c);
+    }
 }
 
-static void fit_group(fit *f, const float *x, const qni_quant *q) {
-    float low = x[0], high = x[0], all = 0;
-    for (int64_t i = 0; i < q->group; i++) {
-        low = x[i] < low ? x[i] : low;
-        high = x[i] > high ? x[i] : high;
-        all += x[i] * 0; /* NaN where one is a NaN or an infinity */
+/* False: a value is a NaN or an infinity. */
+static bool look_over(group *g) {
+    lanes low = load_lanes(g->x), high = low, sum = all_lanes(0), bad = sum;
+    for (int64_t i = 0; i < g->n; i += LANES) {
+        const lanes x = load_lanes(g->x + i);
+        low = choose(x < low, x, low);
+        high = choose(x > high, x, high);
+        sum += x;
+        bad += x * 0;
     }
-    if (all != 0 || all != all) {
-        memset(f, 0, sizeof *f);
-        f->scale = f->bias = all;
-    } else if (q->symmetric) {
-        fit_symmetric(f, x, q->group, high > -low ? high : -low, q->bits);
-    } else {
-        fit_affine(f, x, q->group, low, high, (float)((1 << q->bits) - 1));
+    g->low = low[0], g->high = high[0], g->sum = sum_of(sum);
+    for (int j = 1; j < LANES; j++) {
+        g->low = low[j] < g->low ? low[j] : g->low;
+        g->high = high[j] > g->high ? high[j] : g->high;
     }
+    return sum_of(bad) == 0;
+}
+
+static void put_codes(unsigned char *to, const float *codes, int32_t bits, int64_t n) {
+    if (bits == 8) {
+        for (int64_t i = 0; i < n; i++) to[i] = (unsigned char)(int32_t)codes[i];
+        return;
+    }
+    for (int64_t i = 0; i < n; i += 2) to[i / 2] = (unsigned char)((int32_t)codes[i] | (int32_t)codes[i + 1] << 4);
 }
 
 void qni_quantize_row(unsigned char *codes, uint16_t *scales, uint16_t *biases, const qni_quant *q, const float *x,
                       int64_t n_in) {
-    for (int64_t g = 0; g < n_in / q->group; g++) {
+    for (int64_t i = 0; i < n_in / q->group; i++) {
         fit f;
-        fit_group(&f, x + g * q->group, q);
-        scales[g] = qni_bf16_of_f32(f.scale);
-        biases[g] = qni_bf16_of_f32(f.bias);
-        unsigned char *to = codes + g * q->group * q->bits / 8;
-        if (q->bits == 8) {
-            memcpy(to, f.codes, (size_t)q->group);
-            continue;
+        group g = {.x = x + i * q->group, .n = q->group, .most = (float)((1 << q->bits) - 1)};
+        if (!look_over(&g)) {
+            memset(f.codes, 0, sizeof f.codes);
+            f.scale = f.bias = NAN;
+        } else if (q->symmetric) {
+            fit_symmetric(&f, &g);
+        } else {
+            fit_affine(&f, &g);
         }
-        for (int64_t i = 0; i < q->group; i += 2) to[i / 2] = (unsigned char)(f.codes[i] | f.codes[i + 1] << 4);
+        scales[i] = qni_bf16_of_f32(f.scale);
+        biases[i] = qni_bf16_of_f32(f.bias);
+        put_codes(codes + i * q->group * q->bits / 8, f.codes, q->bits, q->group);
     }
 }

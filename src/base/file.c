@@ -139,6 +139,20 @@ qn_status qni_writer_write(qni_writer *writer, const void *data, size_t bytes, q
     return QN_OK;
 }
 
+qn_status qni_writer_write_at(const qni_writer *writer, const void *data, uint64_t offset, size_t bytes,
+                              qn_error *err) {
+    const char *from = data;
+    while (bytes > 0) {
+        ssize_t n = pwrite(writer->fd, from, bytes, (off_t)offset);
+        if (n < 0 && errno == EINTR) continue;
+        if (n < 0) return io_error(err, writer->path, errno);
+        from += n;
+        offset += (uint64_t)n;
+        bytes -= (size_t)n;
+    }
+    return QN_OK;
+}
+
 qn_status qni_writer_commit(qni_writer *writer, qn_error *err) {
     qn_status status = QN_OK;
     if (fsync(writer->fd) != 0) status = io_error(err, writer->path, errno);

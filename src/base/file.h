@@ -33,6 +33,8 @@ typedef struct qni_writer {
 } qni_writer;
 qn_status qni_writer_open(qni_writer *out, const char *path, qn_error *err);
 qn_status qni_writer_write(qni_writer *writer, const void *data, size_t bytes, qn_error *err);
+/* At any place, from any thread; the end of what qni_writer_write() writes does not move. */
+qn_status qni_writer_write_at(const qni_writer *writer, const void *data, uint64_t offset, size_t bytes, qn_error *err);
 qn_status qni_writer_commit(qni_writer *writer, qn_error *err); /* closes */
 void qni_writer_abandon(qni_writer *writer);                    /* removes the temporary file; fine after commit */
 

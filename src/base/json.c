@@ -134,3 +134,11 @@ qn_status qni_json_read(json_t **out, const char *path, size_t max_bytes, qn_err
     qni_free(text);
     return status;
 }
+
+char *qni_json_print(const json_t *value, size_t flags) {
+    const size_t n = json_dumpb(value, NULL, 0, flags);
+    char *text = n > 0 ? qni_calloc(n + 1, 1) : NULL;
+    if (text != NULL && json_dumpb(value, text, n, flags) == n) return text;
+    qni_free(text);
+    return NULL;
+}

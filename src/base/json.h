@@ -16,4 +16,7 @@ qn_status qni_json_parse(json_t **out, const char *what, const char *text, size_
 /* Read and parse a file of at most max_bytes. */
 qn_status qni_json_read(json_t **out, const char *path, size_t max_bytes, qn_error *err);
 
+/* The text of a value, followed by a zero byte, to be freed with qni_free(); NULL: no memory. Flags as in json_dumps. */
+char *qni_json_print(const json_t *value, size_t flags);
+
 #endif

@@ -195,12 +195,14 @@ void qni_cpu_pack(const void *state, const qni_weight *form, void *data, int64_t
 static void put_codes(unsigned char *codes, const qni_cpu_quant *q, const uint8_t *from, int64_t n, int64_t j,
                       uint8_t padding) {
     const int64_t ki = q->ki;
+    unsigned char *to = codes + j * ki;
     if (q->bits == 8) {
-        for (int64_t i = 0; i < q->group; i++) codes[(i / ki * q->nr + j) * ki + i % ki] = i < n ? from[i] : padding;
+        for (int64_t i = 0; i < q->group; i += ki, to += q->nr * ki) {
+            for (int64_t b = 0; b < ki; b++) to[b] = i + b < n ? from[i + b] : padding;
+        }
         return;
     }
-    for (int64_t i = 0; i < q->group; i += 2 * ki) { /* groups of 4-bit codes are whole */
-        unsigned char *to = codes + (i / 2 / ki * q->nr + j) * ki;
+    for (int64_t i = 0; i < q->group; i += 2 * ki, to += q->nr * ki) { /* groups of 4-bit codes are whole */
         for (int64_t b = 0; b < ki; b++) to[b] = (unsigned char)(from[i + b] | from[i + ki + b] << 4);
     }
 }
@@ -226,10 +228,11 @@ qn_status qni_cpu_pack_quantized(const void *state, const qni_weight *form, void
     (void)state;
     qni_quant_buffer row;
     QN_TRY(qni_quant_buffer_create(&row, source, 1, form->n_in, err));
-    const qni_cpu_quant q = qni_cpu_quant_of(form);
-    float *values = form->quant.kind == QNI_DENSE ? qni_calloc((size_t)form->n_in, sizeof *values) : NULL;
+    const bool dense = form->quant.kind == QNI_DENSE; /* groups that no kernel takes: values */
+    const qni_cpu_quant q = dense ? (qni_cpu_quant){0} : qni_cpu_quant_of(form);
+    float *values = dense ? qni_calloc((size_t)form->n_in, sizeof *values) : NULL;
     qn_status status = QN_OK;
-    if (form->quant.kind == QNI_DENSE && values == NULL) {
+    if (dense && values == NULL) {
         status = qni_fail(err, QN_ENOMEM, "linear: no memory for a row of %lld", (long long)form->n_in);
     }
     const int64_t end = first + n == form->n_out ? qni_ceil_div(n, form->nr) * form->nr : n; /* padding too */

@@ -63,6 +63,12 @@ qn_status qni_weight_check(qni_weight_ref *ref, const qni_stated_quant *stated, 
 /* Check one tensor's shape; columns 0: rank 1. Errors: EFORMAT, naming it and both shapes. */
 qn_status qni_tensor_check_shape(const qni_tensor_ref *ref, int64_t rows, int64_t columns, qn_error *err);
 
+/* The path of a weight's module: its tensor's name without ".weight". */
+typedef struct qni_module_path {
+    char text[96];
+} qni_module_path;
+qni_module_path qni_weight_module(const qni_weight_ref *ref);
+
 /* The library's dtype of a weight, or QN_DTYPE_DEFAULT. */
 qn_dtype qni_weight_dtype(const qni_st_tensor *tensor);
 

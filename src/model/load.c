@@ -2,11 +2,7 @@
 /* Reading weights: each is cut into pieces of whole panels; the device's threads read a piece with pread into a small
  * buffer of their own and pack it from there. There is no second copy of a weight. */
 #include "load.h"
-
-/* Bytes of a piece, if a panel is not larger: long enough for a read, short enough for the second-level cache. */
-enum { PIECE_BYTES = 512 << 10 };
-/* Pieces between two looks at the progress callback, for each thread. */
-enum { PIECES_PER_WAVE = 32 };
+#include "pieces.h"
 
 /* One weight and how it is cut. Rows are those of the checkpoint: outputs of a linear, ids of the table. */
 typedef struct load_item {
@@ -19,19 +15,11 @@ typedef struct load_item {
 } load_item;
 
 typedef struct load_job {
-    qn_device *device;
     load_item *items; /* {n_item} */
     size_t n_item;
     int64_t n_piece;       /* of all items */
-    int64_t wave_first;    /* piece that task 0 of the running wave is */
     unsigned char *buffer; /* {n_thread, buffer_bytes} */
     size_t buffer_bytes;
-
-    /* The error of the lowest piece, so that it is the same whatever thread came first. */
-    pthread_mutex_t lock;
-    qn_status status;
-    qn_error error;
-    int64_t failed_piece;
 } load_job;
 
 /* Where the parts of a piece lie in a buffer. */
@@ -60,7 +48,7 @@ static void add_item(load_job *job, const qni_weight_ref *ref, const qn_linear *
     if (ref->scales.tensor != NULL) item->scale_row_bytes = (size_t)qni_quant_scale_bytes(&ref->quant, ref->columns);
     const qni_source source = qni_weight_source(ref, QN_ARITH_AUTO);
     int64_t unit = linear != NULL ? qni_linear_unit(&linear->weight, &source) : 1;
-    int64_t units = qni_max_i64(1, PIECE_BYTES / (int64_t)item->row_bytes / unit);
+    int64_t units = qni_max_i64(1, QNI_PIECE_BYTES / (int64_t)item->row_bytes / unit);
     item->rows_per_piece = qni_min_i64(units * unit, ref->rows);
     if (linear != NULL && layout_of(item).bytes > job->buffer_bytes) job->buffer_bytes = layout_of(item).bytes;
     job->n_piece += qni_ceil_div(ref->rows, item->rows_per_piece);
@@ -158,37 +146,16 @@ static qn_status load_rows(const load_item *item, int64_t first, int64_t n, unsi
     return load_quantised(item, first, n, buffer, err);
 }
 
-static void load_piece(void *context, int32_t task, int32_t thread) {
-    load_job *job = context;
-    int64_t piece = job->wave_first + task;
+static qn_status load_piece(void *context, int64_t piece, int32_t thread, qn_error *err) {
+    const load_job *job = context;
     const load_item *item = item_of(job, piece);
     int64_t first = (piece - item->first_piece) * item->rows_per_piece;
     int64_t n = qni_min_i64(item->rows_per_piece, item->ref->rows - first);
-    qn_error error = {0};
-    qn_status status = load_rows(item, first, n, job->buffer + (size_t)thread * job->buffer_bytes, &error);
-    if (status == QN_OK) return;
-    pthread_mutex_lock(&job->lock);
-    if (job->status == QN_OK || piece < job->failed_piece) {
-        job->status = status;
-        job->error = error;
-        job->failed_piece = piece;
-    }
-    pthread_mutex_unlock(&job->lock);
+    return load_rows(item, first, n, job->buffer + (size_t)thread * job->buffer_bytes, err);
 }
 
-/* The next n pieces, on the device's threads. */
-static void load_wave(load_job *job, int32_t n) {
-    qn_device *device = job->device;
-    pthread_mutex_lock(&device->lock);
-    if (device->backend->parallel != NULL) {
-        device->backend->parallel(device->state, n, load_piece, job);
-    } else {
-        for (int32_t task = 0; task < n; task++) load_piece(job, task, 0);
-    }
-    pthread_mutex_unlock(&device->lock);
-}
-
-static uint64_t bytes_before(const load_job *job, int64_t piece) {
+static uint64_t bytes_before(const void *context, int64_t piece) {
+    const load_job *job = context;
     uint64_t bytes = 0;
     for (size_t i = 0; i < job->n_item && job->items[i].first_piece < piece; i++) {
         const load_item *item = &job->items[i];
@@ -200,27 +167,8 @@ static uint64_t bytes_before(const load_job *job, int64_t piece) {
     return bytes;
 }
 
-static qn_status report(const qn_progress *progress, uint64_t done, uint64_t total, qn_error *err) {
-    if (progress->report == NULL || progress->report(progress->user, done, total)) return QN_OK;
-    return qni_fail(err, QN_ECANCELED, "loading was canceled by the progress callback");
-}
-
-static qn_status load_all(load_job *job, const qn_progress *progress, qn_error *err) {
-    uint64_t total = bytes_before(job, job->n_piece);
-    int64_t per_wave = (int64_t)job->device->n_thread * PIECES_PER_WAVE;
-    QN_TRY(report(progress, 0, total, err));
-    while (job->wave_first < job->n_piece) {
-        int64_t n = qni_min_i64(per_wave, job->n_piece - job->wave_first);
-        load_wave(job, (int32_t)n);
-        if (job->status != QN_OK) return qni_fail(err, job->status, "%s", job->error.message);
-        job->wave_first += n;
-        QN_TRY(report(progress, bytes_before(job, job->wave_first), total, err));
-    }
-    return QN_OK;
-}
-
 qn_status qni_model_load(qn_model *model, const qni_checkpoint *c, const qn_progress *progress, qn_error *err) {
-    load_job job = {.device = model->device};
+    load_job job = {0};
     size_t n_item = (size_t)c->config.n_layer * QNI_N_SLOT + 3;
     job.items = qni_calloc(n_item, sizeof job.items[0]);
     if (job.items == NULL) return qni_fail(err, QN_ENOMEM, "model: out of memory");
@@ -230,11 +178,9 @@ qn_status qni_model_load(qn_model *model, const qni_checkpoint *c, const qn_prog
     if (!qni_mul_size(&buffers, buffers, job.buffer_bytes) || (job.buffer = qni_calloc(buffers, 1)) == NULL) {
         status = qni_fail(err, QN_ENOMEM, "model: no memory for %d buffers of %zu bytes", (int)model->device->n_thread,
                           job.buffer_bytes);
-    } else if (pthread_mutex_init(&job.lock, NULL) != 0) {
-        status = qni_fail(err, QN_ENOMEM, "model: no memory for a lock");
     } else {
-        status = load_all(&job, progress, err);
-        pthread_mutex_destroy(&job.lock);
+        const qni_pieces work = {job.n_piece, &job, load_piece, bytes_before, "loading"};
+        status = qni_pieces_run(&work, model->device, progress, err);
     }
     qni_free(job.buffer);
     qni_free(job.items);

@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The public face of a model: reading its configuration, opening, describing and closing it. */
 #include "load.h"
+#include "quantise.h"
+
+#include <quern/session.h>
 
 #include <string.h>
 
@@ -13,6 +16,18 @@ qn_status qn_model_read_config(qn_model_config *out, const char *dir, const qn_l
     return QN_OK;
 }
 
+/* Quantised while loading, a checkpoint is another model, whose caches differ. */
+static void fingerprint(uint8_t *out, const qni_checkpoint *checkpoint, qn_quantize quantize) {
+    const uint8_t form = (uint8_t)quantize;
+    memcpy(out, checkpoint->fingerprint, sizeof checkpoint->fingerprint);
+    if (quantize == QN_QUANTIZE_NONE) return;
+    qn_sha256 hash;
+    qn_sha256_init(&hash);
+    qn_sha256_update(&hash, checkpoint->fingerprint, sizeof checkpoint->fingerprint);
+    qn_sha256_update(&hash, &form, sizeof form);
+    qn_sha256_final(&hash, out);
+}
+
 static qn_status make(qn_model **out, qn_device *device, const qni_checkpoint *checkpoint,
                       const qn_model_options *options, qn_error *err) {
     qn_model *model = qni_calloc(1, sizeof *model);
@@ -23,7 +38,7 @@ static qn_status make(qn_model **out, qn_device *device, const qni_checkpoint *c
     model->config = checkpoint->config;
     model->generation = checkpoint->generation;
     model->bos = checkpoint->bos;
-    memcpy(model->fingerprint, checkpoint->fingerprint, sizeof model->fingerprint);
+    fingerprint(model->fingerprint, checkpoint, options->quantize);
     qn_status status = qni_model_allocate(model, checkpoint, options->arith, err);
     if (status == QN_OK) status = qni_model_load(model, checkpoint, &options->progress, err);
     if (status != QN_OK) {
@@ -43,8 +58,12 @@ qn_status qn_model_open(qn_model **out, qn_device *device, const char *dir, cons
     if (o.arith < QN_ARITH_AUTO || o.arith > QN_ARITH_INT8) {
         return qni_fail(err, QN_EINVAL, "model_open: arith %d is none", (int)o.arith);
     }
+    if (o.quantize < QN_QUANTIZE_NONE || o.quantize > QN_QUANTIZE_Q4) {
+        return qni_fail(err, QN_EINVAL, "model_open: quantize %d is none", (int)o.quantize);
+    }
     qni_checkpoint checkpoint;
     QN_TRY(qni_checkpoint_open(&checkpoint, dir, &o.log, err));
+    qni_checkpoint_quantise(&checkpoint, o.quantize, &o.log);
     qn_status status = make(out, device, &checkpoint, &o, err);
     qni_checkpoint_close(&checkpoint);
     return status;

@@ -15,12 +15,8 @@ static const char *file_of(const qni_tensor_ref *ref) {
     return qni_base_name(ref->file->file.path);
 }
 
-/* "model.layers.0.mlp.up_proj" of "model.layers.0.mlp.up_proj.weight". */
-typedef struct module_path {
-    char text[96];
-} module_path;
-static module_path module_of(const qni_weight_ref *ref) {
-    module_path path;
+qni_module_path qni_weight_module(const qni_weight_ref *ref) {
+    qni_module_path path;
     const char *name = ref->data.tensor->name;
     snprintf(path.text, sizeof path.text, "%.*s", (int)(strlen(name) - strlen(".weight")), name);
     return path;
@@ -32,7 +28,8 @@ static bool is_called(const qni_tensor_ref *ref, const char *part) {
 
 static qn_status missing(const qni_weight_ref *ref, const char *part, qn_error *err) {
     return qni_fail(err, QN_EFORMAT, "%s: tensor %s is %s, but %s.%s is missing", file_of(&ref->data),
-                    ref->data.tensor->name, qni_st_dtype_name(ref->data.tensor->dtype), module_of(ref).text, part);
+                    ref->data.tensor->name, qni_st_dtype_name(ref->data.tensor->dtype), qni_weight_module(ref).text,
+                    part);
 }
 
 static qn_status check_scale_dtype(const qni_tensor_ref *ref, qn_error *err) {
@@ -47,7 +44,7 @@ static qn_status check_dense(const qni_weight_ref *ref, const qni_stated_quant *
         return qni_fail(err, QN_EFORMAT, "%s: tensor %s is there, but %s is not quantised: it is %s", file_of(beside),
                         beside->tensor->name, ref->data.tensor->name, qni_st_dtype_name(ref->data.tensor->dtype));
     }
-    const module_path module = module_of(ref);
+    const qni_module_path module = qni_weight_module(ref);
     if (qni_stated_module(stated, module.text).named == QNI_MODULE_QUANTISED) {
         return qni_fail(err, QN_EFORMAT, "%s: tensor %s is %s, but config.json says that it is quantised",
                         file_of(&ref->data), ref->data.tensor->name, qni_st_dtype_name(ref->data.tensor->dtype));
@@ -61,7 +58,7 @@ static bool is_symmetric(const qni_weight_ref *ref, int32_t bits) {
 }
 
 static qn_status check_affine(qni_weight_ref *ref, const qni_stated_quant *stated, qn_error *err) {
-    const module_path module = module_of(ref);
+    const qni_module_path module = qni_weight_module(ref);
     if (ref->scales.tensor == NULL || !is_called(&ref->scales, "scales")) return missing(ref, "scales", err);
     if (ref->biases.tensor == NULL) return missing(ref, "biases", err);
     if (stated->kind != QNI_STATED_AFFINE) {

@@ -106,7 +106,11 @@ static qn_status describe_table(qn_model *model, uint64_t *sum, const qni_checkp
         return QN_OK;
     }
     if (is_packed(&c->embedding)) {
-        return describe_linear(&model->embedding, sum, model->device, &c->embedding, QN_ARITH_F32, err);
+        uint64_t bytes = 0;
+        QN_TRY(describe_linear(&model->embedding, &bytes, model->device, &c->embedding, QN_ARITH_F32, err));
+        model->table_bytes = (size_t)bytes;
+        *sum += bytes;
+        return QN_OK;
     }
     model->table_bytes = (size_t)c->embedding.data.tensor->bytes;
     *sum += model->table_bytes;

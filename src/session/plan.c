@@ -2,6 +2,7 @@
 /* Memory before it is taken. Nothing is estimated: the plan asks the functions that take the memory later. */
 #include "../base/cpu.h"
 #include "../model/load.h"
+#include "../model/quantise.h"
 #include "session.h"
 
 /* What a plan is made of: a device that will not compute, and a model without data. */
@@ -61,6 +62,7 @@ static int32_t solve(const planner *p, uint64_t limit) {
 static qn_status plan_all(qn_plan *out, planner *p, const char *dir, const qn_plan_options *o, qn_error *err) {
     qn_plan plan = {0};
     QN_TRY(qni_checkpoint_open(&p->checkpoint, dir, NULL, err));
+    qni_checkpoint_quantise(&p->checkpoint, o->quantize, NULL);
     qn_device_options device = {.n_thread = o->n_thread, .isa = o->isa};
     QN_TRY(qn_device_open(&p->device, o->device, &device, err));
     p->model.device = p->device;
@@ -80,6 +82,9 @@ qn_status qn_model_plan(qn_plan *out, const char *dir, const qn_plan_options *op
     qn_plan_options o = options != NULL ? *options : (qn_plan_options){0};
     if (o.arith < QN_ARITH_AUTO || o.arith > QN_ARITH_INT8) {
         return qni_fail(err, QN_EINVAL, "model_plan: arith %d is none", (int)o.arith);
+    }
+    if (o.quantize < QN_QUANTIZE_NONE || o.quantize > QN_QUANTIZE_Q4) {
+        return qni_fail(err, QN_EINVAL, "model_plan: quantize %d is none", (int)o.quantize);
     }
     planner p = {0};
     qn_status status = plan_all(out, &p, dir, &o, err);

@@ -1,0 +1,72 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Pieces in waves, on the device's threads. */
+#include "pieces.h"
+
+/* Pieces between two looks at the progress callback, for each thread. */
+enum { PIECES_PER_WAVE = 32 };
+
+typedef struct wave {
+    const qni_pieces *work;
+    int64_t first; /* piece that task 0 is */
+
+    /* The error of the lowest piece, so that it is the same whatever thread came first. */
+    pthread_mutex_t lock;
+    qn_status status;
+    qn_error error;
+    int64_t failed;
+} wave;
+
+static void run_task(void *context, int32_t task, int32_t thread) {
+    wave *w = context;
+    const int64_t piece = w->first + task;
+    qn_error error = {0};
+    qn_status status = w->work->run(w->work->context, piece, thread, &error);
+    if (status == QN_OK) return;
+    pthread_mutex_lock(&w->lock);
+    if (w->status == QN_OK || piece < w->failed) {
+        w->status = status;
+        w->error = error;
+        w->failed = piece;
+    }
+    pthread_mutex_unlock(&w->lock);
+}
+
+/* The next n pieces. */
+static void run_wave(wave *w, qn_device *device, int32_t n) {
+    pthread_mutex_lock(&device->lock);
+    if (device->backend->parallel != NULL) {
+        device->backend->parallel(device->state, n, run_task, w);
+    } else {
+        for (int32_t task = 0; task < n; task++) run_task(w, task, 0);
+    }
+    pthread_mutex_unlock(&device->lock);
+}
+
+static qn_status report(const qni_pieces *work, const qn_progress *progress, int64_t piece, qn_error *err) {
+    if (progress->report == NULL) return QN_OK;
+    uint64_t done = work->bytes_before(work->context, piece), all = work->bytes_before(work->context, work->n_piece);
+    if (progress->report(progress->user, done, all)) return QN_OK;
+    return qni_fail(err, QN_ECANCELED, "%s was canceled by the progress callback", work->name);
+}
+
+static qn_status run_all(wave *w, qn_device *device, const qn_progress *progress, qn_error *err) {
+    const qni_pieces *work = w->work;
+    const int64_t per_wave = (int64_t)device->n_thread * PIECES_PER_WAVE;
+    QN_TRY(report(work, progress, 0, err));
+    while (w->first < work->n_piece) {
+        int64_t n = qni_min_i64(per_wave, work->n_piece - w->first);
+        run_wave(w, device, (int32_t)n);
+        if (w->status != QN_OK) return qni_fail(err, w->status, "%s", w->error.message);
+        w->first += n;
+        QN_TRY(report(work, progress, w->first, err));
+    }
+    return QN_OK;
+}
+
+qn_status qni_pieces_run(const qni_pieces *work, qn_device *device, const qn_progress *progress, qn_error *err) {
+    wave w = {.work = work};
+    if (pthread_mutex_init(&w.lock, NULL) != 0) return qni_fail(err, QN_ENOMEM, "%s: no memory for a lock", work->name);
+    qn_status status = run_all(&w, device, progress, err);
+    pthread_mutex_destroy(&w.lock);
+    return status;
+}
