@@ -21,6 +21,7 @@ typedef qn_status (*scenario)(qn_error *err);
 
 static char *model_dir;
 static char *session_path;
+static char *quantised_dir;
 
 /* n grows by one at first and then by 1/grain of itself, where a scenario has many thousand allocations. */
 static void sweep(const char *name, scenario run, fault_mode mode, long grain) {
@@ -58,6 +59,7 @@ static int make_files(void **state) {
     (void)state;
     model_dir = small_model_make();
     session_path = files_path(model_dir, "timeline.session");
+    quantised_dir = files_make_dir();
     return 0;
 }
 
@@ -65,6 +67,7 @@ static int remove_files(void **state) {
     (void)state;
     free(session_path);
     files_remove_dir(model_dir);
+    files_remove_dir(quantised_dir);
     return 0;
 }
 
@@ -150,6 +153,24 @@ static qn_status run_shards(qn_error *err) {
 static qn_status run_demo_model(qn_error *err) {
     return open_model("models/demo", 2, err);
 }
+static qn_status run_quantised(qn_error *err) {
+    qn_status status = open_model("tests/data/quantised/mlx-mixed-2-6-8", 2, err);
+    return status == QN_OK ? open_model("tests/data/quantised/fp8-block128", 1, err) : status;
+}
+static qn_status run_quantize(qn_error *err) {
+    const qn_quantize_options options = {.to = QN_QUANTIZE_Q4, .n_thread = 2, .shard_bytes = 100000};
+    return qn_model_quantize(quantised_dir, model_dir, &options, err);
+}
+static qn_status run_quantize_at_load(qn_error *err) {
+    const qn_model_options options = {.quantize = QN_QUANTIZE_Q4};
+    qn_device *device = NULL;
+    qn_model *model = NULL;
+    qn_status status = qn_device_open(&device, "cpu", NULL, err);
+    if (status == QN_OK) status = qn_model_open(&model, device, model_dir, &options, err);
+    qn_device_close(device);
+    qn_model_close(model);
+    return status;
+}
 static qn_status run_plan(qn_error *err) {
     qn_model_config config;
     qn_plan plan;
@@ -164,6 +185,9 @@ static void models(void **state) {
     sweep_both("model, 3 threads", run_model_threads, 100);
     sweep_both("shards", run_shards, 100);
     sweep_both("demo model", run_demo_model, 30);
+    sweep_both("quantised", run_quantised, 60);
+    sweep_both("quantize", run_quantize, 100);
+    sweep_both("quantize at load", run_quantize_at_load, 100);
     sweep_both("plan", run_plan, 300);
 }
 

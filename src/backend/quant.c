@@ -214,16 +214,15 @@ static void fit_affine(fit *best, const group *g) {
     }
 }
 
-static void fit_symmetric(fit *f, const group *g) {
+/* The greatest magnitude takes the last code on its side; or, where that makes the others' errors less, one beyond it. */
+static void fit_symmetric(fit *best, const group *g) {
     const float zero = (g->most + 1) / 2, greatest = g->high > -g->low ? g->high : -g->low;
-    f->scale = rounded_bf16(greatest / (zero - 1));
-    f->bias = -zero * f->scale;
-    const lanes inverse = all_lanes(f->scale != 0 ? 1.0f / f->scale : 0.0f), biases = all_lanes(f->bias);
-    for (int64_t i = 0; i < g->n; i += LANES) {
-        lanes c = round_codes(load_lanes(g->x + i), biases, inverse, all_lanes(g->most));
-        if (f->scale == 0) c = all_lanes(zero);
-        memcpy(f->codes + i, &c, sizeof c);
-    }
+    fit beyond;
+    const float scale = rounded_bf16(greatest / (zero - 1)), less = rounded_bf16(greatest / zero);
+    make_fit(best, g, scale, -zero * scale);
+    make_fit(&beyond, g, less, -zero * less);
+    if (beyond.error < best->error) *best = beyond;
+    for (int64_t i = 0; i < g->n && best->scale == 0; i++) best->codes[i] = zero;
 }
 
 /* False: a value is a NaN or an infinity. */

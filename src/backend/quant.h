@@ -78,8 +78,9 @@ qni_quant qni_quant_of(qn_quantize to);
  * Quantise a row: its codes, scales and biases as qni_quant_rows holds them (biases also for a symmetric one).
  *
  * q     from qni_quant_of(); n_in is a multiple of q->group.
- * Q8    scale = max |x| / 127, codes to nearest. Q4: the scale and bias with the least squared error among the minimum
- *       and maximum pulled in by some steps, each refined by one least-squares fit.
+ * Q8    scale = max |x| / 127 or / 128, whichever has the less squared error; codes to nearest.
+ * Q4    the scale and bias with the least squared error among the minimum and maximum pulled in by some steps, each
+ *       refined by one fit of least squares.
  * NaN   a group that holds a NaN or an infinity gets a NaN as scale.
  */
 void qni_quantize_row(unsigned char *codes, uint16_t *scales, uint16_t *biases, const qni_quant *q, const float *x,

@@ -15,7 +15,7 @@
  *
  * What enters the hidden stream, o_proj and down_proj, keeps 8 bits: an error there is in every layer above, while one in
  * q, k, v, gate and up is squashed by a norm, a softmax or a product first. All linears in 4 bits cost the demo model
- * 3.1 % of perplexity, these 1.5 %, for 5.4 instead of 5.0 bits a weight of a layer.
+ * 3.1 % of perplexity, these 1.6 % (docs/quantisation.md).
  */
 static const int32_t q4_bits[QNI_N_LINEAR] = {
     [QNI_Q_PROJ] = 4,    [QNI_K_PROJ] = 4,  [QNI_V_PROJ] = 4,    [QNI_O_PROJ] = 8,
