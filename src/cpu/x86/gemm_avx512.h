@@ -2,8 +2,8 @@
 /*
  * The product of a tile of rows with panels, for all element types. For the AVX-512 kernel files alone.
  *
- * Layout    a {k, m}, one tile of m <= 12 rows; w panels {k, 32}, two vectors a row; c {m, n_panel · 32}. In place of
- *           one element there may be a pair of them: a {k/2, m, 2}, w {k/2, 32, 2}.
+ * Layout    a {k, m}, one tile of m <= 12 rows; w panels {k, 32}, two vectors a row, bf16 zipped; c {m, n_panel · 32}.
+ *           In place of one element there may be a pair of them: a {k/2, m, 2}, w {k/2, 32, 2}.
  * Tile      12 x 32 for many rows: 24 sums, 2 weights and 1 activation in 32 registers. For few rows several panels at
  *           once, so that there are at least 8 independent chains and as many read streams as panels: 1 … 3 rows x 4
  *           panels, 4 … 6 x 2, 7 … 12 x 1.
@@ -19,8 +19,9 @@
 /* Two blocks of 512 inputs of bf16 lie in the first cache, one of f32 in the second with all tiles that use it. */
 enum { NR = 32, MR = 12, KC = 512 };
 
-/* `name` stands for a type vector_NAME, load_NAME(w): 16 weights or pairs, spread_NAME(a): an activation in all lanes,
- * and add_NAME(sum, x, y): sum + x · y. `inputs` is 1, or 2 for pairs; m and n are constants wherever it is used. */
+/* `name` stands for a type vector_NAME, load_NAME(w, half): weights or pairs of 16 outputs of a row of a panel,
+ * spread_NAME(a): an activation in all lanes, and add_NAME(sum, x, y): sum + x · y. `inputs` is 1, or 2 for pairs; m and n
+ * are constants wherever it is used. */
 #define DEFINE_TILE(name, a_type, w_type, inputs)                                                                      \
     static inline __attribute__((always_inline)) void tile_##name(float *c, int64_t ldc, const a_type *a, const int m, \
                                                                   const w_type *w, int64_t panel_stride, const int n,  \
@@ -29,8 +30,8 @@ enum { NR = 32, MR = 12, KC = 512 };
         for (int i = 0; i < m * n * 2; i++) sum[i] = _mm512_setzero_ps();                                              \
         for (int64_t k = 0; k < n_k; k += (inputs), a += m * (inputs), w += NR * (inputs)) {                           \
             for (int p = 0; p < n; p++) {                                                                              \
-                const vector_##name y0 = load_##name(w + p * panel_stride);                                            \
-                const vector_##name y1 = load_##name(w + p * panel_stride + 16 * (inputs));                            \
+                const vector_##name y0 = load_##name(w + p * panel_stride, 0);                                         \
+                const vector_##name y1 = load_##name(w + p * panel_stride, 1);                                         \
                 for (int r = 0; r < m; r++) {                                                                          \
                     const vector_##name x = spread_##name(a + r * (inputs));                                           \
                     sum[(r * n + p) * 2] = add_##name(sum[(r * n + p) * 2], x, y0);                                    \

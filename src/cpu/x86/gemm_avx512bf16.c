@@ -17,8 +17,8 @@ static inline __m512bh pairs_of(__m512i bits) {
     memcpy(&pairs, &bits, sizeof pairs);
     return pairs;
 }
-static inline __m512bh load_pairs(const uint16_t *w) {
-    return pairs_of(_mm512_loadu_si512(w));
+static inline __m512bh load_pairs(const uint16_t *w, const int half) {
+    return pairs_of(_mm512_loadu_si512(w + half * 32));
 }
 static inline __m512bh spread_pairs(const uint16_t *a) {
     return pairs_of(spread16(a));

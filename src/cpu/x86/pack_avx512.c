@@ -2,9 +2,10 @@
 /*
  * Rows of a checkpoint into pieces of panels, with AVX-512.
  *
- * Layout    in 32 rows (outputs) at a stride, out {n_i, 32}.
+ * Layout    in 32 rows (outputs) at a stride, out {n_i, 32}; zipped: rows in the order 0 16 1 17 … 15 31.
  * Tile      16 rows x a cache line of each, by four rounds of 16 shuffles of 32 bits. Elements of 16 bits go through it
- *           as pairs, which are taken apart when they are stored.
+ *           as pairs, which are taken apart when they are stored; zipped ones are put together with those of the row 16
+ *           further on.
  * Tails     fewer than 32 rows or less than a line: element by element.
  * Bound     memory.
  */
@@ -45,35 +46,55 @@ static inline void turn(__m512i a[16], const void *in, int64_t stride) {
 }
 
 static inline void tile2(uint16_t *out, const uint16_t *in, int64_t in_stride) {
-    __m512i a[16];
+    for (int64_t j = 0; j < NR; j += 16) {
+        __m512i a[16];
+        turn(a, in + j * in_stride, in_stride * 2);
+        for (int i = 0; i < 16; i++) {
+            uint16_t *to = out + 2 * i * NR + j;
+            _mm256_storeu_si256((__m256i *)(void *)to, _mm512_cvtepi32_epi16(a[i]));
+            to += NR;
+            _mm256_storeu_si256((__m256i *)(void *)to, _mm512_cvtepi32_epi16(_mm512_srli_epi32(a[i], 16)));
+        }
+    }
+}
+
+static inline void tile2_zipped(uint16_t *out, const uint16_t *in, int64_t in_stride) {
+    const __mmask32 odd = 0xAAAAAAAAu;
+    __m512i a[16], b[16];
     turn(a, in, in_stride * 2);
+    turn(b, in + 16 * in_stride, in_stride * 2);
     for (int i = 0; i < 16; i++, out += 2 * NR) {
-        _mm256_storeu_si256((__m256i *)(void *)out, _mm512_cvtepi32_epi16(a[i]));
-        _mm256_storeu_si256((__m256i *)(void *)(out + NR), _mm512_cvtepi32_epi16(_mm512_srli_epi32(a[i], 16)));
+        _mm512_storeu_si512(out, _mm512_mask_blend_epi16(odd, a[i], _mm512_slli_epi32(b[i], 16)));
+        _mm512_storeu_si512(out + NR, _mm512_mask_blend_epi16(odd, _mm512_srli_epi32(a[i], 16), b[i]));
     }
 }
 
 static inline void tile4(uint32_t *out, const uint32_t *in, int64_t in_stride) {
-    __m512i a[16];
-    turn(a, in, in_stride * 4);
-    for (int i = 0; i < 16; i++) _mm512_storeu_si512(out + i * NR, a[i]);
+    for (int64_t j = 0; j < NR; j += 16) {
+        __m512i a[16];
+        turn(a, in + j * in_stride, in_stride * 4);
+        for (int i = 0; i < 16; i++) _mm512_storeu_si512(out + i * NR + j, a[i]);
+    }
 }
 
-#define DEFINE_TRANSPOSE(name, type, tile, line)                                                                       \
+#define DEFINE_TRANSPOSE(name, type, tile, line, zipped)                                                               \
     static void name(type *out, const type *in, int64_t in_stride, int64_t n_j, int64_t n_i) {                         \
         const int64_t whole = n_j == NR ? n_i / (line) * (line) : 0;                                                   \
-        for (int64_t i = 0; i < whole; i += (line)) {                                                                  \
-            for (int64_t j = 0; j < NR; j += 16) tile(out + i * NR + j, in + j * in_stride + i, in_stride);            \
-        }                                                                                                              \
+        for (int64_t i = 0; i < whole; i += (line)) tile(out + i * NR, in + i, in_stride);                             \
         for (int64_t i = whole; i < n_i; i++) {                                                                        \
-            for (int64_t j = 0; j < NR; j++) out[i * NR + j] = j < n_j ? in[j * in_stride + i] : 0;                    \
+            for (int64_t place = 0; place < NR; place++) {                                                             \
+                const int64_t j = (zipped) ? place % 2 * (NR / 2) + place / 2 : place;                                 \
+                out[i * NR + place] = j < n_j ? in[j * in_stride + i] : 0;                                             \
+            }                                                                                                          \
         }                                                                                                              \
     }
 
-DEFINE_TRANSPOSE(transpose2, uint16_t, tile2, LINE2)
-DEFINE_TRANSPOSE(transpose4, uint32_t, tile4, LINE4)
+DEFINE_TRANSPOSE(transpose2, uint16_t, tile2, LINE2, false)
+DEFINE_TRANSPOSE(transpose_zipped, uint16_t, tile2_zipped, LINE2, true)
+DEFINE_TRANSPOSE(transpose4, uint32_t, tile4, LINE4, false)
 
 void qni_cpu_pack_avx512(qni_cpu_kernels *k) {
     k->transpose2 = transpose2;
+    k->transpose_bf16 = transpose_zipped;
     k->transpose4 = transpose4;
 }
