@@ -36,6 +36,7 @@ static void fill_avx512(qni_cpu_kernels *k) {
     qni_cpu_pack_avx512(k);
     qni_cpu_quant_avx512(k);
     qni_cpu_rows_avx512(k);
+    qni_cpu_attention_avx512(k);
     if (has.avx512_bf16) qni_cpu_gemm_avx512bf16(k);
 }
 #else

@@ -178,6 +178,7 @@ void qni_cpu_gemm_avx512(qni_cpu_kernels *k);
 void qni_cpu_pack_avx512(qni_cpu_kernels *k);
 void qni_cpu_quant_avx512(qni_cpu_kernels *k);
 void qni_cpu_rows_avx512(qni_cpu_kernels *k);
+void qni_cpu_attention_avx512(qni_cpu_kernels *k);
 void qni_cpu_gemm_avx512bf16(qni_cpu_kernels *k);
 
 /* arm/: NEON as every AArch64 processor has it. */

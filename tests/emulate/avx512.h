@@ -79,6 +79,13 @@ static inline __m512i emulated_cvtepu8_epi32(__m128i a) {
     const emulated v = {.i256 = {_mm256_cvtepu8_epi32(a), _mm256_cvtepu8_epi32(_mm_srli_si128(a, 8))}};
     return v.i;
 }
+static inline __m512i emulated_cvtepi8_epi32(__m128i a) {
+    const emulated v = {.i256 = {_mm256_cvtepi8_epi32(a), _mm256_cvtepi8_epi32(_mm_srli_si128(a, 8))}};
+    return v.i;
+}
+static inline float emulated_cvtss_f32(__m512 a) {
+    return ((emulated){.f = a}).f32[0];
+}
 static inline __m256i emulated_cvtepi32_epi16(__m512i a) {
     const emulated v = {.i = a};
     emulated out = {.u32 = {0}};
@@ -120,6 +127,20 @@ static inline uint32_t emulated_reduce_max_epu32(__m512i a) {
     uint32_t max = 0;
     for (int i = 0; i < 16; i++) max = v.u32[i] > max ? v.u32[i] : max;
     return max;
+}
+static inline float emulated_reduce_max_ps(__m512 a) {
+    const emulated v = {.f = a};
+    float max = v.f32[0];
+    for (int i = 1; i < 16; i++) max = v.f32[i] > max ? v.f32[i] : max;
+    return max;
+}
+/* In the order of the compiler's: halves onto each other. */
+static inline float emulated_reduce_add_ps(__m512 a) {
+    emulated v = {.f = a};
+    for (int n = 8; n > 0; n /= 2) {
+        for (int i = 0; i < n; i++) v.f32[i] += v.f32[i + n];
+    }
+    return v.f32[0];
 }
 static inline int32_t emulated_reduce_add_epi32(__m512i a) {
     const emulated v = {.i = a};
@@ -180,6 +201,11 @@ static inline __m512 emulated_dpbf16_ps(__m512 sum, __m512bh a, __m512bh b) {
 #define _mm512_cvtps_pd          emulated_cvtps_pd
 #define _mm512_cmplt_epi32_mask  emulated_cmplt_epi32_mask
 #define _mm512_reduce_max_epu32  emulated_reduce_max_epu32
+#define _mm512_cvtepi8_epi32     emulated_cvtepi8_epi32
+#define _mm512_shuffle_f32x4     simde_mm512_shuffle_f32x4
+#define _mm512_reduce_max_ps     emulated_reduce_max_ps
+#define _mm512_reduce_add_ps     emulated_reduce_add_ps
+#define _mm512_cvtss_f32         emulated_cvtss_f32
 #define _mm512_reduce_add_epi32  emulated_reduce_add_epi32
 #define _mm512_scalef_ps         emulated_scalef_ps
 #define _mm512_dpbf16_ps         emulated_dpbf16_ps

@@ -10,6 +10,7 @@
  * Bound     compute for a converted block, memory where few queries read the cache itself.
  */
 #include "../kernels.h"
+#include "ahead.h"
 #include "vector_avx2.h"
 
 enum { BLOCK = QNI_CPU_KV_BLOCK };
@@ -33,22 +34,6 @@ static inline __m256 sum_each(const __m256 v[8]) {
 static inline __m256 kept(__m256 v) {
     __asm__("" : "+x"(v));
     return v;
-}
-
-/* What is left to ask for of the bytes that are read next. One core keeps some 20 lines under way at most, and what is
- * read from the second cache needs a place among them: so a few at a time, evenly, and into the first cache. */
-typedef struct ahead {
-    const char *at, *end;
-} ahead;
-
-static inline ahead ahead_of(const qni_cpu_kv_rows *rows) {
-    const char *next = rows->next;
-    return (ahead){next, next == NULL ? next : next + rows->next_bytes};
-}
-
-/* As many lines as `bytes` fill, at least one. */
-static inline void ask_for(ahead *a, size_t bytes) {
-    for (size_t i = 0; i < bytes && a->at < a->end; i += 64, a->at += 64) _mm_prefetch(a->at, _MM_HINT_T0);
 }
 
 #define DEFINE_ATTEND(dtype, type)                                                                                     \
