@@ -3,8 +3,20 @@
 #include "roof.h"
 
 #include <immintrin.h>
+#include <string.h>
 
 enum { CHAINS = 16 };
+
+/* Sums of integers, in the type of the compiler's dot product: GCC copies each sum twice a step where it is __m512i. */
+typedef int32_t int32x16 __attribute__((vector_size(64)));
+
+/* The same pair of bf16 in all lanes. */
+static __m512bh spread_pair(uint32_t bits) {
+    const __m512i all = _mm512_set1_epi32((int32_t)bits);
+    __m512bh pairs;
+    memcpy(&pairs, &all, sizeof pairs);
+    return pairs;
+}
 
 static double multiply_f32(int64_t rounds) {
     const __m512 x = _mm512_set1_ps(0.999f), y = _mm512_set1_ps(1e-3f);
@@ -18,11 +30,9 @@ static double multiply_f32(int64_t rounds) {
     return (double)_mm512_cvtss_f32(sum[0]);
 }
 
-/* vdpbf16ps: 32 products, added in pairs to 16 sums. Both signs keep the sums small. The level does not promise the
- * instruction, so that the function asks for it by itself. */
-__attribute__((target("avx512bf16"))) static double multiply_bf16(int64_t rounds) {
-    const __m512bh x = _mm512_cvtne2ps_pbh(_mm512_set1_ps(0.25f), _mm512_set1_ps(-0.25f));
-    const __m512bh y = _mm512_cvtne2ps_pbh(_mm512_set1_ps(0.5f), _mm512_set1_ps(0.5f));
+/* vdpbf16ps: 32 products, added in pairs to 16 sums. Both signs keep the sums small. */
+static double multiply_bf16(int64_t rounds) {
+    const __m512bh x = spread_pair(0xBE803E80u), y = spread_pair(0x3F003F00u); /* 0.25 and -0.25, 0.5 twice */
     __m512 sum[CHAINS];
     for (int c = 0; c < CHAINS; c++) sum[c] = _mm512_set1_ps((float)c);
     for (int64_t i = 0; i < rounds; i++) {
@@ -36,14 +46,15 @@ __attribute__((target("avx512bf16"))) static double multiply_bf16(int64_t rounds
 /* vpdpbusd: 64 products of u8 and s8, added in fours to 16 sums. */
 static double multiply_int8(int64_t rounds) {
     const __m512i x = _mm512_set1_epi8(5), y = _mm512_set1_epi8(-3);
-    __m512i sum[CHAINS];
-    for (int c = 0; c < CHAINS; c++) sum[c] = _mm512_set1_epi32(c);
+    int32x16 sum[CHAINS];
+    for (int c = 0; c < CHAINS; c++) sum[c] = (int32x16)_mm512_set1_epi32(c);
     for (int64_t i = 0; i < rounds; i++) {
 #pragma GCC unroll 16
-        for (int c = 0; c < CHAINS; c++) sum[c] = _mm512_dpbusd_epi32(sum[c], x, y);
+        for (int c = 0; c < CHAINS; c++) sum[c] = (int32x16)_mm512_dpbusd_epi32((__m512i)sum[c], x, y);
     }
-    for (int c = 1; c < CHAINS; c++) sum[0] = _mm512_add_epi32(sum[0], sum[c]);
-    return (double)_mm_cvtsi128_si32(_mm512_castsi512_si128(sum[0]));
+    int64_t total = 0;
+    for (int c = 0; c < CHAINS; c++) total += sum[c][0];
+    return (double)total;
 }
 
 static bool has_bf16(void) {
