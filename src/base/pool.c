@@ -3,6 +3,10 @@
  * The thread pool. A loop is opened and closed by one atomic word, the gate: its number, an open bit, and how many
  * workers are inside. A worker enters only an open gate, so the caller waits for those that came and never for one
  * that the system has not scheduled: with more threads than processors a loop costs no more than with one each.
+ *
+ * The tasks of a loop are dealt in equal ranges. A thread takes those of its own range in order, so that it walks
+ * through memory without a jump and meets in each loop what it met in the last; then it takes what others have left,
+ * from the ends of their ranges.
  */
 #include "pool.h"
 
@@ -23,6 +27,11 @@
  * With more threads than processors a spinning thread keeps a working one from running. */
 enum { SPIN_LONG = 1000, SPIN_SHORT = 16 };
 
+/* Tasks that a thread has left: first << 32 | end. */
+typedef struct share {
+    _Alignas(QNI_ALIGN) _Atomic uint64_t range;
+} share;
+
 struct qni_pool {
     /* What a loop is; written while nobody is inside a closed gate. */
     qni_task task;
@@ -31,7 +40,6 @@ struct qni_pool {
     int32_t n_thread;
     int32_t n_spin;
     _Alignas(QNI_ALIGN) _Atomic uint64_t gate;
-    _Alignas(QNI_ALIGN) _Atomic int64_t next; /* first task that nobody has taken */
     _Alignas(QNI_ALIGN) atomic_bool stop;
     atomic_int n_asleep;      /* workers in wait(work), or about to be */
     atomic_bool caller_waits; /* in wait(left), or about to be */
@@ -39,6 +47,7 @@ struct qni_pool {
     pthread_cond_t work; /* a gate has opened, or stop */
     pthread_cond_t left; /* the last worker has left a closed gate */
     int32_t n_started;
+    share *shares; /* {n_thread} */
     struct worker {
         qni_pool *pool;
         pthread_t thread;
@@ -54,11 +63,30 @@ static void relax(void) {
 #endif
 }
 
+static void deal(qni_pool *pool) {
+    for (int64_t i = 0; i < pool->n_thread; i++) {
+        uint64_t first = (uint64_t)(pool->n_task * i / pool->n_thread);
+        uint64_t end = (uint64_t)(pool->n_task * (i + 1) / pool->n_thread);
+        atomic_store_explicit(&pool->shares[i].range, first << 32 | end, memory_order_relaxed);
+    }
+}
+
+/* The first task of a share for its owner, the last for others; -1: none is left. */
+static int64_t take(share *from, bool is_own) {
+    uint64_t range = atomic_load_explicit(&from->range, memory_order_relaxed), left;
+    do {
+        uint64_t first = range >> 32, end = (uint32_t)range;
+        if (first >= end) return -1;
+        left = is_own ? (first + 1) << 32 | end : first << 32 | (end - 1);
+    } while (
+        !atomic_compare_exchange_weak_explicit(&from->range, &range, left, memory_order_relaxed, memory_order_relaxed));
+    return (int64_t)(is_own ? range >> 32 : (uint32_t)range - 1);
+}
+
 static void work(qni_pool *pool, int32_t thread) {
-    for (;;) {
-        int64_t i = atomic_fetch_add_explicit(&pool->next, 1, memory_order_relaxed);
-        if (i >= pool->n_task) return;
-        pool->task(pool->context, (int32_t)i, thread);
+    for (int32_t i = 0; i < pool->n_thread; i++) {
+        share *from = &pool->shares[(thread + i) % pool->n_thread];
+        for (int64_t task; (task = take(from, i == 0)) >= 0;) pool->task(pool->context, (int32_t)task, thread);
     }
 }
 
@@ -141,7 +169,7 @@ void qni_pool_run(qni_pool *pool, int32_t n_task, qni_task task, void *context) 
     pool->task = task;
     pool->context = context;
     pool->n_task = n_task;
-    atomic_store_explicit(&pool->next, 0, memory_order_relaxed);
+    deal(pool);
     /* 0 is the number of no loop: it is what a new worker has seen. */
     uint32_t number = (uint32_t)(atomic_load_explicit(&pool->gate, memory_order_relaxed) >> 32) + 1;
     if (number == 0) number = 1;
@@ -167,15 +195,16 @@ static int start_worker(struct worker *worker) {
 }
 
 qn_status qni_pool_create(qni_pool **out, int32_t n_thread, bool pin, qn_error *err) {
-    size_t bytes = sizeof(qni_pool) + (size_t)n_thread * sizeof(struct worker);
+    const size_t fixed = qni_round_up(sizeof(qni_pool) + (size_t)n_thread * sizeof(struct worker), QNI_ALIGN);
+    const size_t bytes = fixed + (size_t)n_thread * sizeof(share);
     qn_allocator c_library = {0};
     qni_pool *pool = qni_device_alloc(&c_library, bytes);
     if (pool == NULL) return qni_fail(err, QN_ENOMEM, "no memory for a pool of %d threads", n_thread);
     memset(pool, 0, bytes);
     pool->n_thread = n_thread;
+    pool->shares = (share *)(void *)((unsigned char *)pool + fixed);
     pool->n_spin = n_thread <= qni_cpu_count() ? SPIN_LONG : SPIN_SHORT;
     atomic_init(&pool->gate, 0);
-    atomic_init(&pool->next, 0);
     atomic_init(&pool->stop, false);
     atomic_init(&pool->n_asleep, 0);
     atomic_init(&pool->caller_waits, false);
