@@ -1,5 +1,5 @@
 # Flags by CONFIG, and by a file's suffix: name_avx2.c is compiled for AVX2, and so on; all else is portable, name_neon.c
-# too, as NEON is part of AArch64.
+# too, as NEON is part of AArch64; name_neondot.c and so on are for what only some processors have.
 WARN := -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wno-sign-conversion -Wstrict-prototypes -Wmissing-prototypes \
         -Wvla -Wpointer-arith $(if $(CI),-Werror)
 COMMON := -std=c11 -D_GNU_SOURCE -Iinclude -fvisibility=hidden -fno-math-errno -ffp-contract=off -fPIC -pthread $(WARN)
@@ -29,6 +29,9 @@ LDFLAGS_ALL = $(filter -fsanitize=% --coverage,$(OPT)) -pthread $(LDFLAGS)
 ISA_avx2 := -mavx2 -mfma -mf16c
 ISA_avx512 := -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni $(ISA_avx2)
 ISA_avx512bf16 := $(ISA_avx512) -mavx512bf16
+ISA_neondot := -march=armv8.2-a+dotprod
+ISA_neonbf16 := -march=armv8.2-a+bf16
+ISA_neoni8mm := -march=armv8.2-a+i8mm
 # CONFIG=simde compiles the files of AVX-512 to AVX2, for the tests: a vector is two, and the compiler says that code which
 # passes vectors would differ.
 ifeq ($(CONFIG),simde)

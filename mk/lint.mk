@@ -23,7 +23,11 @@ format: ## lay out all sources with clang-format
 $(B)/tidy/%_avx2.c.ok: private ISA_FLAGS := $(ISA_avx2)
 $(B)/tidy/%_avx512.c.ok: private ISA_FLAGS := $(ISA_avx512)
 $(B)/tidy/%_avx512bf16.c.ok: private ISA_FLAGS := $(ISA_avx512bf16)
-$(B)/tidy/src/cpu/arm/%.c.ok: private ISA_FLAGS := --target=aarch64-linux-gnu
+AARCH64 := --target=aarch64-linux-gnu
+$(B)/tidy/src/cpu/arm/%.c.ok: private ISA_FLAGS := $(AARCH64)
+$(B)/tidy/src/cpu/arm/%_neondot.c.ok: private ISA_FLAGS := $(AARCH64) $(ISA_neondot)
+$(B)/tidy/src/cpu/arm/%_neonbf16.c.ok: private ISA_FLAGS := $(AARCH64) $(ISA_neonbf16)
+$(B)/tidy/src/cpu/arm/%_neoni8mm.c.ok: private ISA_FLAGS := $(AARCH64) $(ISA_neoni8mm)
 $(B)/tidy/%.c.ok: %.c .clang-tidy $(wildcard include/quern/*.h src/*/*.h)
 	@mkdir -p $(@D)
 	@clang-tidy --quiet $< -- $(filter-out -Wno% -W%,$(COMMON)) $(PKG_CFLAGS) $(ISA_FLAGS) > $@.log 2>/dev/null || \

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What this machine is, from CPUID and from what Linux tells. */
+/* What this machine is, from CPUID (AArch64: the auxiliary vector) and from what Linux tells. */
 #include "cpu.h"
 
 #include <sched.h>
@@ -48,13 +48,21 @@ qni_cpu_features qni_cpu_detect(void) {
 #endif
     return f;
 }
+#elif defined(__aarch64__)
+#include <sys/auxv.h>
+
+qni_cpu_features qni_cpu_detect(void) {
+    const unsigned long has = getauxval(AT_HWCAP), has2 = getauxval(AT_HWCAP2);
+    qni_cpu_features f = {0};
+    f.neon = true; /* part of the architecture */
+    f.neon_dotprod = (has & HWCAP_ASIMDDP) != 0;
+    f.neon_bf16 = (has2 & HWCAP2_BF16) != 0;
+    f.neon_i8mm = (has2 & HWCAP2_I8MM) != 0;
+    return f;
+}
 #else
 qni_cpu_features qni_cpu_detect(void) {
-    qni_cpu_features f = {0};
-#if defined(__aarch64__)
-    f.neon = true; /* part of the architecture */
-#endif
-    return f;
+    return (qni_cpu_features){0};
 }
 #endif
 

@@ -8,13 +8,16 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Features that both the processor and the operating system (XCR0) support. */
+/* Features that both the processor and the operating system (XCR0; AArch64: AT_HWCAP) support. */
 typedef struct qni_cpu_features {
     bool avx2_fma_f16c; /* AVX2, FMA, F16C */
     bool avx512;        /* F BW VL DQ, and all of AVX2 */
     bool avx512_bf16;
     bool avx512_vnni;
-    bool neon; /* AArch64 */
+    bool neon; /* AArch64; what is beyond its first version: */
+    bool neon_dotprod;
+    bool neon_bf16;
+    bool neon_i8mm;
 } qni_cpu_features;
 
 qni_cpu_features qni_cpu_detect(void);
