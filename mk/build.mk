@@ -6,9 +6,10 @@ say = $(if $(V)$(findstring s,$(firstword -$(MAKEFLAGS))),,@echo '  $(1)  $(2)')
 $(B)/%_avx2.o: private ISA_FLAGS := $(ISA_avx2)
 $(B)/%_avx512.o: private ISA_FLAGS := $(ISA_avx512)
 $(B)/%_avx512bf16.o: private ISA_FLAGS := $(ISA_avx512bf16)
-$(B)/%_neondot.o: private ISA_FLAGS := $(ISA_neondot)
-$(B)/%_neonbf16.o: private ISA_FLAGS := $(ISA_neonbf16)
-$(B)/%_neoni8mm.o: private ISA_FLAGS := $(ISA_neoni8mm)
+$(B)/%_neon.o: private ISA_FLAGS := $(ISA_neon)
+$(B)/%_neondot.o: private ISA_FLAGS := $(ISA_neondot) $(ISA_neon)
+$(B)/%_neonbf16.o: private ISA_FLAGS := $(ISA_neonbf16) $(ISA_neon)
+$(B)/%_neoni8mm.o: private ISA_FLAGS := $(ISA_neoni8mm) $(ISA_neon)
 
 # Objects depend on the flags that they were made with, those of all levels too, so that a changed flag rebuilds.
 FLAGS_LINE = $(CC) $(CFLAGS_ALL) $(LDFLAGS_ALL) $(foreach v,$(sort $(filter ISA_%,$(.VARIABLES))),$($v))
