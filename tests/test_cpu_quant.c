@@ -2,6 +2,7 @@
 /* Kernels of quantised weights on every level of the cpu backend that this machine has, against their definitions in
  * integers and double: all tile shapes, both widths, groups and scales of all kinds, and codes at the ends of their
  * ranges, where a sum in 16 bits would saturate. */
+#include "../src/base/cpu.h"
 #include "../src/base/half.h"
 #include "../src/cpu/cpu.h"
 #include "support/cmocka_all.h"
@@ -200,29 +201,48 @@ static void check_int8(const qni_cpu_kernels *k, const qni_cpu_quant *q, int64_t
     free_activations(&a);
 }
 
-static void int8_products(void **state) {
-    (void)state;
+static void check_all_products(const qni_cpu_kernels *k, uint64_t *seed) {
     const int64_t groups[] = {32, 64, 96, 128};
-    uint64_t seed = 1;
-    FOR_EACH_LEVEL(k) {
-        for (int form = 0; form < 8; form++) {
-            for (int64_t m = 1; m <= k.mr; m++) {
-                for (int64_t n_panel = 1; n_panel <= 9; n_panel++) {
-                    qni_cpu_quant q = layout(&k, form & 1 ? 8 : 4, form & 2 ? QNI_CPU_F32 : QNI_CPU_BF16,
-                                             (form & 4) != 0, groups[(m + n_panel) % 4]);
-                    set_inputs(&q, q.group * (1 + (m + n_panel / 2) % 3));
-                    check_int8(&k, &q, m, n_panel, (pattern)((m + n_panel / 4) % N_PATTERN), &seed);
-                }
-            }
-            /* Every group size with every pattern, and a row long enough for many groups. */
-            for (int i = 0; i < 4 * N_PATTERN; i++) {
-                qni_cpu_quant q = layout(&k, form & 1 ? 8 : 4, form & 2 ? QNI_CPU_F32 : QNI_CPU_BF16, (form & 4) != 0,
-                                         groups[i / N_PATTERN]);
-                set_inputs(&q, q.group * 17);
-                check_int8(&k, &q, 1 + i % k.mr, 1, (pattern)(i % N_PATTERN), &seed);
+    for (int form = 0; form < 8; form++) {
+        const int bits = form & 1 ? 8 : 4, scales = form & 2 ? QNI_CPU_F32 : QNI_CPU_BF16;
+        const bool symmetric = (form & 4) != 0;
+        for (int64_t m = 1; m <= k->mr; m++) {
+            for (int64_t n_panel = 1; n_panel <= 9; n_panel++) {
+                qni_cpu_quant q = layout(k, bits, scales, symmetric, groups[(m + n_panel) % 4]);
+                set_inputs(&q, q.group * (1 + (m + n_panel / 2) % 3));
+                check_int8(k, &q, m, n_panel, (pattern)((m + n_panel / 4) % N_PATTERN), seed);
             }
         }
+        /* Every group size with every pattern, and a row long enough for many groups. */
+        for (int i = 0; i < 4 * N_PATTERN; i++) {
+            qni_cpu_quant q = layout(k, bits, scales, symmetric, groups[i / N_PATTERN]);
+            set_inputs(&q, q.group * 17);
+            check_int8(k, &q, 1 + i % k->mr, 1, (pattern)(i % N_PATTERN), seed);
+        }
     }
+}
+
+/* The kernels of a level and those that it has on processors with less: calls check for each. */
+static void check_with_less(qni_cpu_kernels *k, uint64_t *seed, void (*check)(const qni_cpu_kernels *, uint64_t *)) {
+    check(k, seed);
+#if defined(__aarch64__)
+    if (strcmp(k->isa, "neon") != 0) return;
+    const qni_cpu_features has = qni_cpu_detect();
+    if (has.neon_i8mm && has.neon_dotprod) {
+        qni_cpu_quant_neondot(k);
+        check(k, seed);
+    }
+    if (has.neon_i8mm || has.neon_dotprod) {
+        qni_cpu_quant_neon(k);
+        check(k, seed);
+    }
+#endif
+}
+
+static void int8_products(void **state) {
+    (void)state;
+    uint64_t seed = 1;
+    FOR_EACH_LEVEL(k) check_with_less(&k, &seed, check_all_products);
 }
 
 /* e4m3 by its definition: 1.m · 2^(e-7), 0.m · 2^-6, NaN where all bits of exponent and mantissa are set. */
@@ -265,29 +285,31 @@ static void check_unpack(const qni_cpu_kernels *k, const qni_cpu_quant *q, uint6
     free_panels(&w);
 }
 
-static void unpacking(void **state) {
-    (void)state;
+static void check_all_unpacking(const qni_cpu_kernels *k, uint64_t *seed) {
     const int64_t groups[] = {32, 64, 96, 128};
-    uint64_t seed = 2;
-    FOR_EACH_LEVEL(k) {
-        const int64_t n_ins[] = {32, 77, k.kc, k.kc + 1, 2 * k.kc + 45};
-        for (int i = 0; i < 5; i++) {
-            for (int form = 0; form < 32; form++) {
-                qni_cpu_quant q = layout(&k, form & 1 ? 8 : 4, form & 2 ? QNI_CPU_F32 : QNI_CPU_BF16, (form & 4) != 0,
-                                         groups[form / 8]);
-                set_inputs(&q, qni_ceil_div(n_ins[i], q.group) * q.group); /* affine groups are whole */
-                check_unpack(&k, &q, &seed);
-            }
-            for (int form = 0; form < 2; form++) { /* any group is good for fp8 */
-                const int64_t fp8_groups[] = {128, 7};
-                qni_cpu_quant q = layout(&k, 8, form == 0 ? QNI_CPU_F32 : QNI_CPU_BF16, false, fp8_groups[form]);
-                q.fp8 = true;
-                q.ki = 1;
-                set_inputs(&q, n_ins[i]);
-                check_unpack(&k, &q, &seed);
-            }
+    const int64_t n_ins[] = {32, 77, k->kc, k->kc + 1, 2 * k->kc + 45};
+    for (int i = 0; i < 5; i++) {
+        for (int form = 0; form < 32; form++) {
+            qni_cpu_quant q =
+                layout(k, form & 1 ? 8 : 4, form & 2 ? QNI_CPU_F32 : QNI_CPU_BF16, (form & 4) != 0, groups[form / 8]);
+            set_inputs(&q, qni_ceil_div(n_ins[i], q.group) * q.group); /* affine groups are whole */
+            check_unpack(k, &q, seed);
+        }
+        for (int form = 0; form < 2; form++) { /* any group is good for fp8 */
+            const int64_t fp8_groups[] = {128, 7};
+            qni_cpu_quant q = layout(k, 8, form == 0 ? QNI_CPU_F32 : QNI_CPU_BF16, false, fp8_groups[form]);
+            q.fp8 = true;
+            q.ki = 1;
+            set_inputs(&q, n_ins[i]);
+            check_unpack(k, &q, seed);
         }
     }
+}
+
+static void unpacking(void **state) {
+    (void)state;
+    uint64_t seed = 2;
+    FOR_EACH_LEVEL(k) check_with_less(&k, &seed, check_all_unpacking);
 }
 
 /* One row; the codes are the nearest ones within what the two roundings of x · (127 / max) may shift. */

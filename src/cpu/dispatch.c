@@ -46,9 +46,13 @@ static void (*const fill_avx512)(qni_cpu_kernels *) = NULL;
 
 #if defined(__aarch64__)
 static void fill_neon(qni_cpu_kernels *k) {
+    const qni_cpu_features has = qni_cpu_detect();
     qni_cpu_gemm_neon(k);
+    qni_cpu_quant_neon(k);
     qni_cpu_rows_neon(k);
     qni_cpu_attention_neon(k);
+    if (has.neon_dotprod) qni_cpu_quant_neondot(k);
+    if (has.neon_i8mm) qni_cpu_quant_neoni8mm(k);
 }
 #else
 static void (*const fill_neon)(qni_cpu_kernels *) = NULL;
