@@ -53,6 +53,7 @@ static void fill_neon(qni_cpu_kernels *k) {
     qni_cpu_attention_neon(k);
     if (has.neon_dotprod) qni_cpu_quant_neondot(k);
     if (has.neon_i8mm) qni_cpu_quant_neoni8mm(k);
+    if (has.neon_bf16) qni_cpu_gemm_neonbf16(k);
 }
 #else
 static void (*const fill_neon)(qni_cpu_kernels *) = NULL;

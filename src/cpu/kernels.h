@@ -181,12 +181,13 @@ void qni_cpu_rows_avx512(qni_cpu_kernels *k);
 void qni_cpu_attention_avx512(qni_cpu_kernels *k);
 void qni_cpu_gemm_avx512bf16(qni_cpu_kernels *k);
 
-/* arm/: NEON as every AArch64 processor has it; last what needs the dot product and the matrix product of bytes. */
+/* arm/: NEON as every AArch64 processor has it; last what needs the products of bytes or of bf16. */
 void qni_cpu_gemm_neon(qni_cpu_kernels *k);
 void qni_cpu_quant_neon(qni_cpu_kernels *k);
 void qni_cpu_rows_neon(qni_cpu_kernels *k);
 void qni_cpu_attention_neon(qni_cpu_kernels *k);
 void qni_cpu_quant_neondot(qni_cpu_kernels *k);
 void qni_cpu_quant_neoni8mm(qni_cpu_kernels *k);
+void qni_cpu_gemm_neonbf16(qni_cpu_kernels *k);
 
 #endif
