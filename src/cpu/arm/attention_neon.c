@@ -20,22 +20,34 @@ static inline float32x4_t sum_each(const float32x4_t v[4]) {
     return vpaddq_f32(vpaddq_f32(v[0], v[1]), vpaddq_f32(v[2], v[3]));
 }
 
-/* Ask for n bytes, into the second cache: they are read one block of positions later. */
-static inline void ask_for(const void *p, size_t n) {
-    for (size_t i = 0; i < n; i += 64) __builtin_prefetch((const char *)p + i, 0, 2);
+/* What is left to ask for of the bytes that are read next: a few at a time, evenly while this block is worked on, so that
+ * they never take all the places of the lines that a core has under way. */
+typedef struct ahead {
+    const char *at, *end;
+} ahead;
+
+static inline ahead ahead_of(const qni_cpu_kv_rows *rows) {
+    const char *next = rows->next;
+    return (ahead){next, next == NULL ? next : next + rows->next_bytes};
+}
+
+/* As many lines as `bytes` fill, at least one. */
+static inline void ask_for(ahead *a, size_t bytes) {
+    for (size_t i = 0; i < bytes && a->at < a->end; i += 64, a->at += 64) __builtin_prefetch(a->at, 0, 3);
 }
 
 #define DEFINE_SCORES(dtype, type)                                                                                     \
     /* Scores of n_q queries with n keys, of which n_valid exist. */                                                   \
     static inline __attribute__((always_inline)) void score_tile_##dtype(float *s, const float *q, const int n_q,      \
                                                                          const int n, const type *k, int64_t k_stride, \
-                                                                         int64_t n_valid, int64_t d) {                 \
+                                                                         int64_t n_valid, int64_t d, ahead *next) {    \
         const type *key[KEYS];                                                                                         \
         float32x4_t sum[TILE];                                                                                         \
         for (int j = 0; j < n; j++) key[j] = k + (j < n_valid ? j : n_valid - 1) * k_stride;                           \
         for (int i = 0; i < n_q * n; i++) sum[i] = vdupq_n_f32(0);                                                     \
         for (int64_t c = 0; c < d; c += 8) {                                                                           \
             float32x4x2_t x[4];                                                                                        \
+            ask_for(next, (size_t)n * 8 * sizeof *k);                                                                  \
             for (int i = 0; i < n_q; i++) x[i] = load8_f32(q + i * d + c);                                             \
             for (int j = 0; j < n; j++) {                                                                              \
                 const float32x4x2_t y = load8_##dtype(key[j] + c);                                                     \
@@ -51,31 +63,31 @@ static inline void ask_for(const void *p, size_t n) {
     }                                                                                                                  \
     /* Eight keys at a time, which stay in the first cache for all queries. */                                         \
     static void scores_##dtype(float *s, const float *q, int64_t n_q, const qni_cpu_kv_rows *rows, int64_t d) {        \
-        const type *k = rows->data, *next = rows->next;                                                                \
+        const type *k = rows->data;                                                                                    \
         const int64_t stride = rows->stride;                                                                           \
+        ahead next = ahead_of(rows);                                                                                   \
         for (int64_t j = 0; j < rows->n; j += KEYS, s += KEYS, k += KEYS * stride) {                                   \
             const int64_t n = rows->n - j < KEYS ? rows->n - j : KEYS;                                                 \
             int64_t i = 0;                                                                                             \
-            for (int64_t l = j; next != NULL && l < j + n; l++) ask_for(next + l * stride, (size_t)d * sizeof *k);     \
             for (; i + 4 <= n_q; i += 4)                                                                               \
                 for (int64_t l = 0; l < n; l += 4)                                                                     \
-                    score_tile_##dtype(s + i * BLOCK + l, q + i * d, 4, 4, k + l * stride, stride, n - l, d);          \
-            for (; i + 2 <= n_q; i += 2) score_tile_##dtype(s + i * BLOCK, q + i * d, 2, 8, k, stride, n, d);          \
-            if (i < n_q) score_tile_##dtype(s + i * BLOCK, q + i * d, 1, 8, k, stride, n, d);                          \
+                    score_tile_##dtype(s + i * BLOCK + l, q + i * d, 4, 4, k + l * stride, stride, n - l, d, &next);   \
+            for (; i + 2 <= n_q; i += 2) score_tile_##dtype(s + i * BLOCK, q + i * d, 2, 8, k, stride, n, d, &next);   \
+            if (i < n_q) score_tile_##dtype(s + i * BLOCK, q + i * d, 1, 8, k, stride, n, d, &next);                   \
         }                                                                                                              \
     }
 
 #define DEFINE_VALUES(dtype, type)                                                                                     \
     /* n_q queries and n vectors of d from column c0 on. */                                                            \
-    static inline __attribute__((always_inline)) void value_tile_##dtype(float *o, const float *p, const int n_q,      \
-                                                                         const int n, const qni_cpu_kv_rows *rows,     \
-                                                                         int64_t c0, int64_t d, bool add) {            \
-        const type *v = (const type *)rows->data + c0, *next = rows->next;                                             \
+    static inline __attribute__((always_inline)) void value_tile_##dtype(                                              \
+        float *o, const float *p, const int n_q, const int n, const qni_cpu_kv_rows *rows, int64_t c0, int64_t d,      \
+        bool add, ahead *next) {                                                                                       \
+        const type *v = (const type *)rows->data + c0;                                                                 \
         float32x4_t sum[TILE];                                                                                         \
         for (int i = 0; i < n_q; i++)                                                                                  \
             for (int c = 0; c < n; c++) sum[i * n + c] = add ? vld1q_f32(o + i * d + c0 + c * 4) : vdupq_n_f32(0);     \
         for (int64_t j = 0; j < rows->n; j++, v += rows->stride) {                                                     \
-            if (next != NULL) ask_for(next + j * rows->stride + c0, (size_t)n * 4 * sizeof *v);                        \
+            ask_for(next, (size_t)n * 4 * sizeof *v);                                                                  \
             for (int c = 0; c < n; c += 2) {                                                                           \
                 const float32x4x2_t y = load8_##dtype(v + c * 4);                                                      \
                 for (int i = 0; i < n_q; i++) {                                                                        \
@@ -89,30 +101,33 @@ static inline void ask_for(const void *p, size_t n) {
             for (int c = 0; c < n; c++) vst1q_f32(o + i * d + c0 + c * 4, sum[i * n + c]);                             \
     }                                                                                                                  \
     /* Columns c0 … of n vectors, which stay in the first cache for all queries. */                                  \
-    static inline __attribute__((always_inline)) void value_columns_##dtype(float *o, const float *p, int64_t n_q,     \
-                                                                            const int n, const qni_cpu_kv_rows *rows,  \
-                                                                            int64_t c0, int64_t d, bool add) {         \
+    static inline __attribute__((always_inline)) void value_columns_##dtype(                                           \
+        float *o, const float *p, int64_t n_q, const int n, const qni_cpu_kv_rows *rows, int64_t c0, int64_t d,        \
+        bool add, ahead *next) {                                                                                       \
         int64_t i = 0;                                                                                                 \
         if (n <= 4)                                                                                                    \
-            for (; i + 4 <= n_q; i += 4) value_tile_##dtype(o + i * d, p + i * BLOCK, 4, n, rows, c0, d, add);         \
+            for (; i + 4 <= n_q; i += 4) value_tile_##dtype(o + i * d, p + i * BLOCK, 4, n, rows, c0, d, add, next);   \
         if (n <= 8)                                                                                                    \
-            for (; i + 2 <= n_q; i += 2) value_tile_##dtype(o + i * d, p + i * BLOCK, 2, n, rows, c0, d, add);         \
-        for (; i < n_q; i++) value_tile_##dtype(o + i * d, p + i * BLOCK, 1, n, rows, c0, d, add);                     \
+            for (; i + 2 <= n_q; i += 2) value_tile_##dtype(o + i * d, p + i * BLOCK, 2, n, rows, c0, d, add, next);   \
+        for (; i < n_q; i++) value_tile_##dtype(o + i * d, p + i * BLOCK, 1, n, rows, c0, d, add, next);               \
     }                                                                                                                  \
     static void values_##dtype(float *o, const float *p, int64_t n_q, const qni_cpu_kv_rows *v, int64_t d, bool add) { \
         int64_t c = 0;                                                                                                 \
-        for (; n_q == 1 && c + 64 <= d; c += 64) value_columns_##dtype(o, p, n_q, 16, v, c, d, add);                   \
-        for (; n_q < 4 && c + 32 <= d; c += 32) value_columns_##dtype(o, p, n_q, 8, v, c, d, add);                     \
-        for (; c + 16 <= d; c += 16) value_columns_##dtype(o, p, n_q, 4, v, c, d, add);                                \
-        for (; c < d; c += 8) value_columns_##dtype(o, p, n_q, 2, v, c, d, add);                                       \
+        ahead next = ahead_of(v);                                                                                      \
+        for (; n_q == 1 && c + 64 <= d; c += 64) value_columns_##dtype(o, p, n_q, 16, v, c, d, add, &next);            \
+        for (; n_q < 4 && c + 32 <= d; c += 32) value_columns_##dtype(o, p, n_q, 8, v, c, d, add, &next);              \
+        for (; c + 16 <= d; c += 16) value_columns_##dtype(o, p, n_q, 4, v, c, d, add, &next);                         \
+        for (; c < d; c += 8) value_columns_##dtype(o, p, n_q, 2, v, c, d, add, &next);                                \
     }
 
 DEFINE_SCORES(f32, float)
 DEFINE_SCORES(bf16, uint16_t)
 DEFINE_SCORES(f16, uint16_t)
+DEFINE_SCORES(q8, int8_t)
 DEFINE_VALUES(f32, float)
 DEFINE_VALUES(bf16, uint16_t)
 DEFINE_VALUES(f16, uint16_t)
+DEFINE_VALUES(q8, int8_t)
 
 /* Lanes below n (1 … 3) of v, the others of rest. */
 static inline float32x4_t keep(float32x4_t v, float32x4_t rest, int64_t n) {
@@ -154,9 +169,11 @@ void qni_cpu_attention_neon(qni_cpu_kernels *k) {
     k->attend_scores[QNI_CPU_F32] = scores_f32;
     k->attend_scores[QNI_CPU_BF16] = scores_bf16;
     k->attend_scores[QNI_CPU_F16] = scores_f16;
+    k->attend_scores[QNI_CPU_Q8] = scores_q8;
     k->attend_softmax = softmax;
     k->attend_values[QNI_CPU_F32] = values_f32;
     k->attend_values[QNI_CPU_BF16] = values_bf16;
     k->attend_values[QNI_CPU_F16] = values_f16;
+    k->attend_values[QNI_CPU_Q8] = values_q8;
     k->attend_merge = merge;
 }

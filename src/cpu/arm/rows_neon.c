@@ -3,29 +3,30 @@
  * Elementwise work on rows with NEON: conversions, norm, SwiGLU, RoPE, argmax.
  *
  * Layout    contiguous rows.
- * Tile      one vector of 4, or two where elements have 16 bits.
+ * Tile      one vector of 4, or two where elements have 16 bits or 8.
  * Tails     the last elements go through a vector padded with zeros, with the arithmetic of all others.
  * Bound     memory.
  */
 #include "../kernels.h"
 #include "vector_neon.h"
 
-#define DEFINE_WIDEN(name, load8)                                                                                      \
-    static void name(float *out, const void *in, int64_t n) {                                                          \
-        const uint16_t *h = in;                                                                                        \
+#define DEFINE_WIDEN(dtype, type)                                                                                      \
+    static void widen_##dtype(float *out, const void *in, int64_t n) {                                                 \
+        const type *narrow = in;                                                                                       \
         int64_t i = 0;                                                                                                 \
-        for (; i + 8 <= n; i += 8) vst1q_f32_x2(out + i, load8(h + i));                                                \
+        for (; i + 8 <= n; i += 8) vst1q_f32_x2(out + i, load8_##dtype(narrow + i));                                   \
         if (i < n) {                                                                                                   \
-            uint16_t last[8] = {0};                                                                                    \
+            type last[8] = {0};                                                                                        \
             float wide[8];                                                                                             \
-            memcpy(last, h + i, (size_t)(n - i) * sizeof *h);                                                          \
-            vst1q_f32_x2(wide, load8(last));                                                                           \
+            memcpy(last, narrow + i, (size_t)(n - i) * sizeof *narrow);                                                \
+            vst1q_f32_x2(wide, load8_##dtype(last));                                                                   \
             memcpy(out + i, wide, (size_t)(n - i) * sizeof *out);                                                      \
         }                                                                                                              \
     }
 
-DEFINE_WIDEN(widen_bf16, load8_bf16)
-DEFINE_WIDEN(widen_f16, load8_f16)
+DEFINE_WIDEN(bf16, uint16_t)
+DEFINE_WIDEN(f16, uint16_t)
+DEFINE_WIDEN(q8, int8_t)
 
 /* To nearest even; a NaN keeps its sign and upper bits and becomes quiet. */
 static inline uint16x4_t bf16_of(float32x4_t x) {
@@ -160,6 +161,7 @@ void qni_cpu_rows_neon(qni_cpu_kernels *k) {
     k->isa = "neon";
     k->widen[QNI_CPU_BF16] = widen_bf16;
     k->widen[QNI_CPU_F16] = widen_f16;
+    k->widen[QNI_CPU_Q8] = widen_q8;
     k->narrow[QNI_CPU_BF16] = narrow_bf16;
     k->narrow[QNI_CPU_F16] = narrow_f16;
     k->sum_squares = sum_squares;

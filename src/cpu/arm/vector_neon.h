@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Four elements at a time, or eight of 16 bits as two vectors: loads that convert, e^x. For the NEON kernel files alone.
+/* Four elements at a time, or eight of 16 or 8 bits as two vectors: loads that convert, e^x. For the NEON kernel files alone.
  *
  * AArch64 differs from x86 where it helps: maxima and minima of a NaN are NaN, and a NaN converts to the integer 0. */
 #ifndef QNI_CPU_VECTOR_NEON_H
@@ -20,6 +20,10 @@ static inline float32x4x2_t load8_bf16(const uint16_t *p) {
 static inline float32x4x2_t load8_f16(const uint16_t *p) {
     const float16x8_t h = vreinterpretq_f16_u16(vld1q_u16(p));
     return (float32x4x2_t){{vcvt_f32_f16(vget_low_f16(h)), vcvt_high_f32_f16(h)}};
+}
+static inline float32x4x2_t load8_q8(const int8_t *p) {
+    const int16x8_t codes = vmovl_s8(vld1_s8(p));
+    return (float32x4x2_t){{vcvtq_f32_s32(vmovl_s16(vget_low_s16(codes))), vcvtq_f32_s32(vmovl_high_s16(codes))}};
 }
 
 /* e^x as in scalar.h, with fused multiply-adds. */
