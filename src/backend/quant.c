@@ -98,7 +98,7 @@ bool qni_quant_are_symmetric(const qni_quant *q, const void *scales, const void 
     const float factor = -(float)(1 << (q->bits - 1));
     for (int64_t i = 0; i < n; i++) {
         float wanted = factor * qni_load_f32(scales, q->scale_dtype, i), bias = qni_load_f32(biases, q->scale_dtype, i);
-        if (memcmp(&wanted, &bias, sizeof wanted) != 0) return false;
+        if (qni_bits_of_float(wanted) != qni_bits_of_float(bias)) return false;
     }
     return true;
 }
