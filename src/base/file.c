@@ -105,7 +105,7 @@ bool qni_path_exists(const char *path) {
     return stat(path, &st) == 0;
 }
 
-qn_status qni_writer_open(qni_writer *out, const char *path, qn_error *err) {
+qn_status qni_writer_open(qni_writer *out, const char *path, qni_readers readers, qn_error *err) {
     static const char suffix[] = ".XXXXXX";
     size_t n = strlen(path);
     qni_writer w = {.fd = -1, .path = qni_strndup(path, n), .temporary = qni_calloc(n + sizeof suffix, 1)};
@@ -117,6 +117,7 @@ qn_status qni_writer_open(qni_writer *out, const char *path, qn_error *err) {
         memcpy(w.temporary + n, suffix, sizeof suffix);
         w.fd = mkostemp(w.temporary, O_CLOEXEC);
         if (w.fd < 0) status = io_error(err, path, errno);
+        if (w.fd >= 0) fchmod(w.fd, (mode_t)readers); /* a hint: some file systems have no modes */
     }
     if (status != QN_OK) {
         qni_free(w.path);

@@ -25,13 +25,16 @@ qn_status qni_file_slurp(char **out, size_t *size, const char *path, size_t max_
 char *qni_path_join(const char *dir, const char *name);
 bool qni_path_exists(const char *path);
 
+/* Who may read a file that is written: what was said in a session is its owner's, weights are everybody's. */
+typedef enum qni_readers { QNI_FOR_OWNER = 0600, QNI_FOR_ALL = 0644 } qni_readers;
+
 /* Writing a file that appears only when it is whole: a temporary file beside it, renamed by commit. */
 typedef struct qni_writer {
     int fd;
     char *path;
     char *temporary;
 } qni_writer;
-qn_status qni_writer_open(qni_writer *out, const char *path, qn_error *err);
+qn_status qni_writer_open(qni_writer *out, const char *path, qni_readers readers, qn_error *err);
 qn_status qni_writer_write(qni_writer *writer, const void *data, size_t bytes, qn_error *err);
 /* At any place, from any thread; the end of what qni_writer_write() writes does not move. */
 qn_status qni_writer_write_at(const qni_writer *writer, const void *data, uint64_t offset, size_t bytes, qn_error *err);

@@ -31,9 +31,10 @@ const qni_cpu_encoding *qni_cpu_encoding_of(const qni_cpu_kernels *k, const qni_
     return e;
 }
 
-/* Parts of an INT8 tile: codes in rows of code_stride bytes, then scales, then sums. */
+/* Parts of an INT8 tile: codes in rows of code_stride bytes, then scales, then sums. The stride is an odd number of cache
+ * lines: rows a power of two apart would share the sets of the first cache. */
 static int64_t code_stride(const qni_cpu_input *input, const qni_cpu_encoding *e) {
-    return (int64_t)qni_round_up((size_t)(input->n_col * e->code_bytes), QNI_ALIGN);
+    return (qni_ceil_div(input->n_col * e->code_bytes, QNI_ALIGN) | 1) * QNI_ALIGN;
 }
 
 static int64_t tile_bytes(const qni_cpu_input *input, const qni_cpu_encoding *e) {

@@ -89,6 +89,7 @@ static qn_status dense_packing(const qni_cpu_kernels *k, qni_packing *out, const
         return qni_fail(err, QN_EUNSUPPORTED, "weights must be f32, bf16 or f16, these are %s",
                         qn_dtype_name(form.dtype));
     }
+    form.zipped = k->zips_bf16 && form.dtype == QN_DTYPE_BF16 && form.ki == 1;
     form.group_stride = form.nr * form.ki;
     size_t n_panel = (size_t)qni_ceil_div(form.n_out, form.nr), panel, elements, bytes;
     if (!qni_mul_size(&panel, (size_t)qni_ceil_div(form.n_in, form.ki), (size_t)form.group_stride) ||
@@ -133,25 +134,21 @@ qn_status qni_cpu_packing(const void *state, qni_packing *out, const qni_source 
 
 /* --- dense panels --- */
 
-static bool is_zipped(const qni_cpu_kernels *k, const qni_weight *w) {
-    return k->zips_bf16 && w->dtype == QN_DTYPE_BF16 && w->packed && w->ki == 1;
-}
-
 /* Where W[i, o] of a packed or plain dense weight lies, in elements. */
-static int64_t place_of(const qni_cpu_kernels *k, const qni_weight *w, int64_t i, int64_t o) {
+static int64_t place_of(const qni_weight *w, int64_t i, int64_t o) {
     int64_t j = o % w->nr;
-    if (is_zipped(k, w)) j = j % (w->nr / 2) * 2 + j / (w->nr / 2);
+    if (w->zipped) j = j % (w->nr / 2) * 2 + j / (w->nr / 2);
     return o / w->nr * w->panel_stride + i / w->ki * w->group_stride + j * w->ki + i % w->ki;
 }
 
 /* Single elements, for sources with a stride and pairs whose rows are not aligned for them. */
-static void pack_elements(const qni_cpu_kernels *k, const qni_weight *form, unsigned char *panel, int64_t n_valid,
-                          const unsigned char *src, int64_t in_stride, int64_t out_stride) {
+static void pack_elements(const qni_weight *form, unsigned char *panel, int64_t n_valid, const unsigned char *src,
+                          int64_t in_stride, int64_t out_stride) {
     const size_t bytes = qn_dtype_bytes(form->dtype);
     for (int64_t i = 0; i < form->n_in; i++) {
         for (int64_t o = 0; o < n_valid; o++) {
-            memcpy(panel + (size_t)place_of(k, form, i, o) * bytes,
-                   src + (size_t)(i * in_stride + o * out_stride) * bytes, bytes);
+            memcpy(panel + (size_t)place_of(form, i, o) * bytes, src + (size_t)(i * in_stride + o * out_stride) * bytes,
+                   bytes);
         }
     }
 }
@@ -174,7 +171,7 @@ static void pack_panel(const qni_cpu_kernels *k, const qni_weight *form, unsigne
         k->transpose4((uint32_t *)(void *)panel, (const uint32_t *)(const void *)src, out_stride, n_valid, form->n_in);
     } else {
         memset(panel, 0, (size_t)form->panel_stride * bytes);
-        pack_elements(k, form, panel, n_valid, src, in_stride, out_stride);
+        pack_elements(form, panel, n_valid, src, in_stride, out_stride);
     }
 }
 
@@ -275,12 +272,12 @@ void qni_cpu_read_output(const qni_cpu_kernels *k, float *out, const qni_weight 
     const size_t bytes = qn_dtype_bytes(w->dtype);
     const unsigned char *data = w->data;
     if (w->ki == 1 && w->group_stride == 1) {
-        k->widen[dtype](out, data + (size_t)place_of(k, w, 0, o) * bytes, w->n_in);
+        k->widen[dtype](out, data + (size_t)place_of(w, 0, o) * bytes, w->n_in);
         return;
     }
     unsigned char *row = (unsigned char *)(w->dtype == QN_DTYPE_F32 ? out : scratch);
     for (int64_t i = 0; i < w->n_in; i++) {
-        memcpy(row + (size_t)i * bytes, data + (size_t)place_of(k, w, i, o) * bytes, bytes);
+        memcpy(row + (size_t)i * bytes, data + (size_t)place_of(w, i, o) * bytes, bytes);
     }
     if (w->dtype != QN_DTYPE_F32) k->widen[dtype](out, row, w->n_in);
 }

@@ -154,7 +154,7 @@ qn_status qni_text_write(const char *dir, const char *name, const char *text, si
     char *path = qni_path_join(dir, name);
     if (path == NULL) return qni_fail(err, QN_ENOMEM, "%s: out of memory", name);
     qni_writer writer;
-    qn_status status = qni_writer_open(&writer, path, err);
+    qn_status status = qni_writer_open(&writer, path, QNI_FOR_ALL, err);
     qni_free(path);
     if (status != QN_OK) return status;
     status = qni_writer_write(&writer, text, bytes, err);

@@ -152,7 +152,7 @@ static qn_status open_shard(out_job *job, size_t index, qn_error *err) {
     }
     char *path = good ? qni_path_join(job->dir, shard->name) : NULL;
     if (path == NULL) return qni_fail(err, QN_ENOMEM, "%s: out of memory", shard->name);
-    qn_status status = qni_writer_open(&shard->writer, path, err);
+    qn_status status = qni_writer_open(&shard->writer, path, QNI_FOR_ALL, err);
     qni_free(path);
     return status == QN_OK ? write_header(job, index, err) : status;
 }

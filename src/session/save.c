@@ -91,7 +91,7 @@ qn_status qn_session_save(const qn_session *session, const char *path, qn_error 
     }
     sink out;
     qn_sha256_init(&out.hash);
-    QN_TRY(qni_writer_open(&out.writer, path, err));
+    QN_TRY(qni_writer_open(&out.writer, path, QNI_FOR_OWNER, err));
     qn_status status = put_session(&out, session, err);
     if (status == QN_OK) return qni_writer_commit(&out.writer, err);
     qni_writer_abandon(&out.writer);
