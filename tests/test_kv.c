@@ -68,7 +68,8 @@ static void q8_of_extremes(void **state) {
     qni_kv_load(back, row, QN_DTYPE_Q8, 4);
     for (int i = 0; i < 4; i++) assert_true(fabs((double)back[i] - (double)largest[i]) <= (double)FLT_MAX / 507);
     /* Subnormal scales are coarse: within a step still. */
-    for (float tiny = 0x1p-149f; tiny < 0x1p-120f; tiny *= 3) {
+    for (int exponent = -149; exponent < -120; exponent++) {
+        const float tiny = ldexpf(1.375f, exponent);
         const float x[] = {tiny, -tiny, tiny / 2, 0};
         store(row, x, 4);
         qni_kv_load(back, row, QN_DTYPE_Q8, 4);

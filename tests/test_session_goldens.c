@@ -208,7 +208,7 @@ static void test_int8(void **state) {
 /* The trained demo model follows transformers for 160 tokens from each prompt. */
 static void test_demo(void **state) {
     (void)state;
-    if (getenv("QUICK") != NULL) skip(); /* minutes under an emulator */
+    if (getenv("QUICK") != NULL) skip(); /* minutes under an emulator or a sanitizer */
     const char *device;
     for (int32_t b = 0; (device = qn_backend_name(b)) != NULL; b++) {
         json_t *root = NULL;
