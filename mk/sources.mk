@@ -6,9 +6,9 @@ endif
 ifeq ($(ARCH),aarch64)
 LIB_SRC += $(wildcard src/cpu/arm/*.c)
 endif
-CLI_SRC := $(filter-out %_avx2.c %_avx512.c %_neon.c,$(wildcard cli/*.c))
+CLI_SRC := $(filter-out %_avx2.c %_avx512.c %_avx512bf16.c %_neon.c,$(wildcard cli/*.c))
 ifeq ($(ARCH),x86_64)
-CLI_SRC += $(wildcard cli/*_avx2.c cli/*_avx512.c)
+CLI_SRC += $(wildcard cli/*_avx2.c cli/*_avx512.c cli/*_avx512bf16.c)
 endif
 ifeq ($(ARCH),aarch64)
 CLI_SRC += $(wildcard cli/*_neon.c)
