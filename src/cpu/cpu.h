@@ -36,6 +36,11 @@ static inline int qni_cpu_dtype(qn_dtype dtype) {
     return dtype == QN_DTYPE_Q8 ? QNI_CPU_Q8 : (int)dtype - QN_DTYPE_F32;
 }
 
+/* The integer kernels for weights of 8- or 4-bit codes. */
+static inline const qni_cpu_int8 *qni_cpu_int8_of(const qni_cpu_kernels *k, int32_t bits) {
+    return &k->int8[bits == 8 ? QNI_CPU_8_BITS : QNI_CPU_4_BITS];
+}
+
 /* How a product wants its rows of activations. */
 typedef struct qni_cpu_encoding {
     qn_arith arith;     /* F32: tiles {n_col, m} f32; BF16: {n_col / 2, m, 2} bf16; INT8: codes, scales, sums */

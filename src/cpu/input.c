@@ -14,7 +14,7 @@ static qni_cpu_encoding wanted_by(const qni_cpu_kernels *k, const qni_weight *w)
     qni_cpu_encoding e = {.arith = w->arith};
     if (w->arith == QN_ARITH_INT8) {
         e.group = w->quant.group;
-        e.code_bytes = k->int8[w->quant.bits == 8 ? QNI_CPU_8_BITS : QNI_CPU_4_BITS].code_bytes;
+        e.code_bytes = qni_cpu_int8_of(k, w->quant.bits)->code_bytes;
     }
     return e;
 }

@@ -192,7 +192,7 @@ static void multiply_pairs(const job *j, const work *t, const part *a) {
 static void multiply_codes(const job *j, const work *t, const part *a) {
     const qni_cpu_kernels *k = j->k;
     const qni_cpu_quant q = qni_cpu_quant_of(a->w);
-    const qni_cpu_int8 *kernel = &k->int8[q.bits == 8 ? QNI_CPU_8_BITS : QNI_CPU_4_BITS];
+    const qni_cpu_int8 *kernel = qni_cpu_int8_of(k, q.bits);
     for (int64_t p = 0, n; p < a->n_panel; p += n) {
         n = a->n_tile == 1 ? qni_min_i64(k->n_stream, a->n_panel - p) : 1;
         for (int64_t i = 0; i < a->n_tile; i++) {

@@ -49,7 +49,7 @@ static qni_quant packed_quant(const qni_quant *q) {
 
 static int64_t ki_of(const qni_cpu_kernels *k, const qni_quant *form) {
     if (form->kind == QNI_FP8) return 1;
-    return k->int8[form->bits == 8 ? QNI_CPU_8_BITS : QNI_CPU_4_BITS].ki;
+    return qni_cpu_int8_of(k, form->bits)->ki;
 }
 
 qni_cpu_quant qni_cpu_quant_of(const qni_weight *w) {
