@@ -188,18 +188,17 @@ void qni_cpu_pack(const void *state, const qni_weight *form, void *data, int64_t
 
 /* --- quantised panels --- */
 
-/* A group's codes of one output, `padding` from the n-th on. */
-static void put_codes(unsigned char *codes, const qni_cpu_quant *q, const uint8_t *from, int64_t n, int64_t j,
-                      uint8_t padding) {
+/* A group's codes of one output, 0 from the n-th on: only the last group of fp8 may be cut, where 0 is 0. */
+static void put_codes(unsigned char *codes, const qni_cpu_quant *q, const uint8_t *from, int64_t n, int64_t j) {
     const int64_t ki = q->ki;
     unsigned char *to = codes + j * ki;
     if (q->bits == 8) {
         for (int64_t i = 0; i < q->group; i += ki, to += q->nr * ki) {
-            for (int64_t b = 0; b < ki; b++) to[b] = i + b < n ? from[i + b] : padding;
+            for (int64_t b = 0; b < ki; b++) to[b] = i + b < n ? from[i + b] : 0;
         }
         return;
     }
-    for (int64_t i = 0; i < q->group; i += 2 * ki, to += q->nr * ki) { /* groups of 4-bit codes are whole */
+    for (int64_t i = 0; i < q->group; i += 2 * ki, to += q->nr * ki) { /* affine groups are whole */
         for (int64_t b = 0; b < ki; b++) to[b] = (unsigned char)(from[i + b] | from[i + ki + b] << 4);
     }
 }
@@ -211,13 +210,11 @@ static void put_scale(unsigned char *scales, const qni_cpu_quant *q, int64_t j, 
 /* Output j of a panel from a row that was taken apart. */
 static void put_output(unsigned char *panel, const qni_cpu_quant *q, const uint8_t *codes, const float *scales,
                        const float *biases, int64_t j) {
-    const unsigned zero = q->symmetric ? 1u << (q->bits - 1) : 0u;
-    const uint8_t padding = (uint8_t)zero;
     for (int64_t g = 0; g < q->n_group; g++, panel += q->group_bytes) {
         put_scale(panel, q, j, scales[g]);
         if (!q->symmetric && !q->fp8) put_scale(panel + q->scales_bytes, q, j, biases[g]);
         const int64_t first = g * q->group;
-        put_codes(panel + q->codes_at, q, codes + first, qni_min_i64(q->group, q->n_in - first), j, padding);
+        put_codes(panel + q->codes_at, q, codes + first, qni_min_i64(q->group, q->n_in - first), j);
     }
 }
 
