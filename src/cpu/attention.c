@@ -2,8 +2,9 @@
 /*
  * RoPE, cache write and causal grouped-query attention.
  *
- * First all new keys and values are written, then tasks of (tile of consecutive rows of a sequence, KV head) attend: all
- * query heads of the KV head share what is loaded. The cache is read in blocks of QNI_CPU_KV_BLOCK positions and chunks
+ * Tasks of (tile of consecutive rows of a sequence, KV head) attend: all query heads of the KV head share what is loaded.
+ * A task that alone reads the new keys and values of its rows writes them first; where a sequence has several tiles, all
+ * are written in a loop before. The cache is read in blocks of QNI_CPU_KV_BLOCK positions and chunks
  * of CHUNK, both counted from 0. For each query a chunk yields its maximum, its sum and its weighted values on its own,
  * block by block, and chunks are merged in order; so a result depends on the query and the cache alone, not on the tile,
  * and chunks can be tasks of their own where there are too few for the threads. Rows of the cache beyond a query's own
@@ -34,6 +35,7 @@ typedef struct job {
     int64_t n_tile;
     int64_t n_chunk;     /* of the longest tile, where chunks are tasks */
     int64_t rows_a_task; /* of the cache write */
+    bool writes;         /* the tasks that attend do it */
 } job;
 
 /* What a chunk, or all chunks so far, yields for each query. */
@@ -130,20 +132,24 @@ static void store_row(const job *j, void *row, qn_dtype dtype, const float *x, i
     }
 }
 
-static void write_task(void *context, int32_t task, int32_t thread) {
-    const job *j = context;
+/* The new keys and values of a KV head, of rows [first, end) of the call; `head` is scratch. */
+static void write_rows(const job *j, int64_t kv_head, int64_t first, int64_t end, float *head) {
     const qni_cpu_attention *a = j->a;
     const qni_rows *rows = &a->call->rows;
-    float *head = j->scratch.per_thread + thread * j->scratch.floats;
-    int64_t first = task * j->rows_a_task, end = qni_min_i64(first + j->rows_a_task, rows->n_row);
     for (int64_t r = first; r < end; r++) {
-        for (int64_t h = 0; h < a->k.n_head; h++) {
-            load_head(j, head, &a->k, r, h, a->k_norm);
-            store_row(j, k_at(a->kv, rows->seq[r], h, rows->pos[r]), a->kv->k_dtype, head, a->k.head_dim);
-            j->k->widen[qni_cpu_dtype(a->v.rows.dtype)](head, head_at(&a->v, r, h), a->v.head_dim);
-            store_row(j, v_at(a->kv, rows->seq[r], h, rows->pos[r]), a->kv->v_dtype, head, a->v.head_dim);
-        }
+        load_head(j, head, &a->k, r, kv_head, a->k_norm);
+        store_row(j, k_at(a->kv, rows->seq[r], kv_head, rows->pos[r]), a->kv->k_dtype, head, a->k.head_dim);
+        j->k->widen[qni_cpu_dtype(a->v.rows.dtype)](head, head_at(&a->v, r, kv_head), a->v.head_dim);
+        store_row(j, v_at(a->kv, rows->seq[r], kv_head, rows->pos[r]), a->kv->v_dtype, head, a->v.head_dim);
     }
+}
+
+static void write_task(void *context, int32_t task, int32_t thread) {
+    const job *j = context;
+    const int64_t first = task * j->rows_a_task;
+    const int64_t end = qni_min_i64(first + j->rows_a_task, j->a->call->rows.n_row);
+    float *head = j->scratch.per_thread + thread * j->scratch.floats;
+    for (int64_t h = 0; h < j->a->k.n_head; h++) write_rows(j, h, first, end, head);
 }
 
 /* Consecutive positions from pos on that lie in one page, at most n. */
@@ -340,6 +346,13 @@ static void load_queries(const job *j, const tile *t) {
     }
 }
 
+/* The rows of a tile whose positions lie in [pos, end), where tasks write: before they read any of them. */
+static void write_tile(const job *j, const tile *t, int64_t pos, int64_t end) {
+    if (!j->writes) return;
+    const int64_t before = qni_max_i64(0, pos - t->pos), n = qni_min_i64(t->n_row, end - t->pos);
+    write_rows(j, t->kv_head, t->first + before, t->first + n, t->block);
+}
+
 static void store_out(const job *j, const tile *t) {
     const qni_cpu_attention *a = j->a;
     for (int64_t i = 0; i < t->n_query; i++) {
@@ -355,6 +368,7 @@ static void store_out(const job *j, const tile *t) {
 static void attend_task(void *context, int32_t task, int32_t thread) {
     const job *j = context;
     tile t = make_tile(j, task / j->a->k.n_head, task % j->a->k.n_head, thread);
+    write_tile(j, &t, t.pos, t.pos + t.n_row);
     load_queries(j, &t);
     attend_chunk(j, &t, &t.all, 0);
     for (int64_t pos = CHUNK; pos < t.pos + t.n_row; pos += CHUNK) {
@@ -377,6 +391,7 @@ static void chunk_task(void *context, int32_t task, int32_t thread) {
     const int64_t chunk = task % j->n_chunk, tile_head = task / j->n_chunk;
     tile t = make_tile(j, tile_head / j->a->k.n_head, tile_head % j->a->k.n_head, thread);
     if (chunk * CHUNK >= t.pos + t.n_row) return;
+    write_tile(j, &t, chunk * CHUNK, (chunk + 1) * CHUNK);
     load_queries(j, &t);
     state part = part_of(j, &t, chunk);
     attend_chunk(j, &t, &part, chunk * CHUNK);
@@ -403,6 +418,13 @@ static int64_t cut_tiles(int32_t *first, const qni_rows *rows, int64_t most) {
     return n;
 }
 
+/* Sequences that have rows in the call. */
+static int64_t n_sequence(const qni_rows *rows) {
+    int64_t n = rows->n_row > 0;
+    for (int64_t r = 1; r < rows->n_row; r++) n += rows->seq[r] != rows->seq[r - 1];
+    return n;
+}
+
 void qni_cpu_attend(const qni_run *run, const qni_cpu_attention *a, qni_cpu_attention_scratch scratch) {
     qni_cpu *cpu = qni_cpu_of(run);
     const qni_rows *rows = &a->call->rows;
@@ -410,7 +432,8 @@ void qni_cpu_attend(const qni_run *run, const qni_cpu_attention *a, qni_cpu_atte
     j.d_pad = padded(j.k, a->q.head_dim);
     j.n_tile = cut_tiles(scratch.first, rows, tile_rows(j.group));
     j.rows_a_task = qni_max_i64(1, ELEMENTS_A_TASK / (a->k.n_head * a->k.head_dim));
-    qni_pool_run(cpu->pool, (int32_t)qni_ceil_div(rows->n_row, j.rows_a_task), write_task, &j);
+    j.writes = j.n_tile == n_sequence(rows);
+    if (!j.writes) qni_pool_run(cpu->pool, (int32_t)qni_ceil_div(rows->n_row, j.rows_a_task), write_task, &j);
     const int32_t n_task = (int32_t)(j.n_tile * a->k.n_head);
     for (int64_t r = 0; r < rows->n_row; r++) j.n_chunk = qni_max_i64(j.n_chunk, rows->pos[r] / CHUNK + 1);
     if (rows->n_row > rows_to_split(cpu, a) || j.n_chunk == 1) {

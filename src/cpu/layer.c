@@ -3,9 +3,10 @@
  * The ops around the products, small and fused. The fused ones keep what lies between in f32 scratch, and equal the
  * composition of the small ones bit for bit.
  *
- * Parallel loops of a layer: norm (more than one tile of rows only) · q, k, v · cache write (likewise) · attention ·
- * o_proj + residual · norm (likewise) · gate, up, SwiGLU · down + residual. Where rows are encoded (more than one, or not
- * f32) each product has a loop for that before it, in the caller's thread if there is one tile.
+ * Parallel loops of a layer: norm (more than one tile of rows only) · q, k, v · cache write (more than one tile of queries
+ * of a sequence only) · attention · o_proj + residual · norm (likewise) · gate, up, SwiGLU · down + residual. Where rows
+ * are encoded (more than one, or not f32) each product has a loop for that before it, in the caller's thread if there is
+ * one tile.
  */
 #include "cpu.h"
 
