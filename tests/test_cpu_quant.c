@@ -63,17 +63,20 @@ static uint8_t pick_code(const qni_cpu_quant *q, pattern kind, int64_t i, uint64
     return kind == ALTERNATING && i % 2 != 0 ? 0 : (uint8_t)top;
 }
 
-static void put_code(unsigned char *codes, const qni_cpu_quant *q, int64_t i, int64_t j, uint8_t code) {
+static void put_code(const qni_cpu_kernels *k, unsigned char *codes, const qni_cpu_quant *q, int64_t i, int64_t j,
+                     uint8_t code) {
     const int64_t ki = q->ki, nr = q->nr;
     if (q->bits == 8) {
-        codes[(i / ki * nr + j) * ki + i % ki] = code;
+        const bool flipped = !q->fp8 && k->int8[QNI_CPU_8_BITS].widen != NULL && i % 2 != 0;
+        codes[(i / ki * nr + j) * ki + i % ki] = flipped ? code ^ 0x80 : code;
     } else {
         unsigned char *at = &codes[(i / (2 * ki) * nr + j) * ki + i % ki];
         *at = (unsigned char)(i / ki % 2 == 0 ? (*at & 0xF0) | code : (*at & 0x0F) | code << 4);
     }
 }
 
-static panels make_panels(const qni_cpu_quant *q, int64_t n_panel, pattern kind, uint64_t *seed) {
+static panels make_panels(const qni_cpu_kernels *k, const qni_cpu_quant *q, int64_t n_panel, pattern kind,
+                          uint64_t *seed) {
     const size_t n_scale = (size_t)(n_panel * q->n_group * q->nr);
     panels w = {.q = *q, .n_panel = n_panel};
     w.data = new_block((size_t)(n_panel * q->panel_bytes));
@@ -89,7 +92,7 @@ static panels make_panels(const qni_cpu_quant *q, int64_t n_panel, pattern kind,
             for (int64_t i = 0; i < q->group; i++) {
                 uint8_t code = pick_code(q, kind, i, seed);
                 w.codes[(g * q->group + i) * q->nr + j] = code;
-                put_code(group + q->codes_at, q, i, j, code);
+                put_code(k, group + q->codes_at, q, i, j, code);
             }
         }
     }
@@ -108,17 +111,24 @@ typedef struct activations {
     unsigned char *data;
     int8_t *codes; /* {m, n_group · group} */
     float *scale;
-    int32_t *sum;
+    int32_t *sum, *even;
 } activations;
 
-static activations make_activations(const qni_cpu_quant *q, int64_t code_bytes, int64_t m, pattern kind,
-                                    uint64_t *seed) {
-    const int64_t n = q->n_group * q->group, stride = n * code_bytes + 12;
+/* Of each four codes x0, x2, x1 - 256 x0, x3 - 256 x2. */
+static int16_t word_of(const int8_t *codes, int64_t i) {
+    const int64_t at = i / 4 * 4 + i % 2 * 2;
+    return (int16_t)(i % 4 < 2 ? codes[at] : codes[at + 1] - 256 * codes[at]);
+}
+
+static activations make_activations(const qni_cpu_quant *q, bool words, int64_t m, pattern kind, uint64_t *seed) {
+    const int64_t n = q->n_group * q->group, stride = n * (words ? 2 : 1) + 12;
     activations a = {.data = new_block((size_t)(m * stride)),
                      .codes = new_block((size_t)(m * n)),
                      .scale = new_block((size_t)(m * q->n_group) * sizeof(float)),
-                     .sum = new_block((size_t)(m * q->n_group) * sizeof(int32_t))};
+                     .sum = new_block((size_t)(m * q->n_group) * sizeof(int32_t)),
+                     .even = new_block((size_t)(m * q->n_group) * sizeof(int32_t))};
     memset(a.sum, 0, (size_t)(m * q->n_group) * sizeof(int32_t));
+    memset(a.even, 0, (size_t)(m * q->n_group) * sizeof(int32_t));
     memset(a.data, 0x7F, (size_t)(m * stride));
     for (int64_t r = 0; r < m; r++) {
         for (int64_t i = 0; i < n; i++) {
@@ -127,17 +137,16 @@ static activations make_activations(const qni_cpu_quant *q, int64_t code_bytes, 
             if (kind == RANDOM) code = (int)(random_uniform(seed) * 255) - 127;
             a.codes[r * n + i] = (int8_t)code;
             a.sum[r * q->n_group + i / q->group] += code;
-            if (code_bytes == 1) {
-                ((int8_t *)a.data)[r * stride + i] = (int8_t)code;
-            } else {
-                int16_t wide = (int16_t)code;
-                static const int64_t places[] = {0, 2, 1, 3};
-                memcpy(a.data + r * stride + 2 * (i / 4 * 4 + places[i % 4]), &wide, sizeof wide);
-            }
+            if (i % 2 == 0) a.even[r * q->n_group + i / q->group] += code;
+            if (!words) ((int8_t *)a.data)[r * stride + i] = (int8_t)code;
+        }
+        for (int64_t i = 0; i < n && words; i++) {
+            const int16_t word = word_of(a.codes + r * n, i);
+            memcpy(a.data + r * stride + 2 * i, &word, sizeof word);
         }
         for (int64_t g = 0; g < q->n_group; g++) a.scale[r * q->n_group + g] = (float)(0.1 + random_uniform(seed));
     }
-    a.x = (qni_cpu_codes){a.data, stride, a.scale, a.sum};
+    a.x = (qni_cpu_codes){a.data, stride, a.scale, a.sum, words ? a.even : NULL};
     return a;
 }
 static void free_activations(activations *a) {
@@ -145,6 +154,7 @@ static void free_activations(activations *a) {
     free(a->codes);
     free(a->scale);
     free(a->sum);
+    free(a->even);
 }
 
 /* One output in integers and double; *size is what its rounding is relative to. */
@@ -173,8 +183,8 @@ static void check_int8(const qni_cpu_kernels *k, const qni_cpu_quant *q, int64_t
     const qni_cpu_int8 *kernel = &k->int8[q->bits == 8 ? QNI_CPU_8_BITS : QNI_CPU_4_BITS];
     const float canary = 12345.0f;
     const int64_t n = n_panel * q->nr, ldc = n + GUARD;
-    panels w = make_panels(q, n_panel, kind, seed);
-    activations a = make_activations(q, kernel->code_bytes, m, kind, seed);
+    panels w = make_panels(k, q, n_panel, kind, seed);
+    activations a = make_activations(q, kernel->widen != NULL, m, kind, seed);
     float *c = new_block((size_t)(m * ldc) * sizeof *c), *alone = new_block((size_t)q->nr * sizeof *alone);
     for (int64_t i = 0; i < m * ldc; i++) c[i] = canary;
     kernel->gemm(c, ldc, &a.x, m, w.data, n_panel, q);
@@ -189,7 +199,7 @@ static void check_int8(const qni_cpu_kernels *k, const qni_cpu_quant *q, int64_t
         for (int64_t o = n; o < ldc; o++) assert_true(c[r * ldc + o] == canary);
         /* Bit for bit what one row and one panel give. */
         const qni_cpu_codes row = {a.data + r * a.x.stride, a.x.stride, a.scale + r * q->n_group,
-                                   a.sum + r * q->n_group};
+                                   a.sum + r * q->n_group, a.even + r * q->n_group};
         for (int64_t p = 0; p < n_panel; p++) {
             kernel->gemm(alone, q->nr, &row, 1, w.data + p * q->panel_bytes, 1, q);
             assert_memory_equal(alone, c + r * ldc + p * q->nr, (size_t)q->nr * sizeof *alone);
@@ -258,7 +268,7 @@ static void check_unpack(const qni_cpu_kernels *k, const qni_cpu_quant *q, uint6
     enum { GUARD = 16 };
     const float canary = 12345.0f;
     const int64_t nr = q->nr;
-    panels w = make_panels(q, 1, RANDOM, seed);
+    panels w = make_panels(k, q, 1, RANDOM, seed);
     float *block = new_block((size_t)(k->kc * nr + 2 * GUARD) * sizeof *block), *out = block + GUARD;
     for (int64_t k0 = 0; k0 < q->n_in; k0 += k->kc) {
         const int64_t n_k = qni_min_i64(k->kc, q->n_in - k0);
@@ -347,6 +357,28 @@ static void check_quantize(const qni_cpu_kernels *k, const float *x, int64_t n, 
     free(block);
 }
 
+/* Codes to words, in their place as the second half of them; their values are free. */
+static void check_widen(const qni_cpu_kernels *k, int64_t n, int64_t group, uint64_t *seed) {
+    enum { GUARD = 32 };
+    if (k->int8[QNI_CPU_8_BITS].widen == NULL) return;
+    int8_t *codes = new_block((size_t)n);
+    int16_t *block = new_block((size_t)(n + GUARD) * sizeof *block);
+    int32_t even[9];
+    memset(block, 0x55, (size_t)(n + GUARD) * sizeof *block);
+    for (int64_t i = 0; i < n; i++) codes[i] = (int8_t)((int)(random_uniform(seed) * 255) - 127);
+    memcpy((int8_t *)block + n, codes, (size_t)n);
+    k->int8[QNI_CPU_8_BITS].widen(block, even, (int8_t *)block + n, n, group);
+    for (int64_t g = 0; g < n / group; g++) {
+        int32_t total = 0;
+        for (int64_t i = g * group; i < (g + 1) * group; i += 2) total += codes[i];
+        assert_int_equal(even[g], total);
+    }
+    for (int64_t i = 0; i < n; i++) assert_int_equal(block[i], word_of(codes, i));
+    for (int i = 0; i < GUARD; i++) assert_int_equal(block[n + i], 0x5555);
+    free(codes);
+    free(block);
+}
+
 static void quantising_rows(void **state) {
     (void)state;
     enum { MAX_GROUP = 160, N_GROUP = 8 };
@@ -356,6 +388,7 @@ static void quantising_rows(void **state) {
         for (int64_t group = 32; group <= MAX_GROUP; group += 32) {
             for (int64_t n_group = 1; n_group <= N_GROUP; n_group++) {
                 const int64_t n = n_group * group;
+                check_widen(&k, n, group, &seed);
                 for (int64_t i = 0; i < n; i++) x[i] = (float)(random_normal(&seed) * exp(8 * random_uniform(&seed)));
                 check_quantize(&k, x, n, group);
                 /* The extreme and ties at each place; then a bad value in one group. */

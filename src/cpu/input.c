@@ -14,13 +14,13 @@ static qni_cpu_encoding wanted_by(const qni_cpu_kernels *k, const qni_weight *w)
     qni_cpu_encoding e = {.arith = w->arith};
     if (w->arith == QN_ARITH_INT8) {
         e.group = w->quant.group;
-        e.code_bytes = qni_cpu_int8_of(k, w->quant.bits)->code_bytes;
+        e.words = qni_cpu_int8_of(k, w->quant.bits)->widen != NULL;
     }
     return e;
 }
 
 static bool is_same(const qni_cpu_encoding *a, const qni_cpu_encoding *b) {
-    return a->arith == b->arith && a->group == b->group && a->code_bytes == b->code_bytes;
+    return a->arith == b->arith && a->group == b->group && a->words == b->words;
 }
 
 const qni_cpu_encoding *qni_cpu_encoding_of(const qni_cpu_kernels *k, const qni_cpu_input *input,
@@ -31,10 +31,10 @@ const qni_cpu_encoding *qni_cpu_encoding_of(const qni_cpu_kernels *k, const qni_
     return e;
 }
 
-/* Parts of an INT8 tile: codes in rows of code_stride bytes, then scales, then sums. The stride is an odd number of cache
- * lines: rows a power of two apart would share the sets of the first cache. */
+/* Parts of an INT8 tile: codes in rows of code_stride bytes, then scales, sums, and with words the sums of even inputs.
+ * The stride is an odd number of cache lines: rows a power of two apart would share the sets of the first cache. */
 static int64_t code_stride(const qni_cpu_input *input, const qni_cpu_encoding *e) {
-    return (qni_ceil_div(input->n_col * e->code_bytes, QNI_ALIGN) | 1) * QNI_ALIGN;
+    return (qni_ceil_div(input->n_col * (e->words ? 2 : 1), QNI_ALIGN) | 1) * QNI_ALIGN;
 }
 
 static int64_t tile_bytes(const qni_cpu_input *input, const qni_cpu_encoding *e) {
@@ -43,7 +43,7 @@ static int64_t tile_bytes(const qni_cpu_input *input, const qni_cpu_encoding *e)
     case QN_ARITH_BF16:
         return mr * (input->n_col + input->n_col % 2) * 2;
     case QN_ARITH_INT8:
-        return mr * code_stride(input, e) + mr * (input->n_col / e->group) * 8;
+        return mr * code_stride(input, e) + mr * (input->n_col / e->group) * (e->words ? 12 : 8);
     default:
         return mr * input->n_col * 4;
     }
@@ -56,6 +56,7 @@ qni_cpu_codes qni_cpu_codes_of(const qni_cpu_input *input, const qni_cpu_encodin
     data += m * codes.stride;
     codes.scale = (const float *)(const void *)data;
     codes.sum = (const int32_t *)(const void *)(data + m * n_group * 4);
+    if (e->words) codes.even = codes.sum + m * n_group;
     return codes;
 }
 
@@ -104,17 +105,14 @@ static void put_pairs(const qni_cpu_kernels *k, uint16_t *out, float *rows, int6
 static void put_codes(const encode_job *j, const qni_cpu_encoding *e, int64_t tile, const float *rows, int64_t m) {
     const int64_t n_col = j->input->n_col, n_group = n_col / e->group;
     const qni_cpu_codes to = qni_cpu_codes_of(j->input, e, tile);
-    for (int64_t r = 0; r < m; r++) {
-        int8_t *codes = (int8_t *)(uintptr_t)(to.codes + r * to.stride); /* const for its readers */
-        float *scale = (float *)(uintptr_t)(to.scale + r * n_group);
-        int32_t *sum = (int32_t *)(uintptr_t)(to.sum + r * n_group);
-        j->k->quantize(codes, scale, sum, rows + r * n_col, n_col, e->group);
-        if (e->code_bytes == 1) continue;
-        int16_t *wide = (int16_t *)(void *)codes; /* from the end on, as it grows over them */
-        for (int64_t i = n_col - 4; i >= 0; i -= 4) {
-            const int16_t four[] = {codes[i], codes[i + 2], codes[i + 1], codes[i + 3]};
-            memcpy(wide + i, four, sizeof four);
-        }
+    for (int64_t r = 0; r < m; r++) { /* what is const is so for readers */
+        int8_t *codes = (int8_t *)(uintptr_t)(to.codes + r * to.stride);
+        int16_t *words = (int16_t *)(void *)codes;
+        if (e->words) codes += n_col;
+        j->k->quantize(codes, (float *)(uintptr_t)(to.scale + r * n_group), (int32_t *)(uintptr_t)(to.sum + r * n_group),
+                       rows + r * n_col, n_col, e->group);
+        if (!e->words) continue;
+        j->k->int8[QNI_CPU_8_BITS].widen(words, (int32_t *)(uintptr_t)(to.even + r * n_group), codes, n_col, e->group);
     }
 }
 

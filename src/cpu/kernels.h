@@ -36,6 +36,9 @@ enum { QNI_CPU_NR_MAX = 64 };
  *   4 bits   {group / 2ki, nr, ki} bytes; the low half of byte i is input i of 2ki, the high half input ki + i
  *   fp8      {group, nr} bytes, ki = 1
  *
+ * Where the level multiplies words (qni_cpu_int8.widen) the top bit of an 8-bit code of an odd input is flipped, which
+ * makes it the signed byte code - 128; those of even inputs stay as they are.
+ *
  * The last group is whole, padded with codes whose weight is 0; so are outputs.
  */
 typedef struct qni_cpu_quant {
@@ -51,16 +54,23 @@ typedef struct qni_cpu_quant {
 
 /* Rows of activations as integer codes; code · scale is the value, and `sum` the sum of the codes of a group. */
 typedef struct qni_cpu_codes {
-    const unsigned char *codes; /* row r at r · stride; code_bytes 1: int8; 2: int16, each four in the order 0 2 1 3 */
+    const unsigned char *codes; /* row r at r · stride, int8 or words */
     int64_t stride;
-    const float *scale; /* {m, n_group} */
-    const int32_t *sum; /* {m, n_group} */
+    const float *scale;  /* {m, n_group} */
+    const int32_t *sum;  /* {m, n_group} */
+    const int32_t *even; /* {m, n_group} the sum of those of even inputs; words alone */
 } qni_cpu_codes;
 
 /* Integer products with codes of one width. */
 typedef struct qni_cpu_int8 {
-    int64_t ki;         /* inputs of a lane in a panel */
-    int64_t code_bytes; /* of activations */
+    int64_t ki; /* inputs of a lane in a panel */
+    /*
+     * NULL: gemm takes activations as int8. Else it takes words, made by this: of each four codes x0, x2, x1 - 256 x0,
+     * x3 - 256 x2. A word of two bytes of a weight, even + 256 odd, times x0, and odd times x1 - 256 x0, add up to the two
+     * products, with a shift for the odd bytes and nothing for the even ones. even: as in qni_cpu_codes. n is a multiple
+     * of group; codes may be the second half of words.
+     */
+    void (*widen)(int16_t *words, int32_t *even, const int8_t *codes, int64_t n, int64_t group);
     /*
      * c[r · ldc + p · nr + j] = sum over groups g of
      *       float(sum_i code_w[i, j] · code_x[r, i] - zero · sum[r, g]) · (scale_w[g, j] · scale_x[r, g])

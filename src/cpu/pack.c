@@ -189,12 +189,14 @@ void qni_cpu_pack(const void *state, const qni_weight *form, void *data, int64_t
 /* --- quantised panels --- */
 
 /* A group's codes of one output, 0 from the n-th on: only the last group of fp8 may be cut, where 0 is 0. */
-static void put_codes(unsigned char *codes, const qni_cpu_quant *q, const uint8_t *from, int64_t n, int64_t j) {
+static void put_codes(const qni_cpu_kernels *k, unsigned char *codes, const qni_cpu_quant *q, const uint8_t *from,
+                      int64_t n, int64_t j) {
     const int64_t ki = q->ki;
     unsigned char *to = codes + j * ki;
     if (q->bits == 8) {
+        const unsigned char flip = !q->fp8 && k->int8[QNI_CPU_8_BITS].widen != NULL ? 0x80 : 0;
         for (int64_t i = 0; i < q->group; i += ki, to += q->nr * ki) {
-            for (int64_t b = 0; b < ki; b++) to[b] = i + b < n ? from[i + b] : 0;
+            for (int64_t b = 0; b < ki; b++) to[b] = (i + b < n ? from[i + b] : 0) ^ (b % 2 != 0 ? flip : 0);
         }
         return;
     }
@@ -208,19 +210,19 @@ static void put_scale(unsigned char *scales, const qni_cpu_quant *q, int64_t j, 
 }
 
 /* Output j of a panel from a row that was taken apart. */
-static void put_output(unsigned char *panel, const qni_cpu_quant *q, const uint8_t *codes, const float *scales,
+static void put_output(const qni_cpu_kernels *k, unsigned char *panel, const qni_cpu_quant *q, const uint8_t *codes, const float *scales,
                        const float *biases, int64_t j) {
     for (int64_t g = 0; g < q->n_group; g++, panel += q->group_bytes) {
         put_scale(panel, q, j, scales[g]);
         if (!q->symmetric && !q->fp8) put_scale(panel + q->scales_bytes, q, j, biases[g]);
         const int64_t first = g * q->group;
-        put_codes(panel + q->codes_at, q, codes + first, qni_min_i64(q->group, q->n_in - first), j);
+        put_codes(k, panel + q->codes_at, q, codes + first, qni_min_i64(q->group, q->n_in - first), j);
     }
 }
 
 qn_status qni_cpu_pack_quantized(const void *state, const qni_weight *form, void *data, int64_t first, int64_t n,
                                  const qni_quant *source, const qni_quant_rows *rows, qn_error *err) {
-    (void)state;
+    const qni_cpu_kernels *k = &((const qni_cpu *)state)->kernels;
     qni_quant_buffer row;
     QN_TRY(qni_quant_buffer_create(&row, source, 1, form->n_in, err));
     const bool dense = form->quant.kind == QNI_DENSE; /* groups that no kernel takes: values */
@@ -245,7 +247,7 @@ qn_status qni_cpu_pack_quantized(const void *state, const qni_weight *form, void
             for (int64_t i = 0; i < form->n_in; i++) to[i * form->nr] = values[i];
         } else {
             unsigned char *panel = (unsigned char *)data + at / form->nr * form->panel_stride;
-            put_output(panel, &q, row.codes, row.scales, row.biases, j);
+            put_output(k, panel, &q, row.codes, row.scales, row.biases, j);
         }
     }
     qni_free(values);

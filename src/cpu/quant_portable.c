@@ -94,7 +94,7 @@ static void unpack(float *out, const unsigned char *panel, const qni_cpu_quant *
 }
 
 void qni_cpu_quant_portable(qni_cpu_kernels *k) {
-    for (int i = 0; i < QNI_CPU_N_BITS; i++) k->int8[i] = (qni_cpu_int8){.ki = 4, .code_bytes = 1, .gemm = gemm};
+    for (int i = 0; i < QNI_CPU_N_BITS; i++) k->int8[i] = (qni_cpu_int8){.ki = 4, .gemm = gemm};
     k->quantize = quantize;
     k->unpack = unpack;
 }

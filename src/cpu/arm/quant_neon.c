@@ -141,8 +141,8 @@ static void unpack(float *out, const unsigned char *panel, const qni_cpu_quant *
 }
 
 void qni_cpu_quant_neon(qni_cpu_kernels *k) {
-    k->int8[QNI_CPU_8_BITS] = (qni_cpu_int8){.ki = 4, .code_bytes = 1, .gemm = gemm_8};
-    k->int8[QNI_CPU_4_BITS] = (qni_cpu_int8){.ki = 4, .code_bytes = 1, .gemm = gemm_4};
+    k->int8[QNI_CPU_8_BITS] = (qni_cpu_int8){.ki = 4, .gemm = gemm_8};
+    k->int8[QNI_CPU_4_BITS] = (qni_cpu_int8){.ki = 4, .gemm = gemm_4};
     k->quantize = quantize;
     k->unpack = unpack;
 }

@@ -16,6 +16,6 @@ DEFINE_GEMM(8, 128, add_dots, 4, 2, 2)
 DEFINE_GEMM(4, 0, add_dots, 4, 2, 2)
 
 void qni_cpu_quant_neondot(qni_cpu_kernels *k) {
-    k->int8[QNI_CPU_8_BITS] = (qni_cpu_int8){.ki = 4, .code_bytes = 1, .gemm = gemm_8};
-    k->int8[QNI_CPU_4_BITS] = (qni_cpu_int8){.ki = 4, .code_bytes = 1, .gemm = gemm_4};
+    k->int8[QNI_CPU_8_BITS] = (qni_cpu_int8){.ki = 4, .gemm = gemm_8};
+    k->int8[QNI_CPU_4_BITS] = (qni_cpu_int8){.ki = 4, .gemm = gemm_4};
 }

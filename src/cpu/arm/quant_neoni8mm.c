@@ -59,6 +59,6 @@ DEFINE_GEMM(8, 0, add_matrices, 2, 2, 1)
 DEFINE_GEMM(4, 0, add_matrices, 2, 2, 1)
 
 void qni_cpu_quant_neoni8mm(qni_cpu_kernels *k) {
-    k->int8[QNI_CPU_8_BITS] = (qni_cpu_int8){.ki = KI, .code_bytes = 1, .gemm = gemm_8};
-    k->int8[QNI_CPU_4_BITS] = (qni_cpu_int8){.ki = KI, .code_bytes = 1, .gemm = gemm_4};
+    k->int8[QNI_CPU_8_BITS] = (qni_cpu_int8){.ki = KI, .gemm = gemm_8};
+    k->int8[QNI_CPU_4_BITS] = (qni_cpu_int8){.ki = KI, .gemm = gemm_4};
 }

@@ -2,11 +2,12 @@
 /*
  * Quantised weights with AVX2: activations to codes, integer products, unpacking to f32.
  *
- * Layout    8 bits: {group / 4, 16, 4} bytes, activations int16, each four in the order 0 2 1 3. A vector holds four
- *           inputs of 8 outputs; its even bytes, then its odd ones, are the words of a vpmaddwd, which adds two inputs:
+ * Layout    8 bits: {group / 4, 16, 4} bytes, codes of odd inputs with their top bit flipped, activations in words
+ *           (kernels.h). A vector holds four inputs of 8 outputs; the words of its lanes as they are, then their odd bytes
+ *           shifted down with their sign, are an operand of a vpmaddwd, which adds two of them:
  *
- *               w  | o0 i0 | o0 i1 | o0 i2 | o0 i3 | o1 i0 | … | o7 i3 |
- *               x  |      i0       |      i2       |      i0     …        then     i1       |      i3       | …
+ *               w       | o0 i0 + 256 i1 | o0 i2 + 256 i3 | o1 i0 + 256 i1 | …      w >> 8  | o0 i1 | o0 i3 | o1 i1 | …
+ *               x       |      x0        |      x2        |      x0        | …              | x1 - 256 x0 | x3 - 256 x2 | …
  *
  *           4 bits: {group / 8, 16, 4} bytes, activations int8; a byte holds inputs i and i + 4, vpmaddubsw adds two of
  *           the four inputs of a lane into 16 bits, where 32 inputs fit (8 · 2 · 15 · 127 = 30480), vpmaddwd the rest:
@@ -26,7 +27,7 @@ enum {
     NR = 16,
     MR = 6,
     CHUNK = 32,   /* inputs that 16 bits hold the sum of */
-    AHEAD = 2048, /* bytes between what is read and what is asked for, one row; 2 … 4 KiB are alike */
+    AHEAD = 3072, /* bytes between what is read and what is asked for, one row; 2 … 4 KiB are alike */
 };
 
 static inline __m256 load8_scale(const unsigned char *p, const qni_cpu_quant *q, int64_t j) {
@@ -35,7 +36,7 @@ static inline __m256 load8_scale(const unsigned char *p, const qni_cpu_quant *q,
 }
 
 /* The same value, opaque to the compiler: a chain of integer sums, which it may turn into a tree, stays a chain in one
- * register. */
+ * register; what is loaded is loaded once. */
 static inline __m256i chained(__m256i x) {
     __asm__("" : "+x"(x));
     return x;
@@ -74,8 +75,16 @@ static inline __attribute__((always_inline)) void add_group(__m256 *total, const
 /* What the integer sums of a group begin with: minus the zero of the codes times the activations. */
 static inline __attribute__((always_inline)) void begin_group(__m256i *sum, const int m, const qni_cpu_codes *x,
                                                               int64_t g, const qni_cpu_quant *q) {
-    const int32_t zero = q->symmetric ? 1 << (q->bits - 1) : 0;
-    for (int r = 0; r < m; r++) sum[2 * r] = sum[2 * r + 1] = _mm256_set1_epi32(-zero * x->sum[r * q->n_group + g]);
+    for (int r = 0; r < m; r++) {
+        const int64_t at = r * q->n_group + g;
+        int32_t start;
+        if (q->bits == 8) { /* even inputs lack the -128 of symmetric codes, odd ones have it */
+            start = 128 * (q->symmetric ? -x->even[at] : x->sum[at] - x->even[at]);
+        } else {
+            start = q->symmetric ? -(1 << (q->bits - 1)) * x->sum[at] : 0;
+        }
+        sum[2 * r] = sum[2 * r + 1] = _mm256_set1_epi32(start);
+    }
 }
 
 static inline __attribute__((always_inline)) void group_8(__m256 *total, const qni_cpu_codes *x, const int m, int64_t g,
@@ -84,14 +93,12 @@ static inline __attribute__((always_inline)) void group_8(__m256 *total, const q
     begin_group(sum, m, x, g, q);
     const unsigned char *w = group + q->codes_at;
     const unsigned char *a = x->codes + g * q->group * 2;
-    const __m256i even = _mm256_set1_epi16(0xFF);
     for (int64_t i = 0; i < q->group; i += 4, w += 4 * NR, a += 8) {
         if (m == 1) _mm_prefetch((const char *)w + AHEAD, _MM_HINT_NTA);
+        __m256i w0 = chained(_mm256_loadu_si256((const __m256i *)(const void *)w));
+        __m256i w1 = chained(_mm256_loadu_si256((const __m256i *)(const void *)(w + 32)));
         for (int odd = 0; odd < 2; odd++) {
-            __m256i w0 = _mm256_loadu_si256((const __m256i *)(const void *)w);
-            __m256i w1 = _mm256_loadu_si256((const __m256i *)(const void *)(w + 32));
-            w0 = odd == 1 ? _mm256_srli_epi16(w0, 8) : _mm256_and_si256(w0, even);
-            w1 = odd == 1 ? _mm256_srli_epi16(w1, 8) : _mm256_and_si256(w1, even);
+            if (odd == 1) w0 = _mm256_srai_epi16(w0, 8), w1 = _mm256_srai_epi16(w1, 8);
             for (int r = 0; r < m; r++) {
                 const __m256i y = broadcast4(a + r * x->stride + 4 * odd);
                 sum[2 * r] = chained(_mm256_add_epi32(sum[2 * r], _mm256_madd_epi16(w0, y)));
@@ -201,6 +208,12 @@ static float greatest_magnitude(const float *x, int64_t n, float *bad) {
     return _mm_cvtss_f32(_mm_max_ss(m4, _mm_movehdup_ps(m4)));
 }
 
+static int32_t sum8_epi32(__m256i v) {
+    __m128i four = _mm_add_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
+    four = _mm_add_epi32(four, _mm_unpackhi_epi64(four, four));
+    return _mm_cvtsi128_si32(_mm_add_epi32(four, _mm_shuffle_epi32(four, 1)));
+}
+
 static void quantize(int8_t *codes, float *scale, int32_t *sum, const float *x, int64_t n, int64_t group) {
     const float least = 0x1p-100f; /* below it 127 / max overflows */
     for (int64_t g = 0; g < n / group; g++, x += group, codes += group) {
@@ -216,10 +229,25 @@ static void quantize(int8_t *codes, float *scale, int32_t *sum, const float *x, 
             const __m128i words = _mm_packs_epi32(_mm256_castsi256_si128(code), _mm256_extracti128_si256(code, 1));
             _mm_storel_epi64((__m128i *)(void *)(codes + i), _mm_packs_epi16(words, words));
         }
-        __m128i t4 = _mm_add_epi32(_mm256_castsi256_si128(total), _mm256_extracti128_si256(total, 1));
-        t4 = _mm_add_epi32(t4, _mm_unpackhi_epi64(t4, t4));
-        sum[g] = _mm_cvtsi128_si32(_mm_add_epi32(t4, _mm_shuffle_epi32(t4, 1)));
+        sum[g] = sum8_epi32(total);
         scale[g] = bad == 0 ? (usable ? max / 127.0f : 0.0f) : bad;
+    }
+}
+
+/* Sixteen codes at a time, loaded before the words that may take their place are stored. */
+static void widen(int16_t *words, int32_t *even, const int8_t *codes, int64_t n, int64_t group) {
+    const __m256i low = _mm256_set1_epi32(0xFFFF);
+    for (int64_t g = 0; g < n / group; g++) {
+        __m256i total = _mm256_setzero_si256();
+        for (int64_t i = 0; i < group; i += 16, codes += 16, words += 16) {
+            const __m256i x = _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)(const void *)codes));
+            const __m256i odd = _mm256_sub_epi16(_mm256_srli_epi32(x, 16), _mm256_slli_epi16(x, 8));
+            __m256i y = _mm256_or_si256(_mm256_and_si256(x, low), _mm256_slli_epi32(odd, 16)); /* order 0 1 2 3 */
+            y = _mm256_shufflehi_epi16(_mm256_shufflelo_epi16(y, 0xD8), 0xD8);
+            _mm256_storeu_si256((__m256i *)(void *)words, y);
+            total = _mm256_add_epi32(total, _mm256_madd_epi16(x, _mm256_set1_epi32(1)));
+        }
+        even[g] = sum8_epi32(total);
     }
 }
 
@@ -246,7 +274,8 @@ static inline void unpack8(float *out, const unsigned char *codes, const qni_cpu
     } else if (q->bits == 8) {
         for (int64_t k = 0; k < n; k += 4) {
             const unsigned char *w = codes + (i + k) * NR + 4 * j;
-            const __m256i four = _mm256_loadu_si256((const __m256i *)(const void *)w);
+            const __m256i flipped = _mm256_set1_epi32((int)0x80008000u); /* of odd inputs */
+            const __m256i four = _mm256_xor_si256(_mm256_loadu_si256((const __m256i *)(const void *)w), flipped);
             for (int b = 0; b < 4; b++) {
                 const __m256i code = _mm256_srli_epi32(four, 8 * b);
                 const __m256 value = _mm256_cvtepi32_ps(_mm256_and_si256(code, _mm256_set1_epi32(255)));
@@ -283,8 +312,8 @@ static void unpack(float *out, const unsigned char *panel, const qni_cpu_quant *
 }
 
 void qni_cpu_quant_avx2(qni_cpu_kernels *k) {
-    k->int8[QNI_CPU_8_BITS] = (qni_cpu_int8){.ki = 4, .code_bytes = 2, .gemm = gemm_8};
-    k->int8[QNI_CPU_4_BITS] = (qni_cpu_int8){.ki = 4, .code_bytes = 1, .gemm = gemm_4};
+    k->int8[QNI_CPU_8_BITS] = (qni_cpu_int8){.ki = 4, .widen = widen, .gemm = gemm_8};
+    k->int8[QNI_CPU_4_BITS] = (qni_cpu_int8){.ki = 4, .gemm = gemm_4};
     k->quantize = quantize;
     k->unpack = unpack;
 }

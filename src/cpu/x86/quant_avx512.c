@@ -234,8 +234,8 @@ static void unpack(float *out, const unsigned char *panel, const qni_cpu_quant *
 }
 
 void qni_cpu_quant_avx512(qni_cpu_kernels *k) {
-    k->int8[QNI_CPU_8_BITS] = (qni_cpu_int8){.ki = KI, .code_bytes = 1, .gemm = gemm_8_bits};
-    k->int8[QNI_CPU_4_BITS] = (qni_cpu_int8){.ki = KI, .code_bytes = 1, .gemm = gemm_4_bits};
+    k->int8[QNI_CPU_8_BITS] = (qni_cpu_int8){.ki = KI, .gemm = gemm_8_bits};
+    k->int8[QNI_CPU_4_BITS] = (qni_cpu_int8){.ki = KI, .gemm = gemm_4_bits};
     k->quantize = quantize;
     k->unpack = unpack;
 }
