@@ -300,6 +300,50 @@ static void argmax_of_many(void **state) {
     }
 }
 
+/* Placing writes to each page of each weight and to no byte beyond. */
+static void weights_are_placed(void **state) {
+    (void)state;
+    enum { N_IN = 300, PAGE = 4096, MARK = 0xAA };
+    const int64_t outs[] = {700, 130, 130, 90, 1000, 1000, 90, 3001};
+    for (int32_t n_thread = 1; n_thread <= 3; n_thread++) {
+        qn_device *device = open_cpu(0, n_thread, false);
+        qni_layer_weights layer = {0};
+        qni_weight head, *weights[] = {&layer.attention.q_proj, &layer.attention.k_proj, &layer.attention.v_proj,
+                                       &layer.attention.o_proj, &layer.mlp.gate_proj,    &layer.mlp.up_proj,
+                                       &layer.mlp.down_proj,    &head};
+        unsigned char *blocks[8];
+        size_t bytes[8];
+        for (int i = 0; i < 8; i++) {
+            const qni_source source = {.dtype = i % 2 == 0 ? QN_DTYPE_BF16 : QN_DTYPE_F32,
+                                       .arith = QN_ARITH_F32,
+                                       .n_in = N_IN,
+                                       .n_out = outs[i]};
+            qni_packing packing;
+            assert_int_equal(device->backend->packing(device->state, &packing, &source, NULL), QN_OK);
+            bytes[i] = packing.bytes;
+            blocks[i] = new_block(bytes[i] + 2 * PAGE);
+            memset(blocks[i], MARK, bytes[i] + 2 * PAGE);
+            *weights[i] = packing.form;
+            weights[i]->data = blocks[i] + PAGE;
+        }
+        device->backend->place(device->state, &layer, NULL);
+        assert_int_equal(blocks[7][PAGE], MARK);
+        device->backend->place(device->state, NULL, &head);
+        for (int i = 0; i < 8; i++) {
+            const unsigned char *data = blocks[i] + PAGE;
+            size_t last = 0; /* where the last mark was overwritten */
+            assert_int_equal(data[0], 0);
+            for (size_t at = 0; at < bytes[i]; at++) {
+                if (data[at] == 0) last = at;
+                assert_true(at - last < PAGE);
+            }
+            for (int j = 0; j < PAGE; j++) assert_true(blocks[i][j] == MARK && data[bytes[i] + (size_t)j] == MARK);
+            free(blocks[i]);
+        }
+        qn_device_close(device);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(linears_are_bitwise_the_same),
@@ -307,6 +351,7 @@ int main(void) {
         cmocka_unit_test(embeddings_come_from_any_form),
         cmocka_unit_test(refused_packings),
         cmocka_unit_test(argmax_of_many),
+        cmocka_unit_test(weights_are_placed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -229,6 +229,9 @@ typedef struct qni_backend {
      * all. The device is held. */
     void (*parallel)(void *state, int32_t n_task, void (*task)(void *context, int32_t task, int32_t thread),
                      void *context);
+    /* Lay the memory of a layer's packed weights, and that of a head (either may be NULL), near the threads that will read
+     * it; it is overwritten, and filled after that. NULL: nothing to do. The device is held. */
+    void (*place)(void *state, const qni_layer_weights *layer, const qni_weight *lm_head);
 } qni_backend;
 
 extern const qni_backend qni_backend_ref;

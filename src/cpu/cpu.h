@@ -100,6 +100,10 @@ float *qni_cpu_take_linear(const qni_run *run, int64_t n_row);
 void qni_cpu_linear(const qni_run *run, const qni_cpu_input *x, const qni_cpu_product *products, int32_t n_product,
                     float *scratch);
 
+/* Write to the memory of packed weights, which is not filled yet, from the threads that read it for a row: a page lies
+ * near the processor that touches it first. */
+void qni_cpu_touch(qni_cpu *cpu, const qni_cpu_product *products, int32_t n_product);
+
 /* RoPE, cache write and attention; q_norm and k_norm (f32, {head_dim}) are applied before RoPE where not NULL. */
 typedef struct qni_cpu_attention {
     qni_mat out;
@@ -136,6 +140,7 @@ qn_status qni_cpu_op_attention_block(const qni_run *run, qni_mat out, qni_mat hi
                                      const qni_attention_call *call);
 qn_status qni_cpu_op_layer(const qni_run *run, qni_mat out, qni_mat hidden, const qni_layer_weights *weights,
                            const qni_kv *kv, const qni_attention_call *call);
+void qni_cpu_place(void *state, const qni_layer_weights *layer, const qni_weight *lm_head);
 qn_status qni_cpu_op_head(const qni_run *run, qni_mat logits, qni_mat hidden, qni_vec norm, const qni_weight *lm_head,
                           double eps);
 

@@ -123,3 +123,16 @@ qn_status qni_cpu_op_head(const qni_run *run, qni_mat logits, qni_mat hidden, qn
     run->scratch->used = mark;
     return QN_OK;
 }
+
+/* The loops of a row, as above. */
+void qni_cpu_place(void *state, const qni_layer_weights *layer, const qni_weight *lm_head) {
+    if (lm_head != NULL) qni_cpu_touch(state, &(qni_cpu_product){.weight = lm_head}, 1);
+    if (layer == NULL) return;
+    const qni_attention_weights *a = &layer->attention;
+    const qni_mlp_weights *mlp = &layer->mlp;
+    const qni_cpu_product qkv[] = {{.weight = &a->q_proj}, {.weight = &a->k_proj}, {.weight = &a->v_proj}};
+    qni_cpu_touch(state, qkv, 3);
+    qni_cpu_touch(state, &(qni_cpu_product){.weight = &a->o_proj}, 1);
+    qni_cpu_touch(state, &(qni_cpu_product){.weight = &mlp->gate_proj, .weight2 = &mlp->up_proj}, 1);
+    qni_cpu_touch(state, &(qni_cpu_product){.weight = &mlp->down_proj}, 1);
+}

@@ -242,14 +242,21 @@ static void finish_row(const job *j, const qni_cpu_product *p, float *c, const f
     k->narrow[qni_cpu_dtype(p->out.dtype)](out, c, n);
 }
 
-static void run_task(void *context, int32_t task, int32_t thread) {
-    const job *j = context;
-    const qni_cpu_kernels *k = j->k;
+/* The product of a task, and its panels. */
+static const qni_cpu_product *product_of(const job *j, int32_t task, int64_t *panel, int64_t *n_panel) {
     const qni_cpu_product *p = j->products;
     int64_t group = task / j->n_block;
     while (group >= n_group_of(j, p->weight)) group -= n_group_of(j, (p++)->weight);
-    int64_t panel = group * j->group;
-    int64_t n_panel = qni_min_i64(j->group, n_panel_of(j, p->weight) - panel);
+    *panel = group * j->group;
+    *n_panel = qni_min_i64(j->group, n_panel_of(j, p->weight) - *panel);
+    return p;
+}
+
+static void run_task(void *context, int32_t task, int32_t thread) {
+    const job *j = context;
+    const qni_cpu_kernels *k = j->k;
+    int64_t panel, n_panel;
+    const qni_cpu_product *p = product_of(j, task, &panel, &n_panel);
     int64_t tile = task % j->n_block * j->block_tile;
     int64_t n_tile = qni_min_i64(j->block_tile, qni_ceil_div(j->x->n_row, k->mr) - tile);
 
@@ -282,18 +289,43 @@ static int64_t choose_group(const job *j, int32_t n_thread) {
     return qni_max_i64(n_stream, qni_min_i64(GROUP_DECODE, fair) / n_stream * n_stream);
 }
 
+/* How the products of x are cut into tasks; the number of tasks. */
+static int32_t cut(job *j, int32_t n_thread) {
+    const int64_t n_tile = qni_ceil_div(j->x->n_row, j->k->mr);
+    j->n_block = qni_ceil_div(j->x->n_row, BLOCK_ROWS);
+    j->block_tile = qni_ceil_div(n_tile, j->n_block);
+    j->n_block = qni_ceil_div(n_tile, j->block_tile);
+    j->group = choose_group(j, n_thread);
+    int64_t n_task = 0;
+    for (int32_t i = 0; i < j->n_product; i++) n_task += n_group_of(j, j->products[i].weight);
+    return (int32_t)(n_task * j->n_block);
+}
+
 void qni_cpu_linear(const qni_run *run, const qni_cpu_input *x, const qni_cpu_product *products, int32_t n_product,
                     float *scratch) {
     qni_cpu *cpu = qni_cpu_of(run);
-    const qni_cpu_kernels *k = &cpu->kernels;
-    job j = {.k = k, .x = x, .products = products, .n_product = n_product, .scratch = scratch};
-    j.scratch_floats = work_floats(k, x->n_row);
-    int64_t n_tile = qni_ceil_div(x->n_row, k->mr);
-    j.n_block = qni_ceil_div(x->n_row, BLOCK_ROWS);
-    j.block_tile = qni_ceil_div(n_tile, j.n_block);
-    j.n_block = qni_ceil_div(n_tile, j.block_tile);
-    j.group = choose_group(&j, cpu->n_thread);
-    int64_t n_task = 0;
-    for (int32_t i = 0; i < n_product; i++) n_task += n_group_of(&j, products[i].weight);
-    qni_pool_run(cpu->pool, (int32_t)(n_task * j.n_block), run_task, &j);
+    job j = {.k = &cpu->kernels, .x = x, .products = products, .n_product = n_product, .scratch = scratch};
+    j.scratch_floats = work_floats(j.k, x->n_row);
+    qni_pool_run(cpu->pool, cut(&j, cpu->n_thread), run_task, &j);
+}
+
+/* Write to each page of the panels that the task would read. */
+static void touch_task(void *context, int32_t task, int32_t thread) {
+    enum { PAGE = 4096 };
+    (void)thread;
+    int64_t panel, n_panel;
+    const qni_cpu_product *p = product_of(context, task, &panel, &n_panel);
+    const qni_weight *weights[] = {p->weight, p->weight2};
+    for (int i = 0; i < 2 && weights[i] != NULL; i++) {
+        const qni_weight *w = weights[i];
+        const int64_t bytes = w->panel_stride * (w->quant.kind == QNI_DENSE ? (int64_t)qn_dtype_bytes(w->dtype) : 1);
+        volatile unsigned char *data = (unsigned char *)(uintptr_t)w->data + panel * bytes; /* const for readers */
+        for (int64_t at = 0; at < n_panel * bytes; at += PAGE) data[at] = 0;
+    }
+}
+
+void qni_cpu_touch(qni_cpu *cpu, const qni_cpu_product *products, int32_t n_product) {
+    const qni_cpu_input x = {.n_row = 1};
+    job j = {.k = &cpu->kernels, .x = &x, .products = products, .n_product = n_product};
+    qni_pool_run(cpu->pool, cut(&j, cpu->n_thread), touch_task, &j);
 }

@@ -177,6 +177,17 @@ static qn_status take_layers(qn_model *model, const qni_checkpoint *c, arith_cho
     return QN_OK;
 }
 
+/* Before anything is written, since a page stays where it was touched first. */
+static void place(qn_model *model) {
+    qn_device *device = model->device;
+    if (device->backend->place == NULL) return;
+    pthread_mutex_lock(&device->lock);
+    for (int32_t i = 0; i < model->config.n_layer; i++) {
+        device->backend->place(device->state, &model->layers[i], i == 0 ? &model->lm_head : NULL);
+    }
+    pthread_mutex_unlock(&device->lock);
+}
+
 qn_status qni_model_allocate(qn_model *model, const qni_checkpoint *c, qn_arith arith, qn_error *err) {
     const qn_allocator *allocator = &model->device->allocator;
     uint64_t bytes = 0;
@@ -189,6 +200,7 @@ qn_status qni_model_allocate(qn_model *model, const qni_checkpoint *c, qn_arith 
     const qni_weight_ref *head = qni_checkpoint_head(c);
     QN_TRY(take_layers(model, c, choice, err));
     QN_TRY(take_linear(&model->head_linear, &model->lm_head, model->device, head, arith_of(head, choice), err));
+    place(model);
     if (c->config.tied) {
         model->embedding = model->lm_head;
         return QN_OK;
