@@ -7,6 +7,10 @@
  * Draw      Philox4x32-10 with key {low, high word of the seed} and counter {low, high word of the position, 0, 0}
  *           gives x0 … x3; u = ((x1·2³² + x0) >> 11)·2⁻⁵³; the first id in ascending order whose cumulative
  *           probability exceeds u. The same seed and position draw the same token whatever else runs.
+ * Sums      in double. Probabilities are e / sum of e with e = exp((x - greatest x) / temperature). Up to 4096
+ *           candidates are added, for that sum and for the cumulative probability, in ascending order of ids; more of
+ *           them in blocks of 4096 ids, counted from 0, and then the blocks. top_p adds probabilities best first, the
+ *           lower id first in a tie.
  * Threads   a sampler belongs to one thread at a time.
  * Source    Philox: Salmon et al., SC11; top_p arXiv 1904.09751; min_p arXiv 2407.01082; order as in transformers.
  */

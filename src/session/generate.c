@@ -6,6 +6,7 @@
  * drawn id, always; a following sync with the whole conversation computes that one and what is new, and nothing else.
  */
 #include "../base/memory.h"
+#include "sampler.h"
 #include "session.h"
 
 #include <string.h>
@@ -79,7 +80,8 @@ static qn_status prepare_sampler(generation *g, qn_error *err) {
     }
     qn_sampler_params params;
     qn_sampler_defaults(g->session->model, QN_SAMPLER_MODEL, &params);
-    return qn_sampler_create(&g->sampler, g->args->sampler != NULL ? g->args->sampler : &params, n_vocab, n_valid, err);
+    return qni_sampler_create(&g->sampler, g->args->sampler != NULL ? g->args->sampler : &params, n_vocab, n_valid,
+                              g->session->model->device, err);
 }
 
 /* Whether the prompt ends inside a reasoning block. */

@@ -1,31 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/*
- * From logits to the next token: penalties and bias, temperature, top_k, top_p, min_p, draw; log probabilities.
- *
- * Everything is in double. With m the greatest logit after penalties and bias, e[i] = exp((x[i] - m) / temperature) is
- * computed once for the ids that top_k leaves, so that the best id has e = 1 whatever the range of the numbers; each
- * later filter only shortens the list of candidates, and the final probability is e[i] / sum of e.
- */
-#include "../base/error.h"
-#include "../base/memory.h"
-#include "philox.h"
+/* From logits to the next token: settings, penalties and bias, the draw; log probabilities. Everything is in double. What
+ * a draw does with the whole vocabulary is in candidates.c. */
+#include "sampler.h"
 
-#include <quern/sampler.h>
+#include "philox.h"
 
 #include <float.h>
 #include <math.h>
 #include <string.h>
-
-struct qn_sampler {
-    qn_sampler_params params;
-    qn_logit_bias *bias;
-    int32_t n_vocab, n_valid;
-    double *value;   /* {n_valid}: logits, then e by id */
-    double *best;    /* {min(top_k, n_valid)}: heap of the greatest logits */
-    int32_t *list;   /* {n_valid}: candidates, ascending */
-    int32_t *heap;   /* {n_valid}: candidates by probability; of top_p */
-    uint32_t *count; /* {n_vocab}: zero between draws */
-};
 
 /* Penalties and biases move a logit to within ± this, so that no setting makes an infinity out of a finite logit. */
 static const double limit = 1e300;
@@ -73,8 +55,21 @@ static qn_status check_params(const qn_sampler_params *p, int32_t n_vocab, qn_er
     return QN_OK;
 }
 
-qn_status qn_sampler_create(qn_sampler **out, const qn_sampler_params *params, int32_t n_vocab, int32_t n_valid,
-                            qn_error *err) {
+static bool take_memory(qn_sampler *s) {
+    const size_t n = (size_t)s->n_valid;
+    s->bias = qni_calloc(s->params.n_logit_bias, sizeof *s->bias);
+    s->value = qni_calloc(n, sizeof *s->value);
+    s->id = qni_calloc(n, sizeof *s->id);
+    s->greatest = qni_calloc((size_t)s->n_group, sizeof *s->greatest);
+    s->key = qni_calloc(n, sizeof *s->key);
+    s->spare = qni_calloc(n, sizeof *s->spare);
+    s->count = qni_calloc((size_t)s->n_vocab, sizeof *s->count);
+    s->blocks = qni_calloc((size_t)s->n_block, sizeof *s->blocks);
+    return s->bias && s->value && s->id && s->greatest && s->key && s->spare && s->count && s->blocks;
+}
+
+qn_status qni_sampler_create(qn_sampler **out, const qn_sampler_params *params, int32_t n_vocab, int32_t n_valid,
+                             qn_device *device, qn_error *err) {
     if (out == NULL || params == NULL) {
         return qni_fail(err, QN_EINVAL, "qn_sampler_create: %s is NULL", out == NULL ? "out" : "params");
     }
@@ -88,31 +83,36 @@ qn_status qn_sampler_create(qn_sampler **out, const qn_sampler_params *params, i
     s->params = *params;
     s->n_vocab = n_vocab;
     s->n_valid = n_valid == 0 ? n_vocab : n_valid;
-    size_t n = (size_t)s->n_valid;
-    s->bias = qni_calloc(params->n_logit_bias, sizeof *s->bias);
-    s->value = qni_calloc(n, sizeof *s->value);
-    s->best = qni_calloc((size_t)qni_min_i64(params->top_k, s->n_valid), sizeof *s->best);
-    s->list = qni_calloc(n, sizeof *s->list);
-    s->heap = qni_calloc(n, sizeof *s->heap);
-    s->count = qni_calloc((size_t)n_vocab, sizeof *s->count);
-    if (!s->bias || !s->value || !s->best || !s->list || !s->heap || !s->count) {
+    s->n_block = (int32_t)qni_ceil_div(s->n_valid, QNI_BLOCK_IDS);
+    s->n_group = (int32_t)qni_ceil_div(s->n_valid, QNI_GROUP_IDS);
+    if (!take_memory(s)) {
         qn_sampler_free(s);
         return qni_fail(err, QN_ENOMEM, "sampler: no memory for %d ids", n_vocab);
     }
     if (params->n_logit_bias > 0) memcpy(s->bias, params->logit_bias, params->n_logit_bias * sizeof *s->bias);
     s->params.logit_bias = s->bias;
+    s->device = device;
+    if (device != NULL) qni_device_retain(device);
     *out = s;
     return QN_OK;
 }
 
+qn_status qn_sampler_create(qn_sampler **out, const qn_sampler_params *params, int32_t n_vocab, int32_t n_valid,
+                            qn_error *err) {
+    return qni_sampler_create(out, params, n_vocab, n_valid, NULL, err);
+}
+
 void qn_sampler_free(qn_sampler *sampler) {
     if (sampler == NULL) return;
+    if (sampler->device != NULL) qni_device_release(sampler->device);
     qni_free(sampler->bias);
     qni_free(sampler->value);
-    qni_free(sampler->best);
-    qni_free(sampler->list);
-    qni_free(sampler->heap);
+    qni_free(sampler->id);
+    qni_free(sampler->greatest);
+    qni_free(sampler->key);
+    qni_free(sampler->spare);
     qni_free(sampler->count);
+    qni_free(sampler->blocks);
     qni_free(sampler);
 }
 
@@ -123,13 +123,7 @@ static qn_status check_logits(const float *logits, int32_t n_valid, qn_error *er
         bad |= !(logits[i] <= FLT_MAX);
         usable |= logits[i] >= -FLT_MAX;
     }
-    if (bad) {
-        int32_t i = 0;
-        while (logits[i] <= FLT_MAX) i++;
-        return qni_fail(err, QN_ENUMERIC, "logits: that of id %d is %s", i, isnan(logits[i]) ? "NaN" : "+Inf");
-    }
-    if (!usable) return qni_fail(err, QN_ENUMERIC, "logits: those of all %d ids are -Inf", n_valid);
-    return QN_OK;
+    return qni_candidates_check(logits, n_valid, bad, usable, err);
 }
 
 /* -Inf, an id that the model itself excludes, stays what it is. */
@@ -138,7 +132,8 @@ static void move_logit(double *x, double to) {
     *x = fmin(fmax(to, -limit), limit);
 }
 
-static void apply_penalties(qn_sampler *s, const int32_t *history, size_t n_history, size_t prompt_len) {
+/* Returns whether logits may have moved. */
+static bool apply_penalties(qn_sampler *s, const int32_t *history, size_t n_history, size_t prompt_len) {
     const qn_sampler_params *p = &s->params;
     double *x = s->value;
     if (p->repetition_penalty != 1) {
@@ -163,111 +158,7 @@ static void apply_penalties(qn_sampler *s, const int32_t *history, size_t n_hist
         int32_t id = s->bias[j].id;
         if (id < s->n_valid) move_logit(&x[id], x[id] + (double)s->bias[j].bias);
     }
-}
-
-/* The k-th greatest of n values, 1 <= k < n: the root of a min-heap of the k greatest so far. */
-static double kth_greatest(double *heap, int32_t k, const double *value, int32_t n) {
-    int32_t size = 0;
-    for (int32_t i = 0; i < n; i++) {
-        double x = value[i];
-        int32_t at = 0;
-        if (size < k) {
-            at = size++;
-            for (; at > 0 && heap[(at - 1) / 2] > x; at = (at - 1) / 2) heap[at] = heap[(at - 1) / 2];
-        } else if (x > heap[0]) {
-            for (int32_t child = 1; child < k; child = 2 * at + 1) {
-                if (child + 1 < k && heap[child + 1] < heap[child]) child++;
-                if (heap[child] >= x) break;
-                heap[at] = heap[child];
-                at = child;
-            }
-        } else {
-            continue;
-        }
-        heap[at] = x;
-    }
-    return heap[0];
-}
-
-/* Whether candidate a comes before b: the more probable, the lower id in a tie. */
-static bool before(const double *e, int32_t a, int32_t b) {
-    return e[a] > e[b] || (e[a] == e[b] && a < b);
-}
-
-static void sift_down(const double *e, int32_t *heap, int32_t n, int32_t at) {
-    int32_t id = heap[at];
-    for (int32_t child = 2 * at + 1; child < n; child = 2 * at + 1) {
-        if (child + 1 < n && before(e, heap[child + 1], heap[child])) child++;
-        if (!before(e, heap[child], id)) break;
-        heap[at] = heap[child];
-        at = child;
-    }
-    heap[at] = id;
-}
-
-static double sum_of(const double *e, const int32_t *list, int32_t n) {
-    double sum = 0;
-    for (int32_t j = 0; j < n; j++) sum += e[list[j]];
-    return sum;
-}
-
-/*
- * Shorten the list to the fewest ids, best first, whose probabilities reach top_p; at least one stays.
- *
- * Candidates below (1 - top_p) / 2n of n have less than (1 - top_p) / 2 together, so the others reach top_p before
- * them, with a margin far above the rounding of the sums; only those others are put in order, and only as far as
- * needed.
- */
-static int32_t apply_top_p(qn_sampler *s, int32_t n) {
-    const double *e = s->value;
-    double top_p = s->params.top_p, sum = sum_of(e, s->list, n);
-    double least = 1 - top_p > 1e-9 ? (1 - top_p) / (2.0 * n) * sum : 0;
-    int32_t n_heap = 0;
-    for (int32_t j = 0; j < n; j++) {
-        if (e[s->list[j]] >= least) s->heap[n_heap++] = s->list[j];
-    }
-    for (int32_t at = n_heap / 2 - 1; at >= 0; at--) sift_down(e, s->heap, n_heap, at);
-    double total = 0;
-    int32_t last;
-    do {
-        last = s->heap[0];
-        total += e[last] / sum;
-        s->heap[0] = s->heap[--n_heap];
-        if (n_heap > 0) sift_down(e, s->heap, n_heap, 0);
-    } while (n_heap > 0 && total < top_p);
-    int32_t kept = 0;
-    for (int32_t j = 0; j < n; j++) {
-        if (!before(e, last, s->list[j])) s->list[kept++] = s->list[j];
-    }
-    return kept;
-}
-
-/* Fill `value` and `list` with the candidates that all filters leave; returns their number, at least 1. */
-static int32_t select_candidates(qn_sampler *s) {
-    const qn_sampler_params *p = &s->params;
-    double *x = s->value, top = -INFINITY, least = -DBL_MAX;
-    for (int32_t i = 0; i < s->n_valid; i++) top = x[i] > top ? x[i] : top;
-    if (p->temperature == 0) {
-        for (s->list[0] = 0; x[s->list[0]] < top;) s->list[0]++;
-        x[s->list[0]] = 1;
-        return 1;
-    }
-    if (p->top_k > 0 && p->top_k < s->n_valid) {
-        double kth = kth_greatest(s->best, p->top_k, x, s->n_valid);
-        if (kth > least) least = kth;
-    }
-    int32_t n = 0;
-    for (int32_t i = 0; i < s->n_valid; i++) {
-        if (x[i] < least) continue;
-        x[i] = exp((x[i] - top) / p->temperature);
-        s->list[n++] = i;
-    }
-    if (p->top_p < 1) n = apply_top_p(s, n);
-    int32_t kept = 0;
-    for (int32_t j = 0; j < n; j++) {
-        if (x[s->list[j]] >= p->min_p) s->list[kept++] = s->list[j];
-    }
-    return kept;
+    return p->repetition_penalty != 1 || p->frequency_penalty != 0 || p->presence_penalty != 0 || p->n_logit_bias > 0;
 }
 
 qn_status qn_sampler_draw(qn_sampler *sampler, int32_t *id, double *probs, const float *logits, const int32_t *history,
@@ -284,24 +175,10 @@ qn_status qn_sampler_draw(qn_sampler *sampler, int32_t *id, double *probs, const
                             history[j]);
         }
     }
-    QN_TRY(check_logits(logits, sampler->n_valid, err));
-    for (int32_t i = 0; i < sampler->n_valid; i++) sampler->value[i] = (double)logits[i];
-    apply_penalties(sampler, history, n_history, prompt_len);
-    int32_t n = select_candidates(sampler);
-
-    double sum = sum_of(sampler->value, sampler->list, n);
-    double u = qni_philox_uniform(sampler->params.seed, position), total = 0;
-    if (probs != NULL) memset(probs, 0, (size_t)sampler->n_vocab * sizeof *probs);
-    int32_t drawn = -1, last = sampler->list[0];
-    for (int32_t j = 0; j < n; j++) {
-        int32_t candidate = sampler->list[j];
-        double p = sampler->value[candidate] / sum;
-        total += p;
-        if (p > 0) last = candidate;
-        if (probs != NULL) probs[candidate] = p;
-        if (drawn < 0 && total > u) drawn = candidate;
-    }
-    *id = drawn >= 0 ? drawn : last; /* the sum may round to a little less than u */
+    QN_TRY(qni_candidates_read(sampler, logits, err));
+    if (apply_penalties(sampler, history, n_history, prompt_len)) qni_candidates_moved(sampler);
+    qni_candidates_select(sampler);
+    *id = qni_candidates_draw(sampler, qni_philox_uniform(sampler->params.seed, position), probs);
     return QN_OK;
 }
 
