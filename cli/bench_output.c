@@ -36,11 +36,25 @@ static void test_name(const bench_test *t, char *text, size_t size) {
     if (t->depth) snprintf(text + n, size - (size_t)n, " @ d%d", t->depth);
 }
 
+/* What the weights are as they run: "bf16", "f8"; "q4" for the 4 bits of a file's codes, or what --quantize made. That is
+ * told by q_proj, as the file's type is, and leaves alone what is quantised already or has inputs no multiple of 32. */
+static void weights_name(const bench *b, char *text, size_t size) {
+    const qn_model_config *c = &b->config;
+    const bool made = b->settings->quantize && !c->bits && c->d_model % 32 == 0;
+    if (made)
+        snprintf(text, size, "%s", b->settings->quantize == QN_QUANTIZE_Q4 ? "q4" : "q8");
+    else if (c->dtype == QN_DTYPE_U32)
+        snprintf(text, size, "q%d", c->bits);
+    else
+        snprintf(text, size, "%s", qn_dtype_name(c->dtype));
+}
+
 static void model_type(const bench *b, char *text, size_t size) {
     const double n = (double)b->config.n_parameter;
     const bool small = n < 0.95e8;
-    snprintf(text, size, "qwen3 %.1f%c %s", n * (small ? 1e-6 : 1e-9), small ? 'M' : 'B',
-             qn_dtype_name(b->config.dtype));
+    char weights[16];
+    weights_name(b, weights, sizeof(weights));
+    snprintf(text, size, "qwen3 %.1f%c %s", n * (small ? 1e-6 : 1e-9), small ? 'M' : 'B', weights);
 }
 
 /* Not a number where a level has no such instruction. */

@@ -417,6 +417,13 @@ if command -v python3 >/dev/null; then
 fi
 q bench -m "$demo" -p 0 -n 0 -r 1 -o csv --device ref
 ok 'bench: loading alone' sh -c "[ $rc -eq 0 ] && [ \$(wc -l <$tmp/out) -eq 2 ]"
+for to in q8 q4; do
+    q bench -m "$demo" --quantize $to -p 0 -n 0 -r 1
+    ok "bench: the model in $to" out_has "^| qwen3 5.8M $to "
+    q quantize "$demo" "$tmp/bench/$to" --to $to
+    q bench -m "$tmp/bench/$to" -p 0 -n 0 -r 1
+    ok "bench: the model quantised to $to" out_has "^| qwen3 5.8M $to "
+done
 q bench -m "$demo" -p 1 -n 0 -d 4000
 ok 'bench: a depth beyond the model' failed
 q bench -m "$tmp/no-model" -p 1
