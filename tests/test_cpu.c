@@ -308,8 +308,9 @@ static void weights_are_placed(void **state) {
     for (int32_t n_thread = 1; n_thread <= 3; n_thread++) {
         qn_device *device = open_cpu(0, n_thread, false);
         qni_layer_weights layer = {0};
-        qni_weight head, *weights[] = {&layer.attention.q_proj, &layer.attention.k_proj, &layer.attention.v_proj,
-                                       &layer.attention.o_proj, &layer.mlp.gate_proj,    &layer.mlp.up_proj,
+        qni_weight head, *weights[] = {&layer.attention.q_proj, &layer.attention.k_proj,
+                                       &layer.attention.v_proj, &layer.attention.o_proj,
+                                       &layer.mlp.gate_proj,    &layer.mlp.up_proj,
                                        &layer.mlp.down_proj,    &head};
         unsigned char *blocks[8];
         size_t bytes[8];

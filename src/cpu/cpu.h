@@ -43,9 +43,9 @@ static inline const qni_cpu_int8 *qni_cpu_int8_of(const qni_cpu_kernels *k, int3
 
 /* How a product wants its rows of activations. */
 typedef struct qni_cpu_encoding {
-    qn_arith arith;     /* F32: tiles {n_col, m} f32; BF16: {n_col / 2, m, 2} bf16; INT8: codes, scales, sums */
-    int64_t group;      /* INT8: inputs of a scale */
-    bool words;         /* INT8: not bytes */
+    qn_arith arith; /* F32: tiles {n_col, m} f32; BF16: {n_col / 2, m, 2} bf16; INT8: codes, scales, sums */
+    int64_t group;  /* INT8: inputs of a scale */
+    bool words;     /* INT8: not bytes */
     unsigned char *data;
     int64_t tile_bytes; /* from a tile to the next */
 } qni_cpu_encoding;

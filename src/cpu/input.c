@@ -109,8 +109,8 @@ static void put_codes(const encode_job *j, const qni_cpu_encoding *e, int64_t ti
         int8_t *codes = (int8_t *)(uintptr_t)(to.codes + r * to.stride);
         int16_t *words = (int16_t *)(void *)codes;
         if (e->words) codes += n_col;
-        j->k->quantize(codes, (float *)(uintptr_t)(to.scale + r * n_group), (int32_t *)(uintptr_t)(to.sum + r * n_group),
-                       rows + r * n_col, n_col, e->group);
+        j->k->quantize(codes, (float *)(uintptr_t)(to.scale + r * n_group),
+                       (int32_t *)(uintptr_t)(to.sum + r * n_group), rows + r * n_col, n_col, e->group);
         if (!e->words) continue;
         j->k->int8[QNI_CPU_8_BITS].widen(words, (int32_t *)(uintptr_t)(to.even + r * n_group), codes, n_col, e->group);
     }

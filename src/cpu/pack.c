@@ -210,8 +210,8 @@ static void put_scale(unsigned char *scales, const qni_cpu_quant *q, int64_t j, 
 }
 
 /* Output j of a panel from a row that was taken apart. */
-static void put_output(const qni_cpu_kernels *k, unsigned char *panel, const qni_cpu_quant *q, const uint8_t *codes, const float *scales,
-                       const float *biases, int64_t j) {
+static void put_output(const qni_cpu_kernels *k, unsigned char *panel, const qni_cpu_quant *q, const uint8_t *codes,
+                       const float *scales, const float *biases, int64_t j) {
     for (int64_t g = 0; g < q->n_group; g++, panel += q->group_bytes) {
         put_scale(panel, q, j, scales[g]);
         if (!q->symmetric && !q->fp8) put_scale(panel + q->scales_bytes, q, j, biases[g]);

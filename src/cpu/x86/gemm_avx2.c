@@ -49,7 +49,7 @@ static inline void load_bf16(__m256 w[2], const uint16_t *p) {
         for (int64_t k = 0; k < n_k; k++, a += m, w += NR) {                                                           \
             for (int p = 0; p < n; p++) {                                                                              \
                 __m256 row[2];                                                                                         \
-                if (m == 1) _mm_prefetch((const char *)(w + p * panel_stride) + AHEAD, _MM_HINT_NTA);                   \
+                if (m == 1) _mm_prefetch((const char *)(w + p * panel_stride) + AHEAD, _MM_HINT_NTA);                  \
                 load_##dtype(row, w + p * panel_stride);                                                               \
                 for (int r = 0; r < m; r++) {                                                                          \
                     const __m256 x = _mm256_broadcast_ss(a + r);                                                       \
