@@ -354,6 +354,21 @@ text=$(cat "$tmp/out")
 q perplexity -m "$demo" --ids "$tmp/ids" --window 64 --json
 ok 'ids and text agree' is_out "$text"
 
+# What arithmetic and quantising may cost, on the held-out windows of the golden.
+perplexity() { "$quern" perplexity -m "$demo" --ids "$tmp/windows" --json "$@" | sed 's/.*"perplexity": \([0-9.]*\).*/\1/'; }
+if [ -z "${QUICK:-}" ]; then
+    sed 's/.*"ids": \[\([0-9, ]*\)\].*/\1/; s/,/ /g' tests/data/demo-golden.json >"$tmp/windows"
+    base=$(perplexity --arith f32)
+    while read -r bound option value; do
+        ok "$option $value moves the perplexity by less than $bound" awk -v p="$(perplexity "$option" "$value")" \
+            -v base="$base" -v bound="$bound" 'BEGIN { exit !(base > 38 && p > base * (1 - bound) && p < base * (1 + bound)) }'
+    done <<EOF
+0.001 --arith bf16
+0.001 --quantize q8
+0.02 --quantize q4
+EOF
+fi
+
 # --- info, devices, synth
 q info -m "$demo" --json
 ok 'info' out_has '"parameters": 5771264, .*"layers": 6, .*"kv_token_bytes": 3072'
