@@ -10,6 +10,7 @@
  * Bound     1 … 3 rows of bf16 or f16: memory; from 4 rows on: compute, 2 FMA a cycle (6 rows: 95 % of that).
  */
 #include "../kernels.h"
+#include "ahead.h"
 #include "vector_avx2.h"
 
 #include <immintrin.h>
@@ -18,9 +19,7 @@ enum {
     NR = 16,
     MR = 6,
     KC = 256,
-    /* Bytes between what is read and what is asked for, one row. A weight is read once a step and a model is larger than
-     * the caches, so lines go to the first cache alone and push nothing out of the others. */
-    AHEAD = 512,
+    AHEAD = 512, /* bytes between what is read and what is asked for */
 };
 
 /* A row of a panel as two vectors. */
@@ -49,7 +48,7 @@ static inline void load_bf16(__m256 w[2], const uint16_t *p) {
         for (int64_t k = 0; k < n_k; k++, a += m, w += NR) {                                                           \
             for (int p = 0; p < n; p++) {                                                                              \
                 __m256 row[2];                                                                                         \
-                if (m == 1) _mm_prefetch((const char *)(w + p * panel_stride) + AHEAD, _MM_HINT_NTA);                  \
+                ask_for_weight((const char *)(w + p * panel_stride) + AHEAD, m, MR);                                   \
                 load_##dtype(row, w + p * panel_stride);                                                               \
                 for (int r = 0; r < m; r++) {                                                                          \
                     const __m256 x = _mm256_broadcast_ss(a + r);                                                       \

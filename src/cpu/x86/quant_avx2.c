@@ -15,19 +15,19 @@
  *               w  | o0 i0|4 | o0 i1|5 | o0 i2|6 | o0 i3|7 | o1 i0|4 | … | o7 i3|7 |
  *
  * Tile      6 rows x 16 outputs: 12 integer sums, 2 weights, 1 activation. The float sums lie in memory from three rows on.
- *           One row: one panel at a time, asked for some lines ahead and into the first cache alone (a weight is read once
- *           a step); a single stream is what the caches follow best.
+ *           One panel at a time, asked for some lines ahead; a single stream is what the caches follow best.
  * Tails     rows by instances for 1 … 6; groups (a multiple of 32 inputs) and panels are whole.
  * Bound     one row: memory. Many rows: one vpmaddwd (vpmaddubsw) for 16 (32) products.
  */
 #include "../kernels.h"
+#include "ahead.h"
 #include "vector_avx2.h"
 
 enum {
     NR = 16,
     MR = 6,
     CHUNK = 32,   /* inputs that 16 bits hold the sum of */
-    AHEAD = 3072, /* bytes between what is read and what is asked for, one row; 2 … 4 KiB are alike */
+    AHEAD = 3072, /* bytes between what is read and what is asked for; 2 … 4 KiB are alike */
 };
 
 static inline __m256 load8_scale(const unsigned char *p, const qni_cpu_quant *q, int64_t j) {
@@ -94,7 +94,7 @@ static inline __attribute__((always_inline)) void group_8(__m256 *total, const q
     const unsigned char *w = group + q->codes_at;
     const unsigned char *a = x->codes + g * q->group * 2;
     for (int64_t i = 0; i < q->group; i += 4, w += 4 * NR, a += 8) {
-        if (m == 1) _mm_prefetch((const char *)w + AHEAD, _MM_HINT_NTA);
+        ask_for_weight((const char *)w + AHEAD, m, MR);
         __m256i w0 = chained(_mm256_loadu_si256((const __m256i *)(const void *)w));
         __m256i w1 = chained(_mm256_loadu_si256((const __m256i *)(const void *)(w + 32)));
         for (int odd = 0; odd < 2; odd++) {
@@ -115,7 +115,7 @@ static inline __attribute__((always_inline)) void chunk_4(__m256i *sum, const un
     const __m256i low = _mm256_set1_epi8(15);
     for (int r = 0; r < 2 * m; r++) sum[r] = _mm256_setzero_si256();
     for (int i = 0; i < CHUNK; i += 8, w += 4 * NR, a += 8) {
-        if (m == 1) _mm_prefetch((const char *)w + AHEAD, _MM_HINT_NTA);
+        ask_for_weight((const char *)w + AHEAD, m, MR);
         for (int half = 0; half < 2; half++) {
             __m256i w0 = _mm256_loadu_si256((const __m256i *)(const void *)w);
             __m256i w1 = _mm256_loadu_si256((const __m256i *)(const void *)(w + 32));
