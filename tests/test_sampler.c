@@ -3,6 +3,7 @@
  * order (whole sorts, sets as flags). */
 #include "../src/base/json.h"
 #include "../src/session/philox.h"
+#include "support/best_first.h"
 #include "support/cmocka_all.h"
 
 #include <quern/sampler.h>
@@ -40,15 +41,6 @@ static qn_sampler_params neutral(void) {
 }
 
 /* ---- the second implementation ---- */
-
-static const double *sort_key;
-static int by_key(const void *a, const void *b) {
-    int32_t i, j;
-    memcpy(&i, a, sizeof i);
-    memcpy(&j, b, sizeof j);
-    if (sort_key[i] != sort_key[j]) return sort_key[i] > sort_key[j] ? -1 : 1;
-    return i < j ? -1 : 1;
-}
 
 /* Probabilities of the flagged ids in p. */
 static void soft(double *p, const double *x, const bool *keep, int32_t n) {

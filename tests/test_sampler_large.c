@@ -3,6 +3,7 @@
  * any number of threads, and with blocks that are taken in any order. */
 #include "../src/session/philox.h"
 #include "../src/session/sampler.h"
+#include "support/best_first.h"
 #include "support/sessions.h"
 
 #include <float.h>
@@ -55,15 +56,6 @@ static void fill(float *logits, int32_t n, logits_kind kind) {
 }
 
 /* ---- the definition ---- */
-
-static const double *sort_key;
-static int by_key(const void *a, const void *b) {
-    int32_t i, j;
-    memcpy(&i, a, sizeof i);
-    memcpy(&j, b, sizeof j);
-    if (sort_key[i] != sort_key[j]) return sort_key[i] > sort_key[j] ? -1 : 1;
-    return i < j ? -1 : 1;
-}
 
 static void put_in_order(int32_t *order, const double *key, int32_t n) {
     sort_key = key;

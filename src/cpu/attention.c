@@ -4,11 +4,11 @@
  *
  * Tasks of (tile of consecutive rows of a sequence, KV head) attend: all query heads of the KV head share what is loaded.
  * A task that alone reads the new keys and values of its rows writes them first; where a sequence has several tiles, all
- * are written in a loop before. The cache is read in blocks of QNI_CPU_KV_BLOCK positions and chunks
- * of CHUNK, both counted from 0. For each query a chunk yields its maximum, its sum and its weighted values on its own,
- * block by block, and chunks are merged in order; so a result depends on the query and the cache alone, not on the tile,
- * and chunks can be tasks of their own where there are too few for the threads. Rows of the cache beyond a query's own
- * position never enter its result, and those beyond the last query's are not read.
+ * are written in a loop before. The cache is read in blocks of QNI_CPU_KV_BLOCK positions and chunks of CHUNK, both counted
+ * from 0. For each query a chunk yields its maximum, its sum and its weighted values on its own, block by block, and
+ * chunks are merged in order; so a result depends on the query and the cache alone, not on the tile, and chunks can be
+ * tasks of their own where there are too few for the threads. Rows of the cache beyond a query's own position never enter
+ * its result, and those beyond the last query's are not read.
  */
 #include "cpu.h"
 
@@ -408,20 +408,17 @@ static void merge_task(void *context, int32_t task, int32_t thread) {
     store_out(j, &t);
 }
 
-/* Cut the rows into tiles of one sequence each. */
-static int64_t cut_tiles(int32_t *first, const qni_rows *rows, int64_t most) {
+/* Cut the rows into tiles of one sequence each; *whole: each sequence is one tile. */
+static int64_t cut_tiles(int32_t *first, bool *whole, const qni_rows *rows, int64_t most) {
     int64_t n = 0;
+    *whole = true;
     for (int64_t r = 0; r < rows->n_row; r++) {
-        if (r == 0 || rows->seq[r] != rows->seq[r - 1] || r - first[n - 1] == most) first[n++] = (int32_t)r;
+        const bool begins = r == 0 || rows->seq[r] != rows->seq[r - 1];
+        if (!begins && r - first[n - 1] < most) continue;
+        *whole = *whole && begins;
+        first[n++] = (int32_t)r;
     }
     first[n] = (int32_t)rows->n_row;
-    return n;
-}
-
-/* Sequences that have rows in the call. */
-static int64_t n_sequence(const qni_rows *rows) {
-    int64_t n = rows->n_row > 0;
-    for (int64_t r = 1; r < rows->n_row; r++) n += rows->seq[r] != rows->seq[r - 1];
     return n;
 }
 
@@ -430,9 +427,8 @@ void qni_cpu_attend(const qni_run *run, const qni_cpu_attention *a, qni_cpu_atte
     const qni_rows *rows = &a->call->rows;
     job j = {.k = &cpu->kernels, .a = a, .scratch = scratch, .group = a->q.n_head / a->k.n_head};
     j.d_pad = padded(j.k, a->q.head_dim);
-    j.n_tile = cut_tiles(scratch.first, rows, tile_rows(j.group));
+    j.n_tile = cut_tiles(scratch.first, &j.writes, rows, tile_rows(j.group));
     j.rows_a_task = qni_max_i64(1, ELEMENTS_A_TASK / (a->k.n_head * a->k.head_dim));
-    j.writes = j.n_tile == n_sequence(rows);
     if (!j.writes) qni_pool_run(cpu->pool, (int32_t)qni_ceil_div(rows->n_row, j.rows_a_task), write_task, &j);
     const int32_t n_task = (int32_t)(j.n_tile * a->k.n_head);
     for (int64_t r = 0; r < rows->n_row; r++) j.n_chunk = qni_max_i64(j.n_chunk, rows->pos[r] / CHUNK + 1);
