@@ -365,9 +365,9 @@ static void check_widen(const qni_cpu_kernels *k, int64_t n, int64_t group, uint
     int16_t *block = new_block((size_t)(n + GUARD) * sizeof *block);
     int32_t even[9];
     memset(block, 0x55, (size_t)(n + GUARD) * sizeof *block);
-    for (int64_t i = 0; i < n; i++) codes[i] = (int8_t)((int)(random_uniform(seed) * 255) - 127);
-    memcpy((int8_t *)block + n, codes, (size_t)n);
-    k->int8[QNI_CPU_8_BITS].widen(block, even, (int8_t *)block + n, n, group);
+    int8_t *second = (int8_t *)block + n;
+    for (int64_t i = 0; i < n; i++) second[i] = codes[i] = (int8_t)((int)(random_uniform(seed) * 255) - 127);
+    k->int8[QNI_CPU_8_BITS].widen(block, even, second, n, group);
     for (int64_t g = 0; g < n / group; g++) {
         int32_t total = 0;
         for (int64_t i = g * group; i < (g + 1) * group; i += 2) total += codes[i];
