@@ -56,7 +56,9 @@ static void check(const char *dir, const char *name, int32_t n_thread, const qn_
     qn_session *session = NULL;
     assert_int_equal(qn_device_open(&device, name, &options, NULL), QN_OK);
     uint64_t before = c.bytes;
+    int blocks = c.n_alloc;
     assert_int_equal(qn_model_open(&model, device, dir, NULL, NULL), QN_OK);
+    assert_int_equal(c.n_alloc, blocks + 1); /* all weights lie in one, so that large pages can hold them */
     assert_int_equal(c.bytes - before, plan.weight_bytes);
     const qn_model_config *config = qn_model_get_config(model);
     const uint64_t table = (uint64_t)config->n_vocab * (uint64_t)config->d_model * qn_dtype_bytes(config->dtype);

@@ -60,13 +60,16 @@ static void add_linear(load_job *job, const qni_weight_ref *ref, const qn_linear
 
 /* Items in the order in which published files hold them, so that a disk reads forward. */
 static void add_items(load_job *job, const qn_model *model, const qni_checkpoint *c) {
-    add_linear(job, qni_checkpoint_head(c), model->head_linear);
-    if (!c->config.tied) add_item(job, &c->embedding, model->table_linear, model->table);
+    add_linear(job, qni_checkpoint_head(c), &model->head_linear);
+    if (!c->config.tied) {
+        const bool packed = model->table_linear.data != NULL;
+        add_item(job, &c->embedding, packed ? &model->table_linear : NULL, model->embedding.data);
+    }
     for (int32_t i = 0; i < c->config.n_layer; i++) {
         const qni_weight_ref *slot = c->layers[i].slot;
         const qni_layer_weights *layer = &model->layers[i];
         for (int k = 0; k < QNI_N_LINEAR; k++) {
-            add_linear(job, &slot[k], model->linears[(size_t)i * QNI_N_LINEAR + (size_t)k]);
+            add_linear(job, &slot[k], &model->linears[(size_t)i * QNI_N_LINEAR + (size_t)k]);
         }
         add_item(job, &slot[QNI_NORM1], NULL, layer->attention.norm.data);
         add_item(job, &slot[QNI_NORM2], NULL, layer->mlp.norm.data);

@@ -21,18 +21,17 @@ struct qn_model {
 
     qni_weight embedding;      /* n_in = d_model, n_out = n_vocab; tied: the packed lm_head, untied: plain {V, H},
                                   or packed where it is quantised */
-    qni_layer_weights *layers; /* {n_layer}; points into what is owned below */
+    qni_layer_weights *layers; /* {n_layer}; views into the block */
     qni_vec norm;              /* {d_model}, the final one */
     qni_weight lm_head;        /* packed; n_in = d_model, n_out = n_vocab */
 
-    /* Owned device memory. */
-    qn_linear **linears;     /* {n_layer, QNI_N_LINEAR} */
-    qn_linear *head_linear;  /* lm_head, or the tied table */
-    qn_linear *table_linear; /* the untied embedding where it is packed, or NULL */
-    void *table;             /* the untied embedding {n_vocab, d_model} where it is not, or NULL */
-    size_t table_bytes;
-    void *norms; /* all norms, each QNI_ALIGN-aligned */
-    size_t norms_bytes;
+    void *block;                     /* owned: all weights, from the device's allocator */
+    size_t block_bytes, table_bytes; /* table_bytes: of an untied embedding */
+
+    /* The packed ones as they are filled; views into the block. */
+    qn_linear *linears;     /* {n_layer, QNI_N_LINEAR} */
+    qn_linear head_linear;  /* lm_head, or the tied table */
+    qn_linear table_linear; /* an untied embedding that is packed; without data where it is not */
 };
 
 /* Another reference (a session's); qn_model_close() gives one up. */

@@ -10,7 +10,6 @@ typedef struct planner {
     qn_device *device;
     qni_checkpoint checkpoint;
     qn_model model;
-    uint64_t weight_bytes;
     qn_session_options session; /* as asked for */
 } planner;
 
@@ -24,7 +23,7 @@ static qn_status plan_session(qn_plan *plan, const planner *p, int32_t n_ctx, qn
     QN_TRY(qni_session_settle(&options, &yarn, &p->model.config, err));
     QN_TRY(qni_session_layout(&arena, &p->model.config, options.n_ctx, options.kv_dtype, err));
     QN_TRY(qni_forward_measure(&scratch, &p->model, options.n_batch, options.n_ctx, options.kv_dtype, err));
-    plan->weight_bytes = p->weight_bytes;
+    plan->weight_bytes = p->model.block_bytes;
     plan->table_bytes = p->model.table_bytes;
     plan->kv_bytes = arena.kv_bytes;
     plan->kv_token_bytes = arena.token_bytes;
@@ -67,7 +66,7 @@ static qn_status plan_all(qn_plan *out, planner *p, const char *dir, const qn_pl
     QN_TRY(qn_device_open(&p->device, o->device, &device, err));
     p->model.device = p->device;
     p->session = (qn_session_options){.n_batch = o->n_batch, .kv_dtype = o->kv_dtype};
-    QN_TRY(qni_model_describe(&p->model, &p->weight_bytes, &p->checkpoint, o->arith, err));
+    QN_TRY(qni_model_describe(&p->model, &p->checkpoint, o->arith, err));
     QN_TRY(plan_session(&plan, p, o->n_ctx, err));
     uint64_t limit = o->memory_limit_bytes, total = 0;
     if (limit == 0) qni_memory_info(&total, &limit);
@@ -88,6 +87,7 @@ qn_status qn_model_plan(qn_plan *out, const char *dir, const qn_plan_options *op
     }
     planner p = {0};
     qn_status status = plan_all(out, &p, dir, &o, err);
+    qni_free(p.model.linears);
     qni_free(p.model.layers);
     qni_checkpoint_close(&p.checkpoint);
     qn_device_close(p.device);
