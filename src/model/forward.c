@@ -45,6 +45,10 @@ static qn_status head(const qni_run *run, const qni_forward_call *call, const qn
     size_t mark = run->scratch->used;
     qni_mat x = take_rows(run, most, model->config.d_model);
     qni_mat logits = take_rows(run, most, model->config.n_vocab);
+    if (call->n_logit_row == 1 && !qni_scratch_measures(run->scratch)) {
+        float *room = call->sink.room(call->sink.user, call->logit_rows[0]);
+        if (room != NULL) logits.data = room;
+    }
     for (int32_t first = 0; first < call->n_logit_row; first += most) {
         const int32_t *rows = call->logit_rows + first;
         int32_t n = call->n_logit_row - first < most ? call->n_logit_row - first : most;

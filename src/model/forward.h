@@ -11,6 +11,8 @@ enum { QNI_HEAD_ROWS = 32 };
 
 /* Called while the device is held. */
 typedef struct qni_forward_sink {
+    /* Where the logits of a row go, if it is the only one with logits; or NULL: they go to scratch. */
+    float *(*room)(void *user, int32_t row);
     /* Logits {n_vocab} of row `row`, in ascending order of logit_rows; false cancels. */
     bool (*logits)(void *user, int32_t row, const float *logits);
     /* All rows of a hidden state (qn_tap tells which); may be NULL. */

@@ -30,14 +30,21 @@ static bool ends(const pass *p, int32_t r) {
     return (size_t)q->n_row == q->n_left && p->leader->row_pos[r] + 1 == q->session->n_tok + q->n_row;
 }
 
+/* The last row's logits are the session's; they replace the old ones before the pass is committed. */
+static float *room_for_logits(void *user, int32_t row) {
+    const pass *p = user;
+    qn_session *s = p->portions[p->leader->row_seq[row]].session;
+    if (!ends(p, row)) return NULL;
+    s->has_logits = false;
+    return s->logits;
+}
+
 static bool take_logits(void *user, int32_t row, const float *logits) {
     const pass *p = user;
     const portion *q = &p->portions[p->leader->row_seq[row]];
     int32_t n_vocab = q->session->model->config.n_vocab, position = p->leader->row_pos[row];
-    if (ends(p, row)) {
-        q->session->has_logits = false; /* until the pass is committed */
-        memcpy(q->session->logits, logits, (size_t)n_vocab * sizeof *logits);
-    }
+    float *room = room_for_logits(user, row);
+    if (room != NULL && room != logits) memcpy(room, logits, (size_t)n_vocab * sizeof *logits);
     return q->logits == NULL || q->logits(q->user, position, logits, n_vocab);
 }
 
@@ -68,6 +75,26 @@ static pass plan_pass(qn_session *leader, portion *portions, int32_t n_portion) 
     return p;
 }
 
+/* In integers and without a jump, so that it is a matter of microseconds while all threads wait: the bits of magnitudes
+ * are in the order of their values, infinity and NaN above all. */
+static bool are_finite(const float *x, int32_t n) {
+    int32_t greatest = 0;
+    for (int32_t i = 0; i < n; i++) {
+        int32_t bits;
+        memcpy(&bits, &x[i], sizeof bits);
+        bits &= INT32_MAX;
+        greatest = bits > greatest ? bits : greatest;
+    }
+    return greatest < 0x7F800000;
+}
+
+static qn_status bad_logits(const qn_session *s, qn_error *err) {
+    int32_t id = 0;
+    while (isfinite(s->logits[id])) id++;
+    return qni_fail(err, QN_ENUMERIC, "logits of position %d: that of id %d is %s", s->n_tok - 1, id,
+                    isnan(s->logits[id]) ? "NaN" : "infinite");
+}
+
 /* The timelines take over what was computed. */
 static qn_status commit(const pass *p, bool complete, qn_error *err) {
     qn_status status = QN_OK;
@@ -80,14 +107,9 @@ static qn_status commit(const pass *p, bool complete, qn_error *err) {
         q->n_left -= (size_t)q->n_row;
         q->n_row = 0;
         s->has_logits = complete && q->n_left == 0;
-        if (!s->has_logits) continue;
-        for (int32_t id = 0; id < s->model->config.n_vocab; id++) {
-            if (isfinite(s->logits[id])) continue;
-            s->has_logits = false;
-            status = qni_fail(err, QN_ENUMERIC, "logits of position %d: that of id %d is %s", s->n_tok - 1, id,
-                              isnan(s->logits[id]) ? "NaN" : "infinite");
-            break;
-        }
+        if (!s->has_logits || are_finite(s->logits, s->model->config.n_vocab)) continue;
+        s->has_logits = false;
+        status = bad_logits(s, err);
     }
     return status;
 }
@@ -106,7 +128,7 @@ static qn_status run_pass(pass *p, qn_error *err) {
         .attention_factor = leader->attention_factor,
         .logit_rows = leader->logit_row,
         .n_logit_row = p->n_logit_row,
-        .sink = {.logits = take_logits, .user = p},
+        .sink = {.room = room_for_logits, .logits = take_logits, .user = p},
     };
     for (int32_t i = 0; i < p->n_seq; i++) {
         if (p->portions[i].session->options.tap.hidden != NULL) call.sink.hidden = take_hidden;
