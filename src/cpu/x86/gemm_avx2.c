@@ -19,7 +19,7 @@ enum {
     NR = 16,
     MR = 6,
     KC = 256,
-    AHEAD = 512, /* bytes between what is read and what is asked for */
+    AHEAD = 384, /* bytes between what is read and what is asked for: of four streams as many lines as are under way */
 };
 
 /* A row of a panel as two vectors. */
