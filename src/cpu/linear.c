@@ -252,12 +252,6 @@ static const qni_cpu_product *product_of(const job *j, int32_t task, int64_t *pa
     return p;
 }
 
-/* One f32 row that is stored as it is, in whole panels, is summed where it belongs: or else a head's logits, which are in
- * no near cache, would come in bursts that the reading of weights waits for. */
-static bool goes_straight(const job *j, const qni_cpu_product *p, const work *t, int64_t n) {
-    return j->x->n_row == 1 && p->epilogue == QNI_CPU_STORE && p->out.dtype == QN_DTYPE_F32 && n == t->ldc;
-}
-
 static void run_task(void *context, int32_t task, int32_t thread) {
     const job *j = context;
     const qni_cpu_kernels *k = j->k;
@@ -271,17 +265,14 @@ static void run_task(void *context, int32_t task, int32_t thread) {
     work t = {.c = base, .c2 = base + n_c, .w = base + 2 * n_c, .ldc = n_panel * k->nr};
     t.gather = t.w + GROUP * k->kc * k->nr;
 
-    const int64_t first = panel * k->nr, n = qni_min_i64(t.ldc, p->weight->n_out - first);
-    const bool straight = goes_straight(j, p, &t, n);
-    if (straight) t.c = (float *)qni_mat_row(&p->out, 0) + first;
-
     part a = {.c = t.c, .w = p->weight, .panel = panel, .n_panel = n_panel, .tile = tile, .n_tile = n_tile};
     product(j, &t, a);
     a.c = t.c2, a.w = p->weight2;
     if (p->weight2 != NULL) product(j, &t, a);
-    if (straight) return;
     int64_t first_row = tile * k->mr;
     int64_t end_row = qni_min_i64(first_row + n_tile * k->mr, j->x->n_row);
+    int64_t first = panel * k->nr;
+    int64_t n = qni_min_i64(t.ldc, p->weight->n_out - first);
     for (int64_t r = first_row; r < end_row; r++) {
         int64_t at = (r - first_row) * t.ldc;
         finish_row(j, p, t.c + at, t.c2 + at, r, first, n);

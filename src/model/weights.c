@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The memory of a model's weights: one block from the device's allocator, in which they lie in the order in which a step
- * reads them. In one block nearly all of it can be large pages; weights of a few MB each would be mostly small ones.
+ * The memory of a model's weights: one block from the device's allocator, layer by layer as a step reads them, then the
+ * head. In one block nearly all of it can be large pages; weights of a few MB each would be mostly small ones.
  * The block is measured by the code that cuts it, run without memory.
  */
 #include "load.h"

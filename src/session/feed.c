@@ -30,7 +30,7 @@ static bool ends(const pass *p, int32_t r) {
     return (size_t)q->n_row == q->n_left && p->leader->row_pos[r] + 1 == q->session->n_tok + q->n_row;
 }
 
-/* The last row's logits are the session's; they replace the old ones before the pass is committed. */
+/* The last row's logits are the session's; there are none from when they are computed until the pass is committed. */
 static float *room_for_logits(void *user, int32_t row) {
     const pass *p = user;
     qn_session *s = p->portions[p->leader->row_seq[row]].session;

@@ -28,7 +28,7 @@ enum {
     MR = 6,
     CHUNK = 32,     /* inputs that 16 bits hold the sum of */
     AHEAD_8 = 1280, /* bytes between what is read and what is asked for: the twenty lines that a core has under way */
-    AHEAD_4 = 3072, /* those and as many again: its loop is longer than its wait */
+    AHEAD_4 = 3072, /* the best by measurement: 1,280 is a few percent slower */
 };
 
 static inline __m256 load8_scale(const unsigned char *p, const qni_cpu_quant *q, int64_t j) {
