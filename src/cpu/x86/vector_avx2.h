@@ -35,29 +35,36 @@ static inline float sum8(__m256 v) {
     return _mm_cvtss_f32(_mm_hadd_ps(pair, pair));
 }
 
-/* e^x as in scalar.h, with fused multiply-adds. */
-static inline __m256 exp8(__m256 x) {
+/* x[i] = e^x[i] as in scalar.h, with fused multiply-adds, of n vectors, n a constant: one is a chain of twenty operations,
+ * and a core has a second chain begun only after most of the first. */
+static inline __attribute__((always_inline)) void exp_each(__m256 *x, const int n) {
+    static const float factor[] = {1.0f / 720, 1.0f / 120, 1.0f / 24, 1.0f / 6, 0.5f, 1.0f, 1.0f};
     const __m256 log2_e = _mm256_set1_ps(0x1.715476p+0f);
     const __m256 ln2_high = _mm256_set1_ps(0x1.62e43p-1f), ln2_low = _mm256_set1_ps(-0x1.05c61p-29f);
-    /* The second operand is returned where one is NaN. */
-    x = _mm256_max_ps(_mm256_set1_ps(-104.0f), x);
-    x = _mm256_min_ps(_mm256_set1_ps(89.0f), x);
-    __m256 n = _mm256_round_ps(_mm256_mul_ps(x, log2_e), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-    __m256 r = _mm256_fnmadd_ps(n, ln2_high, x);
-    r = _mm256_fnmadd_ps(n, ln2_low, r);
-    __m256 p = _mm256_set1_ps(1.0f / 5040);
-    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(1.0f / 720));
-    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(1.0f / 120));
-    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(1.0f / 24));
-    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(1.0f / 6));
-    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(0.5f));
-    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(1.0f));
-    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(1.0f));
-    __m256i exponent = _mm256_cvtps_epi32(n);
-    __m256i half = _mm256_srai_epi32(exponent, 1), bias = _mm256_set1_epi32(127);
-    __m256i scale1 = _mm256_slli_epi32(_mm256_add_epi32(half, bias), 23);
-    __m256i scale2 = _mm256_slli_epi32(_mm256_add_epi32(_mm256_sub_epi32(exponent, half), bias), 23);
-    return _mm256_mul_ps(_mm256_mul_ps(p, _mm256_castsi256_ps(scale1)), _mm256_castsi256_ps(scale2));
+    const __m256i bias = _mm256_set1_epi32(127);
+    __m256 r[4], whole[4], p[4];
+    for (int i = 0; i < n; i++) {
+        /* The second operand is returned where one is NaN. */
+        x[i] = _mm256_max_ps(_mm256_set1_ps(-104.0f), x[i]);
+        x[i] = _mm256_min_ps(_mm256_set1_ps(89.0f), x[i]);
+        whole[i] = _mm256_round_ps(_mm256_mul_ps(x[i], log2_e), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    }
+    for (int i = 0; i < n; i++) r[i] = _mm256_fnmadd_ps(whole[i], ln2_high, x[i]);
+    for (int i = 0; i < n; i++) r[i] = _mm256_fnmadd_ps(whole[i], ln2_low, r[i]);
+    for (int i = 0; i < n; i++) p[i] = _mm256_set1_ps(1.0f / 5040);
+    for (size_t j = 0; j < sizeof factor / sizeof *factor; j++)
+        for (int i = 0; i < n; i++) p[i] = _mm256_fmadd_ps(p[i], r[i], _mm256_set1_ps(factor[j]));
+    for (int i = 0; i < n; i++) {
+        const __m256i exponent = _mm256_cvtps_epi32(whole[i]), half = _mm256_srai_epi32(exponent, 1);
+        const __m256i scale1 = _mm256_slli_epi32(_mm256_add_epi32(half, bias), 23);
+        const __m256i scale2 = _mm256_slli_epi32(_mm256_add_epi32(_mm256_sub_epi32(exponent, half), bias), 23);
+        x[i] = _mm256_mul_ps(_mm256_mul_ps(p[i], _mm256_castsi256_ps(scale1)), _mm256_castsi256_ps(scale2));
+    }
+}
+
+static inline __m256 exp8(__m256 x) {
+    exp_each(&x, 1);
+    return x;
 }
 
 #endif
