@@ -94,6 +94,7 @@ static void null_is_einval(void **state) {
     (void)state;
     qn_error err = {0};
     qn_device *device = NULL;
+    qn_generation *generation = NULL;
     qn_tensor *tensor = NULL;
     qn_model_config config;
     qn_plan plan;
@@ -165,6 +166,9 @@ static void null_is_einval(void **state) {
     EXPECT_EINVAL(qn_session_restore(NULL, "x", &err));
     EXPECT_EINVAL(qn_session_read_kv(NULL, 0, 0, 0, NULL, NULL, &err));
     EXPECT_EINVAL(qn_generate(NULL, NULL, NULL, NULL, &err));
+    EXPECT_EINVAL(qn_generation_create(NULL, NULL, NULL, NULL, &err));
+    EXPECT_EINVAL(qn_generation_create(&generation, NULL, NULL, NULL, &err));
+    EXPECT_EINVAL(qn_generation_next(NULL, NULL, &err));
     assert_null(tensor);
 
     /* Without an error struct the status is the same. */

@@ -507,12 +507,95 @@ static void test_not_finite(void **state) {
     generate(f, &args);
 }
 
+static void *copy_of(const void *from, size_t bytes) {
+    void *to = malloc(bytes);
+    assert_non_null(to);
+    return memcpy(to, from, bytes);
+}
+
+/* Pass by pass is the same as at once; what the arguments pointed to is not needed any more. */
+static void test_passes(void **state) {
+    const fixture *f = *state;
+    const qn_sampler_params p = greedy();
+    output all, o;
+    qn_generate_args args = args_for(&all, &p);
+    int32_t ids[600], n = 50;
+    for (int32_t i = 0; i < n; i++) ids[i] = 100 + i;
+    args.prompt = NULL;
+    args.ids = ids;
+    args.n_ids = (size_t)n;
+    const qn_generate_result whole = generate(f, &args);
+    assert_ok(qn_session_rewind(f->session, 0, err));
+
+    qn_generation *g = NULL;
+    int32_t *given = copy_of(ids, (size_t)n * sizeof *ids);
+    qn_sampler_params *params = copy_of(&p, sizeof p);
+    char *stop_text = copy_of("never there", 11);
+    qn_string *stop = copy_of(&(qn_string){stop_text, 11}, sizeof *stop);
+    args = args_for(&o, params);
+    args.prompt = NULL;
+    args.ids = given;
+    args.n_ids = (size_t)n;
+    args.stops = stop;
+    args.n_stop = 1;
+    assert_ok(qn_generation_create(&g, f->session, f->tokenizer, &args, err));
+    memset(given, 0x5A, (size_t)n * sizeof *given);
+    free(given);
+    free(params);
+    free(stop_text);
+    free(stop);
+    memset(&args, 0x5A, sizeof args);
+    assert_int_equal(qn_session_n_tok(f->session), 0);
+
+    qn_generate_result r;
+    bool done = false;
+    for (int32_t pass = 1; !done; pass++) {
+        assert_ok(qn_generation_next(g, &done, err));
+        /* Four passes of 16 tokens; the last draws too. */
+        assert_int_equal(o.n_id, pass < 4 ? 0 : pass - 3);
+        assert_int_equal(qn_session_n_tok(f->session), pass < 4 ? 16 * pass : n + pass - 4);
+        qn_generation_get_result(g, &r);
+        assert_int_equal(r.n_generated, o.n_id);
+        assert_int_equal(done, o.n_id == 40);
+    }
+    assert_int_equal(r.finish, whole.finish);
+    assert_int_equal(r.n_prompt, whole.n_prompt);
+    assert_int_equal(r.n_reused, 0);
+    assert_memory_equal(o.ids, all.ids, 40 * sizeof *ids);
+    assert_int_equal(o.size[0], all.size[0]);
+    assert_memory_equal(o.text[0], all.text[0], o.size[0]);
+
+    qn_error error = {0};
+    assert_int_equal(qn_generation_next(g, &done, &error), QN_EINVAL);
+    assert_string_equal(error.message, "generation: it is over");
+    qn_generation_free(g);
+
+    /* Left before its end, what was computed stays and is found again. */
+    args = args_for(&o, &p);
+    args.prompt = NULL;
+    args.ids = ids;
+    args.n_ids = (size_t)n;
+    assert_ok(qn_session_rewind(f->session, 0, err));
+    assert_ok(qn_generation_create(&g, f->session, f->tokenizer, &args, err));
+    for (int32_t pass = 0; pass < 6; pass++) assert_ok(qn_generation_next(g, &done, err));
+    qn_generation_free(g);
+    assert_int_equal(qn_session_n_tok(f->session), n + 2);
+    assert_memory_equal(qn_session_ids(f->session) + n, all.ids, 2 * sizeof *ids);
+    args = args_for(&o, &p);
+    args.prompt = NULL;
+    args.ids = qn_session_ids(f->session);
+    args.n_ids = (size_t)n + 2;
+    r = generate(f, &args);
+    assert_int_equal(r.n_reused, n + 2);
+    assert_memory_equal(o.ids, all.ids + 2, 38 * sizeof *ids);
+}
+
 int main(void) {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
     const struct CMUnitTest tests[] = {
         TEST(test_golden),       TEST(test_timeline),  TEST(test_stop_string), TEST(test_end_of_text),
         TEST(test_full_context), TEST(test_cancel),    TEST(test_seeds),       TEST(test_reasoning),
-        TEST(test_padding),      TEST(test_arguments), TEST(test_not_finite),
+        TEST(test_padding),      TEST(test_arguments), TEST(test_not_finite),  TEST(test_passes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

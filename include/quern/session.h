@@ -180,6 +180,33 @@ QN_NODISCARD QN_API qn_status qn_session_read_kv(const qn_session *session, int3
 QN_NODISCARD QN_API qn_status qn_generate(qn_session *session, const qn_tokenizer *tokenizer,
                                           const qn_generate_args *args, qn_generate_result *result, qn_error *err);
 
+/**
+ * The same, pass by pass, for a caller that has other things to do in between. qn_generate() is this: create, next until
+ * done, get_result, free.
+ *
+ * What args points to is copied, but for `user`; the session and the tokenizer must outlive the generation. Nothing is
+ * computed before the first next. Nobody else may change the session until it is over; then, or when it was freed
+ * before its end, the timeline is what was computed.
+ *
+ * Errors     those of qn_generate that can be told beforehand; ENOMEM.
+ */
+typedef struct qn_generation qn_generation;
+QN_NODISCARD QN_API qn_status qn_generation_create(qn_generation **out, qn_session *session,
+                                                   const qn_tokenizer *tokenizer, const qn_generate_args *args,
+                                                   qn_error *err);
+
+/**
+ * One pass over the weights: n_batch tokens of the prompt, or the token that was drawn last; when the prompt is complete,
+ * one more token is then drawn and handed out. *done becomes true with the last one.
+ *
+ * Errors     as qn_generate; the generation is over then. EINVAL: it was over before.
+ */
+QN_NODISCARD QN_API qn_status qn_generation_next(qn_generation *generation, bool *done, qn_error *err);
+
+/** What there is so far; whole when the generation is over. `finish` is meaningful then only. */
+QN_API void qn_generation_get_result(const qn_generation *generation, qn_generate_result *result);
+QN_API void qn_generation_free(qn_generation *generation); /**< NULL is fine */
+
 /** SHA-256, to compare results bit for bit. `digest` is 32 bytes. Source: FIPS 180-4. */
 typedef struct qn_sha256 {
     uint32_t state[8];

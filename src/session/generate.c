@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * From a prompt to text: sync, then draw, hand out, feed back.
+ * From a prompt to text, pass by pass: sync, then draw, hand out, feed back.
  *
  * A drawn id is fed to the model only when another one is to be drawn after it. So the timeline ends before the last
  * drawn id, always; a following sync with the whole conversation computes that one and what is new, and nothing else.
@@ -15,21 +15,22 @@
 /* Enough of a prompt's end to see whether it opens a reasoning block: a tag and white space. */
 enum { TAIL_IDS = 256 };
 
-typedef struct generation {
+struct qn_generation {
     qn_session *session;
     const qn_tokenizer *tokenizer;
-    const qn_generate_args *args;
-    qn_ids encoded;     /* of args->prompt */
-    const int32_t *ids; /* the prompt */
-    size_t n_ids;
+    qn_generate_args args; /* what it points to is gone, but for `user` */
+    qn_ids prompt;
+    bool has_prompt; /* the timeline is the prompt, or beyond it */
+    bool is_over;
+    int32_t drawn; /* to be computed before the next one is drawn; -1: none */
     qn_sampler *sampler;
     qn_decoder *decoder;   /* NULL: no text is wanted */
     qn_splitter *splitter; /* likewise */
     qn_text text;          /* of one token */
     bool refused;          /* on_text returned false */
-    double start_s;
+    double start_s, prompt_end_s;
     qn_generate_result result;
-} generation;
+};
 
 static double now_s(void) {
     struct timespec t;
@@ -40,7 +41,7 @@ static double now_s(void) {
 static qn_status check_args(const qn_session *session, const qn_tokenizer *tokenizer, const qn_generate_args *args,
                             qn_error *err) {
     if (session == NULL || args == NULL) {
-        return qni_fail(err, QN_EINVAL, "qn_generate: %s is NULL", session == NULL ? "session" : "args");
+        return qni_fail(err, QN_EINVAL, "generation: %s is NULL", session == NULL ? "session" : "args");
     }
     if ((args->prompt != NULL) == (args->ids != NULL)) {
         return qni_fail(err, QN_EINVAL, "prompt and ids: exactly one must be set, not %s",
@@ -60,64 +61,76 @@ static qn_status check_args(const qn_session *session, const qn_tokenizer *token
     return QN_OK;
 }
 
-static qn_status prepare_prompt(generation *g, qn_error *err) {
-    const qn_generate_args *args = g->args;
-    g->ids = args->ids;
-    g->n_ids = args->n_ids;
-    if (args->prompt == NULL) return QN_OK;
-    size_t size = args->prompt_size > 0 ? args->prompt_size : strlen(args->prompt);
-    QN_TRY(qn_tokenizer_encode(g->tokenizer, &g->encoded, args->prompt, size, true, err));
-    if (g->encoded.size == 0) return qni_fail(err, QN_EINVAL, "prompt: is empty");
-    g->ids = g->encoded.data;
-    g->n_ids = g->encoded.size;
-    return QN_OK;
+static size_t prompt_size(const qn_generate_args *args) {
+    return args->prompt_size > 0 ? args->prompt_size : strlen(args->prompt);
 }
 
-static qn_status prepare_sampler(generation *g, qn_error *err) {
+static qn_status prepare_prompt(qn_generation *g, const qn_generate_args *args, qn_error *err) {
+    if (args->prompt == NULL) {
+        if (!qni_grow(&g->prompt.data, &g->prompt.capacity, args->n_ids, sizeof *g->prompt.data)) {
+            return qni_fail(err, QN_ENOMEM, "prompt: no memory for %zu ids", args->n_ids);
+        }
+        memcpy(g->prompt.data, args->ids, args->n_ids * sizeof *args->ids);
+        g->prompt.size = args->n_ids;
+        return QN_OK;
+    }
+    QN_TRY(qn_tokenizer_encode(g->tokenizer, &g->prompt, args->prompt, prompt_size(args), true, err));
+    return g->prompt.size > 0 ? QN_OK : qni_fail(err, QN_EINVAL, "prompt: is empty");
+}
+
+static qn_status prepare_sampler(qn_generation *g, const qn_sampler_params *wanted, qn_error *err) {
     int32_t n_vocab = g->session->model->config.n_vocab, n_valid = n_vocab;
     if (g->tokenizer != NULL && qn_tokenizer_n_vocab(g->tokenizer) < n_vocab) {
         n_valid = qn_tokenizer_n_vocab(g->tokenizer);
     }
     qn_sampler_params params;
     qn_sampler_defaults(g->session->model, QN_SAMPLER_MODEL, &params);
-    return qni_sampler_create(&g->sampler, g->args->sampler != NULL ? g->args->sampler : &params, n_vocab, n_valid,
+    return qni_sampler_create(&g->sampler, wanted != NULL ? wanted : &params, n_vocab, n_valid,
                               g->session->model->device, err);
 }
 
 /* Whether the prompt ends inside a reasoning block. */
-static qn_status starts_reasoning(generation *g, bool *out, qn_error *err) {
-    const qn_generate_args *args = g->args;
+static qn_status starts_reasoning(qn_generation *g, const qn_generate_args *args, bool *out, qn_error *err) {
     if (args->prompt != NULL) {
-        *out = qn_chat_starts_reasoning(args->prompt, args->prompt_size > 0 ? args->prompt_size : strlen(args->prompt));
+        *out = qn_chat_starts_reasoning(args->prompt, prompt_size(args));
         return QN_OK;
     }
-    size_t n = g->n_ids < TAIL_IDS ? g->n_ids : TAIL_IDS;
+    size_t n = g->prompt.size < TAIL_IDS ? g->prompt.size : TAIL_IDS;
     g->text.size = 0;
-    QN_TRY(qn_tokenizer_decode(g->tokenizer, &g->text, g->ids + g->n_ids - n, n, false, err));
+    QN_TRY(qn_tokenizer_decode(g->tokenizer, &g->text, g->prompt.data + g->prompt.size - n, n, false, err));
     *out = g->text.size > 0 && qn_chat_starts_reasoning(g->text.data, g->text.size);
     return QN_OK;
 }
 
-static qn_status prepare_text(generation *g, qn_error *err) {
-    const qn_generate_args *args = g->args;
+static qn_status prepare_text(qn_generation *g, const qn_generate_args *args, qn_error *err) {
     if (args->on_text == NULL && args->n_stop == 0) return QN_OK;
     qn_splitter_options options = {
         .split_reasoning = args->split_reasoning, .stops = args->stops, .n_stop = args->n_stop};
-    if (args->split_reasoning) QN_TRY(starts_reasoning(g, &options.starts_reasoning, err));
+    if (args->split_reasoning) QN_TRY(starts_reasoning(g, args, &options.starts_reasoning, err));
     QN_TRY(qn_splitter_create(&g->splitter, &options, err));
     return qn_decoder_create(&g->decoder, g->tokenizer, true, err);
 }
 
-static bool report_prefill(void *user, int32_t n_tok) {
-    const generation *g = user;
-    return g->args->on_prefill == NULL || g->args->on_prefill(g->args->user, n_tok, (int32_t)g->n_ids);
+/* What one pass over the prompt reports to. */
+typedef struct prompt_pass {
+    const qn_generation *g;
+    bool refused; /* by on_prefill */
+} prompt_pass;
+
+/* The pass is over; more of them are to come in calls of their own. */
+static bool end_prompt_pass(void *user, int32_t n_tok) {
+    prompt_pass *pass = user;
+    const qn_generate_args *args = &pass->g->args;
+    const int32_t n_prompt = (int32_t)pass->g->prompt.size;
+    pass->refused = args->on_prefill != NULL && !args->on_prefill(args->user, n_tok, n_prompt);
+    return !pass->refused && n_tok == n_prompt;
 }
 
 static bool take_piece(void *user, qn_piece piece, const char *text, size_t size) {
-    generation *g = user;
+    qn_generation *g = user;
     if (g->refused) return false;
-    if (g->args->on_text == NULL) return true;
-    g->refused = !g->args->on_text(g->args->user, piece, text, size);
+    if (g->args.on_text == NULL) return true;
+    g->refused = !g->args.on_text(g->args.user, piece, text, size);
     return !g->refused;
 }
 
@@ -129,7 +142,7 @@ static bool is_eos(const qn_model_config *config, int32_t id) {
 }
 
 /* Hand out the text of one id; *stopped when that was the last that is wanted. */
-static qn_status hand_out(generation *g, int32_t id, bool *stopped, qn_error *err) {
+static qn_status hand_out(qn_generation *g, int32_t id, bool *stopped, qn_error *err) {
     if (g->decoder == NULL) return QN_OK;
     g->text.size = 0;
     QN_TRY(qn_decoder_push(g->decoder, &g->text, id, err));
@@ -138,7 +151,7 @@ static qn_status hand_out(generation *g, int32_t id, bool *stopped, qn_error *er
 }
 
 /* Hand out what was held back. */
-static qn_status flush(generation *g, qn_error *err) {
+static qn_status flush(qn_generation *g, qn_error *err) {
     if (g->decoder == NULL || g->refused) return QN_OK;
     bool stopped = false;
     g->text.size = 0;
@@ -149,79 +162,133 @@ static qn_status flush(generation *g, qn_error *err) {
     return stopped ? QN_OK : qn_splitter_finish(g->splitter, take_piece, g, err);
 }
 
-/* Draw one id and hand it out; *ended with result.finish set when it was the last. */
-static qn_status draw(generation *g, int32_t *id, bool *ended, qn_error *err) {
+/* Nothing more is to come from them. */
+static void end_text(qn_generation *g) {
+    qn_splitter_free(g->splitter);
+    qn_decoder_free(g->decoder);
+    g->splitter = NULL;
+    g->decoder = NULL;
+}
+
+/* Draw one id and hand it out; it is g->drawn if another one is to follow, else result.finish says why not. */
+static qn_status draw(qn_generation *g, qn_error *err) {
     qn_session *s = g->session;
-    const qn_generate_args *args = g->args;
+    const qn_generate_args *args = &g->args;
     qn_generate_result *result = &g->result;
-    *ended = true;
+    int32_t id = -1;
+    g->drawn = -1;
     result->finish = QN_FINISH_LENGTH;
     if (s->n_tok == s->options.n_ctx) return QN_OK;
-    QN_TRY(
-        qn_sampler_draw(g->sampler, id, NULL, s->logits, s->ids, (size_t)s->n_tok, g->n_ids, (uint64_t)s->n_tok, err));
+    QN_TRY(qn_sampler_draw(g->sampler, &id, NULL, s->logits, s->ids, (size_t)s->n_tok, g->prompt.size,
+                           (uint64_t)s->n_tok, err));
     if (result->n_generated++ == 0) result->first_token_s = now_s() - g->start_s;
 
     result->finish = QN_FINISH_CANCELED;
-    qn_token token = {*id, s->n_tok, s->logits, s->model->config.n_vocab};
+    qn_token token = {id, s->n_tok, s->logits, s->model->config.n_vocab};
     if (args->on_token != NULL && !args->on_token(args->user, &token)) return QN_OK;
 
     result->finish = QN_FINISH_STOP;
-    bool eos = is_eos(&s->model->config, *id), stopped = false;
+    bool eos = is_eos(&s->model->config, id), stopped = false;
     if (eos && !args->ignore_eos) return QN_OK;
-    if (!eos) QN_TRY(hand_out(g, *id, &stopped, err));
-    if (g->refused) result->finish = QN_FINISH_CANCELED;
+    if (!eos) QN_TRY(hand_out(g, id, &stopped, err));
     if (stopped || g->refused) {
-        qn_splitter_free(g->splitter); /* nothing more is to come from it */
-        qn_decoder_free(g->decoder);
-        g->splitter = NULL;
-        g->decoder = NULL;
+        if (g->refused) result->finish = QN_FINISH_CANCELED;
+        end_text(g);
         return QN_OK;
     }
     result->finish = QN_FINISH_LENGTH;
-    *ended = result->n_generated == args->n_predict;
+    if (result->n_generated != args->n_predict && s->n_tok + 1 < s->options.n_ctx) g->drawn = id;
     return QN_OK;
 }
 
-static qn_status run(generation *g, qn_error *err) {
-    qn_generate_result *result = &g->result;
-    const qni_feed_progress progress = {report_prefill, g};
+/* One pass over the prompt. *done: on_prefill refused; else g->has_prompt tells whether that was the last. */
+static qn_status pass_prompt(qn_generation *g, bool *done, qn_error *err) {
+    const bool is_first = g->result.n_prompt == 0;
+    prompt_pass pass = {g, false};
+    const qni_feed_progress progress = {end_prompt_pass, &pass};
     size_t n_reused = 0;
-    qn_status status = qni_session_sync(g->session, g->ids, g->n_ids, &n_reused, &progress, err);
-    double prompt_end_s = now_s();
-    bool ended = status == QN_ECANCELED;
-    if (ended) {
-        result->finish = QN_FINISH_CANCELED;
-    } else if (status != QN_OK) {
+    qn_status status = qni_session_sync(g->session, g->prompt.data, g->prompt.size, &n_reused, &progress, err);
+    if (status != QN_OK && status != QN_ECANCELED) return status;
+    g->has_prompt = status == QN_OK;
+    g->prompt_end_s = now_s();
+    g->result.n_prompt = (int32_t)g->prompt.size;
+    if (is_first) g->result.n_reused = (int32_t)n_reused;
+    g->result.prompt_s = g->prompt_end_s - g->start_s;
+    *done = pass.refused;
+    if (*done) g->result.finish = QN_FINISH_CANCELED;
+    return QN_OK;
+}
+
+static qn_status next(qn_generation *g, bool *done, qn_error *err) {
+    *done = false;
+    if (!g->has_prompt) {
+        QN_TRY(pass_prompt(g, done, err));
+        if (!g->has_prompt && !*done) return QN_OK;
+    } else {
+        QN_TRY(qn_session_step(g->session, g->drawn, err));
+    }
+    if (!*done) {
+        QN_TRY(draw(g, err));
+        *done = g->drawn < 0;
+    }
+    if (*done) {
+        QN_TRY(flush(g, err));
+        if (g->refused) g->result.finish = QN_FINISH_CANCELED;
+    }
+    g->result.generate_s = now_s() - g->prompt_end_s;
+    return QN_OK;
+}
+
+qn_status qn_generation_create(qn_generation **out, qn_session *session, const qn_tokenizer *tokenizer,
+                               const qn_generate_args *args, qn_error *err) {
+    if (out == NULL) return qni_fail(err, QN_EINVAL, "qn_generation_create: out is NULL");
+    QN_TRY(check_args(session, tokenizer, args, err));
+    qn_generation *g = qni_calloc(1, sizeof *g);
+    if (g == NULL) return qni_fail(err, QN_ENOMEM, "generation: no memory");
+    *g = (qn_generation){.session = session, .tokenizer = tokenizer, .args = *args, .drawn = -1, .start_s = now_s()};
+    qn_status status = prepare_prompt(g, args, err);
+    if (status == QN_OK) status = prepare_sampler(g, args->sampler, err);
+    if (status == QN_OK) status = prepare_text(g, args, err);
+    if (status != QN_OK) {
+        qn_generation_free(g);
         return status;
     }
-    result->n_prompt = (int32_t)g->n_ids;
-    result->n_reused = (int32_t)n_reused;
-    result->prompt_s = prompt_end_s - g->start_s;
-    while (!ended) {
-        int32_t id = -1;
-        QN_TRY(draw(g, &id, &ended, err));
-        if (!ended && g->session->n_tok + 1 == g->session->options.n_ctx) ended = true;
-        if (!ended) QN_TRY(qn_session_step(g->session, id, err));
-    }
-    QN_TRY(flush(g, err));
-    if (g->refused) result->finish = QN_FINISH_CANCELED;
-    result->generate_s = now_s() - prompt_end_s;
+    *out = g;
     return QN_OK;
+}
+
+qn_status qn_generation_next(qn_generation *g, bool *done, qn_error *err) {
+    if (g == NULL || done == NULL) {
+        return qni_fail(err, QN_EINVAL, "qn_generation_next: %s is NULL", g == NULL ? "generation" : "done");
+    }
+    if (g->is_over) return qni_fail(err, QN_EINVAL, "generation: it is over");
+    bool last = false;
+    qn_status status = next(g, &last, err);
+    g->is_over = status != QN_OK || last;
+    if (status == QN_OK) *done = last;
+    return status;
+}
+
+void qn_generation_get_result(const qn_generation *g, qn_generate_result *result) {
+    *result = g->result;
+}
+
+void qn_generation_free(qn_generation *g) {
+    if (g == NULL) return;
+    qn_ids_release(&g->prompt);
+    qn_text_release(&g->text);
+    qn_sampler_free(g->sampler);
+    end_text(g);
+    qni_free(g);
 }
 
 qn_status qn_generate(qn_session *session, const qn_tokenizer *tokenizer, const qn_generate_args *args,
                       qn_generate_result *result, qn_error *err) {
-    QN_TRY(check_args(session, tokenizer, args, err));
-    generation g = {.session = session, .tokenizer = tokenizer, .args = args, .start_s = now_s()};
-    qn_status status = prepare_prompt(&g, err);
-    if (status == QN_OK) status = prepare_sampler(&g, err);
-    if (status == QN_OK) status = prepare_text(&g, err);
-    if (status == QN_OK) status = run(&g, err);
-    if (status == QN_OK && result != NULL) *result = g.result;
-    qn_ids_release(&g.encoded);
-    qn_text_release(&g.text);
-    qn_sampler_free(g.sampler);
-    qn_decoder_free(g.decoder);
-    qn_splitter_free(g.splitter);
+    qn_generation *g = NULL;
+    QN_TRY(qn_generation_create(&g, session, tokenizer, args, err));
+    qn_status status = QN_OK;
+    for (bool done = false; status == QN_OK && !done;) status = qn_generation_next(g, &done, err);
+    if (status == QN_OK && result != NULL) qn_generation_get_result(g, result);
+    qn_generation_free(g);
     return status;
 }
