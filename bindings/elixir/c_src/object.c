@@ -1,0 +1,182 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Resources. The VM may destroy one on any thread, in any order, and a scheduler must not wait: so the destructor hands the
+ * value to the loader, which frees it and then gives up what it must not outlive. Quern.free/1 does the same earlier: at
+ * once, or when the last job and the last object that hold it are gone.
+ */
+#include "quern_nif.h"
+
+struct burial {
+    task task;
+    nif *nif;
+    object_kind kind;
+    void *value;
+    object *parents[2];
+};
+
+static void device_value_free(void *value) {
+    device_value *d = value;
+    worker_stop(d->worker); /* no job is left: a job has objects, and each of them has the device */
+    qn_device_close(d->device);
+    enif_free(d);
+}
+
+static void free_value(object_kind kind, void *value) {
+    switch (kind) {
+    case KIND_DEVICE:
+        device_value_free(value);
+        break;
+    case KIND_TENSOR:
+        qn_tensor_free(value);
+        break;
+    case KIND_LINEAR:
+        qn_linear_free(value);
+        break;
+    case KIND_MODEL:
+        qn_model_close(value);
+        break;
+    case KIND_SESSION:
+        qn_session_free(value);
+        break;
+    case KIND_GENERATION:
+        generation_value_free(value);
+        break;
+    case KIND_TOKENIZER:
+        qn_tokenizer_close(value);
+        break;
+    case KIND_TEMPLATE:
+        qn_chat_template_close(value);
+        break;
+    case N_KIND:
+        break;
+    }
+}
+
+static bool run_burial(task *t) {
+    burial *b = (burial *)(void *)t;
+    free_value(b->kind, b->value);
+    enif_mutex_lock(b->nif->lock);
+    b->nif->n_object[b->kind]--;
+    if (b->kind == KIND_GENERATION && b->parents[0]->occupant == b->value) b->parents[0]->occupant = NULL;
+    enif_mutex_unlock(b->nif->lock);
+    for (int i = 0; i < 2; i++) {
+        if (b->parents[i] != NULL) object_drop(b->parents[i]);
+    }
+    enif_free(b);
+    return true;
+}
+
+static void bury(object *o) {
+    burial *b = o->burial;
+    *b = (burial){.task = {.run = run_burial}, .nif = o->nif, .kind = o->kind, .value = o->value};
+    for (int i = 0; i < 2; i++) b->parents[i] = o->parents[i];
+    o->burial = NULL;
+    o->value = NULL;
+    worker_push(o->nif->loader, &b->task);
+}
+
+static void object_destroyed(ErlNifEnv *env, void *resource) {
+    (void)env;
+    object *o = resource;
+    if (o->burial != NULL) bury(o);
+}
+
+object *object_new(nif *n, object_kind kind, void *value, worker *w, object *parent0, object *parent1) {
+    burial *b = enif_alloc(sizeof *b);
+    object *o = b == NULL ? NULL : enif_alloc_resource(n->object_type, sizeof *o);
+    if (o == NULL) {
+        if (b != NULL) enif_free(b);
+        free_value(kind, value);
+        return NULL;
+    }
+    *o = (object){.nif = n, .kind = kind, .value = value, .worker = w, .parents = {parent0, parent1}, .burial = b};
+    enif_mutex_lock(n->lock);
+    for (int i = 0; i < 2; i++) {
+        if (o->parents[i] == NULL) continue;
+        enif_keep_resource(o->parents[i]);
+        o->parents[i]->users++;
+    }
+    n->n_object[kind]++;
+    enif_mutex_unlock(n->lock);
+    return o;
+}
+
+ERL_NIF_TERM object_term(ErlNifEnv *env, object *o) {
+    const ERL_NIF_TERM term = enif_make_resource(env, o);
+    enif_release_resource(o);
+    return term;
+}
+
+void object_free(object *o) {
+    enif_mutex_lock(o->nif->lock);
+    const bool now = !o->is_freed && o->users == 0;
+    o->is_freed = true;
+    enif_mutex_unlock(o->nif->lock);
+    if (now) bury(o);
+}
+
+bool object_hold(object *o) {
+    enif_mutex_lock(o->nif->lock);
+    const bool there = !o->is_freed;
+    if (there) o->users++;
+    enif_mutex_unlock(o->nif->lock);
+    if (there) enif_keep_resource(o);
+    return there;
+}
+
+void object_drop(object *o) {
+    enif_mutex_lock(o->nif->lock);
+    const bool now = --o->users == 0 && o->is_freed;
+    enif_mutex_unlock(o->nif->lock);
+    if (now) bury(o);
+    enif_release_resource(o);
+}
+
+NIF_FUNCTION(nif_free) {
+    (void)argc;
+    const nif *n = enif_priv_data(env);
+    void *resource = NULL;
+    if (!enif_get_resource(env, argv[0], n->object_type, &resource)) return enif_make_badarg(env);
+    object_free(resource);
+    return enif_make_atom(env, "ok");
+}
+
+/* Values that are not freed yet, by kind: [{Kind, N}]. For tests. */
+NIF_FUNCTION(nif_counts) {
+    (void)argc;
+    (void)argv;
+    static const char *const names[] = {"device",  "tensor",     "linear",    "model",
+                                        "session", "generation", "tokenizer", "chat_template"};
+    nif *n = enif_priv_data(env);
+    int64_t counts[N_KIND];
+    enif_mutex_lock(n->lock);
+    for (int i = 0; i < N_KIND; i++) counts[i] = n->n_object[i];
+    enif_mutex_unlock(n->lock);
+    ERL_NIF_TERM map = enif_make_new_map(env);
+    for (int i = 0; i < N_KIND; i++) map = map_put(env, map, names[i], enif_make_int64(env, counts[i]));
+    return map;
+}
+
+/* The caller of a job died: the worker looks at this before the next pass. */
+static void caller_died(ErlNifEnv *env, void *resource, ErlNifPid *pid, ErlNifMonitor *monitor) {
+    (void)env;
+    (void)pid;
+    (void)monitor;
+    job *j = resource;
+    atomic_store(&j->is_canceled, true);
+}
+
+static void job_destroyed(ErlNifEnv *env, void *resource) {
+    (void)env;
+    job *j = resource;
+    if (j->env != NULL) enif_free_env(j->env);
+}
+
+bool object_types_open(ErlNifEnv *env, nif *n) {
+    const ErlNifResourceFlags flags = ERL_NIF_RT_CREATE | ERL_NIF_RT_TAKEOVER;
+    const ErlNifResourceTypeInit object_init = {.dtor = object_destroyed};
+    const ErlNifResourceTypeInit job_init = {.dtor = job_destroyed, .down = caller_died};
+    n->object_type = enif_open_resource_type_x(env, "quern_object", &object_init, flags, NULL);
+    n->job_type = enif_open_resource_type_x(env, "quern_job", &job_init, flags, NULL);
+    return n->object_type != NULL && n->job_type != NULL;
+}

@@ -1,0 +1,106 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The module Quern.Nif: its functions, and how it comes and goes. */
+#include "quern_nif.h"
+
+#include <dlfcn.h>
+
+NIF_FUNCTION(nif_version) {
+    (void)argc;
+    (void)argv;
+    return string_term(env, qn_version());
+}
+
+/* The loader's thread may outlive the module's code: the last object frees its value there. So the code stays mapped. */
+static void stay_mapped(void) {
+    Dl_info self;
+    if (dladdr((void *)(uintptr_t)stay_mapped, &self) != 0)
+        dlopen(self.dli_fname, RTLD_NOW | RTLD_NOLOAD | RTLD_NODELETE);
+}
+
+static void destroy(nif *n) {
+    if (n->text != NULL) worker_stop(n->text);
+    if (n->loader != NULL) worker_stop(n->loader);
+    if (n->lock != NULL) enif_mutex_destroy(n->lock);
+    enif_free(n);
+}
+
+static int load(ErlNifEnv *env, void **private_data, ERL_NIF_TERM info) {
+    (void)info;
+    nif *n = enif_alloc(sizeof *n);
+    if (n == NULL) return 1;
+    *n = (nif){.lock = enif_mutex_create("quern_objects"),
+               .loader = worker_start("quern_loader"),
+               .text = worker_start("quern_text"),
+               .n_instance = 1};
+    if (n->lock == NULL || n->loader == NULL || n->text == NULL || !object_types_open(env, n)) {
+        destroy(n);
+        return 1;
+    }
+    stay_mapped();
+    *private_data = n;
+    return 0;
+}
+
+/* New code of the module takes over what the old code has: objects of before go on. */
+static int upgrade(ErlNifEnv *env, void **private_data, void **old_private_data, ERL_NIF_TERM info) {
+    (void)info;
+    nif *n = *old_private_data;
+    if (!object_types_open(env, n)) return 1;
+    enif_mutex_lock(n->lock);
+    n->n_instance++;
+    enif_mutex_unlock(n->lock);
+    *private_data = n;
+    return 0;
+}
+
+static void unload(ErlNifEnv *env, void *private_data) {
+    (void)env;
+    nif *n = private_data;
+    int64_t n_left = 0;
+    enif_mutex_lock(n->lock);
+    const bool is_last = --n->n_instance == 0;
+    for (int i = 0; i < N_KIND; i++) n_left += n->n_object[i];
+    enif_mutex_unlock(n->lock);
+    /* What is left is freed on the loader whenever the VM gets to it: then the workers stay. */
+    if (is_last && n_left == 0) destroy(n);
+}
+
+static ErlNifFunc functions[] = {
+    {"version", 0, nif_version, 0},
+    {"counts", 0, nif_counts, 0},
+    {"free", 1, nif_free, 0},
+    {"devices", 0, nif_devices, 0},
+    {"device_open", 3, nif_device_open, 0},
+    {"tensor_from_binary", 6, nif_tensor_from_binary, 0},
+    {"tensor_zeros", 4, nif_tensor_zeros, 0},
+    {"tensor_to_binary", 2, nif_tensor_to_binary, 0},
+    {"tensor_reshape", 3, nif_tensor_reshape, 0},
+    {"tensor_file_read", 4, nif_tensor_file_read, 0},
+    {"linear_pack", 4, nif_linear_pack, 0},
+    {"linear_quantize", 5, nif_linear_quantize, 0},
+    {"linear_pack_quantized", 8, nif_linear_pack_quantized, 0},
+    {"mlp", 7, nif_mlp, 0},
+    {"kv_attention", 9, nif_kv_attention, 0},
+    {"attention_residual", 4, nif_attention_residual, 0},
+    {"attention_block", 15, nif_attention_block, 0},
+    {"layer", 19, nif_layer, 0},
+    {"greedy", 5, nif_greedy, 0},
+    {"forward_greedy", 13, nif_forward_greedy, 0},
+    {"model_open", 4, nif_model_open, 0},
+    {"session_new", 3, nif_session_new, 0},
+    {"session_append", 4, nif_session_append, 0},
+    {"session_rewind", 3, nif_session_rewind, 0},
+    {"session_ids", 2, nif_session_ids, 0},
+    {"session_logits", 2, nif_session_logits, 0},
+    {"generation_new", 6, nif_generation_new, 0},
+    {"generation_next", 2, nif_generation_next, 0},
+    {"generation_stop", 2, nif_generation_stop, 0},
+    {"tokenizer_open", 2, nif_tokenizer_open, 0},
+    {"tokenizer_encode", 4, nif_tokenizer_encode, 0},
+    {"tokenizer_decode", 4, nif_tokenizer_decode, 0},
+    {"tokenizer_id", 3, nif_tokenizer_id, 0},
+    {"chat_open", 3, nif_chat_open, 0},
+    {"chat_render", 6, nif_chat_render, 0},
+};
+
+ERL_NIF_INIT(Elixir.Quern.Nif, functions, load, NULL, upgrade, unload)

@@ -1,0 +1,166 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Tokenizers and chat templates. They need no device: files are opened on the loader, texts handled on a worker of their
+ * own. */
+#include "quern_nif.h"
+
+typedef struct text_job {
+    char *path, *second_path;
+    object *object;
+    ErlNifBinary text, tools;
+    bool flag; /* special, skip_special, add_generation_prompt */
+    qn_think think;
+    int32_t *ids;
+    size_t n_ids;
+} text_job;
+
+static void finish_text(job *j) {
+    const text_job *s = j->state;
+    if (s->path != NULL) enif_free(s->path);
+    if (s->second_path != NULL) enif_free(s->second_path);
+    if (s->ids != NULL) enif_free(s->ids);
+}
+
+static bool open_tokenizer(job *j) {
+    const text_job *s = j->state;
+    qn_error error;
+    qn_tokenizer *tokenizer = NULL;
+    qn_status status = qn_tokenizer_open(&tokenizer, s->path, &error);
+    if (status != QN_OK) return job_error(j, status, &error);
+    const int32_t n_vocab = qn_tokenizer_n_vocab(tokenizer);
+    object *o = object_new(j->nif, KIND_TOKENIZER, tokenizer, j->nif->text, NULL, NULL);
+    if (o == NULL) return job_error(j, QN_ENOMEM, &(qn_error){.message = "tokenizer: no memory"});
+    return job_value(j, enif_make_tuple2(j->env, object_term(j->env, o), enif_make_int(j->env, n_vocab)));
+}
+
+/* Reference, Directory. */
+NIF_FUNCTION(nif_tokenizer_open) {
+    (void)argc;
+    call c = call_begin(env, argv[0], sizeof(text_job));
+    char *path = call_string(&c, argv[1], "path");
+    if (path != NULL) ((text_job *)c.job->state)->path = path;
+    return call_submit(&c, c.nif->loader, open_tokenizer, finish_text);
+}
+
+static bool encode(job *j) {
+    const text_job *s = j->state;
+    qn_error error;
+    qn_ids ids = {0};
+    qn_status status =
+        qn_tokenizer_encode(s->object->value, &ids, (const char *)s->text.data, s->text.size, s->flag, &error);
+    if (status == QN_OK) {
+        job_value(j, ids_term(j->env, ids.data, ids.size));
+    } else {
+        job_error(j, status, &error);
+    }
+    qn_ids_release(&ids);
+    return true;
+}
+
+/* Reference, Tokenizer, Text, Special. */
+NIF_FUNCTION(nif_tokenizer_encode) {
+    (void)argc;
+    call c = call_begin(env, argv[0], sizeof(text_job));
+    const text_job s = {.object = call_object(&c, argv[1], "tokenizer", KIND_TOKENIZER),
+                        .text = call_binary(&c, argv[2], "text"),
+                        .flag = call_bool(&c, argv[3], "special")};
+    if (!c.has_failed) *(text_job *)c.job->state = s;
+    return call_submit(&c, c.nif->text, encode, finish_text);
+}
+
+static bool decode(job *j) {
+    const text_job *s = j->state;
+    qn_error error;
+    qn_text text = {0};
+    qn_status status = qn_tokenizer_decode(s->object->value, &text, s->ids, s->n_ids, s->flag, &error);
+    if (status == QN_OK) {
+        job_value(j, binary_term(j->env, text.data, text.size));
+    } else {
+        job_error(j, status, &error);
+    }
+    qn_text_release(&text);
+    return true;
+}
+
+/* Reference, Tokenizer, Ids, SkipSpecial. */
+NIF_FUNCTION(nif_tokenizer_decode) {
+    (void)argc;
+    call c = call_begin(env, argv[0], sizeof(text_job));
+    text_job s = {.object = call_object(&c, argv[1], "tokenizer", KIND_TOKENIZER),
+                  .flag = call_bool(&c, argv[3], "skip_special")};
+    s.ids = call_ids(&c, argv[2], "ids", &s.n_ids);
+    if (c.job != NULL && c.job->state != NULL) *(text_job *)c.job->state = s;
+    return call_submit(&c, c.nif->text, decode, finish_text);
+}
+
+static bool find_id(job *j) {
+    const text_job *s = j->state;
+    const int32_t id = qn_tokenizer_id(s->object->value, s->path);
+    return job_value(j, id < 0 ? enif_make_atom(j->env, "nil") : enif_make_int(j->env, id));
+}
+
+/* Reference, Tokenizer, Text: the id of that token, or nil. */
+NIF_FUNCTION(nif_tokenizer_id) {
+    (void)argc;
+    call c = call_begin(env, argv[0], sizeof(text_job));
+    text_job s = {.object = call_object(&c, argv[1], "tokenizer", KIND_TOKENIZER)};
+    s.path = call_string(&c, argv[2], "text");
+    if (c.job != NULL && c.job->state != NULL) *(text_job *)c.job->state = s;
+    return call_submit(&c, c.nif->text, find_id, finish_text);
+}
+
+static bool open_template(job *j) {
+    const text_job *s = j->state;
+    qn_error error;
+    qn_chat_template *template = NULL;
+    qn_status status = s->second_path == NULL ? qn_chat_template_open(&template, s->path, &error)
+                                              : qn_chat_template_open_file(&template, s->second_path, s->path, &error);
+    if (status != QN_OK) return job_error(j, status, &error);
+    object *o = object_new(j->nif, KIND_TEMPLATE, template, j->nif->text, NULL, NULL);
+    if (o == NULL) return job_error(j, QN_ENOMEM, &(qn_error){.message = "chat template: no memory"});
+    return job_value(j, object_term(j->env, o));
+}
+
+/* Reference, Directory, File | nil. */
+NIF_FUNCTION(nif_chat_open) {
+    (void)argc;
+    call c = call_begin(env, argv[0], sizeof(text_job));
+    text_job s = {.path = call_string(&c, argv[1], "path")};
+    if (!enif_is_identical(argv[2], enif_make_atom(env, "nil"))) s.second_path = call_string(&c, argv[2], "file");
+    if (c.job != NULL && c.job->state != NULL) *(text_job *)c.job->state = s;
+    return call_submit(&c, c.nif->loader, open_template, finish_text);
+}
+
+static bool render(job *j) {
+    const text_job *s = j->state;
+    qn_error error;
+    qn_text text = {0};
+    const qn_chat_input input = {.messages = (const char *)s->text.data,
+                                 .messages_size = s->text.size,
+                                 .tools = (const char *)s->tools.data,
+                                 .tools_size = s->tools.size,
+                                 .add_generation_prompt = s->flag,
+                                 .think = s->think};
+    qn_status status = qn_chat_render(s->object->value, &text, &input, &error);
+    if (status == QN_OK) {
+        job_value(j, binary_term(j->env, text.data, text.size));
+    } else {
+        job_error(j, status, &error);
+    }
+    qn_text_release(&text);
+    return true;
+}
+
+/* Reference, Template, Messages, Tools | nil, AddGenerationPrompt, Think. The texts are JSON. */
+NIF_FUNCTION(nif_chat_render) {
+    (void)argc;
+    static const char *const think_names[] = {"auto", "on", "off", NULL};
+    call c = call_begin(env, argv[0], sizeof(text_job));
+    text_job s = {.object = call_object(&c, argv[1], "template", KIND_TEMPLATE),
+                  .text = call_binary(&c, argv[2], "messages"),
+                  .flag = call_bool(&c, argv[4], "add_generation_prompt"),
+                  .think = (qn_think)call_choice(&c, argv[5], "think", think_names)};
+    if (!enif_is_identical(argv[3], enif_make_atom(env, "nil"))) s.tools = call_binary(&c, argv[3], "tools");
+    if (!c.has_failed && s.text.size == 0) call_fail(&c, "messages: is empty");
+    if (!c.has_failed) *(text_job *)c.job->state = s;
+    return call_submit(&c, c.nif->text, render, finish_text);
+}

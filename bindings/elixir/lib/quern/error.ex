@@ -1,0 +1,21 @@
+# SPDX-License-Identifier: Apache-2.0
+defmodule Quern.Error do
+  @moduledoc """
+  A failure of the library. `status` is a name of its list (`include/quern/status.h`) in lower case: `:einval`, `:enomem`,
+  `:eio`, `:eformat`, `:eunsupported`, `:edevice`, `:elost`, `:efull`, `:ebusy`, `:ecanceled`, `:enumeric`. `message` is
+  one line that names the thing.
+  """
+  defexception [:status, :message]
+
+  @type t :: %__MODULE__{status: atom, message: String.t()}
+
+  @doc false
+  def new({status, message}), do: %__MODULE__{status: status, message: message}
+
+  # What is wrong about an argument is an ArgumentError: its value, or that it does not fit.
+  @doc false
+  def raise!({status, message}) when status in [:einval, :efull],
+    do: raise(ArgumentError, message)
+
+  def raise!(reason), do: raise(new(reason))
+end

@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+defmodule Quern.Generation do
+  @moduledoc """
+  From a prompt to tokens, step by step: what `Quern.TextGeneration` and `Quern.Serving` are made of.
+
+  A step is one turn of the device: a part of the prompt, or one token. What a step handed out is
+  `{ids, pieces, result}`: the ids that were drawn, `[{:content | :reasoning, text}]` (whole characters only), and `nil` or,
+  with the last one, a map with `:finish_reason` (`:stop` or `:length`), `:n_prompt`, `:n_reused`, `:n_generated`,
+  `:prompt_s`, `:generate_s` and `:first_token_s`.
+  """
+  require Quern.Job
+  alias Quern.{Job, Nif, Sampler, Session, Tokenizer}
+
+  defstruct [:ref, :session, :seed]
+
+  @type t :: %__MODULE__{ref: reference, session: Session.t(), seed: non_neg_integer}
+  @type step ::
+          {ids :: [non_neg_integer], pieces :: [{:content | :reasoning, String.t()}],
+           result :: map | nil}
+
+  @doc """
+  Begin a generation. Nothing is computed before its first step; the timeline of the session is taken over as far as it
+  agrees with the prompt.
+
+  prompt is a text, in which special tokens are recognised, or a list of ids.
+
+  Options: those of `Quern.Sampler`, and
+
+    * `:tokenizer` - needed for texts; without one, a generation yields ids alone
+    * `:n_predict` - tokens at most; 0, the default: until the text or the context ends
+    * `:stop` - texts that end the generation and are not handed out
+    * `:ignore_eos` - end-of-text ids are tokens like any other
+    * `:split_reasoning` - tell the text between `<think>` and `</think>` apart
+  """
+  @spec new(Session.t(), String.t() | [non_neg_integer], keyword) :: t
+  def new(%Session{} = session, prompt, opts \\ []) do
+    {arguments, seed} = arguments(session, prompt, opts)
+    [session_ref, tokenizer, prompt, sampler, options] = arguments
+    ref = Job.run!(:generation_new, [session_ref, tokenizer, prompt, sampler, options])
+    %__MODULE__{ref: ref, session: session, seed: seed}
+  end
+
+  @doc false
+  # For those who cannot wait: the arguments of Nif.generation_new after its reference.
+  def arguments(%Session{} = session, prompt, opts) do
+    own = [:tokenizer, n_predict: 0, stop: [], ignore_eos: false, split_reasoning: false]
+    opts = Keyword.validate!(opts, own ++ Sampler.keys())
+    {sampler, seed} = Sampler.settle(opts)
+
+    options =
+      {opts[:n_predict], opts[:ignore_eos], opts[:split_reasoning], List.wrap(opts[:stop])}
+
+    prompt = if is_list(prompt), do: {:ids, Job.pack_ids(prompt)}, else: prompt
+    {[session.ref, tokenizer(opts[:tokenizer]), prompt, sampler, options], seed}
+  end
+
+  defp tokenizer(nil), do: nil
+  defp tokenizer(%Tokenizer{ref: ref}), do: ref
+
+  defp tokenizer(other) do
+    raise ArgumentError, "tokenizer: must be a Quern.Tokenizer, got #{inspect(other)}"
+  end
+
+  @doc "One step; `:over` if there was a last one before."
+  @spec next(t) :: step | :over
+  def next(%__MODULE__{ref: ref}), do: Job.run!(:generation_next, [ref])
+
+  @doc "End it: its session is free for others, and holds what was computed."
+  @spec stop(t) :: :ok
+  def stop(%__MODULE__{ref: ref}), do: Job.run!(:generation_stop, [ref])
+
+  @doc """
+  Reduce the steps: `fun.(step, acc)` is `{:cont, acc}` or `{:halt, acc}`. It returns the result (`nil` after `:halt`) and the
+  accumulator, and stops the generation in every case.
+
+  Option: `:ahead`, default 1: how many steps are asked for beyond the one that is awaited, so that the device does not wait
+  for this process.
+  """
+  @spec reduce(t, acc, (step, acc -> {:cont | :halt, acc}), keyword) :: {map | nil, acc}
+        when acc: term
+  def reduce(%__MODULE__{} = generation, acc, fun, opts \\ []) do
+    opts = Keyword.validate!(opts, ahead: 1)
+    asked = for _ <- 0..opts[:ahead], do: ask(generation)
+    loop(generation, asked, acc, fun)
+  end
+
+  @doc false
+  def ask(%__MODULE__{ref: generation}) do
+    ref = make_ref()
+    Job.value!(Nif.generation_next(ref, generation))
+    ref
+  end
+
+  defp loop(generation, [ref | asked], acc, fun) do
+    case Job.receive_answer(ref) do
+      {:ok, {_ids, _pieces, nil} = step} ->
+        asked = asked ++ [ask(generation)]
+
+        case guard(generation, asked, fn -> fun.(step, acc) end) do
+          {:cont, acc} ->
+            loop(generation, asked, acc, fun)
+
+          {:halt, acc} ->
+            give_up(generation, asked)
+            {nil, acc}
+        end
+
+      {:ok, {_ids, _pieces, result} = step} ->
+        {_, acc} = guard(generation, asked, fn -> fun.(step, acc) end)
+        give_up(generation, asked)
+        {result, acc}
+
+      {:error, reason} ->
+        give_up(generation, asked)
+        Quern.Error.raise!(reason)
+    end
+  end
+
+  defp guard(generation, asked, fun) do
+    fun.()
+  catch
+    kind, reason ->
+      give_up(generation, asked)
+      :erlang.raise(kind, reason, __STACKTRACE__)
+  end
+
+  @doc false
+  # Stop, and take the answers that are still to come: no other receiver should find them.
+  def give_up(generation, asked) do
+    stop(generation)
+    Enum.each(asked, &Job.receive_answer/1)
+  end
+
+  defimpl Inspect do
+    def inspect(generation, _opts), do: "#Quern.Generation<#{inspect(generation.session)}>"
+  end
+end

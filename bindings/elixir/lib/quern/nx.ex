@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: Apache-2.0
+defmodule Quern.Nx do
+  @moduledoc """
+  From and to `Nx.Tensor`, where the host application has Nx. Nx is no dependency: these functions raise without it.
+
+      hidden = Quern.Nx.from_nx(Nx.tensor([[[1.0, 2.0]]]))
+      Quern.Nx.to_nx(hidden)
+  """
+  @compile {:no_warn_undefined, Nx}
+  alias Quern.Tensor
+
+  @doc """
+  A tensor of an `Nx.Tensor`'s elements. A scalar becomes `{1}`.
+
+  By default the binary of Nx is wrapped without a copy, and the tensor is read only: right for weights and inputs, refused
+  for caches. Options: `:copy`, `true` for a tensor of its own; `:device`.
+  """
+  @spec from_nx(struct, keyword) :: Tensor.t()
+  def from_nx(tensor, opts \\ []) do
+    ensure!()
+    opts = Keyword.validate!(opts, copy: false, device: :cpu)
+    shape = if Nx.shape(tensor) == {}, do: {1}, else: Nx.shape(tensor)
+    options = [wrap: not opts[:copy], device: opts[:device]]
+    Tensor.from_binary(Nx.to_binary(tensor), Nx.type(tensor), shape, options)
+  end
+
+  @doc "An `Nx.Tensor` of a tensor's elements. Options are those of `Nx.from_binary/3`, `:backend` say."
+  @spec to_nx(Tensor.t(), keyword) :: struct
+  def to_nx(%Tensor{} = tensor, opts \\ []) do
+    ensure!()
+
+    tensor
+    |> Tensor.to_binary()
+    |> Nx.from_binary(nx_type(tensor.type), opts)
+    |> Nx.reshape(tensor.shape)
+  end
+
+  defp nx_type(:f32), do: {:f, 32}
+  defp nx_type(:bf16), do: {:bf, 16}
+  defp nx_type(:f16), do: {:f, 16}
+  defp nx_type(:s32), do: {:s, 32}
+  defp nx_type(:s64), do: {:s, 64}
+  defp nx_type(:u32), do: {:u, 32}
+
+  defp ensure! do
+    if not Code.ensure_loaded?(Nx) do
+      raise ArgumentError,
+            "Nx is not there: add {:nx, \"~> 0.7\"} to the dependencies of the application"
+    end
+  end
+end

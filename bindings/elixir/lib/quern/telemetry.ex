@@ -1,0 +1,11 @@
+# SPDX-License-Identifier: Apache-2.0
+defmodule Quern.Telemetry do
+  @moduledoc false
+  # Events for :telemetry, where the host application has it.
+  @compile {:no_warn_undefined, :telemetry}
+
+  def execute(event, measurements, metadata) do
+    if Code.ensure_loaded?(:telemetry), do: :telemetry.execute(event, measurements, metadata)
+    :ok
+  end
+end

@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+defmodule Quern.HostileTest do
+  # Every function of the NIF with terms that it does not expect: it says no, and the VM goes on.
+  use Quern.TestCase, async: true
+  alias Quern.{Nif, Tensor}
+
+  # Not the one that is said to hold nothing, nor those without arguments.
+  @functions Quern.Nif.__info__(:functions)
+             |> Enum.reject(fn {name, arity} -> arity == 0 or name in [:load, :free] end)
+
+  defp terms do
+    [
+      nil,
+      true,
+      :atom,
+      :"",
+      String.to_atom(String.duplicate("a", 255)),
+      0,
+      -1,
+      0x7FFFFFFF,
+      0x80000000,
+      0x7FFFFFFFFFFFFFFF,
+      0x8000000000000000,
+      -0x8000000000000000,
+      Integer.pow(10, 40),
+      1.5,
+      -1.0e308,
+      "",
+      "text",
+      <<0>>,
+      <<255, 254>>,
+      <<1::3>>,
+      String.duplicate("x", 70_000),
+      [],
+      [1 | 2],
+      [1, 2, 3],
+      [1.0, :x],
+      Enum.to_list(1..10_000),
+      {},
+      {1},
+      {:ids, "abc"},
+      {:ids, <<1::32-native>>},
+      {:neutral, [], []},
+      {:neutral, [{:temperature, :x}], []},
+      {:model, [{:seed, -1}], [{1, 2}]},
+      {0, false, nil, false},
+      {0, false, false, []},
+      {1, 2, 3, 4, 5, 6, 7},
+      {:table, [1.0], 1.0},
+      %{},
+      %{a: 1},
+      make_ref(),
+      self(),
+      &Enum.map/2,
+      Tensor.zeros({1}, :f32).ref,
+      Tensor.zeros({1, 1, 1, 2}, :s32).ref,
+      model().ref,
+      tokenizer().ref,
+      Quern.Device.default().ref,
+      Quern.Linear.pack(Tensor.zeros({2, 2}, :f32)).ref
+    ]
+  end
+
+  test "random arguments are refused with a message, or taken" do
+    :rand.seed(:exsss, {4, 5, 6})
+    terms = terms()
+
+    for {name, arity} <- @functions, _ <- 1..150 do
+      ref = make_ref()
+      arguments = for _ <- 2..arity//1, do: Enum.random(terms)
+
+      case apply(Nif, name, [ref | arguments]) do
+        :ok ->
+          assert_receive {^ref, answer}, 30_000
+          check(answer)
+
+        answer ->
+          assert {:error, {status, _}} = answer
+          assert status in [:einval, :enomem]
+          check(answer)
+      end
+    end
+
+    assert_raise ArgumentError, fn -> Nif.free(:x) end
+    assert_raise ArgumentError, fn -> Nif.free(make_ref()) end
+    refute_receive _anything, 10
+  end
+
+  defp check(:ok), do: :ok
+  defp check({:ok, _value}), do: :ok
+
+  defp check({:error, {status, message}}) do
+    assert is_atom(status)
+    assert String.valid?(message)
+    assert message != "" and not String.contains?(message, "\n")
+    assert byte_size(message) < 256
+  end
+end
