@@ -1,8 +1,10 @@
 # Lints. Each is a target of its own; `make lint` runs all that there are and tells all that is wrong.
-LINTED := $(wildcard src/*/*.[ch] src/*/*/*.[ch] cli/*.[ch] include/quern/*.h tests/*.[ch] tests/*/*.[ch])
+LINTED := $(wildcard src/*/*.[ch] src/*/*/*.[ch] cli/*.[ch] include/quern/*.h tests/*.[ch] tests/*/*.[ch] \
+          bindings/elixir/*/*.[ch])
 # cli/roof_neon.c has an assembler directive that the linter's compiler refuses.
 TIDIED := $(filter-out cli/roof_neon.c,$(filter %.c,$(LINTED)))
-LINTS := lint-format lint-tidy lint-includes lint-source lint-docs lint-headers lint-symbols lint-scripts lint-man
+LINTS := lint-format lint-tidy lint-includes lint-source lint-docs lint-headers lint-symbols lint-scripts lint-man \
+         lint-elixir
 
 .PHONY: lint lint-deps lint-all format $(LINTS)
 lint-deps:
@@ -28,7 +30,8 @@ $(B)/tidy/src/cpu/arm/%.c.ok: private ISA_FLAGS := $(AARCH64)
 $(B)/tidy/src/cpu/arm/%_neondot.c.ok: private ISA_FLAGS := $(AARCH64) $(ISA_neondot)
 $(B)/tidy/src/cpu/arm/%_neonbf16.c.ok: private ISA_FLAGS := $(AARCH64) $(ISA_neonbf16)
 $(B)/tidy/src/cpu/arm/%_neoni8mm.c.ok: private ISA_FLAGS := $(AARCH64) $(ISA_neoni8mm)
-$(B)/tidy/%.c.ok: %.c .clang-tidy $(wildcard include/quern/*.h src/*/*.h)
+$(B)/tidy/bindings/elixir/%.c.ok: private ISA_FLAGS = -isystem $(ERL_INCLUDE)
+$(B)/tidy/%.c.ok: %.c .clang-tidy $(wildcard include/quern/*.h src/*/*.h bindings/elixir/c_src/*.h)
 	@mkdir -p $(@D)
 	@clang-tidy --quiet $< -- $(filter-out -Wno% -W%,$(COMMON)) $(PKG_CFLAGS) $(ISA_FLAGS) > $@.log 2>/dev/null || \
 	    { cat $@.log; exit 1; }
@@ -49,3 +52,6 @@ lint-scripts:
 
 lint-man:
 	@for f in man/*.1; do [ ! -e $$f ] || [ -z "$$(groff -man -ww -z $$f 2>&1 | tee /dev/stderr)" ] || exit 1; done
+
+lint-elixir:
+	@cd bindings/elixir && mix format --check-formatted

@@ -8,8 +8,8 @@ case $config in
 release | debug | asan) ;;
 *) echo "no NIF of a build for $config"; exit 77 ;;
 esac
-if ! command -v mix >/dev/null 2>&1; then
-    echo "elixir is not installed"
+if ! command -v mix >/dev/null 2>&1 || [ ! -e /usr/lib/erlang/usr/include/erl_nif.h ]; then
+    echo "elixir or erlang-dev is not installed"
     [ -n "${CI:-}" ] && exit 1
     exit 77
 fi

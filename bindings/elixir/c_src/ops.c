@@ -302,9 +302,9 @@ typedef struct forward {
     op op; /* offset, rope, scale, eps, and where the result goes */
     qn_forward_greedy_args args;
     qn_layer_weights *layers;
-    qn_tensor **caches; /* {2, n_layer}: k, then v */
+    qn_tensor **caches;  /* {2, n_layer}: k, then v */
     qn_tensor *token[2]; /* u32 {B, 1}: the last one, which is fed back, and the next, in turns */
-    uint32_t *tokens;   /* {B, count} */
+    uint32_t *tokens;    /* {B, count} */
     int32_t n_done, count;
     int64_t n_batch;
 } forward;
