@@ -15,11 +15,22 @@ call call_begin(ErlNifEnv *env, ERL_NIF_TERM ref, size_t state_bytes) {
         return c;
     }
     *j = (job){.nif = n, .env = enif_alloc_env()};
+    enif_mutex_lock(n->lock);
+    n->n_job++;
+    enif_mutex_unlock(n->lock);
     atomic_init(&j->is_canceled, false);
     c.job = j;
     j->state = call_alloc(&c, 1, state_bytes > 0 ? state_bytes : 1);
     j->ref = enif_make_copy(j->env, ref);
     return c;
+}
+
+/* Where a message was cut in the middle of a character, all of that goes. */
+static void trim(char *message, size_t capacity) {
+    size_t n = strlen(message), begin = n;
+    if (n + 1 < capacity) return;
+    while (begin > 0 && (message[begin - 1] & 0xC0) == 0x80) begin--;
+    if (begin > 0 && (message[begin - 1] & 0x80) != 0) message[begin - 1] = 0;
 }
 
 void call_fail(call *c, const char *format, ...) {
@@ -28,6 +39,7 @@ void call_fail(call *c, const char *format, ...) {
     va_start(arguments, format);
     enif_vsnprintf(c->error.message, sizeof c->error.message, format, arguments);
     va_end(arguments);
+    trim(c->error.message, sizeof c->error.message);
     c->error.status = QN_EINVAL;
     c->has_failed = true;
 }
@@ -44,18 +56,47 @@ void *call_alloc(call *c, size_t count, size_t size) {
     return memset(at, 0, bytes);
 }
 
+typedef struct late_binary {
+    ERL_NIF_TERM term; /* in the environment of the job */
+    ErlNifBinary *to;
+} late_binary;
+
+enum { MOST_LATE = 72 }; /* 64 stop strings, a prompt, and some more */
+
+void call_binary(call *c, ERL_NIF_TERM term, const char *name, ErlNifBinary *to) {
+    if (c->has_failed) return;
+    if (!enif_is_binary(c->env, term)) {
+        call_fail(c, "%s: must be a binary, got %s", name, text_of(c->env, term).text);
+        return;
+    }
+    job *j = c->job;
+    if (j->late == NULL) j->late = call_alloc(c, MOST_LATE, sizeof *j->late);
+    if (j->late == NULL || j->n_late == MOST_LATE) return;
+    /* A large binary is shared, not copied. */
+    j->late[j->n_late++] = (late_binary){enif_make_copy(j->env, term), to};
+}
+
+static void look_into(job *j, int i) {
+    enif_inspect_binary(j->env, j->late[i].term, j->late[i].to);
+}
+
 /* The job is over, or was never begun. */
 static void end(job *j) {
     if (j->finish != NULL && j->state != NULL) j->finish(j);
     for (size_t i = 0; i < j->n_used; i++) object_drop(j->used[i]);
     if (j->used != NULL) enif_free(j->used);
+    if (j->late != NULL) enif_free(j->late);
     if (j->state != NULL) enif_free(j->state);
+    enif_mutex_lock(j->nif->lock);
+    j->nif->n_job--;
+    enif_mutex_unlock(j->nif->lock);
     enif_release_resource(j);
 }
 
 static bool run(task *t) {
     job *j = (job *)(void *)t;
     const bool is_alive = !atomic_load(&j->is_canceled);
+    for (; is_alive && j->n_late > 0; j->n_late--) look_into(j, j->n_late - 1);
     if (is_alive && !j->step(j)) return false;
     enif_demonitor_process(NULL, j, &j->monitor);
     if (is_alive) enif_send(NULL, &j->caller, j->env, enif_make_tuple2(j->env, j->ref, j->result));
@@ -116,7 +157,7 @@ object *call_object(call *c, ERL_NIF_TERM term, const char *name, object_kind ki
         if (o != NULL) {
             call_fail(c, "%s: must be %s, got %s", name, kind_texts[kind], kind_texts[o->kind]);
         } else {
-            call_fail(c, "%s: must be %s, got %T", name, kind_texts[kind], term);
+            call_fail(c, "%s: must be %s, got %s", name, kind_texts[kind], text_of(c->env, term).text);
         }
         return NULL;
     }
@@ -142,7 +183,7 @@ qn_operand call_operand(call *c, ERL_NIF_TERM term, const char *name) {
         return (qn_operand){.packed = o == NULL ? NULL : o->value};
     }
     if (o == NULL || o->kind != KIND_TENSOR) {
-        call_fail(c, "%s: must be a tensor or a linear, got %T", name, term);
+        call_fail(c, "%s: must be a tensor or a linear, got %s", name, text_of(c->env, term).text);
         return (qn_operand){0};
     }
     return (qn_operand){.plain = call_tensor(c, term, name)};

@@ -38,60 +38,66 @@ static bool take_token(void *user, const qn_token *token) {
 typedef struct generation_job {
     object *session, *tokenizer, *generation;
     ErlNifBinary text;
-    int32_t *ids;
-    size_t n_ids;
+    packed_ids ids;
+    bool has_text;
 
     qn_sampler_params sampler;
     qn_logit_bias *bias;
+    ErlNifBinary *stop_binaries;
     qn_string *stops;
     qn_generate_args args;
 } generation_job;
 
 static void finish_generation(job *j) {
     const generation_job *s = j->state;
-    if (s->ids != NULL) enif_free(s->ids);
+    if (s->ids.data != NULL) enif_free(s->ids.data);
     if (s->bias != NULL) enif_free(s->bias);
     if (s->stops != NULL) enif_free(s->stops);
+    if (s->stop_binaries != NULL) enif_free(s->stop_binaries);
 }
 
-/* Take the session; false: another generation has it. */
-static bool occupy(object *session, const generation_value *v) {
-    enif_mutex_lock(session->nif->lock);
-    const bool is_free = session->occupant == NULL;
-    if (is_free) session->occupant = v;
-    enif_mutex_unlock(session->nif->lock);
-    return is_free;
-}
-
-static void vacate(object *session, const generation_value *v) {
-    enif_mutex_lock(session->nif->lock);
-    if (session->occupant == v) session->occupant = NULL;
-    enif_mutex_unlock(session->nif->lock);
+/* The binaries are looked into now; false: the job is done, with an error. */
+static bool settle_texts(job *j) {
+    generation_job *s = j->state;
+    for (size_t i = 0; i < s->args.n_stop; i++) {
+        s->stops[i] = (qn_string){(const char *)s->stop_binaries[i].data, s->stop_binaries[i].size};
+    }
+    if (!s->has_text) {
+        if (!job_unpack(j, &s->ids)) return false;
+        s->args.ids = s->ids.data;
+        s->args.n_ids = s->ids.n;
+    } else {
+        s->args.prompt = (const char *)s->text.data;
+        s->args.prompt_size = s->text.size;
+        if (s->text.size == 0) return !job_error(j, QN_EINVAL, &(qn_error){.message = "prompt: is empty"});
+    }
+    return true;
 }
 
 static bool new_generation(job *j) {
     generation_job *s = j->state;
     qn_error error;
+    if (!settle_texts(j)) return true;
     generation_value *v = enif_alloc(sizeof *v);
     if (v == NULL) return job_error(j, QN_ENOMEM, &(qn_error){.message = "generation: no memory"});
     *v = (generation_value){0};
     s->args.user = v;
     s->args.on_text = s->tokenizer == NULL ? NULL : take_text;
     s->args.on_token = take_token;
-    if (!occupy(s->session, v)) {
+    if (!session_occupy(s->session, v)) {
         enif_free(v);
-        return job_error(j, QN_EBUSY, &(qn_error){.message = "session: a generation is using it"});
+        return job_error(j, QN_EBUSY, &(qn_error){.message = "session: another generation or append is using it"});
     }
     const qn_tokenizer *tokenizer = s->tokenizer == NULL ? NULL : s->tokenizer->value;
     qn_status status = qn_generation_create(&v->generation, s->session->value, tokenizer, &s->args, &error);
     if (status != QN_OK) {
-        vacate(s->session, v);
+        session_vacate(s->session, v);
         enif_free(v);
         return job_error(j, status, &error);
     }
     object *o = object_new(j->nif, KIND_GENERATION, v, s->session->worker, s->session, s->tokenizer);
     if (o == NULL) {
-        vacate(s->session, v);
+        session_vacate(s->session, v);
         return job_error(j, QN_ENOMEM, &(qn_error){.message = "generation: no memory"});
     }
     return job_value(j, object_term(j->env, o));
@@ -118,19 +124,14 @@ static void decode_setting(call *c, generation_job *s, ERL_NIF_TERM name, ERL_NI
 
 /* [{Id, Bias}] */
 static void decode_bias(call *c, generation_job *s, ERL_NIF_TERM list) {
-    unsigned n = 0;
-    if (c->has_failed) return;
-    if (!enif_get_list_length(c->env, list, &n) || n > 4096) {
-        call_fail(c, "logit_bias: must be at most 4096 pairs of id and bias");
-        return;
-    }
+    const unsigned n = call_length(c, list, "logit_bias", 4096);
     s->bias = call_alloc(c, n, sizeof *s->bias);
     ERL_NIF_TERM head;
     for (unsigned i = 0; s->bias != NULL && enif_get_list_cell(c->env, list, &head, &list); i++) {
         const ERL_NIF_TERM *pair = NULL;
         int size = 0;
         if (!enif_get_tuple(c->env, head, &size, &pair) || size != 2) {
-            call_fail(c, "logit_bias: must be pairs of id and bias, got %T in it", head);
+            call_fail(c, "logit_bias: must be pairs of id and bias, got %s in it", text_of(c->env, head).text);
             return;
         }
         s->bias[i].id = (int32_t)call_int(c, pair[0], "logit_bias", INT32_MIN, INT32_MAX);
@@ -147,18 +148,19 @@ static void decode_sampler(call *c, generation_job *s, ERL_NIF_TERM term) {
     int n = 0;
     if (c->has_failed) return;
     if (!enif_get_tuple(c->env, term, &n, &t) || n != 3 || !enif_is_list(c->env, t[1])) {
-        call_fail(c, "sampler: must be a mode, settings and a bias, got %T", term);
+        call_fail(c, "sampler: must be a mode, settings and a bias, got %s", text_of(c->env, term).text);
         return;
     }
     const qn_sampler_mode mode = (qn_sampler_mode)call_choice(c, t[0], "mode", mode_names);
     if (c->has_failed) return;
     qn_sampler_defaults(qn_session_model(s->session->value), mode, &s->sampler);
     ERL_NIF_TERM head, list = t[1];
+    call_length(c, list, "sampler", 32);
     while (!c->has_failed && enif_get_list_cell(c->env, list, &head, &list)) {
         const ERL_NIF_TERM *pair = NULL;
         int size = 0;
         if (!enif_get_tuple(c->env, head, &size, &pair) || size != 2) {
-            call_fail(c, "sampler: must have pairs of name and value, got %T", head);
+            call_fail(c, "sampler: must have pairs of name and value, got %s", text_of(c->env, head).text);
             return;
         }
         decode_setting(c, s, pair[0], pair[1]);
@@ -168,17 +170,12 @@ static void decode_sampler(call *c, generation_job *s, ERL_NIF_TERM term) {
 }
 
 static void decode_stops(call *c, generation_job *s, ERL_NIF_TERM list) {
-    unsigned n = 0;
-    if (c->has_failed) return;
-    if (!enif_get_list_length(c->env, list, &n) || n > 64) {
-        call_fail(c, "stop: must be a list of at most 64 texts");
-        return;
-    }
+    const unsigned n = call_length(c, list, "stop", 64);
     s->stops = call_alloc(c, n, sizeof *s->stops);
+    s->stop_binaries = call_alloc(c, n, sizeof *s->stop_binaries);
     ERL_NIF_TERM head;
-    for (unsigned i = 0; s->stops != NULL && enif_get_list_cell(c->env, list, &head, &list); i++) {
-        const ErlNifBinary text = call_binary(c, head, "stop");
-        s->stops[i] = (qn_string){(const char *)text.data, text.size};
+    for (unsigned i = 0; s->stop_binaries != NULL && enif_get_list_cell(c->env, list, &head, &list); i++) {
+        call_binary(c, head, "stop", &s->stop_binaries[i]);
     }
     s->args.stops = s->stops;
     s->args.n_stop = n;
@@ -188,17 +185,13 @@ static void decode_prompt(call *c, generation_job *s, ERL_NIF_TERM term) {
     const ERL_NIF_TERM *t = NULL;
     int n = 0;
     if (c->has_failed) return;
-    if (enif_is_binary(c->env, term)) {
-        s->text = call_binary(c, term, "prompt");
-        if (s->text.size == 0) call_fail(c, "prompt: is empty");
-        s->args.prompt = (const char *)s->text.data;
-        s->args.prompt_size = s->text.size;
+    s->has_text = enif_is_binary(c->env, term);
+    if (s->has_text) {
+        call_binary(c, term, "prompt", &s->text);
     } else if (enif_get_tuple(c->env, term, &n, &t) && n == 2) {
-        s->ids = call_ids(c, t[1], "ids", &s->n_ids);
-        s->args.ids = s->ids;
-        s->args.n_ids = s->n_ids;
+        call_binary(c, t[1], "ids", &s->ids.binary);
     } else {
-        call_fail(c, "prompt: must be a text or ids, got %T", term);
+        call_fail(c, "prompt: must be a text or ids, got %s", text_of(c->env, term).text);
     }
 }
 
@@ -257,7 +250,7 @@ static bool next_pass(job *j) {
     qn_status status = qn_generation_next(v->generation, &done, &error);
     v->job = NULL;
     v->is_over = status != QN_OK || done;
-    if (v->is_over) vacate(s->generation->parents[0], v);
+    if (v->is_over) session_vacate(s->generation->parents[0], v);
     if (status != QN_OK) return job_error(j, status, &error);
     const ERL_NIF_TERM end = done ? result_term(j->env, v->generation) : enif_make_atom(j->env, "nil");
     return job_value(j, enif_make_tuple3(j->env, in_order(j->env, v->ids), in_order(j->env, v->pieces), end));
@@ -276,7 +269,7 @@ static bool stop(job *j) {
     const generation_job *s = j->state;
     generation_value *v = s->generation->value;
     v->is_over = true;
-    vacate(s->generation->parents[0], v);
+    session_vacate(s->generation->parents[0], v);
     return job_ok(j);
 }
 

@@ -100,8 +100,9 @@ typedef struct session_job {
     object *model; /* of a new session */
     object *session;
     qn_session_options options;
-    int32_t *ids;
-    size_t n_ids, n_done, n_batch;
+    packed_ids ids;
+    size_t n_done, n_batch;
+    bool occupies; /* while its ids are appended, turn by turn */
     int64_t n_tok;
 } session_job;
 
@@ -139,7 +140,8 @@ NIF_FUNCTION(nif_session_new) {
 
 static void finish_session(job *j) {
     const session_job *s = j->state;
-    if (s->ids != NULL) enif_free(s->ids);
+    if (s->occupies) session_vacate(s->session, j);
+    if (s->ids.data != NULL) enif_free(s->ids.data);
 }
 
 /* A job on a session that no generation is using when it runs. */
@@ -157,15 +159,15 @@ static bool is_busy(const object *session) {
 }
 
 static bool refuse_busy(job *j) {
-    return job_error(j, QN_EBUSY, &(qn_error){.message = "session: a generation is using it"});
+    return job_error(j, QN_EBUSY, &(qn_error){.message = "session: another generation or append is using it"});
 }
 
 /* Whether the library would take the ids that are left. */
 static bool are_good(const session_job *s) {
     const qn_session *session = s->session->value;
     const int32_t n_vocab = qn_model_get_config(qn_session_model(session))->n_vocab;
-    bool good = s->n_ids - s->n_done <= (size_t)(qn_session_n_ctx(session) - qn_session_n_tok(session));
-    for (size_t i = s->n_done; i < s->n_ids; i++) good = good && s->ids[i] >= 0 && s->ids[i] < n_vocab;
+    bool good = s->ids.n - s->n_done <= (size_t)(qn_session_n_ctx(session) - qn_session_n_tok(session));
+    for (size_t i = s->n_done; i < s->ids.n; i++) good = good && s->ids.data[i] >= 0 && s->ids.data[i] < n_vocab;
     return good;
 }
 
@@ -173,23 +175,29 @@ static bool are_good(const session_job *s) {
 static bool append(job *j) {
     session_job *s = j->state;
     qn_error error;
-    if (is_busy(s->session)) return refuse_busy(j);
-    size_t n = s->n_ids - s->n_done;
+    if (!s->occupies) {
+        if (!job_unpack(j, &s->ids)) return true;
+        if (!session_occupy(s->session, j)) return refuse_busy(j);
+        s->occupies = true;
+    }
+    size_t n = s->ids.n - s->n_done;
     if (n > s->n_batch && are_good(s)) n = s->n_batch;
-    qn_status status = qn_session_append(s->session->value, s->ids + s->n_done, n, NULL, NULL, &error);
+    qn_status status = qn_session_append(s->session->value, s->ids.data + s->n_done, n, NULL, NULL, &error);
     if (status != QN_OK) return job_error(j, status, &error);
     s->n_done += n;
-    return s->n_done == s->n_ids && job_ok(j);
+    return s->n_done == s->ids.n && job_ok(j);
 }
 
 /* Reference, Session, Ids, NBatch. */
 NIF_FUNCTION(nif_session_append) {
     (void)argc;
     call c = call_begin(env, argv[0], sizeof(session_job));
-    session_job s = {0};
-    s.ids = call_ids(&c, argv[2], "ids", &s.n_ids);
-    s.n_batch = (size_t)call_int(&c, argv[3], "n_batch", 1, INT32_MAX);
-    if (c.job != NULL && c.job->state != NULL) *(session_job *)c.job->state = s;
+    const int64_t n_batch = call_int(&c, argv[3], "n_batch", 1, INT32_MAX);
+    if (!c.has_failed) {
+        session_job *s = c.job->state;
+        s->n_batch = (size_t)n_batch;
+        call_binary(&c, argv[2], "ids", &s->ids.binary);
+    }
     return submit_on_session(&c, argv[1], append);
 }
 

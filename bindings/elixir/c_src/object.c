@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Resources. The VM may destroy one on any thread, in any order, and a scheduler must not wait: so the destructor hands the
- * value to the loader, which frees it and then gives up what it must not outlive. Quern.free/1 does the same earlier: at
+ * value to the reaper, which frees it and then gives up what it must not outlive. Quern.free/1 does the same earlier: at
  * once, or when the last job and the last object that hold it are gone.
  */
 #include "quern_nif.h"
@@ -57,7 +57,7 @@ static bool run_burial(task *t) {
     free_value(b->kind, b->value);
     enif_mutex_lock(b->nif->lock);
     b->nif->n_object[b->kind]--;
-    if (b->kind == KIND_GENERATION && b->parents[0]->occupant == b->value) b->parents[0]->occupant = NULL;
+
     enif_mutex_unlock(b->nif->lock);
     for (int i = 0; i < 2; i++) {
         if (b->parents[i] != NULL) object_drop(b->parents[i]);
@@ -66,13 +66,28 @@ static bool run_burial(task *t) {
     return true;
 }
 
+bool session_occupy(object *session, const void *occupant) {
+    enif_mutex_lock(session->nif->lock);
+    const bool is_free = session->occupant == NULL;
+    if (is_free) session->occupant = occupant;
+    enif_mutex_unlock(session->nif->lock);
+    return is_free;
+}
+
+void session_vacate(object *session, const void *occupant) {
+    enif_mutex_lock(session->nif->lock);
+    if (session->occupant == occupant) session->occupant = NULL;
+    enif_mutex_unlock(session->nif->lock);
+}
+
 static void bury(object *o) {
     burial *b = o->burial;
+    if (o->kind == KIND_GENERATION) session_vacate(o->parents[0], o->value);
     *b = (burial){.task = {.run = run_burial}, .nif = o->nif, .kind = o->kind, .value = o->value};
     for (int i = 0; i < 2; i++) b->parents[i] = o->parents[i];
     o->burial = NULL;
     o->value = NULL;
-    worker_push(o->nif->loader, &b->task);
+    worker_push(o->nif->reaper, &b->task);
 }
 
 static void object_destroyed(ErlNifEnv *env, void *resource) {
@@ -141,7 +156,7 @@ NIF_FUNCTION(nif_free) {
     return enif_make_atom(env, "ok");
 }
 
-/* Values that are not freed yet, by kind: [{Kind, N}]. For tests. */
+/* Values that are not freed yet, by kind, and jobs that are not over. For tests. */
 NIF_FUNCTION(nif_counts) {
     (void)argc;
     (void)argv;
@@ -151,10 +166,11 @@ NIF_FUNCTION(nif_counts) {
     int64_t counts[N_KIND];
     enif_mutex_lock(n->lock);
     for (int i = 0; i < N_KIND; i++) counts[i] = n->n_object[i];
+    const int64_t n_job = n->n_job;
     enif_mutex_unlock(n->lock);
     ERL_NIF_TERM map = enif_make_new_map(env);
     for (int i = 0; i < N_KIND; i++) map = map_put(env, map, names[i], enif_make_int64(env, counts[i]));
-    return map;
+    return map_put(env, map, "job", enif_make_int64(env, n_job));
 }
 
 /* The caller of a job died: the worker looks at this before the next pass. */

@@ -77,8 +77,8 @@ static void decode_offset(call *c, op *s, ERL_NIF_TERM term) {
     if (c->has_failed) return;
     if (enif_get_resource(c->env, term, c->nif->object_type, &resource)) {
         s->offset.tensor = call_tensor(c, term, "offset");
-    } else if (enif_get_list_length(c->env, term, &n)) {
-        if (n > 65536) call_fail(c, "offset: must be at most 65536 rows, got %u", n);
+    } else if (enif_is_list(c->env, term)) {
+        n = call_length(c, term, "offset", 4096);
         s->offset_rows = call_alloc(c, n, sizeof *s->offset_rows);
         ERL_NIF_TERM head, list = term;
         for (unsigned i = 0; s->offset_rows != NULL && enif_get_list_cell(c->env, list, &head, &list); i++) {
@@ -93,11 +93,7 @@ static void decode_offset(call *c, op *s, ERL_NIF_TERM term) {
 
 /* A list of D/2 inverse frequencies. */
 static void decode_table(call *c, op *s, ERL_NIF_TERM list) {
-    unsigned n = 0;
-    if (!enif_get_list_length(c->env, list, &n) || n > 256) {
-        call_fail(c, "theta: a table must be a list of at most 256 numbers");
-        return;
-    }
+    const unsigned n = call_length(c, list, "theta", 256);
     s->inv_freq = call_alloc(c, n, sizeof *s->inv_freq);
     ERL_NIF_TERM head;
     for (unsigned i = 0; s->inv_freq != NULL && enif_get_list_cell(c->env, list, &head, &list); i++) {
@@ -126,7 +122,7 @@ static void decode_rope(call *c, op *s, ERL_NIF_TERM term) {
         decode_table(c, s, t[1]);
         s->rope.attention_factor = call_number(c, t[2], "attention_factor");
     } else {
-        call_fail(c, "theta: must be a number, YaRN or a table, got %T", term);
+        call_fail(c, "theta: must be a number, YaRN or a table, got %s", text_of(c->env, term).text);
     }
 }
 
@@ -335,16 +331,12 @@ static void decode_layer(call *c, forward *f, int32_t i, ERL_NIF_TERM layer, ERL
 }
 
 static void decode_layers(call *c, forward *f, ERL_NIF_TERM layers, ERL_NIF_TERM caches) {
-    unsigned n = 0, n_cache = 0;
+    const unsigned n = call_length(c, layers, "layers", 512), n_cache = call_length(c, caches, "kv_cache", 512);
+    if (!c->has_failed && n < 1) call_fail(c, "layers: must be 1 to 512, got none");
+    if (!c->has_failed && n != n_cache)
+        call_fail(c, "kv_cache: must be %u pairs, as many as layers, got %u", n, n_cache);
     if (c->has_failed) return;
-    if (!enif_get_list_length(c->env, layers, &n) || n < 1 || n > 512) {
-        call_fail(c, "layers: must be a list of 1 to 512");
-        return;
-    }
-    if (!enif_get_list_length(c->env, caches, &n_cache) || n_cache != n) {
-        call_fail(c, "kv_cache: must be a list of %u pairs, as many as layers", n);
-        return;
-    }
+
     f->args.n_layer = (int32_t)n;
     f->layers = call_alloc(c, n, sizeof *f->layers);
     f->caches = call_alloc(c, 2 * (size_t)n, sizeof *f->caches);
@@ -359,11 +351,21 @@ static void decode_layers(call *c, forward *f, ERL_NIF_TERM layers, ERL_NIF_TERM
     f->args.v_caches = f->caches == NULL ? NULL : f->caches + n;
 }
 
-/* Whether all tokens have room in the first cache. */
+/* Of the smallest cache; -1: one is none, and will be refused. */
+static int64_t capacity_of(const forward *f) {
+    int64_t least = INT64_MAX;
+    for (int32_t i = 0; i < 2 * f->args.n_layer; i++) {
+        if (qn_tensor_rank(f->caches[i]) != 4) return -1;
+        const int64_t capacity = qn_tensor_shape(f->caches[i])[2];
+        least = capacity < least ? capacity : least;
+    }
+    return least;
+}
+
+/* Whether all tokens have room in every cache. */
 static bool has_room(const forward *f) {
-    const qn_tensor *cache = f->args.k_caches[0];
-    if (qn_tensor_rank(cache) != 4 || f->op.offset.tensor != NULL) return false;
-    const int64_t capacity = qn_tensor_shape(cache)[2];
+    const int64_t capacity = capacity_of(f);
+    if (f->op.offset.tensor != NULL) return false;
     for (int64_t i = 0; i < (f->op.offset.rows == NULL ? 1 : f->op.offset.n_rows); i++) {
         const int64_t offset = f->op.offset.rows == NULL ? f->op.offset.value : f->op.offset.rows[i];
         if (offset < 0 || offset > capacity - f->count) return false;
@@ -377,8 +379,8 @@ static qn_status settle_offset(forward *f, qn_error *err) {
     if (t == NULL || f->count == 1) return QN_OK;
     const qn_dtype dtype = qn_tensor_dtype(t);
     const bool known = (dtype == QN_DTYPE_S32 || dtype == QN_DTYPE_S64) && qn_tensor_rank(t) == 1;
-    if (!known || qn_tensor_rank(f->args.k_caches[0]) != 4) return QN_OK; /* refused by the first token */
-    const int64_t n = qn_tensor_shape(t)[0], high = qn_tensor_shape(f->args.k_caches[0])[2] - f->count;
+    if (!known || capacity_of(f) < 0) return QN_OK; /* refused by the first token */
+    const int64_t n = qn_tensor_shape(t)[0], high = capacity_of(f) - f->count;
     if (n != 1 && n != f->n_batch) return QN_OK;
     int64_t *rows = enif_alloc((size_t)n * sizeof *rows);
     if (rows == NULL) return QN_ENOMEM;

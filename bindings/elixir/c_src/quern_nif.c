@@ -10,59 +10,49 @@ NIF_FUNCTION(nif_version) {
     return string_term(env, qn_version());
 }
 
-/* The loader's thread may outlive the module's code: the last object frees its value there. So the code stays mapped. */
+/*
+ * What the workers and the objects belong to: made when the module is loaded for the first time, and kept. The VM may collect
+ * an object after the module's code is gone, and a job may be running then; so the code stays mapped, and the module finds
+ * its workers again when it comes back. (Objects of before it knows only if it was replaced, not if it was gone meanwhile.)
+ */
+static nif *there;
+
 static void stay_mapped(void) {
     Dl_info self;
     if (dladdr((void *)(uintptr_t)stay_mapped, &self) != 0)
         dlopen(self.dli_fname, RTLD_NOW | RTLD_NOLOAD | RTLD_NODELETE);
 }
 
-static void destroy(nif *n) {
-    if (n->text != NULL) worker_stop(n->text);
-    if (n->loader != NULL) worker_stop(n->loader);
+static nif *make(void) {
+    nif *n = enif_alloc(sizeof *n);
+    if (n == NULL) return NULL;
+    *n = (nif){.lock = enif_mutex_create("quern_objects"),
+               .reaper = worker_start("quern_reaper"),
+               .loader = worker_start("quern_loader"),
+               .text = worker_start("quern_text")};
+    if (n->lock != NULL && n->reaper != NULL && n->loader != NULL && n->text != NULL) return n;
+    worker *const workers[] = {n->reaper, n->loader, n->text};
+    for (int i = 0; i < 3; i++) {
+        if (workers[i] != NULL) worker_stop(workers[i]);
+    }
     if (n->lock != NULL) enif_mutex_destroy(n->lock);
     enif_free(n);
+    return NULL;
 }
 
+/* The VM loads code one at a time. */
 static int load(ErlNifEnv *env, void **private_data, ERL_NIF_TERM info) {
     (void)info;
-    nif *n = enif_alloc(sizeof *n);
-    if (n == NULL) return 1;
-    *n = (nif){.lock = enif_mutex_create("quern_objects"),
-               .loader = worker_start("quern_loader"),
-               .text = worker_start("quern_text"),
-               .n_instance = 1};
-    if (n->lock == NULL || n->loader == NULL || n->text == NULL || !object_types_open(env, n)) {
-        destroy(n);
-        return 1;
-    }
+    if (there == NULL) there = make();
+    if (there == NULL || !object_types_open(env, there)) return 1;
     stay_mapped();
-    *private_data = n;
+    *private_data = there;
     return 0;
 }
 
-/* New code of the module takes over what the old code has: objects of before go on. */
 static int upgrade(ErlNifEnv *env, void **private_data, void **old_private_data, ERL_NIF_TERM info) {
-    (void)info;
-    nif *n = *old_private_data;
-    if (!object_types_open(env, n)) return 1;
-    enif_mutex_lock(n->lock);
-    n->n_instance++;
-    enif_mutex_unlock(n->lock);
-    *private_data = n;
-    return 0;
-}
-
-static void unload(ErlNifEnv *env, void *private_data) {
-    (void)env;
-    nif *n = private_data;
-    int64_t n_left = 0;
-    enif_mutex_lock(n->lock);
-    const bool is_last = --n->n_instance == 0;
-    for (int i = 0; i < N_KIND; i++) n_left += n->n_object[i];
-    enif_mutex_unlock(n->lock);
-    /* What is left is freed on the loader whenever the VM gets to it: then the workers stay. */
-    if (is_last && n_left == 0) destroy(n);
+    (void)old_private_data;
+    return load(env, private_data, info);
 }
 
 static ErlNifFunc functions[] = {
@@ -103,4 +93,4 @@ static ErlNifFunc functions[] = {
     {"chat_render", 6, nif_chat_render, 0},
 };
 
-ERL_NIF_INIT(Elixir.Quern.Nif, functions, load, NULL, upgrade, unload)
+ERL_NIF_INIT(Elixir.Quern.Nif, functions, load, NULL, upgrade, NULL)

@@ -50,11 +50,13 @@ typedef enum object_kind {
 /* The private data of the module. */
 typedef struct nif {
     ErlNifResourceType *object_type, *job_type;
-    ErlNifMutex *lock;        /* for what is said to be under it */
-    worker *loader;           /* opens files, and frees everything: both may take long, and neither needs a device */
-    worker *text;             /* tokenizers and chat templates */
-    int n_instance;           /* of the module: two while its code is replaced; under the lock */
+    ErlNifMutex *lock; /* for what is said to be under it */
+    worker *reaper;    /* frees what objects hold, which may take long */
+    worker *loader;    /* opens files */
+    worker *text;      /* tokenizers and chat templates */
+
     int64_t n_object[N_KIND]; /* values that are not freed yet; under the lock */
+    int64_t n_job;            /* jobs that are not over; under the lock */
 } nif;
 
 typedef struct burial burial;
@@ -67,10 +69,10 @@ struct object {
     void *value;          /* qn_device *, qn_tensor *, …; of a generation: see generation.c */
     worker *worker;       /* computes for it */
     object *parents[2];   /* held until the value is freed */
-    burial *burial;       /* frees the value on the loader; made with the object, so that it cannot fail */
+    burial *burial;       /* frees the value on the reaper; made with the object, so that it cannot fail */
     int users;            /* jobs and objects that hold it; under the lock */
     bool is_freed;        /* by Quern.free/1; under the lock */
-    const void *occupant; /* of a session: the generation that is not over; under the lock */
+    const void *occupant; /* of a session: what has it for itself, a generation or a job; under the lock */
 };
 
 /* A new resource over `value`, which it takes over (and frees if there is no memory for it: then NULL). Parents may be
@@ -83,6 +85,9 @@ void object_free(object *o);
 /* Have its value there until it is dropped; false: it was freed. */
 bool object_hold(object *o);
 void object_drop(object *o);
+/* Have a session for oneself; false: something else has it. */
+bool session_occupy(object *session, const void *occupant);
+void session_vacate(object *session, const void *occupant);
 bool object_types_open(ErlNifEnv *env, nif *n);
 /* Free a value of a kind; in object.c, with what the kinds' files offer. */
 void generation_value_free(void *value);
@@ -107,6 +112,8 @@ struct job {
     atomic_bool is_canceled; /* the caller died */
     object **used;           /* {n_used}: the objects that it holds */
     size_t n_used, used_capacity;
+    struct late_binary *late; /* binaries to look into before the first step */
+    int n_late;
 };
 
 /* The arguments of a NIF being decoded: after the first that is wrong the others are passed over. */
@@ -118,10 +125,16 @@ typedef struct call {
     qn_error error;
 } call;
 
+/* What an error message says of a term: a small number or atom itself, else its kind. Of static or the given storage. */
+typedef struct term_text {
+    char text[64];
+} term_text;
+term_text text_of(ErlNifEnv *env, ERL_NIF_TERM term);
+
 call call_begin(ErlNifEnv *env, ERL_NIF_TERM ref, size_t state_bytes);
 /* Give the job to the worker, or drop it and tell what was wrong. */
 ERL_NIF_TERM call_submit(call *c, worker *w, bool (*step)(job *), void (*finish)(job *));
-void call_fail(call *c, const char *format, ...);     /* enif_snprintf's format; EINVAL */
+void call_fail(call *c, const char *format, ...);     /* EINVAL; no %T: the VM would write out all of a term */
 void *call_alloc(call *c, size_t count, size_t size); /* zeros; NULL after a failure; the caller's `finish` frees it */
 
 /* Each decodes one term; `name` is for the message. */
@@ -134,12 +147,20 @@ double call_number(call *c, ERL_NIF_TERM term, const char *name);
 bool call_bool(call *c, ERL_NIF_TERM term, const char *name);
 /* A name of a list, NULL at its end: its index. */
 int call_choice(call *c, ERL_NIF_TERM term, const char *name, const char *const *names);
-/* A binary that lives as long as the job. */
-ErlNifBinary call_binary(call *c, ERL_NIF_TERM term, const char *name);
-/* The same as a C string: in Elixir a path, which holds no zero byte. */
+/* A binary that lives as long as the job. *to, in memory of the job, is filled before its first step: the VM copies a
+ * binary that does not begin with a byte when it is looked into. */
+void call_binary(call *c, ERL_NIF_TERM term, const char *name, ErlNifBinary *to);
+/* The length of a list of at most `most` elements. */
+unsigned call_length(call *c, ERL_NIF_TERM list, const char *name, unsigned most);
+/* A path or the text of a token as a C string, without a zero byte and of at most 64 KB. */
 char *call_string(call *c, ERL_NIF_TERM term, const char *name); /* `finish` frees it with enif_free */
-/* Ids in a binary, four bytes each: a long list would take a scheduler too long. Likewise. */
-int32_t *call_ids(call *c, ERL_NIF_TERM term, const char *name, size_t *n);
+/* Ids in a binary, four bytes each: a long list would take a scheduler too long. */
+typedef struct packed_ids {
+    ErlNifBinary binary;
+    int32_t *data; /* of the step that unpacks it; `finish` frees it with enif_free */
+    size_t n;
+} packed_ids;
+bool job_unpack(job *j, packed_ids *ids); /* false: the job is done, with an error */
 qn_dtype call_dtype(call *c, ERL_NIF_TERM term, const char *name);
 
 /* Results, in the environment of the job. */

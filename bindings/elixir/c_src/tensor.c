@@ -84,19 +84,17 @@ typedef struct tensor_job {
     int64_t shape[QN_MAX_RANK];
     int64_t first; /* element, of a view */
     bool wraps;
+    bool has_data;
     ErlNifBinary data;
     ErlNifEnv *keeper; /* of the binary that is wrapped */
+    ERL_NIF_TERM kept;
 } tensor_job;
 
 /* A list of sizes. What they may be is the library's affair. */
 static void decode_shape(call *c, ERL_NIF_TERM list) {
-    unsigned n = 0;
+    const unsigned n = call_length(c, list, "shape", QN_MAX_RANK);
     if (c->has_failed) return;
     tensor_job *s = c->job->state;
-    if (!enif_get_list_length(c->env, list, &n) || n > QN_MAX_RANK) {
-        call_fail(c, "shape: must be 1 to %d sizes, got %T", QN_MAX_RANK, list);
-        return;
-    }
     s->rank = (int32_t)n;
     ERL_NIF_TERM head;
     for (unsigned i = 0; enif_get_list_cell(c->env, list, &head, &list); i++) {
@@ -112,6 +110,7 @@ static void let_go(void *keeper, void *data) {
 static bool wrap_binary(job *j) {
     tensor_job *s = j->state;
     qn_error error;
+    enif_inspect_binary(s->keeper, s->kept, &s->data);
     qn_wrap wrap = {.dtype = s->dtype,
                     .rank = s->rank,
                     .data = s->data.data,
@@ -142,7 +141,7 @@ static bool make_tensor(job *j) {
     if (s->wraps) return wrap_binary(j);
     const device_value *device = s->device->value;
     qn_status status = qn_tensor_create(&s->tensor, device->device, s->dtype, s->rank, s->shape, &error);
-    if (status == QN_OK && s->data.data != NULL) {
+    if (status == QN_OK && s->has_data) {
         status = qn_tensor_write(s->tensor, s->data.data, s->data.size, &error);
         if (status != QN_OK) qn_tensor_free(s->tensor);
     }
@@ -167,17 +166,21 @@ NIF_FUNCTION(nif_tensor_from_binary) {
     const bool wraps = call_bool(&c, argv[5], "wrap");
     const qn_dtype dtype = call_dtype(&c, argv[3], "type");
     decode_shape(&c, argv[4]);
-    const ErlNifBinary data = call_binary(&c, argv[2], "data");
     if (!c.has_failed) {
         tensor_job *s = c.job->state;
         s->dtype = dtype;
-        s->data = data;
         s->wraps = wraps;
-        if (wraps) {
+        s->has_data = true;
+        if (!wraps) {
+            call_binary(&c, argv[2], "data", &s->data);
+        } else if (enif_is_binary(env, argv[2])) {
             s->keeper = enif_alloc_env();
-            enif_inspect_binary(s->keeper, enif_make_copy(s->keeper, argv[2]), &s->data);
+            s->kept = enif_make_copy(s->keeper, argv[2]);
+        } else {
+            call_fail(&c, "data: must be a binary, got %s", text_of(env, argv[2]).text);
         }
     }
+
     return submit_tensor(&c, argv[1], make_tensor);
 }
 

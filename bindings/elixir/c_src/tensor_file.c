@@ -61,10 +61,12 @@ NIF_FUNCTION(nif_tensor_file_read) {
     call c = call_begin(env, argv[0], sizeof(file_job));
     object *device = call_object(&c, argv[1], "device", KIND_DEVICE);
     char *path = call_string(&c, argv[2], "path");
-    if (!c.has_failed && !enif_is_list(env, argv[3])) call_fail(&c, "metadata: must be a list of keys");
+    call_length(&c, argv[3], "metadata", 1024);
     if (c.job != NULL && c.job->state != NULL) {
         *(file_job *)c.job->state =
-            (file_job){.device = device, .path = path, .keys = enif_make_copy(c.job->env, argv[3])};
+            (file_job){.device = device,
+                       .path = path,
+                       .keys = c.has_failed ? enif_make_list(c.job->env, 0) : enif_make_copy(c.job->env, argv[3])};
     }
     return call_submit(&c, c.nif->loader, read_next, finish_file);
 }

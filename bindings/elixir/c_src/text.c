@@ -7,17 +7,17 @@ typedef struct text_job {
     char *path, *second_path;
     object *object;
     ErlNifBinary text, tools;
+    bool has_tools;
     bool flag; /* special, skip_special, add_generation_prompt */
     qn_think think;
-    int32_t *ids;
-    size_t n_ids;
+    packed_ids ids;
 } text_job;
 
 static void finish_text(job *j) {
     const text_job *s = j->state;
     if (s->path != NULL) enif_free(s->path);
     if (s->second_path != NULL) enif_free(s->second_path);
-    if (s->ids != NULL) enif_free(s->ids);
+    if (s->ids.data != NULL) enif_free(s->ids.data);
 }
 
 static bool open_tokenizer(job *j) {
@@ -61,17 +61,20 @@ NIF_FUNCTION(nif_tokenizer_encode) {
     (void)argc;
     call c = call_begin(env, argv[0], sizeof(text_job));
     const text_job s = {.object = call_object(&c, argv[1], "tokenizer", KIND_TOKENIZER),
-                        .text = call_binary(&c, argv[2], "text"),
                         .flag = call_bool(&c, argv[3], "special")};
-    if (!c.has_failed) *(text_job *)c.job->state = s;
+    if (!c.has_failed) {
+        *(text_job *)c.job->state = s;
+        call_binary(&c, argv[2], "text", &((text_job *)c.job->state)->text);
+    }
     return call_submit(&c, c.nif->text, encode, finish_text);
 }
 
 static bool decode(job *j) {
-    const text_job *s = j->state;
+    text_job *s = j->state;
     qn_error error;
     qn_text text = {0};
-    qn_status status = qn_tokenizer_decode(s->object->value, &text, s->ids, s->n_ids, s->flag, &error);
+    if (!job_unpack(j, &s->ids)) return true;
+    qn_status status = qn_tokenizer_decode(s->object->value, &text, s->ids.data, s->ids.n, s->flag, &error);
     if (status == QN_OK) {
         job_value(j, binary_term(j->env, text.data, text.size));
     } else {
@@ -85,10 +88,12 @@ static bool decode(job *j) {
 NIF_FUNCTION(nif_tokenizer_decode) {
     (void)argc;
     call c = call_begin(env, argv[0], sizeof(text_job));
-    text_job s = {.object = call_object(&c, argv[1], "tokenizer", KIND_TOKENIZER),
-                  .flag = call_bool(&c, argv[3], "skip_special")};
-    s.ids = call_ids(&c, argv[2], "ids", &s.n_ids);
-    if (c.job != NULL && c.job->state != NULL) *(text_job *)c.job->state = s;
+    const text_job s = {.object = call_object(&c, argv[1], "tokenizer", KIND_TOKENIZER),
+                        .flag = call_bool(&c, argv[3], "skip_special")};
+    if (!c.has_failed) {
+        *(text_job *)c.job->state = s;
+        call_binary(&c, argv[2], "ids", &((text_job *)c.job->state)->ids.binary);
+    }
     return call_submit(&c, c.nif->text, decode, finish_text);
 }
 
@@ -133,6 +138,9 @@ NIF_FUNCTION(nif_chat_open) {
 static bool render(job *j) {
     const text_job *s = j->state;
     qn_error error;
+    /* To the library no size means: up to a zero byte. */
+    if (s->text.size == 0) return job_error(j, QN_EINVAL, &(qn_error){.message = "messages: is empty"});
+    if (s->has_tools && s->tools.size == 0) return job_error(j, QN_EINVAL, &(qn_error){.message = "tools: is empty"});
     qn_text text = {0};
     const qn_chat_input input = {.messages = (const char *)s->text.data,
                                  .messages_size = s->text.size,
@@ -155,12 +163,16 @@ NIF_FUNCTION(nif_chat_render) {
     (void)argc;
     static const char *const think_names[] = {"auto", "on", "off", NULL};
     call c = call_begin(env, argv[0], sizeof(text_job));
-    text_job s = {.object = call_object(&c, argv[1], "template", KIND_TEMPLATE),
-                  .text = call_binary(&c, argv[2], "messages"),
-                  .flag = call_bool(&c, argv[4], "add_generation_prompt"),
-                  .think = (qn_think)call_choice(&c, argv[5], "think", think_names)};
-    if (!enif_is_identical(argv[3], enif_make_atom(env, "nil"))) s.tools = call_binary(&c, argv[3], "tools");
-    if (!c.has_failed && s.text.size == 0) call_fail(&c, "messages: is empty");
-    if (!c.has_failed) *(text_job *)c.job->state = s;
+    const text_job s = {.object = call_object(&c, argv[1], "template", KIND_TEMPLATE),
+                        .has_tools = !enif_is_identical(argv[3], enif_make_atom(env, "nil")),
+                        .flag = call_bool(&c, argv[4], "add_generation_prompt"),
+                        .think = (qn_think)call_choice(&c, argv[5], "think", think_names)};
+    if (!c.has_failed) {
+        text_job *to = c.job->state;
+        *to = s;
+        call_binary(&c, argv[2], "messages", &to->text);
+        if (s.has_tools) call_binary(&c, argv[3], "tools", &to->tools);
+    }
+
     return call_submit(&c, c.nif->text, render, finish_text);
 }

@@ -55,6 +55,15 @@ defmodule Quern do
       ** (ArgumentError) tensor: is a tensor that was freed
   """
   @spec free(struct) :: :ok
+  def free(%Quern.Device{} = device) do
+    if Quern.Device.Default.shared?(device) do
+      raise ArgumentError,
+            "device: #{inspect(device)} is shared by all that name none of their own"
+    end
+
+    Nif.free(device.ref)
+  end
+
   def free(%{ref: ref}) when is_reference(ref), do: Nif.free(ref)
 
   @doc "How many objects of each kind there are that are not freed yet, in this VM."

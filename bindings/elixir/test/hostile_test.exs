@@ -86,6 +86,37 @@ defmodule Quern.HostileTest do
     refute_receive _anything, 10
   end
 
+  # What it says of a term does not depend on how large the term is.
+  test "large terms at the wrong place" do
+    huge = [
+      Integer.pow(7, 100_000),
+      Map.new(1..200_000, &{&1, &1}),
+      Enum.to_list(1..500_000),
+      List.duplicate(?a, 500_000),
+      String.duplicate("é", 5_000_000),
+      List.to_tuple(Enum.to_list(1..100_000)),
+      String.to_atom(String.duplicate("é", 200))
+    ]
+
+    for term <- huge do
+      times =
+        for _ <- 1..5 do
+          started = System.monotonic_time(:microsecond)
+
+          assert {:error, {:einval, message}} =
+                   Nif.mlp(make_ref(), term, term, term, term, term, term)
+
+          assert {:error, _} = Nif.tensor_zeros(make_ref(), term, :f32, term)
+          took = System.monotonic_time(:microsecond) - started
+          assert message =~ ~r/^hidden: must be a tensor, got an? [a-z ]+$/
+          took
+        end
+
+      # The best of five.
+      assert Enum.min(times) < 1000
+    end
+  end
+
   defp check(:ok), do: :ok
   defp check({:ok, _value}), do: :ok
 

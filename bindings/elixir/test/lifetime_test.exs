@@ -223,6 +223,33 @@ defmodule Quern.LifetimeTest do
     back_to(before)
   end
 
+  # In a node of its own: to the VM the module that comes back is another one, which does not know the objects of the first.
+  test "code is deleted under what it opens" do
+    {output, status} =
+      elixir("""
+      for _ <- 1..5 do
+        {_, binary, file} = :code.get_object_code(Quern.Nif)
+        tensor = Quern.Tensor.zeros({3}, :f32, device: Quern.Device.open!())
+        ref = make_ref()
+        :ok = Quern.Nif.tokenizer_open(ref, #{inspect(demo())})
+        :code.delete(Quern.Nif)
+        :code.purge(Quern.Nif)
+        {:ok, _} = receive(do: ({^ref, answer} -> answer))
+        :erlang.garbage_collect()
+        Process.sleep(20)
+        {:module, Quern.Nif} = :code.load_binary(Quern.Nif, file, binary)
+        try do
+          Quern.Tensor.to_binary(tensor)
+        rescue
+          error in ArgumentError -> IO.puts(error.message)
+        end
+      end
+      """)
+
+    assert {String.split(output, "\n", trim: true), status} ==
+             {List.duplicate("tensor: must be a tensor, got a reference", 5), 0}
+  end
+
   test "a node stops in the middle, in every way" do
     for stop <- [
           "System.halt(0)",

@@ -322,6 +322,17 @@ defmodule Quern.NativeTest do
       assert_raise ArgumentError, message, fn -> chunk(t, n, 7, 0, count, state) end
     end
 
+    # The smallest cache decides.
+    {embedding, layers, [pair], norm} = state
+    few = for _ <- 1..2, do: Tensor.zeros({1, n.kv_heads, 4, n.head_dim}, :f32)
+    short = {embedding, layers ++ layers, [pair, List.to_tuple(few)], norm}
+
+    assert_raise ArgumentError, ~r/^layer 1 capacity: 4 tokens are fewer than the 8/, fn ->
+      chunk(t, n, 7, 0, 8, short)
+    end
+
+    assert Tensor.to_binary(k) == before
+
     # In a tensor it is clamped for all of the tokens.
     far = Tensor.from_binary(<<1000::32-signed-native>>, :s32, {1})
     assert length(chunk(t, n, 7, far, 30, state)) == 30

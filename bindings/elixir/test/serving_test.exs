@@ -207,6 +207,35 @@ defmodule Quern.ServingTest do
     end
   end
 
+  test "names of every kind, and a name that is none" do
+    name = {:global, {:quern, make_ref()}}
+    start(name: name)
+    assert {:ok, _} = Serving.run(name, "a", max_new_tokens: 2)
+    assert name |> Serving.stream("a", max_new_tokens: 2) |> Enum.join() != ""
+    assert {:noproc, _} = catch_exit(Serving.run(:nobody, "a"))
+  end
+
+  test "a stream that nobody reads ends after a while" do
+    serving = start(sessions: 1, window: 1, stall_timeout: 50)
+    {_reader, _} = reading(serving, max_new_tokens: 250, ignore_eos: true)
+    assert {:ok, _} = Serving.run(serving, @prompt, max_new_tokens: 2)
+    quiet(serving)
+  end
+
+  test "options that are not for requests are refused" do
+    serving = start(sessions: 1)
+
+    for key <- [:kv_cache, :return_kv_cache, :profile_timing, :kv_type, :n_batch] do
+      assert_raise ArgumentError, ~r/#{key} is no option/, fn ->
+        Serving.run(serving, "a", [{key, true}])
+      end
+    end
+
+    assert_raise ArgumentError, ~r/:kv_cache is no option/, fn ->
+      Serving.start_link(model: model(), tokenizer: tokenizer(), kv_cache: nil)
+    end
+  end
+
   test "callers of a serving that dies are told" do
     Process.flag(:trap_exit, true)
     {:ok, serving} = Serving.start_link(model: model(), tokenizer: tokenizer(), max_len: 300)

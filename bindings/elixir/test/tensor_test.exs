@@ -35,6 +35,20 @@ defmodule Quern.TensorTest do
     assert Tensor.to_binary(tensor) == part
   end
 
+  test "bits that begin in a byte are copied" do
+    <<_::4, part::binary-size(4000), _::4>> = :crypto.strong_rand_bytes(4001)
+    want = :binary.copy(part)
+
+    for wrap <- [true, false],
+        do: assert(Tensor.to_binary(Tensor.from_binary(part, :f32, {1000}, wrap: wrap)) == want)
+  end
+
+  test "what is shared is not freed" do
+    device = Device.default()
+    assert_raise ArgumentError, ~r/is shared/, fn -> Quern.free(device) end
+    assert Tensor.zeros({1}, :f32).shape == {1}
+  end
+
   test "types are written as Nx writes them too" do
     assert Tensor.zeros({2}, {:bf, 16}).type == :bf16
     assert inspect(Tensor.zeros({2, 3}, {:u, 32})) == "#Quern.Tensor<u32[2][3] cpu>"
@@ -56,7 +70,7 @@ defmodule Quern.TensorTest do
     assert_raise ArgumentError, ~r/shape/, fn -> Tensor.zeros({0}, :f32) end
     assert_raise ArgumentError, ~r/shape/, fn -> Tensor.zeros({-1, 2}, :f32) end
 
-    assert_raise ArgumentError, ~r/shape: must be 1 to 4 sizes/, fn ->
+    assert_raise ArgumentError, ~r/shape: must be a list of at most 4, got a longer one/, fn ->
       Tensor.zeros({1, 1, 1, 1, 1}, :f32)
     end
 

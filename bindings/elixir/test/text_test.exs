@@ -65,6 +65,12 @@ defmodule Quern.TextTest do
     assert_raise ArgumentError, ~r/is no JSON/, fn -> Chat.render(chat, [%{role: self()}]) end
     assert_raise ArgumentError, ~r/not UTF-8/, fn -> Chat.render(chat, [%{role: <<255>>}]) end
 
+    for {messages, tools} <- [{"", nil}, {json, ""}] do
+      assert_raise ArgumentError, ~r/(messages|tools): is empty/, fn ->
+        Chat.render(chat, messages, tools: tools)
+      end
+    end
+
     assert_raise ArgumentError, ~r/think: must be one of/, fn ->
       Chat.render(chat, json, think: 3)
     end
@@ -178,6 +184,90 @@ defmodule Quern.TextTest do
     assert_raise Quern.Error, fn -> Session.rewind(session, 0) end
     assert {[_], [], %{n_generated: 1}} = Generation.next(second)
     :ok = Session.rewind(session, 0)
+  end
+
+  test "a freed generation has given its session back when the call returns" do
+    session = Session.new(model(), n_ctx: 64)
+
+    for _ <- 1..200 do
+      generation = Generation.new(session, [1, 2, 3])
+      Generation.next(generation)
+      Quern.free(generation)
+    end
+  end
+
+  test "a generation that is over, or is freed meanwhile, ends a reduction" do
+    session = Session.new(model(), n_ctx: 64)
+    generation = Generation.new(session, [1, 2], n_predict: 1)
+    collect = fn {ids, _, _}, acc -> {:cont, acc ++ ids} end
+    assert {%{n_generated: 1}, [_]} = Generation.reduce(generation, [], collect)
+    assert {nil, []} = Generation.reduce(generation, [], collect)
+    generation = Generation.new(session, [1, 2])
+
+    assert_raise ArgumentError, ~r/freed/, fn ->
+      Generation.reduce(generation, 0, fn _, acc ->
+        Quern.free(generation)
+        {:cont, acc}
+      end)
+    end
+
+    refute_receive _anything, 20
+  end
+
+  test "a step that fails ends a stream, and no answer is left" do
+    # The ids of this tokenizer are too many for that model.
+    small = Model.load!(data("models/tied-f32"))
+    text = "A dog and a ball, and an extraordinarily long walk"
+    run = fn -> TextGeneration.run(tokenizer(), small, text, max_new_tokens: 5) end
+    assert_raise ArgumentError, ~r/ids\[\d+\]: must be within 0 … 511/, run
+
+    assert_raise ArgumentError, ~r/must be within 0 … 511/, fn ->
+      TextGeneration.stream(tokenizer(), small, text, max_new_tokens: 5) |> Enum.to_list()
+    end
+
+    refute_receive _anything, 20
+
+    assert_raise ArgumentError, ~r/:kv_cache to be a session of the model/, fn ->
+      TextGeneration.run(tokenizer(), model(), text, kv_cache: Session.new(small, n_ctx: 128))
+    end
+  end
+
+  test "appends of two processes do not mix" do
+    session = Session.new(model(), n_ctx: 200, n_batch: 0)
+    assert session.n_batch == 200
+    session = %{session | n_batch: 4}
+
+    for _ <- 1..5 do
+      Session.rewind(session, 0)
+
+      results =
+        for id <- [1, 2, 3] do
+          Task.async(fn ->
+            try do
+              Session.append(session, List.duplicate(id, 40))
+              id
+            rescue
+              error in Quern.Error -> error.status
+            end
+          end)
+        end
+        |> Task.await_many()
+
+      done = Enum.filter(results, &is_integer/1)
+      assert done != [] and Enum.all?(results -- done, &(&1 == :ebusy))
+      runs = session |> Session.ids() |> Enum.chunk_by(& &1) |> Enum.map(&{hd(&1), length(&1)})
+      assert Enum.sort(runs) == Enum.sort(for id <- done, do: {id, 40})
+    end
+  end
+
+  test "a synchronisation that is refused forgets nothing" do
+    session = Session.new(model(), n_ctx: 8)
+    :ok = Session.append(session, [1, 2, 3, 4])
+
+    for ids <- [[], [1, 9, 100_000], [1, -1], [1, :x], Enum.to_list(1..9)] do
+      assert_raise ArgumentError, fn -> Session.sync(session, ids) end
+      assert Session.ids(session) == [1, 2, 3, 4]
+    end
   end
 
   test "a generation that is forgotten frees its session" do

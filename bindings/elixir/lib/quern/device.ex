@@ -94,6 +94,10 @@ defmodule Quern.Device.Default do
     end
   end
 
+  def shared?(%Quern.Device{ref: ref}) do
+    Enum.any?(@names, &match?(%{ref: ^ref}, :persistent_term.get({__MODULE__, &1}, nil)))
+  end
+
   def forget do
     Enum.each(@names, &:persistent_term.erase({__MODULE__, &1}))
   end

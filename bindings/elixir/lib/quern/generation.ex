@@ -70,8 +70,8 @@ defmodule Quern.Generation do
   def stop(%__MODULE__{ref: ref}), do: Job.run!(:generation_stop, [ref])
 
   @doc """
-  Reduce the steps: `fun.(step, acc)` is `{:cont, acc}` or `{:halt, acc}`. It returns the result (`nil` after `:halt`) and the
-  accumulator, and stops the generation in every case.
+  Reduce the steps: `fun.(step, acc)` is `{:cont, acc}` or `{:halt, acc}`. It returns the result (`nil` after `:halt`, or where
+  the generation was over before) and the accumulator, and stops the generation in every case.
 
   Option: `:ahead`, default 1: how many steps are asked for beyond the one that is awaited, so that the device does not wait
   for this process.
@@ -94,7 +94,8 @@ defmodule Quern.Generation do
   defp loop(generation, [ref | asked], acc, fun) do
     case Job.receive_answer(ref) do
       {:ok, {_ids, _pieces, nil} = step} ->
-        asked = asked ++ [ask(generation)]
+        next = guard(generation, asked, fn -> ask(generation) end)
+        asked = asked ++ [next]
 
         case guard(generation, asked, fn -> fun.(step, acc) end) do
           {:cont, acc} ->
@@ -109,6 +110,11 @@ defmodule Quern.Generation do
         {_, acc} = guard(generation, asked, fn -> fun.(step, acc) end)
         give_up(generation, asked)
         {result, acc}
+
+      # It was over before, or somebody stopped it.
+      {:ok, :over} ->
+        give_up(generation, asked)
+        {nil, acc}
 
       {:error, reason} ->
         give_up(generation, asked)
@@ -125,9 +131,9 @@ defmodule Quern.Generation do
   end
 
   @doc false
-  # Stop, and take the answers that are still to come: no other receiver should find them.
-  def give_up(generation, asked) do
-    stop(generation)
+  # Stop, and take the answers that are still to come: no other receiver should find them. One that was freed is no error.
+  def give_up(%__MODULE__{ref: ref}, asked) do
+    _ = Job.run(:generation_stop, [ref])
     Enum.each(asked, &Job.receive_answer/1)
   end
 

@@ -3,11 +3,21 @@ defmodule Quern.Job do
   @moduledoc false
   # Jobs of the NIF and their answers.
 
-  # Begin a job and wait for its answer: `:ok`, `{:ok, value}` or `{:error, {status, message}}`.
+  # Begin a job and wait for its answer: `:ok`, `{:ok, value}` or `{:error, {status, message}}`. All in one function: where
+  # the VM sees the reference made and awaited, it does not look at messages that were there before.
   defmacro run(name, arguments) do
     quote do
       ref = make_ref()
-      Quern.Job.await(ref, Quern.Nif.unquote(name)(ref, unquote_splicing(arguments)))
+
+      case Quern.Nif.unquote(name)(ref, unquote_splicing(arguments)) do
+        :ok ->
+          receive do
+            {^ref, answer} -> answer
+          end
+
+        {:error, _reason} = error ->
+          error
+      end
     end
   end
 
@@ -17,10 +27,6 @@ defmodule Quern.Job do
       Quern.Job.value!(Quern.Job.run(unquote(name), unquote(arguments)))
     end
   end
-
-  # What a function of the NIF returned, and then what the worker sends.
-  def await(ref, :ok), do: receive_answer(ref)
-  def await(_ref, {:error, _reason} = error), do: error
 
   def receive_answer(ref) do
     receive do

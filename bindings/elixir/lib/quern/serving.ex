@@ -21,7 +21,10 @@ defmodule Quern.Serving do
     * `:max_queue` - how many more may wait, default 64; further ones are told `:ebusy` at once
     * `:window` - how many steps a stream may be ahead of the one who reads it, default 32; then it pauses, and others
       have the device
-    * all options of `Quern.TextGeneration`: the defaults of requests
+    * `:stall_timeout` - how many milliseconds a paused stream keeps its session when its reader takes nothing, default
+      60,000; then it ends with `:ecanceled`
+    * all options of `Quern.TextGeneration` but `:kv_cache`, `:return_kv_cache` and `:profile_timing`: the defaults of requests;
+      `:kv_type` and `:n_batch` are for the process alone
 
   A request of a process that died, and a stream that is left, end with the step that runs.
 
@@ -53,6 +56,8 @@ defmodule Quern.Serving do
       :started_at,
       # nil, or what the answer that is awaited will be of: :new, :step or :stop
       :awaits,
+      # of a pause
+      :timer,
       is_canceled: false
     ]
   end
@@ -62,14 +67,30 @@ defmodule Quern.Serving do
     %{id: Keyword.get(opts, :name, __MODULE__), start: {__MODULE__, :start_link, [opts]}}
   end
 
+  # A serving has its own sessions, and does not look at the clock for each token.
+  @not_here [:kv_cache, :return_kv_cache, :profile_timing]
+
+  defp refuse!(key) do
+    raise ArgumentError, "#{inspect(key)} is no option of a serving's requests"
+  end
+
   @doc "Start the process. The sessions are made before it returns."
   @spec start_link(keyword) :: GenServer.on_start()
   def start_link(opts) do
     {own, defaults} =
-      Keyword.split(opts, [:model, :tokenizer, :name, :sessions, :max_queue, :window])
+      Keyword.split(opts, [
+        :model,
+        :tokenizer,
+        :name,
+        :sessions,
+        :max_queue,
+        :window,
+        :stall_timeout
+      ])
 
+    for key <- @not_here, Keyword.has_key?(defaults, key), do: refuse!(key)
     Request.check_options!(defaults)
-    for key <- [:sessions, :window], do: whole!(own, key, 1)
+    for key <- [:sessions, :window, :stall_timeout], do: whole!(own, key, 1)
     whole!(own, :max_queue, 0)
     GenServer.start_link(__MODULE__, {own, defaults}, Keyword.take(own, [:name]))
   end
@@ -144,6 +165,7 @@ defmodule Quern.Serving do
 
   # Texts are made ids here: callers do that side by side.
   defp request(server, input, opts, kind) do
+    for key <- [:kv_type, :n_batch | @not_here], Keyword.has_key?(opts, key), do: refuse!(key)
     {tokenizer, model, n_ctx, defaults} = GenServer.call(server, :config, :infinity)
     opts = Keyword.merge(defaults, opts)
     max_len = Keyword.get(opts, :max_len, n_ctx)
@@ -156,11 +178,20 @@ defmodule Quern.Serving do
 
   # Answers are sent to an alias of the caller, which names the request: after it was left, none can arrive.
   defp submit(server, request, credit) do
-    monitor = Process.monitor(server)
-    id = :erlang.alias()
-    handle = {server, monitor, id}
+    pid = GenServer.whereis(server) || exit({:noproc, {__MODULE__, :run, [server]}})
+    handle = {pid, Process.monitor(pid), :erlang.alias()}
+    message = {:submit, elem(handle, 2), request.ids, request.generation, credit}
 
-    case GenServer.call(server, {:submit, id, request.ids, request.generation, credit}, :infinity) do
+    answer =
+      try do
+        GenServer.call(pid, message, :infinity)
+      catch
+        kind, reason ->
+          leave(handle)
+          :erlang.raise(kind, reason, __STACKTRACE__)
+      end
+
+    case answer do
       :ok ->
         {:ok, handle}
 
@@ -262,6 +293,7 @@ defmodule Quern.Serving do
        free: for(_ <- 1..n, do: Session.new(model, options)),
        max_queue: Keyword.get(own, :max_queue, 64),
        window: Keyword.get(own, :window, 32),
+       stall_timeout: Keyword.get(own, :stall_timeout, 60_000),
        # %{id => slot}, active ones and those of the queue
        slots: %{},
        queue: :queue.new(),
@@ -299,7 +331,7 @@ defmodule Quern.Serving do
   @impl true
   def handle_cast({:credit, id}, state) do
     with_slot(state, id, fn slot ->
-      slot = %{slot | credit: slot.credit + 1}
+      slot = %{unpaused(slot) | credit: slot.credit + 1}
 
       if slot.awaits == nil and slot.generation != nil,
         do: step(state, slot),
@@ -324,7 +356,26 @@ defmodule Quern.Serving do
     {:noreply, answered(slot.awaits, answer, state, %{slot | awaits: nil})}
   end
 
+  def handle_info({:timeout, timer, id}, state) do
+    with_slot(state, id, fn
+      %{timer: ^timer} = slot ->
+        message = "serving: nothing was taken from the stream for #{state.stall_timeout} ms"
+        send(slot.id, {slot.id, {:error, {:ecanceled, message}}})
+        cancel(state, slot)
+
+      _others ->
+        state
+    end)
+  end
+
   def handle_info(_other, state), do: {:noreply, state}
+
+  defp unpaused(%{timer: nil} = slot), do: slot
+
+  defp unpaused(slot) do
+    :erlang.cancel_timer(slot.timer)
+    %{slot | timer: nil}
+  end
 
   defp with_slot(state, id, fun) do
     case state.slots do
@@ -379,7 +430,10 @@ defmodule Quern.Serving do
     await(state, slot, :stop, &Nif.generation_stop(&1, slot.generation))
   end
 
-  defp step(state, %{credit: 0} = slot), do: put(state, slot)
+  defp step(state, %{credit: 0} = slot) do
+    put(state, %{slot | timer: :erlang.start_timer(state.stall_timeout, self(), slot.id)})
+  end
+
   defp step(state, slot), do: await(state, slot, :step, &Nif.generation_next(&1, slot.generation))
 
   defp answered(:new, {:ok, generation}, state, slot) do
@@ -408,7 +462,7 @@ defmodule Quern.Serving do
 
   # What runs is waited for: the session is not free before.
   defp cancel(state, slot) do
-    slot = %{slot | is_canceled: true}
+    slot = %{unpaused(slot) | is_canceled: true}
     if slot.awaits == nil, do: step(state, slot), else: put(state, slot)
   end
 

@@ -34,7 +34,8 @@ defmodule Quern.Session do
     opts = Keyword.validate!(opts, n_ctx: 0, n_batch: 512, kv_type: nil, yarn: :auto)
     options = {opts[:n_ctx], opts[:n_batch], opts[:kv_type], opts[:yarn]}
     {ref, n_ctx} = Job.run!(:session_new, [model.ref, options])
-    %__MODULE__{ref: ref, model: model, n_ctx: n_ctx, n_batch: min(opts[:n_batch], n_ctx)}
+    n_batch = if opts[:n_batch] == 0, do: 512, else: opts[:n_batch]
+    %__MODULE__{ref: ref, model: model, n_ctx: n_ctx, n_batch: min(n_batch, n_ctx)}
   end
 
   @doc "Append ids and compute them; the logits of the last are kept."
@@ -45,10 +46,11 @@ defmodule Quern.Session do
 
   @doc """
   Make the timeline equal to `ids`, computing only what follows the longest common prefix; the number of ids that were
-  there already.
+  there already. Several calls of the NIF: for sessions that no other process changes meanwhile.
   """
   @spec sync(t, [non_neg_integer]) :: non_neg_integer
   def sync(%__MODULE__{} = session, ids) do
+    check!(session, ids)
     there = ids(session)
     {known, n_there, n_new} = {common(there, ids, 0), length(there), length(ids)}
 
@@ -60,6 +62,21 @@ defmodule Quern.Session do
       if reused < n_there, do: rewind(session, reused)
       append(session, Enum.drop(ids, reused))
       reused
+    end
+  end
+
+  # Before anything is forgotten.
+  defp check!(_session, []), do: raise(ArgumentError, "ids: must be at least one, got none")
+
+  defp check!(%{n_ctx: n_ctx, model: %{config: %{n_vocab: n_vocab}}}, ids) do
+    Job.pack_ids(ids)
+
+    if length(ids) > n_ctx do
+      raise ArgumentError, "context: #{n_ctx} tokens are too few for #{length(ids)}"
+    end
+
+    if bad = Enum.find(ids, &(&1 < 0 or &1 >= n_vocab)) do
+      raise ArgumentError, "ids: must be within 0 … #{n_vocab - 1}, got #{bad}"
     end
   end
 

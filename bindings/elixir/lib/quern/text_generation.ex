@@ -100,7 +100,9 @@ defmodule Quern.TextGeneration do
     {generation, asked, Chunks.new(request), is_ours}
   end
 
+  # With `nil` for chunks it is over; with an error that is still to be raised, by a state that knows what was received.
   defp take({generation, asked, nil, is_ours}), do: {:halt, {generation, asked, nil, is_ours}}
+  defp take({_generation, _asked, {:error, reason}, _is_ours}), do: Quern.Error.raise!(reason)
 
   defp take({generation, [ref | asked], chunks, is_ours}) do
     case Job.receive_answer(ref) do
@@ -113,9 +115,8 @@ defmodule Quern.TextGeneration do
         {ready, chunks} = Chunks.push(chunks, ids, pieces)
         {ready ++ Chunks.flush(chunks), {generation, asked, nil, is_ours}}
 
-      {:error, reason} ->
-        Generation.give_up(generation, asked)
-        Quern.Error.raise!(reason)
+      {:error, _reason} = error ->
+        {[], {generation, asked, error, is_ours}}
     end
   end
 
@@ -126,19 +127,32 @@ defmodule Quern.TextGeneration do
 
   # A session with room, and whether it was made for this.
   defp begin(request) do
-    {session, is_ours} =
-      case request.kv_cache do
-        %Session{n_ctx: n_ctx} = session when n_ctx >= request.n_ctx ->
-          {session, false}
+    {session, is_ours} = session(request.kv_cache, request)
 
-        other when other == nil or is_struct(other, Session) ->
-          {Session.new(request.model, [{:n_ctx, request.n_ctx} | request.session]), true}
+    try do
+      {Generation.new(session, request.ids, request.generation), is_ours}
+    rescue
+      error ->
+        if is_ours, do: Quern.free(session)
+        reraise error, __STACKTRACE__
+    end
+  end
 
-        other ->
-          raise ArgumentError, "expected :kv_cache to be a Quern.Session, got: #{inspect(other)}"
-      end
+  defp session(%Session{} = given, request) do
+    if given.model.ref != request.model.ref do
+      raise ArgumentError,
+            "expected :kv_cache to be a session of the model, got: #{inspect(given)}"
+    end
 
-    {Generation.new(session, request.ids, request.generation), is_ours}
+    if given.n_ctx >= request.n_ctx, do: {given, false}, else: session(nil, request)
+  end
+
+  defp session(nil, request) do
+    {Session.new(request.model, [{:n_ctx, request.n_ctx} | request.session]), true}
+  end
+
+  defp session(other, _request) do
+    raise ArgumentError, "expected :kv_cache to be a Quern.Session, got: #{inspect(other)}"
   end
 
   defp release(generation, is_ours) do
@@ -151,17 +165,20 @@ defmodule Quern.TextGeneration do
     started = now_us()
     {generation, is_ours} = begin(request)
 
+    timed = fn {ids, _, _} = step, {acc, times} ->
+      times = if request.profile_timing and ids != [], do: [now_us() | times], else: times
+      {go_on, acc} = fun.(step, acc)
+      {go_on, {acc, times}}
+    end
+
     {result, {acc, times}} =
-      Generation.reduce(
-        generation,
-        {acc, []},
-        fn {ids, _, _} = step, {acc, times} ->
-          times = if request.profile_timing and ids != [], do: [now_us() | times], else: times
-          {go_on, acc} = fun.(step, acc)
-          {go_on, {acc, times}}
-        end,
-        ahead: request.ahead
-      )
+      try do
+        Generation.reduce(generation, {acc, []}, timed, ahead: request.ahead)
+      catch
+        kind, reason ->
+          release(generation, is_ours)
+          :erlang.raise(kind, reason, __STACKTRACE__)
+      end
 
     timing = %{
       prefill_ms: result.first_token_s * 1.0e3,
