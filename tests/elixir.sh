@@ -18,6 +18,7 @@ cd bindings/elixir || exit 1
 if [ "$config" = asan ]; then
     # The VM keeps what it allocates until it ends, and handles no fault of its own by a signal.
     export LD_PRELOAD=$(gcc -print-file-name=libasan.so)
+    export ERL_FLAGS="+Mea min" # what the NIF allocates is malloc's, which the sanitizer knows
     export ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1:quarantine_size_mb=16
 fi
 mix compile --warnings-as-errors || exit 1
