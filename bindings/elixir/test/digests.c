@@ -5,7 +5,7 @@
  * the tree. Lines of words:
  *
  *   primitive CASE NAME plain|packed DIGEST     of out, and of k_cache and v_cache if it has them
- *   logits DIGEST                               after the prompt
+ *   logits MODEL DIGEST                         of a model's directory, after the ids 1 … 20
  *   generate SEED ID,ID,… DIGEST                of the text
  */
 #include "../../../tests/support/cmocka_all.h"
@@ -13,9 +13,9 @@
 
 #include <quern/quern.h>
 
+#include <glob.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
 enum { N_GOLDEN = 9, N_SEED = 3, N_PREDICT = 50 };
 
@@ -69,21 +69,40 @@ static bool take_token(void *user, const qn_token *token) {
     return true;
 }
 
+static void logits(qn_device *device, const char *dir) {
+    qn_model *model = NULL;
+    qn_session *session = NULL;
+    qn_sha256 hash;
+    int32_t ids[20];
+    for (int32_t i = 0; i < 20; i++) ids[i] = i + 1;
+    assert_int_equal(qn_model_open(&model, device, dir, NULL, NULL), QN_OK);
+    assert_int_equal(qn_session_create(&session, model, &(qn_session_options){.n_ctx = 32}, NULL), QN_OK);
+    assert_int_equal(qn_session_append(session, ids, 20, NULL, NULL, NULL), QN_OK);
+    qn_sha256_init(&hash);
+    qn_sha256_update(&hash, qn_session_logits(session), 4 * (size_t)qn_model_get_config(model)->n_vocab);
+    printf("logits %s ", dir);
+    print_digest(&hash);
+    qn_session_free(session);
+    qn_model_close(model);
+}
+
+static void logits_of_all(qn_device *device) {
+    glob_t found = {0};
+    logits(device, "models/demo");
+    assert_int_equal(glob("tests/data/models/*/", 0, NULL, &found), 0);
+    assert_int_equal(glob("tests/data/quantised/*/", GLOB_APPEND, NULL, &found), 0);
+    for (size_t i = 0; i < found.gl_pathc; i++) logits(device, found.gl_pathv[i]);
+    globfree(&found);
+}
+
 static void generations(qn_device *device) {
     qn_model *model = NULL;
     qn_tokenizer *tokenizer = NULL;
     qn_session *session = NULL;
-    qn_ids ids = {0};
     qn_sha256 hash;
     assert_int_equal(qn_model_open(&model, device, "models/demo", NULL, NULL), QN_OK);
     assert_int_equal(qn_tokenizer_open(&tokenizer, "models/demo", NULL), QN_OK);
     assert_int_equal(qn_session_create(&session, model, NULL, NULL), QN_OK);
-    assert_int_equal(qn_tokenizer_encode(tokenizer, &ids, prompt, strlen(prompt), true, NULL), QN_OK);
-    assert_int_equal(qn_session_sync(session, ids.data, ids.size, NULL, NULL), QN_OK);
-    qn_sha256_init(&hash);
-    qn_sha256_update(&hash, qn_session_logits(session), 4 * (size_t)qn_model_get_config(model)->n_vocab);
-    printf("logits ");
-    print_digest(&hash);
     for (uint64_t seed = 0; seed < N_SEED; seed++) {
         qn_sampler_params sampler;
         qn_sampler_defaults(model, QN_SAMPLER_MODEL, &sampler);
@@ -101,7 +120,6 @@ static void generations(qn_device *device) {
         printf(" ");
         print_digest(&hash);
     }
-    qn_ids_release(&ids);
     qn_session_free(session);
     qn_tokenizer_close(tokenizer);
     qn_model_close(model);
@@ -114,6 +132,7 @@ int main(void) {
         primitives(device, i, false);
         primitives(device, i, true);
     }
+    logits_of_all(device);
     generations(device);
     qn_device_close(device);
     return 0;

@@ -93,9 +93,20 @@ defmodule Quern.TextTest do
     assert_raise ArgumentError, ~r/unknown keys/, fn -> Model.load(demo(), kuantize: :q8) end
   end
 
-  test "logits are those of C, bit by bit, however they were fed" do
-    [["logits", digest]] = Enum.filter(digests(), &(hd(&1) == "logits"))
-    ids = Tokenizer.encode(tokenizer(), @prompt)
+  test "logits are those of C, bit by bit, of every golden model" do
+    lines = Enum.filter(digests(), &(hd(&1) == "logits"))
+    assert length(lines) > 12
+
+    for [_, path, digest] <- lines do
+      session = root() |> Path.join(path) |> Model.load!() |> Session.new(n_ctx: 32)
+      :ok = Session.append(session, Enum.to_list(1..20))
+      assert sha256(Session.logits(session)) == digest, path
+    end
+  end
+
+  test "logits do not depend on how the ids were fed" do
+    [_, _, digest] = Enum.find(digests(), &match?(["logits", "models/demo", _], &1))
+    ids = Enum.to_list(1..20)
 
     for n_batch <- [512, 3, 1] do
       session = Session.new(model(), n_ctx: 64, n_batch: n_batch)
