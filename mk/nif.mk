@@ -18,8 +18,15 @@ $(DIGESTS): $(B)/bindings/elixir/test/digests.o $(SUPPORT_OBJ) $(LIB_STATIC)
 	$(call say,LD,$@)
 	$(QUIET)$(CC) -o $@ $^ $(LDFLAGS_ALL) $(PKG_LIBS) -lcmocka -lm
 
-.PHONY: nif nif-digests
+# The C side of `mix quern.bench --c`.
+NIF_BENCH := $(B)/bindings/elixir/bench/generate
+$(NIF_BENCH): $(B)/bindings/elixir/bench/generate.o $(LIB_STATIC)
+	$(call say,LD,$@)
+	$(QUIET)$(CC) -o $@ $^ $(LDFLAGS_ALL) $(PKG_LIBS) -lm
+
+.PHONY: nif nif-digests nif-bench
 nif-digests: $(DIGESTS)
+nif-bench: $(NIF_BENCH)
 nif: $(NIF_LIB) ## the NIF of bindings/elixir (needs erlang-dev; mix calls this)
 
--include $(NIF_OBJ:.o=.d) $(DIGESTS).d
+-include $(NIF_OBJ:.o=.d) $(DIGESTS).d $(NIF_BENCH).d

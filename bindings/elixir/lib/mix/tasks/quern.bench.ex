@@ -15,8 +15,9 @@ defmodule Mix.Tasks.Quern.Bench do
   runs, of tokens after the first over the time after it; p50 and p95 are of the milliseconds between tokens as the caller
   sees them. The lanes of a run follow each other, run by run.
 
-  `quern bench -m DIR -p 0 -n 64` times the same model through the C API, and measures the machine's roof beside it. Other
-  options: `--threads`, `--quantize q8|q4`.
+  With `--c` there is a lane `C`, first: the same generation by `qn_generate` in a process of its own, in the same turns; the last
+  column is then the tok/s as a share of it, the median of the runs' ratios. `quern bench -m DIR -p 0 -n 64` measures the machine's roof.
+  Other options: `--threads`, and, without `--c`, `--quantize q8|q4`.
   """
   use Mix.Task
   alias Quern.{Device, Model, Serving, TextGeneration, Tokenizer}
@@ -29,7 +30,8 @@ defmodule Mix.Tasks.Quern.Bench do
     runs: :integer,
     clients: :integer,
     threads: :integer,
-    quantize: :string
+    quantize: :string,
+    c: :boolean
   ]
 
   @impl true
@@ -63,7 +65,10 @@ defmodule Mix.Tasks.Quern.Bench do
       opts: generation
     }
 
-    lanes = [{"run", &run_lane/1}, {"stream", &stream_lane/1}, {"serving", &serving_lane/1}]
+    lanes =
+      c_lanes(opts, prompt, generation[:max_new_tokens]) ++
+        [{"run", &run_lane/1}, {"stream", &stream_lane/1}, {"serving", &serving_lane/1}]
+
     lanes = lanes ++ [{"serving x#{clients}", &clients_lane(&1, clients)}]
 
     Mix.shell().info(
@@ -76,10 +81,34 @@ defmodule Mix.Tasks.Quern.Bench do
       for _ <- 1..Keyword.get(opts, :runs, 5), {name, lane} <- lanes, do: {name, lane.(context)}
 
     Mix.shell().info(
-      "| lane | tok/s | between tokens, p50 ms | p95 ms | tokens |\n|---|---|---|---|---|"
+      "| lane | tok/s | between tokens, p50 ms | p95 ms | tokens | of C |\n|---|---|---|---|---|---|"
     )
 
-    for {name, _lane} <- lanes, do: Mix.shell().info(row(name, for({^name, r} <- results, do: r)))
+    of_lane = fn name -> for({^name, r} <- results, do: r) end
+    for {name, _lane} <- lanes, do: Mix.shell().info(row(name, of_lane.(name), of_lane.("C")))
+  end
+
+  defp c_lanes(opts, prompt, n) do
+    if opts[:c] do
+      root = Path.expand("../..", File.cwd!())
+      {_, 0} = System.cmd("make", ["-s", "nif-bench"], cd: root)
+      program = Path.join(root, "build/release/bindings/elixir/bench/generate")
+      arguments = [opts[:model], "#{n}", prompt, "#{Keyword.get(opts, :threads, 0)}"]
+      port = Port.open({:spawn_executable, program}, [:binary, line: 100, args: arguments])
+      [{"C", fn _context -> c_lane(port) end}]
+    else
+      []
+    end
+  end
+
+  defp c_lane(port) do
+    Port.command(port, "\n")
+
+    receive do
+      {^port, {:data, {:eol, line}}} ->
+        [tokens, seconds] = String.split(line)
+        {String.to_integer(tokens), String.to_float(seconds), []}
+    end
   end
 
   # Each lane: {tokens after the first, seconds after the first, [ms between tokens]}.
@@ -144,17 +173,20 @@ defmodule Mix.Tasks.Quern.Bench do
 
   defp of_gaps(gaps), do: {length(gaps), Enum.sum(gaps) / 1.0e3, gaps}
 
-  defp row(name, results) do
+  defp row(name, results, beside) do
     speeds = for {tokens, seconds, _} <- results, seconds > 0, do: tokens / seconds
+    ratios = for {{n, s, _}, {m, r, _}} <- Enum.zip(results, beside), do: n / s / (m / r)
     gaps = results |> Enum.flat_map(&elem(&1, 2)) |> Enum.sort()
     tokens = results |> Enum.map(&elem(&1, 0)) |> Enum.max()
-
-    "| #{name} | #{round2(at(Enum.sort(speeds), 0.5))} | #{round2(at(gaps, 0.5))} | #{round2(at(gaps, 0.95))} | #{tokens} |"
+    [speed, ratio] = for list <- [speeds, ratios], do: list |> Enum.sort() |> at(0.5)
+    [p50, p95] = for share <- [0.5, 0.95], do: at(gaps, share)
+    numbers = Enum.map([speed, p50, p95], &round2/1) ++ [tokens, ratio && round2(ratio)]
+    "| #{Enum.join([name | numbers], " | ")} |"
   end
 
   defp at([], _share), do: nil
   defp at(sorted, share), do: Enum.at(sorted, trunc((length(sorted) - 1) * share))
 
   defp round2(nil), do: "-"
-  defp round2(number), do: :erlang.float_to_binary(number / 1, decimals: 2)
+  defp round2(number), do: :erlang.float_to_binary(number / 1, decimals: 3)
 end
