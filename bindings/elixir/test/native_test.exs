@@ -339,6 +339,29 @@ defmodule Quern.NativeTest do
     assert_raise ArgumentError, ~r/ids/, fn -> chunk(t, n, 50, 0, 2, tiny(t, n)) end
   end
 
+  test "layers and caches that are none are named" do
+    {t, n} = golden(0)
+    {embedding, [layer], [pair], norm} = tiny(t, n)
+
+    for {layers, caches, message} <- [
+          {[], [], ~r/^layers: must be 1 to 512, got none/},
+          {List.duplicate(layer, 513), [pair], ~r/^layers: must be a list of at most 512/},
+          {[layer], [], ~r/^kv_cache: must be 1 pairs, as many as layers, got 0/},
+          {[layer, Tuple.delete_at(layer, 0)], [pair, pair],
+           ~r/^layers\[1\]: must be a tuple of 11/},
+          {[layer], [{elem(pair, 0)}], ~r/^kv_cache\[0\]: must be a pair/},
+          {[put_elem(layer, 4, :none)], [pair],
+           ~r/^q_proj: must be a tensor or a linear, got none/},
+          {[layer], [put_elem(pair, 1, embedding)], ~r/^layer 0 v_cache: rank must be 4, got 2/},
+          {:layers, [pair], ~r/^layers: must be a list, got layers/},
+          {[layer, layer], [pair, pair], ~r/overlaps/}
+        ] do
+      assert_raise ArgumentError, message, fn ->
+        chunk(t, n, 7, 0, 3, {embedding, layers, caches, norm})
+      end
+    end
+  end
+
   test "what is wrong is named as the library names it" do
     {t, n} = golden(0)
     h = n.hidden

@@ -3,6 +3,8 @@ defmodule Quern.Nx do
   @moduledoc """
   From and to `Nx.Tensor`, where the host application has Nx. Nx is no dependency: these functions raise without it.
 
+  Tried by hand with Nx 0.7.2, the last one for Elixir 1.14; the tests of this project use a stand-in.
+
       hidden = Quern.Nx.from_nx(Nx.tensor([[[1.0, 2.0]]]))
       Quern.Nx.to_nx(hidden)
   """
