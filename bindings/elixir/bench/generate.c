@@ -40,7 +40,7 @@ int main(int argc, char **argv) {
     qn_model *model = NULL;
     qn_tokenizer *tokenizer = NULL;
     qn_error err = {.message = "usage: generate MODEL N PROMPT [THREADS]"};
-    qn_device_options options = {.n_thread = argc > 4 ? atoi(argv[4]) : 0};
+    qn_device_options options = {.n_thread = argc > 4 ? (int32_t)strtol(argv[4], NULL, 10) : 0};
     if (argc < 4 || qn_device_open(&device, NULL, &options, &err) ||
         qn_model_open(&model, device, argv[1], NULL, &err) || qn_tokenizer_open(&tokenizer, argv[1], &err)) {
         return fprintf(stderr, "generate: %s\n", err.message), 1;
@@ -54,7 +54,7 @@ int main(int argc, char **argv) {
         qn_session *session = NULL;
         const qn_generate_args args = {.prompt = argv[3],
                                        .sampler = &sampler,
-                                       .n_predict = atoi(argv[2]),
+                                       .n_predict = (int32_t)strtol(argv[2], NULL, 10),
                                        .ignore_eos = true,
                                        .on_token = take_token,
                                        .on_text = take_text,
