@@ -247,7 +247,7 @@ defmodule Quern.ServingTest do
 
     Process.sleep(20)
     Process.exit(serving, :kill)
-    assert {:killed, {Serving, :run, _}} = Task.await(task)
+    assert {:killed, _where} = Task.await(task)
     assert_receive {:EXIT, ^serving, :killed}
   end
 
