@@ -71,13 +71,13 @@ void call_binary(call *c, ERL_NIF_TERM term, const char *name, ErlNifBinary *to)
     }
     job *j = c->job;
     if (j->late == NULL) j->late = call_alloc(c, MOST_LATE, sizeof *j->late);
-    if (j->late == NULL || j->n_late == MOST_LATE) return;
+    if (j->late == NULL) return;
+    if (j->n_late == MOST_LATE) {
+        call_fail(c, "%s: is a binary more than a call may have", name);
+        return;
+    }
     /* A large binary is shared, not copied. */
     j->late[j->n_late++] = (late_binary){enif_make_copy(j->env, term), to};
-}
-
-static void look_into(job *j, int i) {
-    enif_inspect_binary(j->env, j->late[i].term, j->late[i].to);
 }
 
 /* The job is over, or was never begun. */
@@ -96,7 +96,10 @@ static void end(job *j) {
 static bool run(task *t) {
     job *j = (job *)(void *)t;
     const bool is_alive = !atomic_load(&j->is_canceled);
-    for (; is_alive && j->n_late > 0; j->n_late--) look_into(j, j->n_late - 1);
+    for (; is_alive && j->n_late > 0; j->n_late--) {
+        const late_binary *b = &j->late[j->n_late - 1];
+        enif_inspect_binary(j->env, b->term, b->to);
+    }
     if (is_alive && !j->step(j)) return false;
     enif_demonitor_process(NULL, j, &j->monitor);
     if (is_alive) enif_send(NULL, &j->caller, j->env, enif_make_tuple2(j->env, j->ref, j->result));
@@ -255,6 +258,10 @@ bool tensor_term(job *j, ERL_NIF_TERM *out, qn_tensor *tensor, object *device) {
     if (o == NULL) return false;
     *out = enif_make_tuple3(env, object_term(env, o), sizes, type);
     return true;
+}
+
+bool job_busy(job *j) {
+    return job_error(j, QN_EBUSY, &(qn_error){.message = "session: another generation or append is using it"});
 }
 
 bool job_tensor(job *j, qn_tensor *tensor, object *device) {

@@ -5,8 +5,6 @@
  */
 #include "quern_nif.h"
 
-#include <string.h>
-
 typedef struct generation_value {
     qn_generation *generation;
     job *job;                 /* of the pass that runs */
@@ -40,7 +38,6 @@ typedef struct generation_job {
     ErlNifBinary text;
     packed_ids ids;
     bool has_text;
-
     qn_sampler_params sampler;
     qn_logit_bias *bias;
     ErlNifBinary *stop_binaries;
@@ -86,7 +83,7 @@ static bool new_generation(job *j) {
     s->args.on_token = take_token;
     if (!session_occupy(s->session, v)) {
         enif_free(v);
-        return job_error(j, QN_EBUSY, &(qn_error){.message = "session: another generation or append is using it"});
+        return job_busy(j);
     }
     const qn_tokenizer *tokenizer = s->tokenizer == NULL ? NULL : s->tokenizer->value;
     qn_status status = qn_generation_create(&v->generation, s->session->value, tokenizer, &s->args, &error);
@@ -256,13 +253,17 @@ static bool next_pass(job *j) {
     return job_value(j, enif_make_tuple3(j->env, in_order(j->env, v->ids), in_order(j->env, v->pieces), end));
 }
 
-/* Reference, Generation: {Ids, [{content | reasoning, Text}], Result | nil}, or `over` if it was over before. */
-NIF_FUNCTION(nif_generation_next) {
-    (void)argc;
+static ERL_NIF_TERM submit_on_generation(ErlNifEnv *env, const ERL_NIF_TERM argv[], bool (*step)(job *)) {
     call c = call_begin(env, argv[0], sizeof(generation_job));
     object *o = call_object(&c, argv[1], "generation", KIND_GENERATION);
     if (o != NULL) ((generation_job *)c.job->state)->generation = o;
-    return call_submit(&c, o == NULL ? NULL : o->worker, next_pass, NULL);
+    return call_submit(&c, o == NULL ? NULL : o->worker, step, NULL);
+}
+
+/* Reference, Generation: {Ids, [{content | reasoning, Text}], Result | nil}, or `over` if it was over before. */
+NIF_FUNCTION(nif_generation_next) {
+    (void)argc;
+    return submit_on_generation(env, argv, next_pass);
 }
 
 static bool stop(job *j) {
@@ -276,8 +277,5 @@ static bool stop(job *j) {
 /* Reference, Generation: it is over, and its session is free for another one. */
 NIF_FUNCTION(nif_generation_stop) {
     (void)argc;
-    call c = call_begin(env, argv[0], sizeof(generation_job));
-    object *o = call_object(&c, argv[1], "generation", KIND_GENERATION);
-    if (o != NULL) ((generation_job *)c.job->state)->generation = o;
-    return call_submit(&c, o == NULL ? NULL : o->worker, stop, NULL);
+    return submit_on_generation(env, argv, stop);
 }

@@ -151,17 +151,6 @@ static ERL_NIF_TERM submit_on_session(call *c, ERL_NIF_TERM term, bool (*step)(j
     return call_submit(c, o == NULL ? NULL : o->worker, step, finish_session);
 }
 
-static bool is_busy(const object *session) {
-    enif_mutex_lock(session->nif->lock);
-    const bool busy = session->occupant != NULL;
-    enif_mutex_unlock(session->nif->lock);
-    return busy;
-}
-
-static bool refuse_busy(job *j) {
-    return job_error(j, QN_EBUSY, &(qn_error){.message = "session: another generation or append is using it"});
-}
-
 /* Whether the library would take the ids that are left. */
 static bool are_good(const session_job *s) {
     const qn_session *session = s->session->value;
@@ -177,7 +166,7 @@ static bool append(job *j) {
     qn_error error;
     if (!s->occupies) {
         if (!job_unpack(j, &s->ids)) return true;
-        if (!session_occupy(s->session, j)) return refuse_busy(j);
+        if (!session_occupy(s->session, j)) return job_busy(j);
         s->occupies = true;
     }
     size_t n = s->ids.n - s->n_done;
@@ -204,8 +193,9 @@ NIF_FUNCTION(nif_session_append) {
 static bool rewind_session(job *j) {
     const session_job *s = j->state;
     qn_error error;
-    if (is_busy(s->session)) return refuse_busy(j);
+    if (!session_occupy(s->session, j)) return job_busy(j);
     qn_status status = qn_session_rewind(s->session->value, (size_t)s->n_tok, &error);
+    session_vacate(s->session, j);
     return status == QN_OK ? job_ok(j) : job_error(j, status, &error);
 }
 

@@ -57,7 +57,6 @@ static bool run_burial(task *t) {
     free_value(b->kind, b->value);
     enif_mutex_lock(b->nif->lock);
     b->nif->n_object[b->kind]--;
-
     enif_mutex_unlock(b->nif->lock);
     for (int i = 0; i < 2; i++) {
         if (b->parents[i] != NULL) object_drop(b->parents[i]);

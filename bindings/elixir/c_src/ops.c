@@ -13,12 +13,9 @@ struct op {
     qn_dtype dtype; /* of the result, with its shape */
     int32_t rank;
     int64_t shape[QN_MAX_RANK];
-    qn_offset offset;
-    int64_t *offset_rows;
-    qn_rope rope;
+    int64_t *offset_rows; /* what an offset and a rope may point to */
     qn_yarn yarn;
     float *inv_freq;
-    double scale, eps;
     union {
         qn_mlp_args mlp;
         qn_kv_attention_args kv_attention;
@@ -71,12 +68,12 @@ static ERL_NIF_TERM submit_op(call *c, op *s, qn_status (*run)(op *, qn_error *)
 }
 
 /* A whole number, a tensor, or a list of whole numbers, one for each row of the batch. */
-static void decode_offset(call *c, op *s, ERL_NIF_TERM term) {
+static void decode_offset(call *c, op *s, qn_offset *to, ERL_NIF_TERM term) {
     unsigned n = 0;
     void *resource = NULL;
     if (c->has_failed) return;
     if (enif_get_resource(c->env, term, c->nif->object_type, &resource)) {
-        s->offset.tensor = call_tensor(c, term, "offset");
+        to->tensor = call_tensor(c, term, "offset");
     } else if (enif_is_list(c->env, term)) {
         n = call_length(c, term, "offset", 4096);
         s->offset_rows = call_alloc(c, n, sizeof *s->offset_rows);
@@ -84,53 +81,46 @@ static void decode_offset(call *c, op *s, ERL_NIF_TERM term) {
         for (unsigned i = 0; s->offset_rows != NULL && enif_get_list_cell(c->env, list, &head, &list); i++) {
             s->offset_rows[i] = call_int(c, head, "offset", INT64_MIN, INT64_MAX);
         }
-        s->offset.rows = s->offset_rows;
-        s->offset.n_rows = n;
+        to->rows = s->offset_rows;
+        to->n_rows = n;
     } else {
-        s->offset.value = call_int(c, term, "offset", INT64_MIN, INT64_MAX);
+        to->value = call_int(c, term, "offset", INT64_MIN, INT64_MAX);
     }
 }
 
 /* A list of D/2 inverse frequencies. */
-static void decode_table(call *c, op *s, ERL_NIF_TERM list) {
+static void decode_table(call *c, op *s, qn_rope *to, ERL_NIF_TERM list) {
     const unsigned n = call_length(c, list, "theta", 256);
     s->inv_freq = call_alloc(c, n, sizeof *s->inv_freq);
     ERL_NIF_TERM head;
     for (unsigned i = 0; s->inv_freq != NULL && enif_get_list_cell(c->env, list, &head, &list); i++) {
         s->inv_freq[i] = (float)call_number(c, head, "theta");
     }
-    s->rope.inv_freq = s->inv_freq;
-    s->rope.n_inv_freq = (int32_t)n;
+    to->inv_freq = s->inv_freq;
+    to->n_inv_freq = (int32_t)n;
 }
 
 /* A number; {yarn, Theta, Factor, OriginalCtx, BetaFast, BetaSlow, AttentionFactor}; {table, List, AttentionFactor}. */
-static void decode_rope(call *c, op *s, ERL_NIF_TERM term) {
+static void decode_rope(call *c, op *s, qn_rope *to, ERL_NIF_TERM term) {
     const ERL_NIF_TERM *t = NULL;
     int n = 0;
     if (c->has_failed) return;
     if (!enif_get_tuple(c->env, term, &n, &t)) {
-        s->rope.theta = call_number(c, term, "theta");
+        to->theta = call_number(c, term, "theta");
     } else if (n == 7) {
-        s->rope.theta = call_number(c, t[1], "theta");
+        to->theta = call_number(c, t[1], "theta");
         s->yarn = (qn_yarn){.factor = call_number(c, t[2], "factor"),
                             .original_ctx = call_int(c, t[3], "original_ctx", INT64_MIN, INT64_MAX),
                             .beta_fast = call_number(c, t[4], "beta_fast"),
                             .beta_slow = call_number(c, t[5], "beta_slow"),
                             .attention_factor = call_number(c, t[6], "attention_factor")};
-        s->rope.yarn = &s->yarn;
+        to->yarn = &s->yarn;
     } else if (n == 3) {
-        decode_table(c, s, t[1]);
-        s->rope.attention_factor = call_number(c, t[2], "attention_factor");
+        decode_table(c, s, to, t[1]);
+        to->attention_factor = call_number(c, t[2], "attention_factor");
     } else {
         call_fail(c, "theta: must be a number, YaRN or a table, got %s", text_of(c->env, term).text);
     }
-}
-
-/* Offset, Scale, Theta. */
-static void decode_attention(call *c, op *s, const ERL_NIF_TERM *argv) {
-    decode_offset(c, s, argv[0]);
-    s->scale = call_number(c, argv[1], "scale");
-    decode_rope(c, s, argv[2]);
 }
 
 static qn_status run_mlp(op *s, qn_error *err) {
@@ -155,12 +145,8 @@ NIF_FUNCTION(nif_mlp) {
 }
 
 static qn_status run_kv_attention(op *s, qn_error *err) {
-    qn_kv_attention_args *a = &s->args.kv_attention;
-    a->out = s->out;
-    a->offset = s->offset;
-    a->scale = s->scale;
-    a->rope = s->rope;
-    return qn_kv_attention(a, err);
+    s->args.kv_attention.out = s->out;
+    return qn_kv_attention(&s->args.kv_attention, err);
 }
 
 /* Reference, Q, K, V, KCache, VCache, Offset, Scale, Theta. */
@@ -175,7 +161,9 @@ NIF_FUNCTION(nif_kv_attention) {
     a->v = call_tensor(&c, argv[3], "v");
     a->k_cache = call_tensor(&c, argv[4], "k_cache");
     a->v_cache = call_tensor(&c, argv[5], "v_cache");
-    decode_attention(&c, s, argv + 6);
+    decode_offset(&c, s, &a->offset, argv[6]);
+    a->scale = call_number(&c, argv[7], "scale");
+    decode_rope(&c, s, &a->rope, argv[8]);
     if (s->rank == 4) s->shape[2] *= s->shape[3]; /* {B, T, Nq·D}; of another q any shape will do: it is refused */
     s->rank = 3;
     if (s->like != NULL && qn_tensor_rank(s->like) < 3) s->shape[1] = s->shape[2] = 1;
@@ -220,13 +208,8 @@ static void decode_mlp_weights(call *c, qn_mlp_weights *w, const ERL_NIF_TERM *a
 }
 
 static qn_status run_block(op *s, qn_error *err) {
-    qn_attention_block_args *a = &s->args.block;
-    a->out = s->out;
-    a->offset = s->offset;
-    a->scale = s->scale;
-    a->rope = s->rope;
-    a->eps = s->eps;
-    return qn_attention_block(a, err);
+    s->args.block.out = s->out;
+    return qn_attention_block(&s->args.block, err);
 }
 
 /* Reference, Hidden, Norm, Q, K, V, O, QNorm, KNorm, KCache, VCache, Offset, Scale, Theta, Eps. */
@@ -240,19 +223,16 @@ NIF_FUNCTION(nif_attention_block) {
     decode_attention_weights(&c, &a->weights, argv + 2, "norm");
     a->k_cache = call_tensor(&c, argv[9], "k_cache");
     a->v_cache = call_tensor(&c, argv[10], "v_cache");
-    decode_attention(&c, s, argv + 11);
-    s->eps = call_number(&c, argv[14], "eps");
+    decode_offset(&c, s, &a->offset, argv[11]);
+    a->scale = call_number(&c, argv[12], "scale");
+    decode_rope(&c, s, &a->rope, argv[13]);
+    a->eps = call_number(&c, argv[14], "eps");
     return submit_op(&c, s, run_block);
 }
 
 static qn_status run_layer(op *s, qn_error *err) {
-    qn_layer_args *a = &s->args.layer;
-    a->out = s->out;
-    a->offset = s->offset;
-    a->scale = s->scale;
-    a->rope = s->rope;
-    a->eps = s->eps;
-    return qn_layer(a, err);
+    s->args.layer.out = s->out;
+    return qn_layer(&s->args.layer, err);
 }
 
 /* Reference, Hidden, Norm1, Q, K, V, O, QNorm, KNorm, KCache, VCache, Norm2, Gate, Up, Down, Offset, Scale, Theta, Eps. */
@@ -267,8 +247,10 @@ NIF_FUNCTION(nif_layer) {
     a->k_cache = call_tensor(&c, argv[9], "k_cache");
     a->v_cache = call_tensor(&c, argv[10], "v_cache");
     decode_mlp_weights(&c, &a->weights.mlp, argv + 11);
-    decode_attention(&c, s, argv + 15);
-    s->eps = call_number(&c, argv[18], "eps");
+    decode_offset(&c, s, &a->offset, argv[15]);
+    a->scale = call_number(&c, argv[16], "scale");
+    decode_rope(&c, s, &a->rope, argv[17]);
+    a->eps = call_number(&c, argv[18], "eps");
     return submit_op(&c, s, run_layer);
 }
 
@@ -295,7 +277,7 @@ NIF_FUNCTION(nif_greedy) {
 
 /* A forward pass: a token a turn of the worker, so that others get theirs and a cancellation is seen. */
 typedef struct forward {
-    op op; /* offset, rope, scale, eps, and where the result goes */
+    op op; /* where the result goes */
     qn_forward_greedy_args args;
     qn_layer_weights *layers;
     qn_tensor **caches;  /* {2, n_layer}: k, then v */
@@ -336,7 +318,6 @@ static void decode_layers(call *c, forward *f, ERL_NIF_TERM layers, ERL_NIF_TERM
     if (!c->has_failed && n != n_cache)
         call_fail(c, "kv_cache: must be %u pairs, as many as layers, got %u", n, n_cache);
     if (c->has_failed) return;
-
     f->args.n_layer = (int32_t)n;
     f->layers = call_alloc(c, n, sizeof *f->layers);
     f->caches = call_alloc(c, 2 * (size_t)n, sizeof *f->caches);
@@ -365,9 +346,9 @@ static int64_t capacity_of(const forward *f) {
 /* Whether all tokens have room in every cache. */
 static bool has_room(const forward *f) {
     const int64_t capacity = capacity_of(f);
-    if (f->op.offset.tensor != NULL) return false;
-    for (int64_t i = 0; i < (f->op.offset.rows == NULL ? 1 : f->op.offset.n_rows); i++) {
-        const int64_t offset = f->op.offset.rows == NULL ? f->op.offset.value : f->op.offset.rows[i];
+    if (f->args.offset.tensor != NULL) return false;
+    for (int64_t i = 0; i < (f->args.offset.rows == NULL ? 1 : f->args.offset.n_rows); i++) {
+        const int64_t offset = f->args.offset.rows == NULL ? f->args.offset.value : f->args.offset.rows[i];
         if (offset < 0 || offset > capacity - f->count) return false;
     }
     return true;
@@ -375,7 +356,7 @@ static bool has_room(const forward *f) {
 
 /* The positions of a tensor are read once, and clamped for all of the call. */
 static qn_status settle_offset(forward *f, qn_error *err) {
-    const qn_tensor *t = f->op.offset.tensor;
+    const qn_tensor *t = f->args.offset.tensor;
     if (t == NULL || f->count == 1) return QN_OK;
     const qn_dtype dtype = qn_tensor_dtype(t);
     const bool known = (dtype == QN_DTYPE_S32 || dtype == QN_DTYPE_S64) && qn_tensor_rank(t) == 1;
@@ -394,7 +375,7 @@ static qn_status settle_offset(forward *f, qn_error *err) {
         rows[i] = value > high ? high : value;
         if (rows[i] < 0) rows[i] = 0;
     }
-    f->op.offset = n == 1 ? (qn_offset){.value = rows[0]} : (qn_offset){.rows = rows, .n_rows = n};
+    f->args.offset = n == 1 ? (qn_offset){.value = rows[0]} : (qn_offset){.rows = rows, .n_rows = n};
     return QN_OK;
 }
 
@@ -420,17 +401,13 @@ static qn_status begin_forward(forward *f, qn_error *err) {
 static qn_status next_token(forward *f, qn_error *err) {
     qn_forward_greedy_args *a = &f->args;
     a->out = f->token[f->n_done % 2];
-    a->offset = f->op.offset;
-    a->scale = f->op.scale;
-    a->rope = f->op.rope;
-    a->eps = f->op.eps;
     qn_status status = qn_forward_greedy(a, err);
     uint32_t *last = f->tokens + (size_t)f->n_done * (size_t)f->n_batch;
     if (status == QN_OK) status = qn_tensor_read(a->out, last, (size_t)f->n_batch * sizeof *last, err);
     a->ids = a->out;
     a->hidden = NULL;
-    f->op.offset.value++;
-    for (int64_t i = 0; i < f->op.offset.n_rows && f->op.offset_rows != NULL; i++) f->op.offset_rows[i]++;
+    f->args.offset.value++;
+    for (int64_t i = 0; i < f->args.offset.n_rows && f->op.offset_rows != NULL; i++) f->op.offset_rows[i]++;
     return status;
 }
 
@@ -484,9 +461,9 @@ NIF_FUNCTION(nif_forward_greedy) {
     f->args.lm_head = call_operand(&c, argv[7], "lm_head");
     f->count = (int32_t)call_int(&c, argv[9], "count", 1, 4096);
     if (!has_ids && f->count != 1) call_fail(&c, "count: must be 1 with hidden, got %d", (int)f->count);
-    decode_offset(&c, &f->op, argv[8]);
-    f->op.scale = call_number(&c, argv[10], "scale");
-    decode_rope(&c, &f->op, argv[11]);
-    f->op.eps = call_number(&c, argv[12], "eps");
+    decode_offset(&c, &f->op, &f->args.offset, argv[8]);
+    f->args.scale = call_number(&c, argv[10], "scale");
+    decode_rope(&c, &f->op, &f->args.rope, argv[11]);
+    f->args.eps = call_number(&c, argv[12], "eps");
     return call_submit(&c, f->op.device == NULL ? NULL : f->op.device->worker, step_forward, finish_forward);
 }

@@ -50,11 +50,10 @@ typedef enum object_kind {
 /* The private data of the module. */
 typedef struct nif {
     ErlNifResourceType *object_type, *job_type;
-    ErlNifMutex *lock; /* for what is said to be under it */
-    worker *reaper;    /* frees what objects hold, which may take long */
-    worker *loader;    /* opens files */
-    worker *text;      /* tokenizers and chat templates */
-
+    ErlNifMutex *lock;        /* for what is said to be under it */
+    worker *reaper;           /* frees what objects hold, which may take long */
+    worker *loader;           /* opens files */
+    worker *text;             /* tokenizers and chat templates */
     int64_t n_object[N_KIND]; /* values that are not freed yet; under the lock */
     int64_t n_job;            /* jobs that are not over; under the lock */
 } nif;
@@ -89,8 +88,7 @@ void object_drop(object *o);
 bool session_occupy(object *session, const void *occupant);
 void session_vacate(object *session, const void *occupant);
 bool object_types_open(ErlNifEnv *env, nif *n);
-/* Free a value of a kind; in object.c, with what the kinds' files offer. */
-void generation_value_free(void *value);
+void generation_value_free(void *value); /* generation.c */
 
 typedef struct device_value {
     qn_device *device;
@@ -125,7 +123,7 @@ typedef struct call {
     qn_error error;
 } call;
 
-/* What an error message says of a term: a small number or atom itself, else its kind. Of static or the given storage. */
+/* What an error message says of a term: a small number or atom itself, else its kind. */
 typedef struct term_text {
     char text[64];
 } term_text;
@@ -167,6 +165,7 @@ qn_dtype call_dtype(call *c, ERL_NIF_TERM term, const char *name);
 bool job_ok(job *j);
 bool job_value(job *j, ERL_NIF_TERM value);                      /* {ok, Value} */
 bool job_error(job *j, qn_status status, const qn_error *error); /* {error, {Status, Message}} */
+bool job_busy(job *j);                                           /* something else has the session */
 ERL_NIF_TERM error_term(ErlNifEnv *env, qn_status status, const char *message);
 ERL_NIF_TERM binary_term(ErlNifEnv *env, const void *data, size_t size);
 ERL_NIF_TERM string_term(ErlNifEnv *env, const char *text);

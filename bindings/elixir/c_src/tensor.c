@@ -82,7 +82,6 @@ typedef struct tensor_job {
     qn_dtype dtype;
     int32_t rank;
     int64_t shape[QN_MAX_RANK];
-    int64_t first; /* element, of a view */
     bool wraps;
     bool has_data;
     ErlNifBinary data;
@@ -180,7 +179,6 @@ NIF_FUNCTION(nif_tensor_from_binary) {
             call_fail(&c, "data: must be a binary, got %s", text_of(env, argv[2]).text);
         }
     }
-
     return submit_tensor(&c, argv[1], make_tensor);
 }
 

@@ -69,19 +69,24 @@ NIF_FUNCTION(nif_tokenizer_encode) {
     return call_submit(&c, c.nif->text, encode, finish_text);
 }
 
+/* The text, which is released, or the error. */
+static bool answer_text(job *j, qn_status status, qn_text *text, const qn_error *error) {
+    if (status == QN_OK) {
+        job_value(j, binary_term(j->env, text->data, text->size));
+    } else {
+        job_error(j, status, error);
+    }
+    qn_text_release(text);
+    return true;
+}
+
 static bool decode(job *j) {
     text_job *s = j->state;
     qn_error error;
     qn_text text = {0};
     if (!job_unpack(j, &s->ids)) return true;
     qn_status status = qn_tokenizer_decode(s->object->value, &text, s->ids.data, s->ids.n, s->flag, &error);
-    if (status == QN_OK) {
-        job_value(j, binary_term(j->env, text.data, text.size));
-    } else {
-        job_error(j, status, &error);
-    }
-    qn_text_release(&text);
-    return true;
+    return answer_text(j, status, &text, &error);
 }
 
 /* Reference, Tokenizer, Ids, SkipSpecial. */
@@ -149,13 +154,7 @@ static bool render(job *j) {
                                  .add_generation_prompt = s->flag,
                                  .think = s->think};
     qn_status status = qn_chat_render(s->object->value, &text, &input, &error);
-    if (status == QN_OK) {
-        job_value(j, binary_term(j->env, text.data, text.size));
-    } else {
-        job_error(j, status, &error);
-    }
-    qn_text_release(&text);
-    return true;
+    return answer_text(j, status, &text, &error);
 }
 
 /* Reference, Template, Messages, Tools | nil, AddGenerationPrompt, Think. The texts are JSON. */
@@ -173,6 +172,5 @@ NIF_FUNCTION(nif_chat_render) {
         call_binary(&c, argv[2], "messages", &to->text);
         if (s.has_tools) call_binary(&c, argv[3], "tools", &to->tools);
     }
-
     return call_submit(&c, c.nif->text, render, finish_text);
 }

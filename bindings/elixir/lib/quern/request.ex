@@ -9,7 +9,6 @@ defmodule Quern.Request do
     :tokenizer,
     :ids,
     :n_ctx,
-    :max_new_tokens,
     :generation,
     :output_format,
     :split_reasoning,
@@ -46,12 +45,9 @@ defmodule Quern.Request do
 
   # `kind` is :run or :stream.
   def new(tokenizer, model, input, opts, kind) do
-    opts = Keyword.validate!(opts, @own ++ Sampler.keys())
+    opts = checked!(opts)
     check_state!(tokenizer, model)
-    max_new = positive!(opts, :max_new_tokens)
-    max_len = min(positive!(opts, :max_len), model.config.n_ctx_max)
-    one_of!(opts, :output_format, [:native, :bumblebee])
-    one_of!(opts, :stream_chunking, [:stable, :token])
+    {max_new, max_len} = {opts[:max_new_tokens], min(opts[:max_len], model.config.n_ctx_max)}
     {ahead, group} = host_sync!(kind, opts)
     ids = Tokenizer.encode(tokenizer, prompt(input, opts))
     if ids == [], do: raise(ArgumentError, "prompt: is empty")
@@ -72,7 +68,6 @@ defmodule Quern.Request do
       tokenizer: tokenizer,
       ids: ids,
       n_ctx: length(ids) + min(max_new, room),
-      max_new_tokens: max_new,
       generation: generation,
       output_format: opts[:output_format],
       split_reasoning: opts[:split_reasoning],
@@ -89,14 +84,19 @@ defmodule Quern.Request do
 
   # Options of every request of a serving are checked when it is started.
   def check_options!(opts) do
-    opts = Keyword.validate!(opts, @own ++ Sampler.keys())
-    positive!(opts, :max_new_tokens)
-    positive!(opts, :max_len)
-    one_of!(opts, :output_format, [:native, :bumblebee])
-    one_of!(opts, :stream_chunking, [:stable, :token])
+    opts = checked!(opts)
     host_sync!(:run, opts)
     host_sync!(:stream, opts)
     Sampler.settle(opts)
+    :ok
+  end
+
+  # With defaults for what is not given.
+  defp checked!(opts) do
+    opts = Keyword.validate!(opts, @own ++ Sampler.keys())
+    for key <- [:max_new_tokens, :max_len], do: positive!(opts, key)
+    one_of!(opts, :output_format, [:native, :bumblebee])
+    one_of!(opts, :stream_chunking, [:stable, :token])
     opts
   end
 
@@ -113,7 +113,7 @@ defmodule Quern.Request do
   defp positive!(opts, key) do
     case opts[key] do
       n when is_integer(n) and n > 0 ->
-        n
+        :ok
 
       other ->
         raise ArgumentError,
@@ -175,7 +175,7 @@ defmodule Quern.Request do
   end
 
   # {content, reasoning}
-  def texts(pieces) do
+  defp texts(pieces) do
     {content, reasoning} = Enum.split_with(pieces, &(elem(&1, 0) == :content))
     {IO.iodata_to_binary(Keyword.values(content)), IO.iodata_to_binary(Keyword.values(reasoning))}
   end

@@ -242,6 +242,7 @@ defmodule Quern.Serving do
 
   defp take({handle, nil}), do: {:halt, {handle, nil}}
 
+  # A step is one token to the chunks, whose ids do not matter.
   defp take({{server, _, id} = handle, chunks}) do
     case receive_step(handle, nil) do
       {:step, pieces, nil} ->

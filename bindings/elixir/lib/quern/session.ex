@@ -58,7 +58,7 @@ defmodule Quern.Session do
       known
     else
       # The last one is computed again for its logits.
-      reused = min(known, max(n_new - 1, 0))
+      reused = min(known, n_new - 1)
       if reused < n_there, do: rewind(session, reused)
       append(session, Enum.drop(ids, reused))
       reused
