@@ -2,7 +2,8 @@
 /*
  * Attention of the cpu backend on each level: against plain double arithmetic at odd shapes, with NaN in every cache row
  * that may not be read; and bit for bit against itself: one row at a time, in chunks, batched, threaded, over pages of
- * any size. The fused layer against the composed one, bit for bit.
+ * any size, with a cache whose numbers are known to be finite and with one where nobody knows, with infinities in it,
+ * queries of any size. The fused layer against the composed one, bit for bit.
  */
 #include "../src/backend/backend.h"
 #include "support/cmocka_all.h"
@@ -55,6 +56,14 @@ typedef struct cache {
     void **k_page, **v_page;
     qni_kv kv;
 } cache;
+
+/* What is in the cache and in the new rows. */
+typedef enum content {
+    NUMBERS,
+    TINY, /* numbers, in f16 mostly subnormal ones */
+    WIDE, /* queries beyond what f16 can hold */
+    WILD, /* new keys of the first head become infinite in f16, and so do values of the last */
+} content;
 
 /* Address of a row of k or v. */
 static void *row_of(const shape *s, const cache *c, bool is_k, int64_t seq, int64_t head, int64_t pos) {
@@ -128,7 +137,7 @@ typedef struct inputs {
     int64_t n_row, q_width, kv_width;
 } inputs;
 
-static inputs make_inputs(const shape *s) {
+static inputs make_inputs(const shape *s, content what) {
     inputs in = {.n_row = s->n_seq * s->n, .q_width = s->n_kv_head * s->group * s->d, .kv_width = s->n_kv_head * s->d};
     in.q = random_floats(in.n_row * in.q_width, 1, 21);
     in.k = random_floats(in.n_row * in.kv_width, 1, 22);
@@ -143,6 +152,16 @@ static inputs make_inputs(const shape *s) {
     double inv_freq[256], factor;
     qni_rope_resolve(inv_freq, &factor, &(qn_rope){.theta = 1e4}, s->d);
     qni_rope_fill(in.cos_sin, in.pos, in.n_row, inv_freq, factor, s->d);
+    const float size = what == TINY ? 1e-6f : 1;
+    for (int64_t i = 0; i < in.n_row * in.kv_width; i++) {
+        in.k[i] *= size;
+        in.v[i] *= size;
+    }
+    for (int64_t i = 0; i < in.n_row * in.q_width && what == WIDE; i++) in.q[i] *= 1e6f;
+    if (what == WILD) {
+        in.k[2 * in.kv_width + 1] = 1e6f;
+        in.v[4 * in.kv_width - 3] = -1e6f;
+    }
     return in;
 }
 static void free_inputs(inputs *in) {
@@ -154,9 +173,16 @@ static void free_inputs(inputs *in) {
     free(in->pos);
 }
 
-/* Rows [first, first + n) in one call. */
+/* Rows [first, first + n) in one call. `known`: whether the rows before are known to be finite (NULL: nobody keeps
+ * track); told of what this call has written. */
 static void attend(qn_device *device, const shape *s, const inputs *in, const cache *c, float *out, int64_t first,
-                   int64_t n) {
+                   int64_t n, bool *known) {
+    atomic_bool wild = false;
+    qni_kv kv = c->kv;
+    if (known != NULL) {
+        kv.wild = &wild;
+        kv.finite = *known;
+    }
     qni_attention_call call = {{n, (int32_t)s->n_seq, in->seq + first, in->pos + first},
                                {in->cos_sin + first * s->d},
                                1 / sqrt((double)s->d),
@@ -167,7 +193,8 @@ static void attend(qn_device *device, const shape *s, const inputs *in, const ca
     qni_heads v = k;
     v.rows.data = in->v + first * in->kv_width;
     qni_mat o = qni_mat_of(out + first * in->q_width, QN_DTYPE_F32, n, in->q_width);
-    RUN(device, run->ops->kv_attention(run, o, q, k, v, &c->kv, &call));
+    RUN(device, run->ops->kv_attention(run, o, q, k, v, &kv, &call));
+    if (known != NULL) *known &= !wild;
 }
 
 static void turned(double *out, const float *x, const float *cos_sin, int64_t d) {
@@ -239,17 +266,26 @@ static void check_untouched(const shape *s, const cache *c) {
     }
 }
 
-static void check_shape(int level, shape s) {
-    inputs in = make_inputs(&s);
-    const size_t bytes = (size_t)(in.n_row * in.q_width) * sizeof(float);
-    float *out = new_block(bytes), *again = new_block(bytes);
+/* The same bits; of a NaN no matter which. */
+static void assert_same_floats(const float *a, const float *b, int64_t n) {
+    for (int64_t i = 0; i < n; i++) {
+        if (!isnan(a[i]) || !isnan(b[i])) assert_memory_equal(&a[i], &b[i], sizeof *a);
+    }
+}
+
+static void check_shape(int level, shape s, content what, bool tracks) {
+    inputs in = make_inputs(&s, what);
+    const int64_t n_out = in.n_row * in.q_width;
+    float *out = new_block((size_t)n_out * sizeof *out), *again = new_block((size_t)n_out * sizeof *out);
     qn_device *device = open_cpu(level, 2, false);
     cache c = make_cache(&s);
-    attend(device, &s, &in, &c, out, 0, in.n_row);
-    for (int64_t r = 0; r < in.n_row; r++) {
-        for (int64_t h = 0; h < s.n_kv_head * s.group; h++) check_head(&s, &in, &c, out, r, h);
+    bool known = true;
+    attend(device, &s, &in, &c, out, 0, in.n_row, tracks ? &known : NULL);
+    for (int64_t r = 0; r < in.n_row && what != WILD; r++) {
+        for (int64_t h = 0; h < s.n_kv_head * s.group && what != WIDE; h++) check_head(&s, &in, &c, out, r, h);
         for (int64_t g = 0; g < s.n_kv_head; g++) check_written(&s, &in, &c, r, g);
     }
+    assert_true(known || what == WILD);
     check_untouched(&s, &c);
     free_cache(&c);
     /* In chunks of 1 and of 3, on 1 and 3 threads, in one page and in small ones. */
@@ -257,18 +293,20 @@ static void check_shape(int level, shape s) {
     const struct {
         int64_t chunk, page_tokens;
         int32_t n_thread;
-    } ways[] = {{1, s.page_tokens, 1}, {3, 7, 3}, {in.n_row, 48, 1}};
-    for (int i = 0; i < 3; i++) {
+        bool known;
+    } ways[] = {{1, s.page_tokens, 1, true}, {3, 7, 3, true}, {in.n_row, 48, 1, false}, {1, 48, 3, false}};
+    for (int i = 0; i < 4; i++) {
         shape other = s;
         other.page_tokens = ways[i].page_tokens;
         other.pages = (capacity + other.page_tokens - 1) / other.page_tokens;
         qn_device *another = open_cpu(level, ways[i].n_thread, false);
         c = make_cache(&other);
+        known = ways[i].known;
         for (int64_t r = 0, n; r < in.n_row; r += n) {
             n = ways[i].chunk < in.n_row - r ? ways[i].chunk : in.n_row - r;
-            attend(another, &other, &in, &c, again, r, n);
+            attend(another, &other, &in, &c, again, r, n, tracks ? &known : NULL);
         }
-        assert_memory_equal(again, out, bytes);
+        assert_same_floats(again, out, n_out);
         free_cache(&c);
         qn_device_close(another);
     }
@@ -298,7 +336,24 @@ static void attention_of_odd_shapes(void **state) {
         {1, 1, 8, 6, 80, 1, 30, 33, bf16, q8},
     };
     for (int level = 0; level_name(level) != NULL; level++) {
-        for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) check_shape(level, shapes[i]);
+        for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
+            check_shape(level, shapes[i], NUMBERS, false);
+            check_shape(level, shapes[i], NUMBERS, true);
+        }
+    }
+}
+
+/* Levels may read an f16 cache in different ways, by what they know of it and of the queries: never with another result. */
+static void attention_of_odd_numbers(void **state) {
+    (void)state;
+    const qn_dtype f16 = QN_DTYPE_F16;
+    const shape shapes[] = {{1, 2, 2, 128, 200, 1, 120, 9, f16, f16},
+                            {2, 1, 8, 48, 70, 20, 1022, 4, f16, QN_DTYPE_F32},
+                            {1, 2, 1, 64, 64, 6, 300, 5, QN_DTYPE_BF16, f16}};
+    for (int level = 0; level_name(level) != NULL; level++) {
+        for (content what = TINY; what <= WILD; what++) {
+            for (int i = 0; i < 3; i++) check_shape(level, shapes[i], what, true);
+        }
     }
 }
 
@@ -307,13 +362,13 @@ static void later_tokens_do_not_matter(void **state) {
     (void)state;
     for (int level = 0; level_name(level) != NULL; level++) {
         shape s = {1, 1, 2, 128, 100, 1, 60, 20, QN_DTYPE_F32, QN_DTYPE_F32};
-        inputs in = make_inputs(&s);
+        inputs in = make_inputs(&s, NUMBERS);
         in.k[7 * s.d] = NAN;
         in.v[7 * s.d + 3] = NAN;
         float *out = new_block((size_t)(in.n_row * in.q_width) * sizeof(float));
         qn_device *device = open_cpu(level, 2, false);
         cache c = make_cache(&s);
-        attend(device, &s, &in, &c, out, 0, in.n_row);
+        attend(device, &s, &in, &c, out, 0, in.n_row, NULL);
         for (int64_t i = 0; i < 7 * in.q_width; i++) assert_true(isfinite(out[i]));
         for (int64_t r = 7; r < in.n_row; r++) assert_true(isnan(out[r * in.q_width + 3]));
         free_cache(&c);
@@ -364,6 +419,7 @@ static void fused_equals_composed(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(attention_of_odd_shapes),
+        cmocka_unit_test(attention_of_odd_numbers),
         cmocka_unit_test(later_tokens_do_not_matter),
         cmocka_unit_test(fused_equals_composed),
     };

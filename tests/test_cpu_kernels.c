@@ -416,6 +416,68 @@ static void check_attend(const qni_cpu_kernels *k, int dtype, int64_t n_q, int64
     free(kv_block);
 }
 
+#if defined(__x86_64__)
+/* Scores and values from pairs of f16 are those from their conversions: the same chains, in an order of d that differs. */
+static void check_f16_pairs(const qni_cpu_kernels *k, int64_t n_q, int64_t n_k, int64_t d, uint64_t *seed) {
+    const int64_t stride = d + 3, block = QNI_CPU_KV_BLOCK;
+    void *q, *kv;
+    void *q_block = random_array(&q, QN_DTYPE_F32, n_q * d, seed);
+    void *kv_block = random_array(&kv, QN_DTYPE_F16, n_k * stride, seed);
+    float *s = guarded(n_q * block), *want = guarded(n_q * block), *o = guarded(n_q * d), *want_o = guarded(n_q * d);
+    const qni_cpu_kv_rows rows = {kv, stride, n_k, NULL, 0};
+    k->attend_scores[QNI_CPU_F16](want, q, n_q, &rows, d);
+    k->attend_values[QNI_CPU_F16](want_o, want, n_q, &rows, d, false);
+    for (int64_t i = 0; i < n_q; i++) k->pairs.order((float *)q + i * d, QNI_CPU_PAIRS_FACTOR, d);
+    k->pairs.scores(s, q, n_q, &rows, d);
+    for (int64_t i = 0; i < n_q; i++) {
+        for (int64_t j = 0; j < block; j++) {
+            assert_true(fabsf(s[i * block + j] - want[i * block + j]) <= (j < n_k ? 1e-6f * (float)d : 0));
+        }
+        k->scale(want + i * block, QNI_CPU_PAIRS_FACTOR, n_k);
+    }
+    k->pairs.values(o, want, n_q, &rows, d, false);
+    assert_memory_equal(o, want_o, (size_t)(n_q * d) * sizeof *o);
+    /* Halves of the positions, then one element that is no number, anywhere in the rows but not beside them. */
+    const qni_cpu_kv_rows head = {kv, stride, n_k / 2, NULL, 0};
+    const qni_cpu_kv_rows rest = {(uint16_t *)kv + head.n * stride, stride, n_k - head.n, NULL, 0};
+    k->pairs.values(o, want, n_q, &head, d, false);
+    k->pairs.values(o, want + head.n, n_q, &rest, d, true);
+    assert_memory_equal(o, want_o, (size_t)(n_q * d) * sizeof *o);
+    static const uint16_t odd[] = {0x7C00, 0xFC00, 0x7C01, 0xFFFF}, even[] = {0x7BFF, 0xFBFF, 0x8000, 0x03FF};
+    for (int i = 0; i < 4; i++) {
+        const int64_t row = (int64_t)(random_uniform(seed) * (double)n_k),
+                      c = (int64_t)(random_uniform(seed) * (double)d);
+        uint16_t *at = (uint16_t *)kv + row * stride + c;
+        *at = even[i];
+        if (row < n_k - 1) at[d - c] = odd[i];
+        assert_true(k->pairs.finite(&rows, d));
+        *at = odd[i];
+        assert_false(k->pairs.finite(&rows, d));
+        *at = 0;
+    }
+    check_guard(s, n_q * block);
+    check_guard(want, n_q * block);
+    check_guard(o, n_q * d);
+    check_guard(want_o, n_q * d);
+    free(q_block);
+    free(kv_block);
+}
+
+/* On any processor that can, also where conversions are faster. */
+static void f16_pairs(void **state) {
+    (void)state;
+    qni_cpu_kernels k;
+    assert_int_equal(qni_cpu_select(&k, "avx2", NULL), QN_OK);
+    if (strcmp(k.isa, "avx2") != 0) skip();
+    qni_cpu_attention_zen_avx2(&k);
+    uint64_t seed = 6;
+    const int64_t ds[] = {16, 80, 128, 512}, n_ks[] = {1, 2, 5, 9, 63, 64};
+    for (int64_t n_q = 1; n_q <= 8; n_q++) {
+        for (int i = 0; i < 6; i++) check_f16_pairs(&k, n_q, n_ks[i], ds[(n_q + i) % 4], &seed);
+    }
+}
+#endif
+
 /* Two blocks of n scores: the first after nothing, the second after the first. */
 static void check_softmax(const qni_cpu_kernels *k, int64_t n, uint64_t *seed) {
     float max = -INFINITY, sum = 0;
@@ -463,9 +525,17 @@ static void attention(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(gemm),          cmocka_unit_test(gemm_pairs), cmocka_unit_test(conversions),
-        cmocka_unit_test(exponential),   cmocka_unit_test(rows),       cmocka_unit_test(argmax),
-        cmocka_unit_test(transposition), cmocka_unit_test(attention),
+        cmocka_unit_test(gemm),
+        cmocka_unit_test(gemm_pairs),
+        cmocka_unit_test(conversions),
+        cmocka_unit_test(exponential),
+        cmocka_unit_test(rows),
+        cmocka_unit_test(argmax),
+        cmocka_unit_test(transposition),
+        cmocka_unit_test(attention),
+#if defined(__x86_64__)
+        cmocka_unit_test(f16_pairs),
+#endif
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -105,6 +105,10 @@ typedef struct qni_kv {
     qn_dtype k_dtype, v_dtype;
     int64_t k_head_stride, k_token_stride; /* in elements, those of q8 being bytes */
     int64_t v_head_stride, v_token_stride;
+    /* Of a caller that knows what its rows hold, else NULL: set when one of this call's becomes an infinity or a NaN. The
+     * op need not look, if it makes no use of `finite`: that no row before this call's has one. */
+    atomic_bool *wild;
+    bool finite;
 } qni_kv;
 
 /* RoPE of a call: cos_sin {n_row, head_dim}: cos of the D/2 angles, then sin, attention factor included. Filled

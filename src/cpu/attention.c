@@ -58,6 +58,7 @@ typedef struct tile {
     float *scale;    /* {BLOCK}, of rows of q8 */
     float *block;    /* {BLOCK, d_pad + ROW_GAP} of K or V */
     bool direct;     /* read the cache as it lies */
+    float q_factor;  /* of queries whose keys are read in pairs, or would be if they were smaller */
 } tile;
 
 static int64_t tile_rows(int64_t group) {
@@ -124,12 +125,26 @@ static void load_head(const job *j, float *out, const qni_heads *h, int64_t row,
     j->k->rope(out, j->a->call->rope.cos_sin + row * h->head_dim, h->head_dim);
 }
 
+/* Whether keys or values of this dtype are read in pairs (kernels.h): if somebody knows that there are only numbers, else
+ * looking for them costs what it saves. Where K is, a converted copy is in the same order. */
+static bool in_pairs(const job *j, qn_dtype dtype) {
+    return dtype == QN_DTYPE_F16 && j->k->pairs.scores != NULL && j->a->kv->wild != NULL &&
+           j->a->kv->head_dim % QNI_CPU_PAIRS_ALIGN == 0;
+}
+
+/* A row has been written: tell it if it must not be read in pairs. */
+static void inspect_row(const job *j, const void *row, qn_dtype dtype, int64_t n) {
+    if (!in_pairs(j, dtype) || j->k->pairs.finite(&(qni_cpu_kv_rows){.data = row, .n = 1}, n)) return;
+    atomic_store(j->a->kv->wild, true);
+}
+
 static void store_row(const job *j, void *row, qn_dtype dtype, const float *x, int64_t n) {
     if (dtype == QN_DTYPE_Q8) {
         qni_q8_store(row, x, n);
     } else {
         j->k->narrow[qni_cpu_dtype(dtype)](row, x, n);
     }
+    inspect_row(j, row, dtype, n);
 }
 
 /* The new keys and values of a KV head, of rows [first, end) of the call; `head` is scratch. */
@@ -194,6 +209,7 @@ static qni_cpu_kv_rows convert_block(const job *j, const tile *t, bool is_k, int
         for (int64_t r = 0; r < rows.n; r++, to += out.stride) {
             j->k->widen[qni_cpu_dtype(dtype)](to, from + (size_t)(r * rows.stride) * qn_dtype_bytes(dtype), d);
             for (int64_t c = d; c < j->d_pad; c++) to[c] = 0;
+            if (is_k && in_pairs(j, dtype)) j->k->pairs.order(to, 1 / t->q_factor, j->d_pad);
         }
         i += rows.n;
     }
@@ -217,19 +233,34 @@ static void scale_block(const job *j, const tile *t, bool is_k, int64_t pos, int
     }
 }
 
+/* Whether rows of K or V of [pos, pos + n) are read as they lie. */
+static bool reads_cache(const job *j, const tile *t, bool is_k, int64_t pos, int64_t n) {
+    const qni_kv *kv = t->kv;
+    if (!t->direct || !in_pairs(j, dtype_of(t, is_k))) return t->direct;
+    if (is_k && t->q_factor == 1) return false;
+    if (kv->finite && !atomic_load(kv->wild)) return true;
+    for (int64_t i = 0; i < n;) {
+        const qni_cpu_kv_rows rows = rows_at(t, is_k, pos + i, n - i);
+        if (!j->k->pairs.finite(&rows, kv->head_dim)) return false;
+        i += rows.n;
+    }
+    return true;
+}
+
 /* p = q · K of the positions [pos, pos + n) for the queries from `query` on. */
 static void score_block(const job *j, const tile *t, int64_t pos, int64_t n, int64_t query) {
     float *p = t->p + query * BLOCK;
     const float *q = t->q + query * j->d_pad;
     const int64_t n_query = t->n_query - query;
-    if (!t->direct) {
+    if (!reads_cache(j, t, true, pos, n)) {
         qni_cpu_kv_rows rows = convert_block(j, t, true, pos, n);
         j->k->attend_scores[QNI_CPU_F32](p, q, n_query, &rows, j->d_pad);
         return;
     }
     for (int64_t i = 0; i < n;) {
         qni_cpu_kv_rows rows = direct_rows(t, true, pos + i, n - i);
-        j->k->attend_scores[qni_cpu_dtype(t->kv->k_dtype)](p + i, q, n_query, &rows, j->d_pad);
+        (in_pairs(j, t->kv->k_dtype) ? j->k->pairs.scores : j->k->attend_scores[qni_cpu_dtype(t->kv->k_dtype)])(
+            p + i, q, n_query, &rows, j->d_pad);
         i += rows.n;
     }
 }
@@ -241,10 +272,11 @@ typedef struct span {
     bool add;
 } span;
 
+/* converted: NULL where the cache is read as it lies. */
 static void value_span(const job *j, const tile *t, const state *to, const qni_cpu_kv_rows *converted, span s) {
     float *o = to->o + s.query * j->d_pad;
     const float *p = t->p + s.query * BLOCK;
-    if (!t->direct) {
+    if (converted != NULL) {
         const float *data = converted->data;
         qni_cpu_kv_rows rows = {data + s.first * converted->stride, converted->stride, s.end - s.first, NULL, 0};
         j->k->attend_values[QNI_CPU_F32](o, p + s.first, s.n_query, &rows, j->d_pad, s.add);
@@ -252,7 +284,8 @@ static void value_span(const job *j, const tile *t, const state *to, const qni_c
     }
     for (int64_t i = s.first; i < s.end;) {
         qni_cpu_kv_rows rows = direct_rows(t, false, s.pos + i, s.end - i);
-        j->k->attend_values[qni_cpu_dtype(t->kv->v_dtype)](o, p + i, s.n_query, &rows, j->d_pad, s.add || i > s.first);
+        (in_pairs(j, t->kv->v_dtype) ? j->k->pairs.values : j->k->attend_values[qni_cpu_dtype(t->kv->v_dtype)])(
+            o, p + i, s.n_query, &rows, j->d_pad, s.add || i > s.first);
         i += rows.n;
     }
 }
@@ -276,13 +309,18 @@ static void attend_block(const job *j, const tile *t, const state *to, int64_t p
         if (!is_first && factor != 1) j->k->scale(to->o + i * j->d_pad, factor, j->d_pad);
     }
     scale_block(j, t, false, pos, n, query);
-    qni_cpu_kv_rows converted = {0};
-    if (!t->direct) converted = convert_block(j, t, false, pos, n);
-    value_span(j, t, to, &converted, (span){pos, 0, common, query, t->n_query - query, !is_first});
+    qni_cpu_kv_rows block, *converted = NULL;
+    if (!reads_cache(j, t, false, pos, n)) {
+        block = convert_block(j, t, false, pos, n);
+        converted = &block;
+    } else if (in_pairs(j, t->kv->v_dtype)) {
+        for (int64_t i = query; i < t->n_query; i++) j->k->scale(t->p + i * BLOCK, QNI_CPU_PAIRS_FACTOR, n);
+    }
+    value_span(j, t, to, converted, (span){pos, 0, common, query, t->n_query - query, !is_first});
     for (int64_t r = row; r < t->n_row; r++) {
         int64_t n_visible = qni_min_i64(n, t->pos + r + 1 - pos);
         if (n_visible > common) {
-            value_span(j, t, to, &converted, (span){pos, common, n_visible, r * j->group, j->group, true});
+            value_span(j, t, to, converted, (span){pos, common, n_visible, r * j->group, j->group, true});
         }
     }
 }
@@ -336,7 +374,15 @@ static tile make_tile(const job *j, int64_t index, int64_t kv_head, int32_t thre
     return t;
 }
 
-static void load_queries(const job *j, const tile *t) {
+/* Queries in the order of their keys; with the factor of pairs where they can bear it. */
+static void order_queries(const job *j, tile *t) {
+    bool small = true;
+    for (int64_t i = 0; i < t->n_query * j->d_pad; i++) small &= fabsf(t->q[i]) < QNI_CPU_PAIRS_LIMIT;
+    t->q_factor = small && t->direct ? QNI_CPU_PAIRS_FACTOR : 1;
+    for (int64_t i = 0; i < t->n_query; i++) j->k->pairs.order(t->q + i * j->d_pad, t->q_factor, j->d_pad);
+}
+
+static void load_queries(const job *j, tile *t) {
     const qni_cpu_attention *a = j->a;
     for (int64_t i = 0; i < t->n_query; i++) {
         float *q = t->q + i * j->d_pad;
@@ -344,6 +390,7 @@ static void load_queries(const job *j, const tile *t) {
         j->k->scale(q, (float)a->call->scale, a->q.head_dim);
         for (int64_t c = a->q.head_dim; c < j->d_pad; c++) q[c] = 0;
     }
+    if (in_pairs(j, a->kv->k_dtype)) order_queries(j, t);
 }
 
 /* The rows of a tile whose positions lie in [pos, end), where tasks write: before they read any of them. */

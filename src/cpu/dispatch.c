@@ -27,6 +27,7 @@ static void fill_avx2(qni_cpu_kernels *k) {
     qni_cpu_quant_avx2(k);
     qni_cpu_rows_avx2(k);
     qni_cpu_attention_avx2(k);
+    if (qni_cpu_detect().slow_f16) qni_cpu_attention_zen_avx2(k);
 }
 
 static void fill_avx512(qni_cpu_kernels *k) {
@@ -37,6 +38,7 @@ static void fill_avx512(qni_cpu_kernels *k) {
     qni_cpu_quant_avx512(k);
     qni_cpu_rows_avx512(k);
     qni_cpu_attention_avx512(k);
+    k->pairs = (qni_cpu_pairs){NULL, NULL, NULL, NULL};
     if (has.avx512_bf16) qni_cpu_gemm_avx512bf16(k);
 }
 #else

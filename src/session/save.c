@@ -206,6 +206,7 @@ static qn_status load(const source *in, qn_session *s, qn_error *err) {
     size_t n_tok = (size_t)in->header.n_tok, row = qni_session_row(config, s->options.kv_dtype);
     s->n_tok = 0;
     s->has_logits = false;
+    s->kv_finite = false; /* nobody has looked */
     uint64_t at = ids_at();
     QN_TRY(qni_file_read(&in->file, s->ids, at, n_tok * sizeof *s->ids, err));
     at += n_tok * sizeof *s->ids;

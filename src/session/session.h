@@ -41,6 +41,7 @@ struct qn_session {
     int32_t *ids;         /* in the arena */
     int32_t n_tok;
     bool has_logits; /* of the last id */
+    bool kv_finite;  /* known to be: no infinity or NaN in the rows of the timeline */
     bool marked;     /* while a batch is checked */
 
     /* The rows of a pass that this session leads, n_batch each. */

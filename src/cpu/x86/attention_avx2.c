@@ -7,30 +7,14 @@
  *           2 x 4 or 1 x 8. Values: queries x vectors of d 4 x 2, 2 x 4, 1 x 8, one chain over the positions each.
  * Tails     d is padded to 8; keys beyond the last repeat it and are not stored; queries 4, 2, 1; vectors of d one by
  *           one.
- * Bound     compute for a converted block, memory where few queries read the cache itself; but where a conversion from f16
- *           and a fused multiply-add share a port (Zen 1), two queries and eight elements take four cycles, more than
- *           their 16 bytes take to come.
+ * Bound     compute for a converted block, memory where few queries read the cache itself; f16 on the first Zen processors
+ *           has a file of its own.
  */
 #include "../kernels.h"
 #include "ahead.h"
 #include "vector_avx2.h"
 
 enum { BLOCK = QNI_CPU_KV_BLOCK };
-
-/* Lane i of the result: ((v0+v2)+(v1+v3)) + ((v4+v6)+(v5+v7)) of vector i. */
-static inline __m256 sum_each(const __m256 v[8]) {
-    __m256 pair[4], four[2];
-    for (int i = 0; i < 4; i++) {
-        pair[i] = _mm256_add_ps(_mm256_unpacklo_ps(v[2 * i], v[2 * i + 1]), _mm256_unpackhi_ps(v[2 * i], v[2 * i + 1]));
-    }
-    for (int i = 0; i < 2; i++) {
-        const __m256d a = _mm256_castps_pd(pair[2 * i]), b = _mm256_castps_pd(pair[2 * i + 1]);
-        four[i] = _mm256_add_ps(_mm256_castpd_ps(_mm256_unpacklo_pd(a, b)), _mm256_castpd_ps(_mm256_unpackhi_pd(a, b)));
-    }
-    const __m256 low = _mm256_insertf128_ps(four[0], _mm256_castps256_ps128(four[1]), 1);
-    const __m256 high = _mm256_blend_ps(_mm256_castps128_ps256(_mm256_extractf128_ps(four[0], 1)), four[1], 0xF0);
-    return _mm256_add_ps(low, high);
-}
 
 /* In a register: the compiler would load it anew for each use. */
 static inline __m256 kept(__m256 v) {
