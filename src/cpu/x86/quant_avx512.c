@@ -5,11 +5,11 @@
  * Layout    panels as in kernels.h with nr = 32, ki = 4: 64 bytes are 4 inputs of 16 outputs, of 4 bits 8 inputs (their
  *           low halves, then their high ones). Activations {m, n_in} int8, one tile of m <= 12 rows. c {m, n_panel · 32}.
  * Tile      12 x 32 for many rows: 24 integer sums of a group, 2 or 4 vectors of codes and 1 of activations in 32
- *           registers; the sums over groups wait in c, in the first cache. For few rows several panels at once: 1 and 2
- *           rows x 4 panels, 3 and 4 x 2, 5 … 12 x 1. A group's sums begin at -zero · sum of its activations' codes.
- * Tails     m by instances for 1 … 12 rows, panels left over one at a time; groups and panels are whole.
- * Bound     few rows: memory; else compute. 12 rows and codes of 8 bits: 24 dot products in 42 instructions a step of 4 inputs
- *           (of 4 bits 48 in 84 a step of 8), and for each sum and group 4 float operations (3 where symmetric).
+ *           registers; the sums over groups then wait in memory, those of few rows do not. One panel at a time; a single
+ *           stream is what the caches follow best. A group's sums begin at -zero · sum of its activations' codes.
+ * Tails     m by instances for 1 … 12 rows; groups and panels are whole.
+ * Bound     few rows: memory; else compute. 12 rows and codes of 8 bits: 24 dot products in 42 instructions a step of 4
+ *           inputs (of 4 bits 48 in 82 a step of 8), and for each sum and group 4 float operations (3 where symmetric).
  */
 #include "../kernels.h"
 #include "vector_avx512.h"
@@ -40,95 +40,110 @@ static inline int32x16 dot(int32x16 sum, __m512i w, __m512i x) {
     return (int32x16)_mm512_dpbusd_epi32((__m512i)sum, w, x);
 }
 
-/* sum += codes of a group of n panels · codes of m rows. */
+/* What the products of m rows take from up to 16 groups of their activations, made at once: factors of the integer sums and
+ * of the biases, and what the sums begin with. */
+typedef struct factors {
+    float scale[MR][16], bias[MR][16];
+    int32_t start[MR][16];
+} factors;
+
+static void load_factors(factors *f, const qni_cpu_codes *x, int64_t m, int64_t g, const qni_cpu_quant *q) {
+    const __mmask16 mask = q->n_group - g < 16 ? mask16(q->n_group - g) : 0xFFFF;
+    const __m512i zero = _mm512_set1_epi32(q->symmetric ? -(1 << (q->bits - 1)) : 0);
+    for (int64_t r = 0; r < m; r++) {
+        const __m512 scale = _mm512_maskz_loadu_ps(mask, x->scale + r * q->n_group + g);
+        const __m512i sum = _mm512_castps_si512(_mm512_maskz_loadu_ps(mask, x->sum + r * q->n_group + g));
+        _mm512_storeu_ps(f->scale[r], scale);
+        _mm512_storeu_ps(f->bias[r], _mm512_mul_ps(scale, _mm512_cvtepi32_ps(sum)));
+        _mm512_storeu_si512(f->start[r], _mm512_mullo_epi32(sum, zero));
+    }
+}
+
+/* sum += codes of a group of a panel · codes of m rows. */
 static inline __attribute__((always_inline)) void add_group(int32x16 sum[2 * MR], const unsigned char *x,
                                                             int64_t stride, const int m, const unsigned char *w,
-                                                            const int n, const qni_cpu_quant *q, const int bits) {
+                                                            int64_t group, const int bits) {
     const int n_half = bits == 8 ? 1 : 2;
-    for (int64_t i = 0; i < q->group; i += KI * n_half, w += 2 * LINE, x += KI * n_half) {
-        for (int p = 0; p < n; p++) {
-            const __m512i bytes0 = _mm512_loadu_si512(w + p * q->panel_bytes);
-            const __m512i bytes1 = _mm512_loadu_si512(w + p * q->panel_bytes + LINE);
-            for (int h = 0; h < n_half; h++) {
-                const __m512i y0 = codes_of(bytes0, bits, h), y1 = codes_of(bytes1, bits, h);
-                for (int r = 0; r < m; r++) {
-                    const __m512i a = spread16(x + r * stride + h * KI);
-                    sum[(r * n + p) * 2] = dot(sum[(r * n + p) * 2], y0, a);
-                    sum[(r * n + p) * 2 + 1] = dot(sum[(r * n + p) * 2 + 1], y1, a);
-                }
+    for (int64_t i = 0; i < group; i += KI * n_half, w += 2 * LINE, x += KI * n_half) {
+        const __m512i bytes0 = _mm512_loadu_si512(w), bytes1 = _mm512_loadu_si512(w + LINE);
+        for (int h = 0; h < n_half; h++) {
+            const __m512i y0 = codes_of(bytes0, bits, h), y1 = codes_of(bytes1, bits, h);
+#pragma GCC unroll 12
+            for (int r = 0; r < m; r++) {
+                const __m512i a = spread16(x + r * stride + h * KI);
+                sum[2 * r] = dot(sum[2 * r], y0, a);
+                sum[2 * r + 1] = dot(sum[2 * r + 1], y1, a);
             }
         }
     }
 }
 
-/* The group's sums in f32, onto c. All is unrolled, so that the sums stay in registers. */
-static inline __attribute__((always_inline)) void put_group(float *c, int64_t ldc, const int32x16 sum[2 * MR],
-                                                            const float *scale, const int32_t *code_sum, const int m,
-                                                            const unsigned char *w, const int n,
-                                                            const qni_cpu_quant *q) {
-#pragma GCC unroll 8
-    for (int i = 0; i < 2 * n; i++) {
-        const unsigned char *panel = w + i / 2 * q->panel_bytes;
-        const __m512 scale_w = load_scales(panel, q, i % 2 * 16);
-        __m512 bias_w = _mm512_setzero_ps();
-        if (!q->symmetric) bias_w = load_scales(panel + q->scales_bytes, q, i % 2 * 16);
+/* total += the sums of group g of 16 in f32. All is unrolled, so that the sums stay in registers. */
+static inline __attribute__((always_inline)) void put_group(__m512 total[2 * MR], const int32x16 sum[2 * MR],
+                                                            const factors *f, int64_t g, const int m,
+                                                            const unsigned char *w, const qni_cpu_quant *q,
+                                                            const bool biased) {
+    const __m512 scale[2] = {load_scales(w, q, 0), load_scales(w, q, 16)};
+    __m512 bias[2] = {_mm512_setzero_ps(), _mm512_setzero_ps()};
+    if (biased) bias[0] = load_scales(w + q->scales_bytes, q, 0), bias[1] = load_scales(w + q->scales_bytes, q, 16);
 #pragma GCC unroll 12
-        for (int r = 0; r < m; r++) {
-            const float scale_x = scale[r * q->n_group];
-            const __m512 both = _mm512_mul_ps(scale_w, _mm512_set1_ps(scale_x));
-            __m512 total = _mm512_loadu_ps(c + r * ldc + i * 16);
-            total = _mm512_fmadd_ps(_mm512_cvtepi32_ps((__m512i)sum[r * n * 2 + i]), both, total);
-            if (!q->symmetric) {
-                const float x = scale_x * (float)code_sum[r * q->n_group];
-                total = _mm512_fmadd_ps(bias_w, _mm512_set1_ps(x), total);
-            }
-            _mm512_storeu_ps(c + r * ldc + i * 16, total);
+    for (int r = 0; r < m; r++) {
+        const __m512 scale_x = _mm512_set1_ps(f->scale[r][g]), bias_x = _mm512_set1_ps(f->bias[r][g]);
+#pragma GCC unroll 2
+        for (int i = 0; i < 2; i++) {
+            __m512 *to = &total[2 * r + i];
+            *to = _mm512_fmadd_ps(_mm512_cvtepi32_ps((__m512i)sum[2 * r + i]), _mm512_mul_ps(scale[i], scale_x), *to);
+            if (biased) *to = _mm512_fmadd_ps(bias[i], bias_x, *to);
         }
     }
 }
 
 static inline __attribute__((always_inline)) void tile(float *c, int64_t ldc, const qni_cpu_codes *x, const int m,
-                                                       const unsigned char *w, const int n, const qni_cpu_quant *q,
-                                                       const int bits) {
-    const int32_t zero = q->symmetric ? 1 << (bits - 1) : 0;
-    for (int r = 0; r < m; r++) {
-        for (int i = 0; i < 2 * n; i++) _mm512_storeu_ps(c + r * ldc + i * 16, _mm512_setzero_ps());
-    }
+                                                       const unsigned char *w, const qni_cpu_quant *q, const int bits) {
+    factors f;
+    __m512 total[2 * MR];
+#pragma GCC unroll 24
+    for (int r = 0; r < 2 * m; r++) total[r] = _mm512_setzero_ps();
     for (int64_t g = 0; g < q->n_group; g++, w += q->group_bytes) {
         int32x16 sum[2 * MR];
-        for (int r = 0; r < m; r++) {
-            const int32x16 start = (int32x16)_mm512_set1_epi32(-zero * x->sum[r * q->n_group + g]);
-            for (int i = 0; i < 2 * n; i++) sum[r * n * 2 + i] = start;
+        if (g % 16 == 0) load_factors(&f, x, m, g, q);
+#pragma GCC unroll 12
+        for (int r = 0; r < m; r++) sum[2 * r] = sum[2 * r + 1] = (int32x16)_mm512_set1_epi32(f.start[r][g % 16]);
+        add_group(sum, x->codes + g * q->group, x->stride, m, w + q->codes_at, q->group, bits);
+        if (q->symmetric) {
+            put_group(total, sum, &f, g % 16, m, w, q, false);
+        } else {
+            put_group(total, sum, &f, g % 16, m, w, q, true);
         }
-        add_group(sum, x->codes + g * q->group, x->stride, m, w + q->codes_at, n, q, bits);
-        put_group(c, ldc, sum, x->scale + g, x->sum + g, m, w, n, q);
+    }
+#pragma GCC unroll 12
+    for (int r = 0; r < m; r++) {
+        _mm512_storeu_ps(c + r * ldc, total[2 * r]);
+        _mm512_storeu_ps(c + r * ldc + 16, total[2 * r + 1]);
     }
 }
 
-#define STREAM(bits, m, n)                                                                                             \
-    for (; n_panel >= (n); n_panel -= (n), w += (n)*q->panel_bytes, c += (n)*NR) tile(c, ldc, x, m, w, n, q, bits);
-#define CASE(bits, m, n)                                                                                               \
+#define CASE(bits, m)                                                                                                  \
     case m:                                                                                                            \
-        STREAM(bits, m, n)                                                                                             \
-        if ((n) > 1) STREAM(bits, m, 1)                                                                                \
+        for (; n_panel > 0; n_panel--, w += q->panel_bytes, c += NR) tile(c, ldc, x, m, w, q, bits);                   \
         break;
 
 #define DEFINE_GEMM(name, bits)                                                                                        \
     static void name(float *c, int64_t ldc, const qni_cpu_codes *x, int64_t m, const unsigned char *w,                 \
                      int64_t n_panel, const qni_cpu_quant *q) {                                                        \
         switch (m) {                                                                                                   \
-            CASE(bits, 1, 4)                                                                                           \
-            CASE(bits, 2, 4)                                                                                           \
-            CASE(bits, 3, 2)                                                                                           \
-            CASE(bits, 4, 2)                                                                                           \
-            CASE(bits, 5, 1)                                                                                           \
-            CASE(bits, 6, 1)                                                                                           \
-            CASE(bits, 7, 1)                                                                                           \
-            CASE(bits, 8, 1)                                                                                           \
-            CASE(bits, 9, 1)                                                                                           \
-            CASE(bits, 10, 1)                                                                                          \
-            CASE(bits, 11, 1)                                                                                          \
-            CASE(bits, 12, 1)                                                                                          \
+            CASE(bits, 1)                                                                                              \
+            CASE(bits, 2)                                                                                              \
+            CASE(bits, 3)                                                                                              \
+            CASE(bits, 4)                                                                                              \
+            CASE(bits, 5)                                                                                              \
+            CASE(bits, 6)                                                                                              \
+            CASE(bits, 7)                                                                                              \
+            CASE(bits, 8)                                                                                              \
+            CASE(bits, 9)                                                                                              \
+            CASE(bits, 10)                                                                                             \
+            CASE(bits, 11)                                                                                             \
+            CASE(bits, 12)                                                                                             \
         }                                                                                                              \
     }
 
