@@ -6,18 +6,23 @@
  *           In place of one element there may be a pair of them: a {k/2, m, 2}, w {k/2, 32, 2}.
  * Tile      12 x 32 for many rows: 24 sums, 2 weights and 1 activation in 32 registers. For few rows several panels at
  *           once, so that there are at least 8 independent chains and as many read streams as panels: 1 … 3 rows x 4
- *           panels, 4 … 6 x 2, 7 … 12 x 1.
+ *           panels, 4 … 6 x 2, 7 … 12 x 1. 24 lines of all panels together are asked for ahead.
  * Tails     m by instances for 1 … 12 rows, panels left over one at a time; outputs are padded by the packing.
  */
 #ifndef QNI_CPU_GEMM_AVX512_H
 #define QNI_CPU_GEMM_AVX512_H
 
+#include "ahead.h"
 #include "vector_avx512.h"
 
 #include <stdbool.h>
 
-/* Two blocks of 512 inputs of bf16 lie in the first cache, one of f32 in the second with all tiles that use it. */
-enum { NR = 32, MR = 12, KC = 512 };
+enum {
+    NR = 32,
+    MR = 12,
+    KC = 512,     /* two blocks of bf16 lie in the first cache, one of f32 in the second with all tiles that use it */
+    AHEAD = 1536, /* bytes between what is read and what is asked for, of all panels together */
+};
 
 /* `name` stands for a type vector_NAME, load_NAME(w, half): weights or pairs of 16 outputs of a row of a panel,
  * spread_NAME(a): an activation in all lanes, and add_NAME(sum, x, y): sum + x · y. `inputs` is 1, or 2 for pairs; m and n
@@ -30,6 +35,8 @@ enum { NR = 32, MR = 12, KC = 512 };
         for (int i = 0; i < m * n * 2; i++) sum[i] = _mm512_setzero_ps();                                              \
         for (int64_t k = 0; k < n_k; k += (inputs), a += m * (inputs), w += NR * (inputs)) {                           \
             for (int p = 0; p < n; p++) {                                                                              \
+                const char *further = (const char *)(w + p * panel_stride) + AHEAD / n;                                \
+                for (size_t i = 0; i < NR * (inputs) * sizeof *w; i += 64) ask_for_weight(further + i, m, MR);         \
                 const vector_##name y0 = load_##name(w + p * panel_stride, 0);                                         \
                 const vector_##name y1 = load_##name(w + p * panel_stride, 1);                                         \
                 for (int r = 0; r < m; r++) {                                                                          \

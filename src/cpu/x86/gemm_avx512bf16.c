@@ -5,7 +5,7 @@
  * Layout, tile and tails are those of gemm_avx512.h. The instruction adds the second product of a pair first, then the
  * first, each fused and rounded to nearest even; subnormal numbers count as zeros.
  *
- * Bound     1 … 6 rows: memory; from 7 rows on: compute. With 12 rows 24 dot products of 43 instructions a step.
+ * Bound     1 … 6 rows: memory; from 7 rows on: compute. With 12 rows 24 dot products of 45 instructions a step.
  */
 #include "../kernels.h"
 #include "gemm_avx512.h"
