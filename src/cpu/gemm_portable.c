@@ -89,6 +89,7 @@ void qni_cpu_gemm_portable(qni_cpu_kernels *k) {
     k->mr = MR;
     k->kc = KC;
     k->n_stream = 1;
+    k->stream_rows = k->mr;
     k->gemm[QNI_CPU_F32] = gemm_f32;
     k->gemm[QNI_CPU_BF16] = gemm_bf16;
     k->gemm[QNI_CPU_F16] = gemm_f16;

@@ -113,11 +113,13 @@ typedef struct qni_cpu_pairs {
 typedef struct qni_cpu_kernels {
     const char *isa;
 
-    int64_t nr;       /* outputs of a panel */
-    int64_t mr;       /* rows of a tile of activations */
-    int64_t kc;       /* inputs of a block */
-    int64_t n_stream; /* panels that gemm likes to take at once for few rows */
-    int64_t d_align;  /* head dimensions that attend_* takes are multiples of it; pad with zeros */
+    int64_t nr; /* outputs of a panel */
+    int64_t mr; /* rows of a tile of activations */
+    int64_t kc; /* inputs of a block */
+    /* Panels that gemm likes to take at once for at most stream_rows rows; for more it takes one after the other, whose
+     * blocks of inputs are then read as they lie. */
+    int64_t n_stream, stream_rows;
+    int64_t d_align; /* head dimensions that attend_* takes are multiples of it; pad with zeros */
 
     /* Where bf16 meets f32 arithmetic a panel's row of nr outputs may be zipped: output j lies at place
      * (j % (nr/2)) · 2 + j / (nr/2), so that shift and mask make two vectors of it. */

@@ -158,11 +158,16 @@ static void multiply(const job *j, const work *t, const part *a) {
     }
 }
 
+/* Of n panels those that a kernel of dense weights takes at once. */
+static int64_t at_once(const job *j, int64_t n) {
+    return j->x->n_row <= j->k->stream_rows ? qni_min_i64(j->k->n_stream, n) : 1;
+}
+
 /* f32, one tile of rows and a dense packed weight, which is read where it lies. */
 static void stream(const job *j, const work *t, const part *a) {
     const qni_cpu_kernels *k = j->k;
-    for (int64_t p = 0; p < a->n_panel; p += k->n_stream) {
-        int64_t n = qni_min_i64(k->n_stream, a->n_panel - p);
+    for (int64_t p = 0, n; p < a->n_panel; p += n) {
+        n = at_once(j, a->n_panel - p);
         for (int64_t k0 = 0; k0 < a->w->n_in; k0 += k->kc) {
             k->gemm[qni_cpu_dtype(a->w->dtype)](a->c + p * k->nr, t->ldc, tile_at(j, a->x, a->tile, k0),
                                                 qni_cpu_tile_rows(j->x, a->tile),
@@ -177,7 +182,7 @@ static void multiply_pairs(const job *j, const work *t, const part *a) {
     const qni_cpu_kernels *k = j->k;
     const int64_t n_in = a->w->n_in + a->w->n_in % 2;
     for (int64_t p = 0, n; p < a->n_panel; p += n) {
-        n = a->n_tile == 1 ? qni_min_i64(k->n_stream, a->n_panel - p) : 1;
+        n = at_once(j, a->n_panel - p);
         for (int64_t k0 = 0; k0 < n_in; k0 += k->kc) {
             for (int64_t i = 0; i < a->n_tile; i++) {
                 k->gemm_pairs(a->c + i * k->mr * t->ldc + p * k->nr, t->ldc, tile_at(j, a->x, a->tile + i, k0),

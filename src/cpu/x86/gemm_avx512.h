@@ -6,7 +6,7 @@
  *           In place of one element there may be a pair of them: a {k/2, m, 2}, w {k/2, 32, 2}.
  * Tile      12 x 32 for many rows: 24 sums, 2 weights and 1 activation in 32 registers. For few rows several panels at
  *           once, so that there are at least 8 independent chains and as many read streams as panels: 1 … 3 rows x 4
- *           panels, 4 … 6 x 2, 7 … 12 x 1. 24 lines of all panels together are asked for ahead.
+ *           panels, 4 … 12 x 1. 24 lines of all panels together are asked for ahead.
  * Tails     m by instances for 1 … 12 rows, panels left over one at a time; outputs are padded by the packing.
  */
 #ifndef QNI_CPU_GEMM_AVX512_H
@@ -75,9 +75,9 @@ enum {
             CASE(name, 1, 4)                                                                                           \
             CASE(name, 2, 4)                                                                                           \
             CASE(name, 3, 4)                                                                                           \
-            CASE(name, 4, 2)                                                                                           \
-            CASE(name, 5, 2)                                                                                           \
-            CASE(name, 6, 2)                                                                                           \
+            CASE(name, 4, 1)                                                                                           \
+            CASE(name, 5, 1)                                                                                           \
+            CASE(name, 6, 1)                                                                                           \
             CASE(name, 7, 1)                                                                                           \
             CASE(name, 8, 1)                                                                                           \
             CASE(name, 9, 1)                                                                                           \
