@@ -87,8 +87,8 @@ typedef struct encode_job {
 } encode_job;
 
 static void put_f32(float *out, const float *rows, int64_t m, int64_t n_col) {
-    for (int64_t i = 0; i < n_col; i++) {
-        for (int64_t r = 0; r < m; r++) out[i * m + r] = rows[r * n_col + i];
+    for (int64_t r = 0; r < m; r++) {
+        for (int64_t i = 0; i < n_col; i++) out[i * m + r] = rows[r * n_col + i];
     }
 }
 
@@ -97,8 +97,10 @@ static void put_pairs(const qni_cpu_kernels *k, uint16_t *out, float *rows, int6
     for (int64_t r = 0; r < m; r++) {
         uint16_t *row = (uint16_t *)(void *)(rows + r * n_col);
         k->narrow[QNI_CPU_BF16](row, rows + r * n_col, n_col);
-        for (int64_t i = 0; i < n_col; i++) out[(i / 2 * m + r) * 2 + i % 2] = row[i];
-        if (n_col % 2 != 0) out[(n_col / 2 * m + r) * 2 + 1] = 0;
+        uint16_t *to = out + 2 * r;
+        int64_t i = 0;
+        for (; i + 2 <= n_col; i += 2) memcpy(to + i * m, row + i, 2 * sizeof *to);
+        if (i < n_col) to[i * m] = row[i], to[i * m + 1] = 0;
     }
 }
 
