@@ -3,8 +3,9 @@
  * Attention over one block of KV positions with AVX-512.
  *
  * Layout    q, o {n_q, d} f32; s, p {n_q, 64} f32; k, v rows of d elements at a stride.
- * Tile      scores: 16 pairs of (query, key), each with 16 partial sums over d that are added by one fixed tree: 8 x 2,
- *           4 x 4, 2 x 8 or 1 x 16. Values: queries x vectors of d 4 x 4, 2 x 8, 1 x 8, one chain over the positions each.
+ * Tile      scores: 16 pairs of (query, key), each with 16 partial sums over d that are added by one fixed tree: 8 x 2
+ *           (of keys that are converted), 4 x 4, 2 x 8 or 1 x 16. Values: queries x vectors of d 4 x 4, 2 x 8, 1 x 8, one
+ *           chain over the positions each.
  * Tails     d is padded to 16; keys beyond the last repeat it and are not stored; queries 8, 4, 2, 1; vectors of d one by
  *           one.
  * Bound     compute for a converted block, memory where few queries read the cache itself.
@@ -79,11 +80,9 @@ static inline __m512 sum_each(const __m512 v[PAIRS]) {
         for (int64_t j = 0; j < rows->n; j += 16, s += 16, k += 16 * stride) {                                         \
             const int64_t n = rows->n - j < 16 ? rows->n - j : 16;                                                     \
             int64_t i = 0;                                                                                             \
-            for (; i + 8 <= n_q; i += 8) score_keys_##dtype(s + i * BLOCK, q + i * d, 8, k, stride, n, d, &next);      \
-            if (i + 4 <= n_q) {                                                                                        \
-                score_keys_##dtype(s + i * BLOCK, q + i * d, 4, k, stride, n, d, &next);                               \
-                i += 4;                                                                                                \
-            }                                                                                                          \
+            for (; sizeof *k < sizeof *q && i + 8 <= n_q; i += 8) /* f32 wants no conversion to share */               \
+                score_keys_##dtype(s + i * BLOCK, q + i * d, 8, k, stride, n, d, &next);                               \
+            for (; i + 4 <= n_q; i += 4) score_keys_##dtype(s + i * BLOCK, q + i * d, 4, k, stride, n, d, &next);      \
             if (i + 2 <= n_q) {                                                                                        \
                 score_keys_##dtype(s + i * BLOCK, q + i * d, 2, k, stride, n, d, &next);                               \
                 i += 2;                                                                                                \
