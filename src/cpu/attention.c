@@ -69,8 +69,9 @@ static int64_t padded(const qni_cpu_kernels *k, int64_t head_dim) {
     return (head_dim + k->d_align - 1) / k->d_align * k->d_align;
 }
 
+/* Maximum and sum take as much as a line of the cache: what lies behind begins with one, and vectors of values do. */
 static int64_t state_floats(int64_t n_query, int64_t d_pad) {
-    return n_query * (d_pad + 2);
+    return n_query * (d_pad + QNI_ALIGN / (int64_t)sizeof(float));
 }
 
 static state state_at(float *at, int64_t n_query, int64_t d_pad) {
