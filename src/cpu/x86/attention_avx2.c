@@ -127,6 +127,7 @@ static float softmax(float *s, int64_t n, float *max, float *sum) {
     m4 = _mm_max_ss(m4, _mm_movehdup_ps(m4));
     m = _mm256_broadcastss_ps(m4);
     __m256 total = _mm256_setzero_ps();
+    __m256 factor = exp8(_mm256_sub_ps(low, m)); /* before the others, a chain as long as theirs: beside them */
     int64_t j = 0;
     for (; j + 32 <= n; j += 32) {
         __m256 e[4];
@@ -143,10 +144,9 @@ static float softmax(float *s, int64_t n, float *max, float *sum) {
         total = _mm256_add_ps(total, e);
         _mm256_storeu_ps(s + j, e);
     }
-    const float factor = _mm256_cvtss_f32(exp8(_mm256_sub_ps(low, m)));
     *max = _mm_cvtss_f32(m4);
-    *sum = *sum * factor + sum8(total);
-    return factor;
+    *sum = *sum * _mm256_cvtss_f32(factor) + sum8(total);
+    return _mm256_cvtss_f32(factor);
 }
 
 static void merge(float *o, float a, const float *b, float c, int64_t n) {
