@@ -99,11 +99,16 @@ qni_cpu_attention_scratch qni_cpu_take_attention(const qni_run *run, const qni_c
     return s;
 }
 
+/* Of a position. A division takes as long as some hundred products, and a session has one page a sequence. */
+static int64_t page_of(const qni_kv *kv, int64_t pos) {
+    return kv->pages_per_seq == 1 ? 0 : pos / kv->page_tokens;
+}
+
 static unsigned char *kv_at(void *const *pages, size_t offset, const qni_kv *kv, qn_dtype dtype, int64_t head_stride,
                             int64_t token_stride, int64_t seq, int64_t head, int64_t pos) {
-    unsigned char *page = pages[seq * kv->pages_per_seq + pos / kv->page_tokens];
-    int64_t element = head * head_stride + pos % kv->page_tokens * token_stride;
-    return page + offset + (size_t)element * qn_dtype_bytes(dtype);
+    const int64_t page = page_of(kv, pos);
+    int64_t element = head * head_stride + (pos - page * kv->page_tokens) * token_stride;
+    return (unsigned char *)pages[seq * kv->pages_per_seq + page] + offset + (size_t)element * qn_dtype_bytes(dtype);
 }
 static unsigned char *k_at(const qni_kv *kv, int64_t seq, int64_t head, int64_t pos) {
     return kv_at(kv->k_page, kv->k_offset_bytes, kv, kv->k_dtype, kv->k_head_stride, kv->k_token_stride, seq, head,
@@ -133,10 +138,12 @@ static bool in_pairs(const job *j, qn_dtype dtype) {
            j->a->kv->head_dim % QNI_CPU_PAIRS_ALIGN == 0;
 }
 
-/* A row has been written: tell it if it must not be read in pairs. */
-static void inspect_row(const job *j, const void *row, qn_dtype dtype, int64_t n) {
-    if (!in_pairs(j, dtype) || j->k->pairs.finite(&(qni_cpu_kv_rows){.data = row, .n = 1}, n)) return;
-    atomic_store(j->a->kv->wild, true);
+/* What is about to be written: tell it if it must not be read in pairs, because an f16 cannot hold it. */
+static void inspect_row(const job *j, qn_dtype dtype, const float *x, int64_t n) {
+    if (!in_pairs(j, dtype)) return;
+    bool fits = true;
+    for (int64_t i = 0; i < n; i++) fits &= fabsf(x[i]) < 65520.0f; /* from there on, the nearest is infinity */
+    if (!fits) atomic_store(j->a->kv->wild, true);
 }
 
 static void store_row(const job *j, void *row, qn_dtype dtype, const float *x, int64_t n) {
@@ -145,7 +152,7 @@ static void store_row(const job *j, void *row, qn_dtype dtype, const float *x, i
     } else {
         j->k->narrow[qni_cpu_dtype(dtype)](row, x, n);
     }
-    inspect_row(j, row, dtype, n);
+    inspect_row(j, dtype, x, n);
 }
 
 /* The new keys and values of a KV head, of rows [first, end) of the call; `head` is scratch. */
@@ -170,7 +177,7 @@ static void write_task(void *context, int32_t task, int32_t thread) {
 
 /* Consecutive positions from pos on that lie in one page, at most n. */
 static int64_t run_in_page(const qni_kv *kv, int64_t pos, int64_t n) {
-    return qni_min_i64(n, kv->page_tokens - pos % kv->page_tokens);
+    return qni_min_i64(n, (page_of(kv, pos) + 1) * kv->page_tokens - pos);
 }
 
 static qn_dtype dtype_of(const tile *t, bool is_k) {
