@@ -10,10 +10,9 @@
  * tasks of their own where there are too few for the threads. Rows of the cache beyond a query's own position never enter
  * its result, and those beyond the last query's are not read.
  */
-#include "cpu.h"
+#include "attention.h"
 
 #include <math.h>
-#include <string.h>
 
 enum {
     TILE_QUERIES = 64, /* of a task: their state and a block of K or V lie in the second cache */
@@ -21,45 +20,7 @@ enum {
     FEW_QUERIES = 8,   /* up to here a block is converted on the way; more queries share a converted one */
     TASKS_A_THREAD = 4,
     ELEMENTS_A_TASK = 1 << 14,
-    BLOCK = QNI_CPU_KV_BLOCK,
-    CHUNK = 8 * BLOCK,
-    ROW_GAP = 16, /* elements between rows of a converted block, else a column of them shares few sets of the cache */
 };
-
-typedef struct job {
-    const qni_cpu_kernels *k;
-    const qni_cpu_attention *a;
-    qni_cpu_attention_scratch scratch;
-    int64_t group; /* query heads of a KV head */
-    int64_t d_pad; /* head_dim, padded */
-    int64_t n_tile;
-    int64_t n_chunk;     /* of the longest tile, where chunks are tasks */
-    int64_t rows_a_task; /* of the cache write */
-    bool writes;         /* the tasks that attend do it */
-} job;
-
-/* What a chunk, or all chunks so far, yields for each query. */
-typedef struct state {
-    float *o;         /* {n_query, d_pad} */
-    float *max, *sum; /* {n_query} */
-} state;
-
-/* State of a task. */
-typedef struct tile {
-    const qni_kv *kv;
-    int64_t first, n_row; /* rows of the call */
-    int64_t seq, pos;     /* of the first row */
-    int64_t kv_head;
-    int64_t n_query; /* n_row · group, rows outer */
-    state all, part; /* of all chunks, and of one */
-    float *q;        /* {n_query, d_pad} */
-    float *p;        /* {n_query, BLOCK} */
-    float *factor;   /* {2, n_query}, of merging */
-    float *scale;    /* {BLOCK}, of rows of q8 */
-    float *block;    /* {BLOCK, d_pad + ROW_GAP} of K or V */
-    bool direct;     /* read the cache as it lies */
-    float q_factor;  /* of queries whose keys are read in pairs, or would be if they were smaller */
-} tile;
 
 static int64_t tile_rows(int64_t group) {
     return qni_max_i64(1, qni_min_i64(TILE_ROWS, TILE_QUERIES / group));
@@ -99,26 +60,6 @@ qni_cpu_attention_scratch qni_cpu_take_attention(const qni_run *run, const qni_c
     return s;
 }
 
-/* Of a position. A division takes as long as some hundred products, and a session has one page a sequence. */
-static int64_t page_of(const qni_kv *kv, int64_t pos) {
-    return kv->pages_per_seq == 1 ? 0 : pos / kv->page_tokens;
-}
-
-static unsigned char *kv_at(void *const *pages, size_t offset, const qni_kv *kv, qn_dtype dtype, int64_t head_stride,
-                            int64_t token_stride, int64_t seq, int64_t head, int64_t pos) {
-    const int64_t page = page_of(kv, pos);
-    int64_t element = head * head_stride + (pos - page * kv->page_tokens) * token_stride;
-    return (unsigned char *)pages[seq * kv->pages_per_seq + page] + offset + (size_t)element * qn_dtype_bytes(dtype);
-}
-static unsigned char *k_at(const qni_kv *kv, int64_t seq, int64_t head, int64_t pos) {
-    return kv_at(kv->k_page, kv->k_offset_bytes, kv, kv->k_dtype, kv->k_head_stride, kv->k_token_stride, seq, head,
-                 pos);
-}
-static unsigned char *v_at(const qni_kv *kv, int64_t seq, int64_t head, int64_t pos) {
-    return kv_at(kv->v_page, kv->v_offset_bytes, kv, kv->v_dtype, kv->v_head_stride, kv->v_token_stride, seq, head,
-                 pos);
-}
-
 static const void *head_at(const qni_heads *h, int64_t row, int64_t head) {
     const unsigned char *data = qni_mat_row(&h->rows, row);
     return data + (size_t)(head * h->head_stride) * qn_dtype_bytes(h->rows.dtype);
@@ -129,13 +70,6 @@ static void load_head(const job *j, float *out, const qni_heads *h, int64_t row,
     j->k->widen[qni_cpu_dtype(h->rows.dtype)](out, head_at(h, row, head), h->head_dim);
     if (norm != NULL) qni_cpu_norm_row(j->k, out, out, norm, h->head_dim, j->a->call->eps);
     j->k->rope(out, j->a->call->rope.cos_sin + row * h->head_dim, h->head_dim);
-}
-
-/* Whether keys or values of this dtype are read in pairs (kernels.h): if somebody knows that there are only numbers, else
- * looking for them costs what it saves. Where K is, a converted copy is in the same order. */
-static bool in_pairs(const job *j, qn_dtype dtype) {
-    return dtype == QN_DTYPE_F16 && j->k->pairs.scores != NULL && j->a->kv->wild != NULL &&
-           j->a->kv->head_dim % QNI_CPU_PAIRS_ALIGN == 0;
 }
 
 /* What is about to be written: tell it if it must not be read in pairs, because an f16 cannot hold it. */
@@ -161,9 +95,9 @@ static void write_rows(const job *j, int64_t kv_head, int64_t first, int64_t end
     const qni_rows *rows = &a->call->rows;
     for (int64_t r = first; r < end; r++) {
         load_head(j, head, &a->k, r, kv_head, a->k_norm);
-        store_row(j, k_at(a->kv, rows->seq[r], kv_head, rows->pos[r]), a->kv->k_dtype, head, a->k.head_dim);
+        store_row(j, qni_cpu_k_at(a->kv, rows->seq[r], kv_head, rows->pos[r]), a->kv->k_dtype, head, a->k.head_dim);
         j->k->widen[qni_cpu_dtype(a->v.rows.dtype)](head, head_at(&a->v, r, kv_head), a->v.head_dim);
-        store_row(j, v_at(a->kv, rows->seq[r], kv_head, rows->pos[r]), a->kv->v_dtype, head, a->v.head_dim);
+        store_row(j, qni_cpu_v_at(a->kv, rows->seq[r], kv_head, rows->pos[r]), a->kv->v_dtype, head, a->v.head_dim);
     }
 }
 
@@ -173,172 +107,6 @@ static void write_task(void *context, int32_t task, int32_t thread) {
     const int64_t end = qni_min_i64(first + j->rows_a_task, j->a->call->rows.n_row);
     float *head = j->scratch.per_thread + thread * j->scratch.floats;
     for (int64_t h = 0; h < j->a->k.n_head; h++) write_rows(j, h, first, end, head);
-}
-
-/* Consecutive positions from pos on that lie in one page, at most n. */
-static int64_t run_in_page(const qni_kv *kv, int64_t pos, int64_t n) {
-    return qni_min_i64(n, (page_of(kv, pos) + 1) * kv->page_tokens - pos);
-}
-
-static qn_dtype dtype_of(const tile *t, bool is_k) {
-    return is_k ? t->kv->k_dtype : t->kv->v_dtype;
-}
-
-/* The rows of K or V from pos on that lie in one page, at most n of them. */
-static qni_cpu_kv_rows rows_at(const tile *t, bool is_k, int64_t pos, int64_t n) {
-    const qni_kv *kv = t->kv;
-    return (qni_cpu_kv_rows){.data = (is_k ? k_at : v_at)(kv, t->seq, t->kv_head, pos),
-                             .stride = is_k ? kv->k_token_stride : kv->v_token_stride,
-                             .n = run_in_page(kv, pos, n)};
-}
-
-/* The same, for a kernel that reads the cache itself: V of the same positions is asked for while K is read, K of a block
- * further on while V is. */
-static qni_cpu_kv_rows direct_rows(const tile *t, bool is_k, int64_t pos, int64_t n) {
-    qni_cpu_kv_rows rows = rows_at(t, is_k, pos, n);
-    const int64_t ahead = is_k ? pos : pos + BLOCK;
-    if (ahead < t->pos + t->n_row) {
-        const qni_cpu_kv_rows next = rows_at(t, !is_k, ahead, qni_min_i64(rows.n, t->pos + t->n_row - ahead));
-        rows.next = next.data;
-        rows.next_bytes = next.n * next.stride * (int64_t)qn_dtype_bytes(dtype_of(t, !is_k));
-    }
-    return rows;
-}
-
-/* Rows of K or V of [pos, pos + n) as f32. */
-static qni_cpu_kv_rows convert_block(const job *j, const tile *t, bool is_k, int64_t pos, int64_t n) {
-    const int64_t d = t->kv->head_dim;
-    const qn_dtype dtype = dtype_of(t, is_k);
-    const qni_cpu_kv_rows out = {.data = t->block, .stride = j->d_pad + ROW_GAP, .n = n};
-    float *to = t->block;
-    for (int64_t i = 0; i < n;) {
-        qni_cpu_kv_rows rows = rows_at(t, is_k, pos + i, n - i);
-        const unsigned char *from = rows.data;
-        for (int64_t r = 0; r < rows.n; r++, to += out.stride) {
-            j->k->widen[qni_cpu_dtype(dtype)](to, from + (size_t)(r * rows.stride) * qn_dtype_bytes(dtype), d);
-            for (int64_t c = d; c < j->d_pad; c++) to[c] = 0;
-            if (is_k && in_pairs(j, dtype)) j->k->pairs.order(to, 1 / t->q_factor, j->d_pad);
-        }
-        i += rows.n;
-    }
-    return out;
-}
-
-/* Rows of q8 are read as codes: each position's p of the queries from `query` on takes the scale of its row, that of K
- * after the product, that of V before it. */
-static void scale_block(const job *j, const tile *t, bool is_k, int64_t pos, int64_t n, int64_t query) {
-    if (dtype_of(t, is_k) != QN_DTYPE_Q8) return;
-    for (int64_t i = 0; i < n;) {
-        qni_cpu_kv_rows rows = rows_at(t, is_k, pos + i, n - i);
-        const unsigned char *row = rows.data;
-        for (const int64_t end = i + rows.n; i < end; i++, row += rows.stride) {
-            t->scale[i] = qni_q8_scale(row, t->kv->head_dim);
-        }
-    }
-    for (; query < t->n_query; query++) {
-        float *p = t->p + query * BLOCK;
-        j->k->scale_mul(p, p, 1, t->scale, n);
-    }
-}
-
-/* Whether rows of K or V of [pos, pos + n) are read as they lie. */
-static bool reads_cache(const job *j, const tile *t, bool is_k, int64_t pos, int64_t n) {
-    const qni_kv *kv = t->kv;
-    if (!t->direct || !in_pairs(j, dtype_of(t, is_k))) return t->direct;
-    if (is_k && t->q_factor == 1) return false;
-    if (kv->finite && !atomic_load(kv->wild)) return true;
-    for (int64_t i = 0; i < n;) {
-        const qni_cpu_kv_rows rows = rows_at(t, is_k, pos + i, n - i);
-        if (!j->k->pairs.finite(&rows, kv->head_dim)) return false;
-        i += rows.n;
-    }
-    return true;
-}
-
-/* p = q · K of the positions [pos, pos + n) for the queries from `query` on. */
-static void score_block(const job *j, const tile *t, int64_t pos, int64_t n, int64_t query) {
-    float *p = t->p + query * BLOCK;
-    const float *q = t->q + query * j->d_pad;
-    const int64_t n_query = t->n_query - query;
-    if (!reads_cache(j, t, true, pos, n)) {
-        qni_cpu_kv_rows rows = convert_block(j, t, true, pos, n);
-        j->k->attend_scores[QNI_CPU_F32](p, q, n_query, &rows, j->d_pad);
-        return;
-    }
-    for (int64_t i = 0; i < n;) {
-        qni_cpu_kv_rows rows = direct_rows(t, true, pos + i, n - i);
-        (in_pairs(j, t->kv->k_dtype) ? j->k->pairs.scores : j->k->attend_scores[qni_cpu_dtype(t->kv->k_dtype)])(
-            p + i, q, n_query, &rows, j->d_pad);
-        i += rows.n;
-    }
-}
-
-/* Positions first … end-1 of the block at pos for queries [query, query + n_query): o (+)= p · V. */
-typedef struct span {
-    int64_t pos, first, end;
-    int64_t query, n_query;
-    bool add;
-} span;
-
-/* converted: NULL where the cache is read as it lies. */
-static void value_span(const job *j, const tile *t, const state *to, const qni_cpu_kv_rows *converted, span s) {
-    float *o = to->o + s.query * j->d_pad;
-    const float *p = t->p + s.query * BLOCK;
-    if (converted != NULL) {
-        const float *data = converted->data;
-        qni_cpu_kv_rows rows = {data + s.first * converted->stride, converted->stride, s.end - s.first, NULL, 0};
-        j->k->attend_values[QNI_CPU_F32](o, p + s.first, s.n_query, &rows, j->d_pad, s.add);
-        return;
-    }
-    for (int64_t i = s.first; i < s.end;) {
-        qni_cpu_kv_rows rows = direct_rows(t, false, s.pos + i, s.end - i);
-        (in_pairs(j, t->kv->v_dtype) ? j->k->pairs.values : j->k->attend_values[qni_cpu_dtype(t->kv->v_dtype)])(
-            o, p + i, s.n_query, &rows, j->d_pad, s.add || i > s.first);
-        i += rows.n;
-    }
-}
-
-/* Positions pos … pos+n-1, of one block, for all queries that see some of them. */
-static void attend_block(const job *j, const tile *t, const state *to, int64_t pos, int64_t n) {
-    /* Row r sees the first t->pos + r + 1 - pos of them: `row` is the first that sees any, and sees `common`. */
-    const int64_t row = qni_max_i64(0, pos - t->pos);
-    const int64_t common = qni_min_i64(n, t->pos + row + 1 - pos);
-    const int64_t query = row * j->group;
-    const bool is_first = pos % CHUNK == 0;
-    score_block(j, t, pos, n, query);
-    scale_block(j, t, true, pos, n, query);
-    for (int64_t i = query; i < t->n_query; i++) {
-        int64_t n_visible = qni_min_i64(n, t->pos + i / j->group + 1 - pos);
-        if (is_first) {
-            to->max[i] = -INFINITY;
-            to->sum[i] = 0;
-        }
-        float factor = j->k->attend_softmax(t->p + i * BLOCK, n_visible, &to->max[i], &to->sum[i]);
-        if (!is_first && factor != 1) j->k->scale(to->o + i * j->d_pad, factor, j->d_pad);
-    }
-    scale_block(j, t, false, pos, n, query);
-    qni_cpu_kv_rows block, *converted = NULL;
-    if (!reads_cache(j, t, false, pos, n)) {
-        block = convert_block(j, t, false, pos, n);
-        converted = &block;
-    } else if (in_pairs(j, t->kv->v_dtype)) {
-        for (int64_t i = query; i < t->n_query; i++) j->k->scale(t->p + i * BLOCK, QNI_CPU_PAIRS_FACTOR, n);
-    }
-    value_span(j, t, to, converted, (span){pos, 0, common, query, t->n_query - query, !is_first});
-    for (int64_t r = row; r < t->n_row; r++) {
-        int64_t n_visible = qni_min_i64(n, t->pos + r + 1 - pos);
-        if (n_visible > common) {
-            value_span(j, t, to, converted, (span){pos, common, n_visible, r * j->group, j->group, true});
-        }
-    }
-}
-
-static void attend_chunk(const job *j, const tile *t, const state *to, int64_t pos) {
-    const int64_t end = qni_min_i64(pos + CHUNK, t->pos + t->n_row);
-    for (int64_t n; pos < end; pos += n) {
-        n = qni_min_i64(BLOCK, end - pos);
-        attend_block(j, t, to, pos, n);
-    }
 }
 
 /* Add what the chunk at pos yields to what the chunks before it do. */
@@ -382,14 +150,6 @@ static tile make_tile(const job *j, int64_t index, int64_t kv_head, int32_t thre
     return t;
 }
 
-/* Queries in the order of their keys; with the factor of pairs where they can bear it. */
-static void order_queries(const job *j, tile *t) {
-    bool small = true;
-    for (int64_t i = 0; i < t->n_query * j->d_pad; i++) small &= fabsf(t->q[i]) < QNI_CPU_PAIRS_LIMIT;
-    t->q_factor = small && t->direct ? QNI_CPU_PAIRS_FACTOR : 1;
-    for (int64_t i = 0; i < t->n_query; i++) j->k->pairs.order(t->q + i * j->d_pad, t->q_factor, j->d_pad);
-}
-
 static void load_queries(const job *j, tile *t) {
     const qni_cpu_attention *a = j->a;
     for (int64_t i = 0; i < t->n_query; i++) {
@@ -398,7 +158,7 @@ static void load_queries(const job *j, tile *t) {
         j->k->scale(q, (float)a->call->scale, a->q.head_dim);
         for (int64_t c = a->q.head_dim; c < j->d_pad; c++) q[c] = 0;
     }
-    if (in_pairs(j, a->kv->k_dtype)) order_queries(j, t);
+    if (in_pairs(j, a->kv->k_dtype)) qni_cpu_order_queries(j, t);
 }
 
 /* The rows of a tile whose positions lie in [pos, end), where tasks write: before they read any of them. */
@@ -425,9 +185,9 @@ static void attend_task(void *context, int32_t task, int32_t thread) {
     tile t = make_tile(j, task / j->a->k.n_head, task % j->a->k.n_head, thread);
     write_tile(j, &t, t.pos, t.pos + t.n_row);
     load_queries(j, &t);
-    attend_chunk(j, &t, &t.all, 0);
+    qni_cpu_attend_chunk(j, &t, &t.all, 0);
     for (int64_t pos = CHUNK; pos < t.pos + t.n_row; pos += CHUNK) {
-        attend_chunk(j, &t, &t.part, pos);
+        qni_cpu_attend_chunk(j, &t, &t.part, pos);
         merge_chunk(j, &t, &t.part, pos);
     }
     store_out(j, &t);
@@ -449,7 +209,7 @@ static void chunk_task(void *context, int32_t task, int32_t thread) {
     write_tile(j, &t, chunk * CHUNK, (chunk + 1) * CHUNK);
     load_queries(j, &t);
     state part = part_of(j, &t, chunk);
-    attend_chunk(j, &t, &part, chunk * CHUNK);
+    qni_cpu_attend_chunk(j, &t, &part, chunk * CHUNK);
 }
 
 static void merge_task(void *context, int32_t task, int32_t thread) {

@@ -6,7 +6,7 @@
  *   pack.c        weights in panels
  *   input.c       rows of activations as products take them
  *   linear.c      products of rows with weights, with an epilogue
- *   attention.c   RoPE, cache write, attention
+ *   attention.c   RoPE, cache write, attention; attention_block.c: a block of its positions
  *   rows.c        embed, norms, conversions, SwiGLU, argmax
  *   layer.c       the fused ops
  *   dispatch.c    which kernels this machine has

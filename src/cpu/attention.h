@@ -1,0 +1,66 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What attention.c (tasks, the cache's new rows, chunks put together) and attention_block.c (blocks of positions) share. */
+#ifndef QNI_CPU_ATTENTION_H
+#define QNI_CPU_ATTENTION_H
+
+#include "cpu.h"
+
+enum {
+    BLOCK = QNI_CPU_KV_BLOCK,
+    CHUNK = 8 * BLOCK,
+    ROW_GAP = 16, /* elements between rows of a converted block, else a column of them shares few sets of the cache */
+};
+
+typedef struct job {
+    const qni_cpu_kernels *k;
+    const qni_cpu_attention *a;
+    qni_cpu_attention_scratch scratch;
+    int64_t group; /* query heads of a KV head */
+    int64_t d_pad; /* head_dim, padded */
+    int64_t n_tile;
+    int64_t n_chunk;     /* of the longest tile, where chunks are tasks */
+    int64_t rows_a_task; /* of the cache write */
+    bool writes;         /* the tasks that attend do it */
+} job;
+
+/* What a chunk, or all chunks so far, yields for each query. */
+typedef struct state {
+    float *o;         /* {n_query, d_pad} */
+    float *max, *sum; /* {n_query} */
+} state;
+
+/* State of a task. */
+typedef struct tile {
+    const qni_kv *kv;
+    int64_t first, n_row; /* rows of the call */
+    int64_t seq, pos;     /* of the first row */
+    int64_t kv_head;
+    int64_t n_query; /* n_row · group, rows outer */
+    state all, part; /* of all chunks, and of one */
+    float *q;        /* {n_query, d_pad} */
+    float *p;        /* {n_query, BLOCK} */
+    float *factor;   /* {2, n_query}, of merging */
+    float *scale;    /* {BLOCK}, of rows of q8 */
+    float *block;    /* {BLOCK, d_pad + ROW_GAP} of K or V */
+    bool direct;     /* read the cache as it lies */
+    float q_factor;  /* of queries whose keys are read in pairs, or would be if they were smaller */
+} tile;
+
+/* Address of a row of the cache. */
+unsigned char *qni_cpu_k_at(const qni_kv *kv, int64_t seq, int64_t head, int64_t pos);
+unsigned char *qni_cpu_v_at(const qni_kv *kv, int64_t seq, int64_t head, int64_t pos);
+
+/* Whether keys or values of this dtype are read in pairs (kernels.h): if somebody knows that there are only numbers, else
+ * looking for them costs what it saves. Where K is, a converted copy is in the same order. */
+static inline bool in_pairs(const job *j, qn_dtype dtype) {
+    return dtype == QN_DTYPE_F16 && j->k->pairs.scores != NULL && j->a->kv->wild != NULL &&
+           j->a->kv->head_dim % QNI_CPU_PAIRS_ALIGN == 0;
+}
+
+/* Bring the tile's queries into the form that its blocks of keys take, once they are all there. */
+void qni_cpu_order_queries(const job *j, tile *t);
+
+/* What the positions of a chunk, from pos on, yield for the tile's queries. */
+void qni_cpu_attend_chunk(const job *j, const tile *t, const state *to, int64_t pos);
+
+#endif

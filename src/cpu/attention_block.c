@@ -1,0 +1,202 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A block of positions for all queries of a tile: scores, softmax, values. Few queries read the cache as it lies; more
+ * share a copy in f32. Either way the same products are added in the same order.
+ */
+#include "attention.h"
+
+#include <math.h>
+
+/* Of a position. A division takes as long as some hundred products, and a session has one page a sequence. */
+static int64_t page_of(const qni_kv *kv, int64_t pos) {
+    return kv->pages_per_seq == 1 ? 0 : pos / kv->page_tokens;
+}
+
+static unsigned char *kv_at(void *const *pages, size_t offset, const qni_kv *kv, qn_dtype dtype, int64_t head_stride,
+                            int64_t token_stride, int64_t seq, int64_t head, int64_t pos) {
+    const int64_t page = page_of(kv, pos);
+    int64_t element = head * head_stride + (pos - page * kv->page_tokens) * token_stride;
+    return (unsigned char *)pages[seq * kv->pages_per_seq + page] + offset + (size_t)element * qn_dtype_bytes(dtype);
+}
+unsigned char *qni_cpu_k_at(const qni_kv *kv, int64_t seq, int64_t head, int64_t pos) {
+    return kv_at(kv->k_page, kv->k_offset_bytes, kv, kv->k_dtype, kv->k_head_stride, kv->k_token_stride, seq, head,
+                 pos);
+}
+unsigned char *qni_cpu_v_at(const qni_kv *kv, int64_t seq, int64_t head, int64_t pos) {
+    return kv_at(kv->v_page, kv->v_offset_bytes, kv, kv->v_dtype, kv->v_head_stride, kv->v_token_stride, seq, head,
+                 pos);
+}
+
+/* Consecutive positions from pos on that lie in one page, at most n. */
+static int64_t run_in_page(const qni_kv *kv, int64_t pos, int64_t n) {
+    return qni_min_i64(n, (page_of(kv, pos) + 1) * kv->page_tokens - pos);
+}
+
+static qn_dtype dtype_of(const tile *t, bool is_k) {
+    return is_k ? t->kv->k_dtype : t->kv->v_dtype;
+}
+
+/* The rows of K or V from pos on that lie in one page, at most n of them. */
+static qni_cpu_kv_rows rows_at(const tile *t, bool is_k, int64_t pos, int64_t n) {
+    const qni_kv *kv = t->kv;
+    return (qni_cpu_kv_rows){.data = (is_k ? qni_cpu_k_at : qni_cpu_v_at)(kv, t->seq, t->kv_head, pos),
+                             .stride = is_k ? kv->k_token_stride : kv->v_token_stride,
+                             .n = run_in_page(kv, pos, n)};
+}
+
+/* The same, for a kernel that reads the cache itself: V of the same positions is asked for while K is read, K of a block
+ * further on while V is. */
+static qni_cpu_kv_rows direct_rows(const tile *t, bool is_k, int64_t pos, int64_t n) {
+    qni_cpu_kv_rows rows = rows_at(t, is_k, pos, n);
+    const int64_t ahead = is_k ? pos : pos + BLOCK;
+    if (ahead < t->pos + t->n_row) {
+        const qni_cpu_kv_rows next = rows_at(t, !is_k, ahead, qni_min_i64(rows.n, t->pos + t->n_row - ahead));
+        rows.next = next.data;
+        rows.next_bytes = next.n * next.stride * (int64_t)qn_dtype_bytes(dtype_of(t, !is_k));
+    }
+    return rows;
+}
+
+/* Rows of K or V of [pos, pos + n) as f32. */
+static qni_cpu_kv_rows convert_block(const job *j, const tile *t, bool is_k, int64_t pos, int64_t n) {
+    const int64_t d = t->kv->head_dim;
+    const qn_dtype dtype = dtype_of(t, is_k);
+    const qni_cpu_kv_rows out = {.data = t->block, .stride = j->d_pad + ROW_GAP, .n = n};
+    float *to = t->block;
+    for (int64_t i = 0; i < n;) {
+        qni_cpu_kv_rows rows = rows_at(t, is_k, pos + i, n - i);
+        const unsigned char *from = rows.data;
+        for (int64_t r = 0; r < rows.n; r++, to += out.stride) {
+            j->k->widen[qni_cpu_dtype(dtype)](to, from + (size_t)(r * rows.stride) * qn_dtype_bytes(dtype), d);
+            for (int64_t c = d; c < j->d_pad; c++) to[c] = 0;
+            if (is_k && in_pairs(j, dtype)) j->k->pairs.order(to, 1 / t->q_factor, j->d_pad);
+        }
+        i += rows.n;
+    }
+    return out;
+}
+
+/* Rows of q8 are read as codes: each position's p of the queries from `query` on takes the scale of its row, that of K
+ * after the product, that of V before it. */
+static void scale_block(const job *j, const tile *t, bool is_k, int64_t pos, int64_t n, int64_t query) {
+    if (dtype_of(t, is_k) != QN_DTYPE_Q8) return;
+    for (int64_t i = 0; i < n;) {
+        qni_cpu_kv_rows rows = rows_at(t, is_k, pos + i, n - i);
+        const unsigned char *row = rows.data;
+        for (const int64_t end = i + rows.n; i < end; i++, row += rows.stride) {
+            t->scale[i] = qni_q8_scale(row, t->kv->head_dim);
+        }
+    }
+    for (; query < t->n_query; query++) {
+        float *p = t->p + query * BLOCK;
+        j->k->scale_mul(p, p, 1, t->scale, n);
+    }
+}
+
+/* Whether rows of K or V of [pos, pos + n) are read as they lie. */
+static bool reads_cache(const job *j, const tile *t, bool is_k, int64_t pos, int64_t n) {
+    const qni_kv *kv = t->kv;
+    if (!t->direct || !in_pairs(j, dtype_of(t, is_k))) return t->direct;
+    if (is_k && t->q_factor == 1) return false;
+    if (kv->finite && !atomic_load(kv->wild)) return true;
+    for (int64_t i = 0; i < n;) {
+        const qni_cpu_kv_rows rows = rows_at(t, is_k, pos + i, n - i);
+        if (!j->k->pairs.finite(&rows, kv->head_dim)) return false;
+        i += rows.n;
+    }
+    return true;
+}
+
+/* p = q · K of the positions [pos, pos + n) for the queries from `query` on. */
+static void score_block(const job *j, const tile *t, int64_t pos, int64_t n, int64_t query) {
+    float *p = t->p + query * BLOCK;
+    const float *q = t->q + query * j->d_pad;
+    const int64_t n_query = t->n_query - query;
+    if (!reads_cache(j, t, true, pos, n)) {
+        qni_cpu_kv_rows rows = convert_block(j, t, true, pos, n);
+        j->k->attend_scores[QNI_CPU_F32](p, q, n_query, &rows, j->d_pad);
+        return;
+    }
+    for (int64_t i = 0; i < n;) {
+        qni_cpu_kv_rows rows = direct_rows(t, true, pos + i, n - i);
+        (in_pairs(j, t->kv->k_dtype) ? j->k->pairs.scores : j->k->attend_scores[qni_cpu_dtype(t->kv->k_dtype)])(
+            p + i, q, n_query, &rows, j->d_pad);
+        i += rows.n;
+    }
+}
+
+/* Positions first … end-1 of the block at pos for queries [query, query + n_query): o (+)= p · V. */
+typedef struct span {
+    int64_t pos, first, end;
+    int64_t query, n_query;
+    bool add;
+} span;
+
+/* converted: NULL where the cache is read as it lies. */
+static void value_span(const job *j, const tile *t, const state *to, const qni_cpu_kv_rows *converted, span s) {
+    float *o = to->o + s.query * j->d_pad;
+    const float *p = t->p + s.query * BLOCK;
+    if (converted != NULL) {
+        const float *data = converted->data;
+        qni_cpu_kv_rows rows = {data + s.first * converted->stride, converted->stride, s.end - s.first, NULL, 0};
+        j->k->attend_values[QNI_CPU_F32](o, p + s.first, s.n_query, &rows, j->d_pad, s.add);
+        return;
+    }
+    for (int64_t i = s.first; i < s.end;) {
+        qni_cpu_kv_rows rows = direct_rows(t, false, s.pos + i, s.end - i);
+        (in_pairs(j, t->kv->v_dtype) ? j->k->pairs.values : j->k->attend_values[qni_cpu_dtype(t->kv->v_dtype)])(
+            o, p + i, s.n_query, &rows, j->d_pad, s.add || i > s.first);
+        i += rows.n;
+    }
+}
+
+/* Positions pos … pos+n-1, of one block, for all queries that see some of them. */
+static void attend_block(const job *j, const tile *t, const state *to, int64_t pos, int64_t n) {
+    /* Row r sees the first t->pos + r + 1 - pos of them: `row` is the first that sees any, and sees `common`. */
+    const int64_t row = qni_max_i64(0, pos - t->pos);
+    const int64_t common = qni_min_i64(n, t->pos + row + 1 - pos);
+    const int64_t query = row * j->group;
+    const bool is_first = pos % CHUNK == 0;
+    score_block(j, t, pos, n, query);
+    scale_block(j, t, true, pos, n, query);
+    for (int64_t i = query; i < t->n_query; i++) {
+        int64_t n_visible = qni_min_i64(n, t->pos + i / j->group + 1 - pos);
+        if (is_first) {
+            to->max[i] = -INFINITY;
+            to->sum[i] = 0;
+        }
+        float factor = j->k->attend_softmax(t->p + i * BLOCK, n_visible, &to->max[i], &to->sum[i]);
+        if (!is_first && factor != 1) j->k->scale(to->o + i * j->d_pad, factor, j->d_pad);
+    }
+    scale_block(j, t, false, pos, n, query);
+    qni_cpu_kv_rows block, *converted = NULL;
+    if (!reads_cache(j, t, false, pos, n)) {
+        block = convert_block(j, t, false, pos, n);
+        converted = &block;
+    } else if (in_pairs(j, t->kv->v_dtype)) {
+        for (int64_t i = query; i < t->n_query; i++) j->k->scale(t->p + i * BLOCK, QNI_CPU_PAIRS_FACTOR, n);
+    }
+    value_span(j, t, to, converted, (span){pos, 0, common, query, t->n_query - query, !is_first});
+    for (int64_t r = row; r < t->n_row; r++) {
+        int64_t n_visible = qni_min_i64(n, t->pos + r + 1 - pos);
+        if (n_visible > common) {
+            value_span(j, t, to, converted, (span){pos, common, n_visible, r * j->group, j->group, true});
+        }
+    }
+}
+
+void qni_cpu_attend_chunk(const job *j, const tile *t, const state *to, int64_t pos) {
+    const int64_t end = qni_min_i64(pos + CHUNK, t->pos + t->n_row);
+    for (int64_t n; pos < end; pos += n) {
+        n = qni_min_i64(BLOCK, end - pos);
+        attend_block(j, t, to, pos, n);
+    }
+}
+
+/* Queries in the order of their keys; with the factor of pairs where they can bear it. */
+void qni_cpu_order_queries(const job *j, tile *t) {
+    bool small = true;
+    for (int64_t i = 0; i < t->n_query * j->d_pad; i++) small &= fabsf(t->q[i]) < QNI_CPU_PAIRS_LIMIT;
+    t->q_factor = small && t->direct ? QNI_CPU_PAIRS_FACTOR : 1;
+    for (int64_t i = 0; i < t->n_query; i++) j->k->pairs.order(t->q + i * j->d_pad, t->q_factor, j->d_pad);
+}
