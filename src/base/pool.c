@@ -63,6 +63,27 @@ static void relax(void) {
 #endif
 }
 
+/* Rounding to nearest and subnormal numbers, without traps. */
+#if defined(__x86_64__)
+enum { DEFAULT_ARITHMETIC = 0x1F80 };
+#else
+enum { DEFAULT_ARITHMETIC = 0 };
+#endif
+
+/* How this thread computes in floating point from now on; returns how it did. A host may flush subnormal numbers to zero in
+ * its threads, which new ones inherit: results must not depend on it. */
+static uint64_t set_arithmetic(uint64_t mode) {
+    uint64_t before = mode;
+#if defined(__x86_64__)
+    before = __builtin_ia32_stmxcsr();
+    __builtin_ia32_ldmxcsr((uint32_t)mode);
+#elif defined(__aarch64__)
+    __asm__ volatile("mrs %0, fpcr" : "=r"(before));
+    __asm__ volatile("msr fpcr, %0" : : "r"(mode));
+#endif
+    return before;
+}
+
 static void deal(qni_pool *pool) {
     for (int64_t i = 0; i < pool->n_thread; i++) {
         uint64_t first = (uint64_t)(pool->n_task * i / pool->n_thread);
@@ -121,6 +142,7 @@ static void *run_worker(void *argument) {
     qni_pool *pool = worker->pool;
     uint64_t seen = 0;
     int32_t spun = 0;
+    (void)set_arithmetic(DEFAULT_ARITHMETIC);
     for (;;) {
         uint64_t gate = atomic_load_explicit(&pool->gate, memory_order_acquire);
         if (is_new(gate, seen)) {
@@ -161,11 +183,7 @@ static void wait_until_left(qni_pool *pool) {
     pthread_mutex_unlock(&pool->mutex);
 }
 
-void qni_pool_run(qni_pool *pool, int32_t n_task, qni_task task, void *context) {
-    if (pool->n_started == 0 || n_task <= 1) {
-        for (int32_t i = 0; i < n_task; i++) task(context, i, 0);
-        return;
-    }
+static void run_with_workers(qni_pool *pool, int32_t n_task, qni_task task, void *context) {
     pool->task = task;
     pool->context = context;
     pool->n_task = n_task;
@@ -182,6 +200,16 @@ void qni_pool_run(qni_pool *pool, int32_t n_task, qni_task task, void *context) 
     work(pool, 0);
     atomic_fetch_and(&pool->gate, ~GATE_OPEN);
     wait_until_left(pool);
+}
+
+void qni_pool_run(qni_pool *pool, int32_t n_task, qni_task task, void *context) {
+    const uint64_t before = set_arithmetic(DEFAULT_ARITHMETIC);
+    if (pool->n_started == 0 || n_task <= 1) {
+        for (int32_t i = 0; i < n_task; i++) task(context, i, 0);
+    } else {
+        run_with_workers(pool, n_task, task, context);
+    }
+    (void)set_arithmetic(before);
 }
 
 /* Workers take no signals: those are for the threads of the host program. */

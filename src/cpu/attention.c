@@ -30,7 +30,8 @@ static int64_t padded(const qni_cpu_kernels *k, int64_t head_dim) {
     return (head_dim + k->d_align - 1) / k->d_align * k->d_align;
 }
 
-/* Maximum and sum take as much as a line of the cache: what lies behind begins with one, and vectors of values do. */
+/* In proportion to the queries, as part_of() counts on. Maximum and sum of one take a line, so that vectors of values do not
+ * lie across two of them. */
 static int64_t state_floats(int64_t n_query, int64_t d_pad) {
     return n_query * (d_pad + QNI_ALIGN / (int64_t)sizeof(float));
 }
@@ -72,7 +73,7 @@ static void load_head(const job *j, float *out, const qni_heads *h, int64_t row,
     j->k->rope(out, j->a->call->rope.cos_sin + row * h->head_dim, h->head_dim);
 }
 
-/* What is about to be written: tell it if it must not be read in pairs, because an f16 cannot hold it. */
+/* Of a row of the cache: tell if an f16 cannot hold it, for then rows must not be read in pairs. */
 static void inspect_row(const job *j, qn_dtype dtype, const float *x, int64_t n) {
     if (!in_pairs(j, dtype)) return;
     bool fits = true;

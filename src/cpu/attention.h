@@ -42,16 +42,16 @@ typedef struct tile {
     float *factor;   /* {2, n_query}, of merging */
     float *scale;    /* {BLOCK}, of rows of q8 */
     float *block;    /* {BLOCK, d_pad + ROW_GAP} of K or V */
-    bool direct;     /* read the cache as it lies */
-    float q_factor;  /* of queries whose keys are read in pairs, or would be if they were smaller */
+    bool direct;     /* few queries: the cache is read as it lies where it can be */
+    float q_factor;  /* where K is in pairs: QNI_CPU_PAIRS_FACTOR, or 1 if keys must be converted */
 } tile;
 
 /* Address of a row of the cache. */
 unsigned char *qni_cpu_k_at(const qni_kv *kv, int64_t seq, int64_t head, int64_t pos);
 unsigned char *qni_cpu_v_at(const qni_kv *kv, int64_t seq, int64_t head, int64_t pos);
 
-/* Whether keys or values of this dtype are read in pairs (kernels.h): if somebody knows that there are only numbers, else
- * looking for them costs what it saves. Where K is, a converted copy is in the same order. */
+/* Whether keys or values of this dtype are taken in pairs (kernels.h): read so while all are finite, which the caller keeps
+ * track of; if K's are converted, the copy is in the same order. */
 static inline bool in_pairs(const job *j, qn_dtype dtype) {
     return dtype == QN_DTYPE_F16 && j->k->pairs.scores != NULL && j->a->kv->wild != NULL &&
            j->a->kv->head_dim % QNI_CPU_PAIRS_ALIGN == 0;

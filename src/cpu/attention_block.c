@@ -93,18 +93,10 @@ static void scale_block(const job *j, const tile *t, bool is_k, int64_t pos, int
     }
 }
 
-/* Whether rows of K or V of [pos, pos + n) are read as they lie. */
-static bool reads_cache(const job *j, const tile *t, bool is_k, int64_t pos, int64_t n) {
-    const qni_kv *kv = t->kv;
+/* Whether rows of K or V are read as they lie. */
+static bool reads_cache(const job *j, const tile *t, bool is_k) {
     if (!t->direct || !in_pairs(j, dtype_of(t, is_k))) return t->direct;
-    if (is_k && t->q_factor == 1) return false;
-    if (kv->finite && !atomic_load(kv->wild)) return true;
-    for (int64_t i = 0; i < n;) {
-        const qni_cpu_kv_rows rows = rows_at(t, is_k, pos + i, n - i);
-        if (!j->k->pairs.finite(&rows, kv->head_dim)) return false;
-        i += rows.n;
-    }
-    return true;
+    return t->kv->finite && !atomic_load(t->kv->wild) && !(is_k && t->q_factor == 1);
 }
 
 /* p = q · K of the positions [pos, pos + n) for the queries from `query` on. */
@@ -112,7 +104,7 @@ static void score_block(const job *j, const tile *t, int64_t pos, int64_t n, int
     float *p = t->p + query * BLOCK;
     const float *q = t->q + query * j->d_pad;
     const int64_t n_query = t->n_query - query;
-    if (!reads_cache(j, t, true, pos, n)) {
+    if (!reads_cache(j, t, true)) {
         qni_cpu_kv_rows rows = convert_block(j, t, true, pos, n);
         j->k->attend_scores[QNI_CPU_F32](p, q, n_query, &rows, j->d_pad);
         return;
@@ -170,7 +162,7 @@ static void attend_block(const job *j, const tile *t, const state *to, int64_t p
     }
     scale_block(j, t, false, pos, n, query);
     qni_cpu_kv_rows block, *converted = NULL;
-    if (!reads_cache(j, t, false, pos, n)) {
+    if (!reads_cache(j, t, false)) {
         block = convert_block(j, t, false, pos, n);
         converted = &block;
     } else if (in_pairs(j, t->kv->v_dtype)) {

@@ -104,7 +104,6 @@ enum { QNI_CPU_PAIRS_ALIGN = 16 };
 typedef struct qni_cpu_pairs {
     /* A query, or a key in f32, times factor, in the order in which scores adds up. */
     void (*order)(float *row, float factor, int64_t d);
-    bool (*finite)(const qni_cpu_kv_rows *rows, int64_t d);
     /* As attend_scores, with q ordered, and attend_values. */
     void (*scores)(float *s, const float *q, int64_t n_q, const qni_cpu_kv_rows *k, int64_t d);
     void (*values)(float *o, const float *p, int64_t n_q, const qni_cpu_kv_rows *v, int64_t d, bool add);
@@ -116,7 +115,7 @@ typedef struct qni_cpu_kernels {
     int64_t nr; /* outputs of a panel */
     int64_t mr; /* rows of a tile of activations */
     int64_t kc; /* inputs of a block */
-    /* Panels that gemm likes to take at once for at most stream_rows rows; for more it takes one after the other, whose
+    /* Panels that gemm and gemm_pairs like to take at once for at most stream_rows rows; for more it takes one after the other, whose
      * blocks of inputs are then read as they lie. */
     int64_t n_stream, stream_rows;
     int64_t d_align; /* head dimensions that attend_* takes are multiples of it; pad with zeros */

@@ -200,21 +200,31 @@ static qn_status check_content(const source *in, qn_error *err) {
     return QN_OK;
 }
 
+/* Of f16: an infinity or a NaN has an exponent of ones, so without the sign it is above all numbers. */
+static bool are_finite(const uint16_t *x, size_t n) {
+    uint16_t greatest = 0;
+    for (size_t i = 0; i < n; i++) greatest = (x[i] & 0x7FFF) > greatest ? x[i] & 0x7FFF : greatest;
+    return greatest < 0x7C00;
+}
+
 /* The file is sound: take it over. A read that fails here leaves an empty timeline. */
 static qn_status load(const source *in, qn_session *s, qn_error *err) {
     const qn_model_config *config = &s->model->config;
     size_t n_tok = (size_t)in->header.n_tok, row = qni_session_row(config, s->options.kv_dtype);
     s->n_tok = 0;
     s->has_logits = false;
-    s->kv_finite = false; /* nobody has looked */
+    s->kv_finite = true;
     uint64_t at = ids_at();
     QN_TRY(qni_file_read(&in->file, s->ids, at, n_tok * sizeof *s->ids, err));
     at += n_tok * sizeof *s->ids;
     for (int32_t i = 0; i < 2 * config->n_layer; i++) {
         unsigned char *plane = qni_session_plane(s, i / 2, i % 2);
         for (size_t head = 0; head < (size_t)config->n_kv_head; head++) {
-            QN_TRY(qni_file_read(&in->file, plane + head * (size_t)s->options.n_ctx * row, at, n_tok * row, err));
+            unsigned char *rows = plane + head * (size_t)s->options.n_ctx * row;
+            QN_TRY(qni_file_read(&in->file, rows, at, n_tok * row, err));
             at += n_tok * row;
+            if (s->options.kv_dtype != QN_DTYPE_F16) continue;
+            s->kv_finite = s->kv_finite && are_finite((const uint16_t *)(const void *)rows, n_tok * row / 2);
         }
     }
     bool logits = (in->header.flags & FLAG_LOGITS) != 0;

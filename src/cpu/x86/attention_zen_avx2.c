@@ -48,23 +48,15 @@ static inline void add_product(__m256 *sum, __m256 x, __m256 y) {
     __asm__("vfmadd231ps %1, %2, %0" : "+x"(*sum) : "x"(x), "x"(y));
 }
 
-/* The upper halves of a and b. */
-static inline __m256 upper(__m256 a, __m256 b) {
-    return _mm256_blend_ps(_mm256_castps128_ps256(_mm256_extractf128_ps(a, 1)), b, 0xF0);
-}
-static inline __m256 lower(__m256 a, __m256 b) {
-    return _mm256_insertf128_ps(a, _mm256_castps256_ps128(b), 1);
-}
-
 /* Sixteen elements as they lie, a and b, and in pairs. */
 static inline pair split(__m256 a, __m256 b) {
-    const __m256 low = lower(a, b), high = upper(a, b);
+    const __m256 low = lower8(a, b), high = upper8(a, b);
     return (pair){_mm256_shuffle_ps(low, high, 0x88), _mm256_shuffle_ps(low, high, 0xDD)};
 }
 static inline void store_joined(float *to, pair y) {
     const __m256 low = _mm256_unpacklo_ps(y.even, y.odd), high = _mm256_unpackhi_ps(y.even, y.odd);
-    _mm256_storeu_ps(to, lower(low, high));
-    _mm256_storeu_ps(to + 8, upper(low, high));
+    _mm256_storeu_ps(to, lower8(low, high));
+    _mm256_storeu_ps(to + 8, upper8(low, high));
 }
 
 static void order(float *row, float factor, int64_t d) {
@@ -75,26 +67,6 @@ static void order(float *row, float factor, int64_t d) {
         _mm256_storeu_ps(row + i, y.even);
         _mm256_storeu_ps(row + i + 8, y.odd);
     }
-}
-
-/* The exponent of an infinity or a NaN is all ones: without their signs, they are the greatest integers. */
-static bool finite(const qni_cpu_kv_rows *rows, int64_t d) {
-    const __m256i sign = _mm256_set1_epi16(INT16_MIN);
-    __m256i greatest = _mm256_setzero_si256();
-    for (int64_t j = 0; j < rows->n; j += 4) {
-        const uint16_t *row[4]; /* the last one again where there are fewer */
-        for (int i = 0; i < 4; i++) {
-            row[i] = (const uint16_t *)rows->data + (j + i < rows->n ? j + i : rows->n - 1) * rows->stride;
-        }
-        for (int64_t c = 0; c < d; c += 16) {
-            for (int i = 0; i < 4; i++) {
-                const __m256i x = _mm256_loadu_si256((const __m256i *)(const void *)(row[i] + c));
-                greatest = _mm256_max_epi16(greatest, _mm256_andnot_si256(sign, x));
-            }
-        }
-    }
-    const __m256i above = _mm256_cmpgt_epi16(greatest, _mm256_set1_epi16(0x7BFF));
-    return _mm256_testz_si256(above, above) != 0;
 }
 
 /* Scores of n_q queries with n = 8 / n_q keys, of which n_valid exist. */
@@ -197,5 +169,5 @@ static void values(float *o, const float *p, int64_t n_q, const qni_cpu_kv_rows 
 }
 
 void qni_cpu_attention_zen_avx2(qni_cpu_kernels *k) {
-    k->pairs = (qni_cpu_pairs){.order = order, .finite = finite, .scores = scores, .values = values};
+    k->pairs = (qni_cpu_pairs){.order = order, .scores = scores, .values = values};
 }

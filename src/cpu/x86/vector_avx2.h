@@ -35,6 +35,14 @@ static inline float sum8(__m256 v) {
     return _mm_cvtss_f32(_mm_hadd_ps(pair, pair));
 }
 
+/* The lower halves of a and b, and the upper ones. */
+static inline __m256 lower8(__m256 a, __m256 b) {
+    return _mm256_insertf128_ps(a, _mm256_castps256_ps128(b), 1);
+}
+static inline __m256 upper8(__m256 a, __m256 b) {
+    return _mm256_blend_ps(_mm256_castps128_ps256(_mm256_extractf128_ps(a, 1)), b, 0xF0);
+}
+
 /* Lane i of the result: ((v0+v2)+(v1+v3)) + ((v4+v6)+(v5+v7)) of vector i. */
 static inline __m256 sum_each(const __m256 v[8]) {
     __m256 pair[4], four[2];
@@ -45,9 +53,7 @@ static inline __m256 sum_each(const __m256 v[8]) {
         const __m256d a = _mm256_castps_pd(pair[2 * i]), b = _mm256_castps_pd(pair[2 * i + 1]);
         four[i] = _mm256_add_ps(_mm256_castpd_ps(_mm256_unpacklo_pd(a, b)), _mm256_castpd_ps(_mm256_unpackhi_pd(a, b)));
     }
-    const __m256 low = _mm256_insertf128_ps(four[0], _mm256_castps256_ps128(four[1]), 1);
-    const __m256 high = _mm256_blend_ps(_mm256_castps128_ps256(_mm256_extractf128_ps(four[0], 1)), four[1], 0xF0);
-    return _mm256_add_ps(low, high);
+    return _mm256_add_ps(lower8(four[0], four[1]), upper8(four[0], four[1]));
 }
 
 /* x[i] = e^x[i] as in scalar.h, with fused multiply-adds, of n vectors, n a constant: one is a chain of twenty operations,
