@@ -25,7 +25,7 @@ static bool has(uint32_t word, int bit) {
 
 /* AMD's family 17h, whose models from 30h on are Zen 2. leaf1: eax of leaf 1, with the family in two parts. */
 static bool is_first_zen(uint32_t leaf1) {
-    uint32_t eax, ebx, ecx, edx;
+    uint32_t eax = 0, ebx = 0, ecx = 0, edx = 0;
     const uint32_t family = (leaf1 >> 8 & 0xF) + (leaf1 >> 20 & 0xFF),
                    model = (leaf1 >> 12 & 0xF0) | (leaf1 >> 4 & 0xF);
     const bool amd = __get_cpuid(0, &eax, &ebx, &ecx, &edx) && ebx == signature_AMD_ebx && ecx == signature_AMD_ecx &&
