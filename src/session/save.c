@@ -200,13 +200,6 @@ static qn_status check_content(const source *in, qn_error *err) {
     return QN_OK;
 }
 
-/* Of f16: an infinity or a NaN has an exponent of ones, so without the sign it is above all numbers. */
-static bool are_finite(const uint16_t *x, size_t n) {
-    uint16_t greatest = 0;
-    for (size_t i = 0; i < n; i++) greatest = (x[i] & 0x7FFF) > greatest ? x[i] & 0x7FFF : greatest;
-    return greatest < 0x7C00;
-}
-
 /* The file is sound: take it over. A read that fails here leaves an empty timeline. */
 static qn_status load(const source *in, qn_session *s, qn_error *err) {
     const qn_model_config *config = &s->model->config;
@@ -224,7 +217,7 @@ static qn_status load(const source *in, qn_session *s, qn_error *err) {
             QN_TRY(qni_file_read(&in->file, rows, at, n_tok * row, err));
             at += n_tok * row;
             if (s->options.kv_dtype != QN_DTYPE_F16) continue;
-            s->kv_finite = s->kv_finite && are_finite((const uint16_t *)(const void *)rows, n_tok * row / 2);
+            s->kv_finite = s->kv_finite && qni_quant_are_finite(rows, QN_DTYPE_F16, (int64_t)(n_tok * row / 2));
         }
     }
     bool logits = (in->header.flags & FLAG_LOGITS) != 0;

@@ -41,15 +41,7 @@ static inline __m256 kept(__m256 v) {
                 for (int i = 0; i < n_q; i++) sum[i * n + j] = _mm256_fmadd_ps(x[i], y, sum[i * n + j]);               \
             }                                                                                                          \
         }                                                                                                              \
-        float all[8];                                                                                                  \
-        _mm256_storeu_ps(all, sum_each(sum));                                                                          \
-        for (int i = 0; i < n_q; i++) {                                                                                \
-            if (n_valid >= n) {                                                                                        \
-                memcpy(s + i * BLOCK, all + i * n, (size_t)n * sizeof *s);                                             \
-            } else {                                                                                                   \
-                for (int j = 0; j < n_valid; j++) s[i * BLOCK + j] = all[i * n + j];                                   \
-            }                                                                                                          \
-        }                                                                                                              \
+        store_scores(s, BLOCK, sum, n_q, n_valid);                                                                     \
     }                                                                                                                  \
     /* Eight keys at a time, which stay in the first cache for all queries. */                                         \
     static void scores_##dtype(float *s, const float *q, int64_t n_q, const qni_cpu_kv_rows *rows, int64_t d) {        \

@@ -88,15 +88,7 @@ static inline __attribute__((always_inline)) void score_tile(float *s, const flo
             }
         }
     }
-    float all[8];
-    _mm256_storeu_ps(all, sum_each(sum));
-    for (int i = 0; i < n_q; i++) {
-        if (n_valid >= n) {
-            memcpy(s + i * BLOCK, all + i * n, (size_t)n * sizeof *s);
-        } else {
-            for (int j = 0; j < n_valid; j++) s[i * BLOCK + j] = all[i * n + j];
-        }
-    }
+    store_scores(s, BLOCK, sum, n_q, n_valid);
 }
 
 /* Eight keys at a time, which stay in the first cache for all queries. */
