@@ -416,6 +416,44 @@ static void check_attend(const qni_cpu_kernels *k, int dtype, int64_t n_q, int64
     free(kv_block);
 }
 
+/* Scores of keys in panels have the bits of those of rows; places of keys that do not exist may be written. */
+static void check_panels(const qni_cpu_kernels *k, int64_t n_q, int64_t n_k, int64_t d, uint64_t *seed) {
+    const int64_t stride = d + 3, block = QNI_CPU_KV_BLOCK;
+    void *q, *keys;
+    void *q_block = random_array(&q, QN_DTYPE_F32, n_q * d, seed);
+    void *key_block = random_array(&keys, QN_DTYPE_F32, n_k * stride, seed);
+    float *s = guarded(n_q * block), *want = guarded(n_q * block), *panels = guarded(block * d);
+    k->attend_scores[QNI_CPU_F32](want, q, n_q, &(qni_cpu_kv_rows){keys, stride, n_k, NULL, 0}, d);
+    for (int64_t j = 0; j < n_k; j += k->nr) {
+        const int64_t n = n_k - j < k->nr ? n_k - j : k->nr;
+        k->transpose4((void *)(panels + j * d), (const void *)((const float *)keys + j * stride), stride, n, d);
+    }
+    k->attend_panels(s, q, n_q, panels, (n_k + k->nr - 1) / k->nr * k->nr, d);
+    for (int64_t i = 0; i < n_q; i++) {
+        assert_memory_equal(s + i * block, want + i * block, (size_t)n_k * sizeof *s);
+    }
+    check_guard(s, n_q * block);
+    check_guard(want, n_q * block);
+    check_guard(panels, block * d);
+    free(q_block);
+    free(key_block);
+}
+
+static void panels(void **state) {
+    (void)state;
+    const int64_t ds[] = {16, 32, 80, 128, 512}, n_ks[] = {1, 9, 16, 31, 48, 63, 64};
+    uint64_t seed = 8;
+    int n_level = 0;
+    FOR_EACH_LEVEL(k) {
+        if (k.attend_panels == NULL) continue;
+        n_level++;
+        for (int64_t n_q = 1; n_q <= 19; n_q++) {
+            for (int i = 0; i < 7; i++) check_panels(&k, n_q, n_ks[i], ds[(n_q + i) % 5], &seed);
+        }
+    }
+    if (n_level == 0) skip();
+}
+
 #if defined(__x86_64__)
 /* Finite f16 of all magnitudes: n of them, one element off their alignment. */
 static void *random_f16(void **data, int64_t n, uint64_t *seed) {
@@ -538,6 +576,7 @@ int main(void) {
         cmocka_unit_test(argmax),
         cmocka_unit_test(transposition),
         cmocka_unit_test(attention),
+        cmocka_unit_test(panels),
 #if defined(__x86_64__)
         cmocka_unit_test(f16_pairs),
 #endif

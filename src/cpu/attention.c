@@ -50,7 +50,7 @@ qni_cpu_attention_scratch qni_cpu_take_attention(const qni_run *run, const qni_c
     int64_t group = a->q.n_head / a->k.n_head, d_pad = padded(&cpu->kernels, a->q.head_dim);
     int64_t n_query = tile_rows(group) * group;
     qni_cpu_attention_scratch s;
-    s.floats = 2 * state_floats(n_query, d_pad) + n_query * (d_pad + BLOCK + 2) + BLOCK * (d_pad + ROW_GAP + 1);
+    s.floats = 2 * state_floats(n_query, d_pad) + n_query * (d_pad + BLOCK + 2) + BLOCK * (2 * d_pad + ROW_GAP + 1);
     s.floats = (int64_t)qni_round_up((size_t)s.floats, QNI_ALIGN / sizeof(float));
     s.per_thread = qni_cpu_take_floats(run, cpu->n_thread * s.floats);
     s.first = qni_scratch_take(run->scratch, (size_t)(a->call->rows.n_row + 1) * sizeof *s.first);
@@ -144,7 +144,8 @@ static tile make_tile(const job *j, int64_t index, int64_t kv_head, int32_t thre
     at += state_floats(n_query, j->d_pad);
     t.part = state_at(at, n_query, j->d_pad);
     t.q = at + state_floats(n_query, j->d_pad);
-    t.block = t.q + n_query * j->d_pad;
+    t.panels = t.q + n_query * j->d_pad;
+    t.block = t.panels + BLOCK * j->d_pad;
     t.p = t.block + BLOCK * (j->d_pad + ROW_GAP);
     t.factor = t.p + n_query * BLOCK;
     t.scale = t.factor + 2 * n_query;

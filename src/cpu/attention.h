@@ -42,6 +42,7 @@ typedef struct tile {
     float *factor;   /* {2, n_query}, of merging */
     float *scale;    /* {BLOCK}, of rows of q8 */
     float *block;    /* {BLOCK, d_pad + ROW_GAP} of K or V */
+    float *panels;   /* {BLOCK, d_pad} of K, as attend_panels takes them */
     bool direct;     /* few queries: the cache is read as it lies where it can be */
     float q_factor;  /* where K is in pairs: QNI_CPU_PAIRS_FACTOR, or 1 if keys must be converted */
 } tile;

@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A block of positions for all queries of a tile: scores, softmax, values. Few queries read the cache as it lies; more
- * share a copy in f32. Either way the same products are added in the same order.
+ * share a copy in f32, many one of K in panels. Either way the same products are added in the same order.
  */
 #include "attention.h"
 
 #include <math.h>
+
+enum { PANEL_QUERIES = 16 };
 
 /* Of a position. A division takes as long as some hundred products, and a session has one page a sequence. */
 static int64_t page_of(const qni_kv *kv, int64_t pos) {
@@ -99,6 +101,22 @@ static bool reads_cache(const job *j, const tile *t, bool is_k) {
     return t->kv->finite && !atomic_load(t->kv->wild) && !(is_k && t->q_factor == 1);
 }
 
+/* p = q · keys in f32. Panels take as long to make as many queries save. */
+static void score_converted(const job *j, const tile *t, float *p, const float *q, int64_t n_query,
+                            const qni_cpu_kv_rows *keys) {
+    const int64_t nr = j->k->nr, d = j->d_pad;
+    if (j->k->attend_panels == NULL || n_query < PANEL_QUERIES) {
+        j->k->attend_scores[QNI_CPU_F32](p, q, n_query, keys, d);
+        return;
+    }
+    for (int64_t i = 0; i < keys->n; i += nr) {
+        const float *from = (const float *)keys->data + i * keys->stride;
+        j->k->transpose4((void *)(t->panels + i * d), (const void *)from, keys->stride, qni_min_i64(nr, keys->n - i),
+                         d);
+    }
+    j->k->attend_panels(p, q, n_query, t->panels, qni_ceil_div(keys->n, nr) * nr, d);
+}
+
 /* p = q · K of the positions [pos, pos + n) for the queries from `query` on. */
 static void score_block(const job *j, const tile *t, int64_t pos, int64_t n, int64_t query) {
     float *p = t->p + query * BLOCK;
@@ -106,7 +124,7 @@ static void score_block(const job *j, const tile *t, int64_t pos, int64_t n, int
     const int64_t n_query = t->n_query - query;
     if (!reads_cache(j, t, true)) {
         qni_cpu_kv_rows rows = convert_block(j, t, true, pos, n);
-        j->k->attend_scores[QNI_CPU_F32](p, q, n_query, &rows, j->d_pad);
+        score_converted(j, t, p, q, n_query, &rows);
         return;
     }
     for (int64_t i = 0; i < n;) {

@@ -176,6 +176,9 @@ typedef struct qni_cpu_kernels {
     /* s[i · QNI_CPU_KV_BLOCK + j] = q[i · d] · k row j for i < n_q, j < k.n; q f32 rows of d, k by its dtype; each sum
      * alike whatever n_q and k.n. d % d_align == 0 */
     void (*attend_scores[QNI_CPU_N_KV])(float *s, const float *q, int64_t n_q, const qni_cpu_kv_rows *k, int64_t d);
+    /* The same sums, to the bit, from k {n_k / nr, d, nr} in f32, n_k in whole panels: keys as transpose4 lays them, for
+     * many queries. NULL: rows do as well. */
+    void (*attend_panels)(float *s, const float *q, int64_t n_q, const float *k, int64_t n_k, int64_t d);
     /* In place s[j] = e^(s[j] - m) of n <= QNI_CPU_KV_BLOCK of them, where m is the greatest of them and *max (a NaN is
      * passed over); s has QNI_CPU_KV_BLOCK places, those beyond n are overwritten. Returns f = e^(*max - m), then *max =
      * m and *sum = *sum · f + the sum of the s[j]. */

@@ -2,9 +2,10 @@
 /*
  * Attention over one block of KV positions with AVX2.
  *
- * Layout    q, o {n_q, d} f32; s, p {n_q, 64} f32; k, v rows of d elements at a stride.
+ * Layout    q, o {n_q, d} f32; s, p {n_q, 64} f32; k, v rows of d elements at a stride, or k panels {d, 16} of keys.
  * Tile      scores: 8 pairs of (query, key), each with 8 partial sums over d that are added by one fixed tree: 4 x 2,
- *           2 x 4 or 1 x 8. Values: queries x vectors of d 4 x 2, 2 x 4, 1 x 8, one chain over the positions each.
+ *           2 x 4 or 1 x 8; of panels, queries x vectors of keys 4 x 2, one partial sum after the other. Values: queries x
+ *           vectors of d 4 x 2, 2 x 4, 1 x 8, one chain over the positions each.
  * Tails     d is padded to 8; keys beyond the last repeat it and are not stored; queries 4, 2, 1; vectors of d one by
  *           one.
  * Bound     compute for a converted block, memory where few queries read the cache itself; f16 on the first Zen processors
@@ -14,7 +15,7 @@
 #include "ahead.h"
 #include "vector_avx2.h"
 
-enum { BLOCK = QNI_CPU_KV_BLOCK };
+enum { BLOCK = QNI_CPU_KV_BLOCK, PANEL = 16 };
 
 /* In a register: the compiler would load it anew for each use. */
 static inline __m256 kept(__m256 v) {
@@ -106,6 +107,47 @@ DEFINE_ATTEND(bf16, uint16_t)
 DEFINE_ATTEND(f16, uint16_t)
 DEFINE_ATTEND(q8, int8_t)
 
+/*
+ * n_q queries with a panel of sixteen keys, which are the lanes: nothing is left to add within a vector. Each of the eight
+ * partial sums of a score is formed by itself, those that sum_each() adds first one after the other, so that few wait.
+ */
+static inline __attribute__((always_inline)) void panel_tile(float *s, const float *q, const int n_q, const float *k,
+                                                             int64_t d) {
+    __m256 sum[8], waiting[3][8];
+    int n_waiting = 0;
+    for (int t = 0; t < 8; t++) {
+        for (int i = 0; i < 2 * n_q; i++) sum[i] = _mm256_setzero_ps();
+        for (int64_t c = nth_partial(t); c < d; c += 8) {
+            const __m256 y0 = _mm256_loadu_ps(k + c * PANEL), y1 = _mm256_loadu_ps(k + c * PANEL + 8);
+            for (int i = 0; i < n_q; i++) {
+                const __m256 x = _mm256_broadcast_ss(q + i * d + c);
+                sum[2 * i] = _mm256_fmadd_ps(x, y0, sum[2 * i]);
+                sum[2 * i + 1] = _mm256_fmadd_ps(x, y1, sum[2 * i + 1]);
+            }
+        }
+        for (int pairs = t; pairs % 2 == 1; pairs /= 2) {
+            n_waiting--;
+            for (int i = 0; i < 2 * n_q; i++) sum[i] = _mm256_add_ps(waiting[n_waiting][i], sum[i]);
+        }
+        if (t == 7) break;
+        for (int i = 0; i < 2 * n_q; i++) waiting[n_waiting][i] = sum[i];
+        n_waiting++;
+    }
+    for (int i = 0; i < n_q; i++) {
+        _mm256_storeu_ps(s + i * BLOCK, sum[2 * i]);
+        _mm256_storeu_ps(s + i * BLOCK + 8, sum[2 * i + 1]);
+    }
+}
+
+static void panels(float *s, const float *q, int64_t n_q, const float *k, int64_t n_k, int64_t d) {
+    for (int64_t j = 0; j < n_k; j += PANEL, k += PANEL * d) {
+        int64_t i = 0;
+        for (; i + 4 <= n_q; i += 4) panel_tile(s + i * BLOCK + j, q + i * d, 4, k, d);
+        for (; i + 2 <= n_q; i += 2) panel_tile(s + i * BLOCK + j, q + i * d, 2, k, d);
+        if (i < n_q) panel_tile(s + i * BLOCK + j, q + i * d, 1, k, d);
+    }
+}
+
 static float softmax(float *s, int64_t n, float *max, float *sum) {
     const __m256 low = _mm256_set1_ps(*max);
     __m256 m = low;
@@ -155,6 +197,7 @@ void qni_cpu_attention_avx2(qni_cpu_kernels *k) {
     k->attend_scores[QNI_CPU_BF16] = scores_bf16;
     k->attend_scores[QNI_CPU_F16] = scores_f16;
     k->attend_scores[QNI_CPU_Q8] = scores_q8;
+    k->attend_panels = panels;
     k->attend_softmax = softmax;
     k->attend_values[QNI_CPU_F32] = values_f32;
     k->attend_values[QNI_CPU_BF16] = values_bf16;

@@ -2,10 +2,10 @@
 /*
  * Attention over one block of KV positions with AVX-512.
  *
- * Layout    q, o {n_q, d} f32; s, p {n_q, 64} f32; k, v rows of d elements at a stride.
+ * Layout    q, o {n_q, d} f32; s, p {n_q, 64} f32; k, v rows of d elements at a stride, or k panels {d, 32} of keys.
  * Tile      scores: 16 pairs of (query, key), each with 16 partial sums over d that are added by one fixed tree: 8 x 2
- *           (of keys that are converted), 4 x 4, 2 x 8 or 1 x 16. Values: queries x vectors of d 4 x 4, 2 x 8, 1 x 8, one
- *           chain over the positions each.
+ *           (of keys that are converted), 4 x 4, 2 x 8 or 1 x 16; of panels, queries x vectors of keys 8 x 2, one partial
+ *           sum after the other. Values: queries x vectors of d 4 x 4, 2 x 8, 1 x 8, one chain over the positions each.
  * Tails     d is padded to 16; keys beyond the last repeat it and are not stored; queries 8, 4, 2, 1; vectors of d one by
  *           one.
  * Bound     compute for a converted block, memory where few queries read the cache itself.
@@ -14,7 +14,7 @@
 #include "ahead.h"
 #include "vector_avx512.h"
 
-enum { BLOCK = QNI_CPU_KV_BLOCK, PAIRS = 16 };
+enum { BLOCK = QNI_CPU_KV_BLOCK, PAIRS = 16, PANEL = 32 };
 
 static inline __m512 load16_q8(const int8_t *p) {
     return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)(const void *)p)));
@@ -35,6 +35,11 @@ static inline __m512 sum_each(const __m512 v[PAIRS]) {
                                 _mm512_shuffle_f32x4(four[2 * i], four[2 * i + 1], 0xDD));
     }
     return _mm512_add_ps(_mm512_shuffle_f32x4(half[0], half[1], 0x88), _mm512_shuffle_f32x4(half[0], half[1], 0xDD));
+}
+
+/* The lane that it adds as the t-th: 0 2 1 3 4 6 5 7 … */
+static inline int nth_partial(int t) {
+    return (t & 12) | (t & 1) << 1 | (t >> 1 & 1);
 }
 
 #define DEFINE_SCORES(dtype, type)                                                                                     \
@@ -140,6 +145,47 @@ DEFINE_ATTEND(bf16, uint16_t)
 DEFINE_ATTEND(f16, uint16_t)
 DEFINE_ATTEND(q8, int8_t)
 
+/*
+ * n_q queries with a panel of 32 keys, which are the lanes: nothing is left to add within a vector. Each of the sixteen
+ * partial sums of a score is formed by itself, those that sum_each() adds first one after the other, so that few wait.
+ */
+static inline __attribute__((always_inline)) void panel_tile(float *s, const float *q, const int n_q, const float *k,
+                                                             int64_t d) {
+    __m512 sum[16], waiting[4][16];
+    int n_waiting = 0;
+    for (int t = 0; t < 16; t++) {
+        for (int i = 0; i < 2 * n_q; i++) sum[i] = _mm512_setzero_ps();
+        for (int64_t c = nth_partial(t); c < d; c += 16) {
+            const __m512 y0 = _mm512_loadu_ps(k + c * PANEL), y1 = _mm512_loadu_ps(k + c * PANEL + 16);
+            for (int i = 0; i < n_q; i++) {
+                const __m512 x = _mm512_set1_ps(q[i * d + c]);
+                sum[2 * i] = _mm512_fmadd_ps(x, y0, sum[2 * i]);
+                sum[2 * i + 1] = _mm512_fmadd_ps(x, y1, sum[2 * i + 1]);
+            }
+        }
+        for (int pairs = t; pairs % 2 == 1; pairs /= 2) {
+            n_waiting--;
+            for (int i = 0; i < 2 * n_q; i++) sum[i] = _mm512_add_ps(waiting[n_waiting][i], sum[i]);
+        }
+        if (t == 15) break;
+        for (int i = 0; i < 2 * n_q; i++) waiting[n_waiting][i] = sum[i];
+        n_waiting++;
+    }
+    for (int i = 0; i < n_q; i++) {
+        _mm512_storeu_ps(s + i * BLOCK, sum[2 * i]);
+        _mm512_storeu_ps(s + i * BLOCK + 16, sum[2 * i + 1]);
+    }
+}
+
+static void panels(float *s, const float *q, int64_t n_q, const float *k, int64_t n_k, int64_t d) {
+    for (int64_t j = 0; j < n_k; j += PANEL, k += PANEL * d) {
+        int64_t i = 0;
+        for (; i + 8 <= n_q; i += 8) panel_tile(s + i * BLOCK + j, q + i * d, 8, k, d);
+        for (; i + 2 <= n_q; i += 2) panel_tile(s + i * BLOCK + j, q + i * d, 2, k, d);
+        if (i < n_q) panel_tile(s + i * BLOCK + j, q + i * d, 1, k, d);
+    }
+}
+
 static float softmax(float *s, int64_t n, float *max, float *sum) {
     const __m512 before = _mm512_set1_ps(*max);
     __m512 m = before;
@@ -176,6 +222,7 @@ void qni_cpu_attention_avx512(qni_cpu_kernels *k) {
     k->attend_scores[QNI_CPU_BF16] = scores_bf16;
     k->attend_scores[QNI_CPU_F16] = scores_f16;
     k->attend_scores[QNI_CPU_Q8] = scores_q8;
+    k->attend_panels = panels;
     k->attend_softmax = softmax;
     k->attend_values[QNI_CPU_F32] = values_f32;
     k->attend_values[QNI_CPU_BF16] = values_bf16;

@@ -56,6 +56,11 @@ static inline __m256 sum_each(const __m256 v[8]) {
     return _mm256_add_ps(lower8(four[0], four[1]), upper8(four[0], four[1]));
 }
 
+/* The lane that it adds as the t-th: 0 2 1 3 4 6 5 7. */
+static inline int nth_partial(int t) {
+    return (t & 4) | (t & 1) << 1 | (t >> 1 & 1);
+}
+
 /* The scores of n_q queries, rows of s, with n = 8 / n_q keys, of which n_valid exist: each the sum of one of v. */
 static inline __attribute__((always_inline)) void store_scores(float *s, int64_t stride, const __m256 v[8],
                                                                const int n_q, int64_t n_valid) {
