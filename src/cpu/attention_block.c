@@ -7,6 +7,7 @@
 
 #include <math.h>
 
+/* From so many queries on, panels of keys save what it takes to make them. */
 enum { PANEL_QUERIES = 16 };
 
 /* Of a position. A division takes as long as some hundred products, and a session has one page a sequence. */
@@ -101,7 +102,7 @@ static bool reads_cache(const job *j, const tile *t, bool is_k) {
     return t->kv->finite && !atomic_load(t->kv->wild) && !(is_k && t->q_factor == 1);
 }
 
-/* p = q · keys in f32. Panels take as long to make as many queries save. */
+/* p = q · keys in f32, as they lie or, for many queries, in panels. */
 static void score_converted(const job *j, const tile *t, float *p, const float *q, int64_t n_query,
                             const qni_cpu_kv_rows *keys) {
     const int64_t nr = j->k->nr, d = j->d_pad;
