@@ -61,21 +61,6 @@ static inline int nth_partial(int t) {
     return (t & 4) | (t & 1) << 1 | (t >> 1 & 1);
 }
 
-/* The scores of n_q queries, rows of s, with n = 8 / n_q keys, of which n_valid exist: each the sum of one of v. */
-static inline __attribute__((always_inline)) void store_scores(float *s, int64_t stride, const __m256 v[8],
-                                                               const int n_q, int64_t n_valid) {
-    const int n = 8 / n_q;
-    float all[8];
-    _mm256_storeu_ps(all, sum_each(v));
-    for (int i = 0; i < n_q; i++) {
-        if (n_valid >= n) {
-            memcpy(s + i * stride, all + i * n, (size_t)n * sizeof *s);
-        } else {
-            for (int j = 0; j < n_valid; j++) s[i * stride + j] = all[i * n + j];
-        }
-    }
-}
-
 /* x[i] = e^x[i] as in scalar.h, with fused multiply-adds, of n vectors, n a constant: one is a chain of twenty operations,
  * and a core has a second chain begun only after most of the first. */
 static inline __attribute__((always_inline)) void exp_each(__m256 *x, const int n) {
