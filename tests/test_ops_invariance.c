@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Longer than a tile of rows, wider than a block of inputs, deeper than a block of positions. */
+/* Longer than a tile of rows, wider than a block of inputs, and across the end of a block of positions. */
 static problem long_problem(void) {
     problem p = {.b = 2,
                  .t = 29,
@@ -21,7 +21,7 @@ static problem long_problem(void) {
                  .nkv = 3,
                  .d = 20,
                  .c = 190,
-                 .offset = 150,
+                 .offset = 115,
                  .theta = 1e6,
                  .scale = 0.2236,
                  .eps = 1e-6};

@@ -7,7 +7,7 @@
 
 enum {
     BLOCK = QNI_CPU_KV_BLOCK,
-    CHUNK = 8 * BLOCK,
+    CHUNK = 4 * BLOCK,
     ROW_GAP = 16, /* elements between rows of a converted block, else a column of them shares few sets of the cache */
 };
 

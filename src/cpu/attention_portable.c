@@ -2,7 +2,7 @@
 /*
  * Attention over one block of KV positions in plain C.
  *
- * Layout    q, o {n_q, d} f32; s, p {n_q, 64} f32; k, v rows of d elements at a stride.
+ * Layout    q, o {n_q, d} f32; s, p {n_q, 128} f32; k, v rows of d elements at a stride.
  * Tile      scores: 8 partial sums over d; values: one query at a time over d.
  * Tails     d is padded to 8; n_q and n_k are free.
  * Bound     compute.

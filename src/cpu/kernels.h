@@ -22,7 +22,7 @@ enum { QNI_CPU_F32, QNI_CPU_BF16, QNI_CPU_F16, QNI_CPU_N_DTYPE };
 enum { QNI_CPU_Q8 = QNI_CPU_N_DTYPE, QNI_CPU_N_KV };
 
 /* KV positions of an attention block; part of the order of sums, alike on all levels. */
-enum { QNI_CPU_KV_BLOCK = 64 };
+enum { QNI_CPU_KV_BLOCK = 128 };
 
 /* Largest nr of any level. */
 enum { QNI_CPU_NR_MAX = 64 };

@@ -2,7 +2,7 @@
 /*
  * Attention over one block of KV positions with AVX2.
  *
- * Layout    q, o {n_q, d} f32; s, p {n_q, 64} f32; k, v rows of d elements at a stride, or k panels {d, 16} of keys.
+ * Layout    q, o {n_q, d} f32; s, p {n_q, 128} f32; k, v rows of d elements at a stride, or k panels {d, 16} of keys.
  * Tile      as in attention_tiles.h. Scores: 8 of them, queries x keys 4 x 2, 2 x 4 or 1 x 8, each with 8 partial sums; of
  *           panels, queries x vectors of keys 4 x 2, one partial sum after the other. Values: queries x vectors of d
  *           4 x 2, 2 x 4, 1 x 8.

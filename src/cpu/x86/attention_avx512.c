@@ -2,7 +2,7 @@
 /*
  * Attention over one block of KV positions with AVX-512.
  *
- * Layout    q, o {n_q, d} f32; s, p {n_q, 64} f32; k, v rows of d elements at a stride, or k panels {d, 32} of keys.
+ * Layout    q, o {n_q, d} f32; s, p {n_q, 128} f32; k, v rows of d elements at a stride, or k panels {d, 32} of keys.
  * Tile      as in attention_tiles.h. Scores: 16 of them, queries x keys 8 x 2 (of keys that are converted), 4 x 4, 2 x 8 or
  *           1 x 16, each with 16 partial sums; of panels, queries x vectors of keys 8 x 2, one partial sum after the
  *           other. Values: queries x vectors of d 4 x 4, 2 x 8, 1 x 16.
