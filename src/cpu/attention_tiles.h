@@ -108,7 +108,7 @@ ALWAYS_INLINE void score_rows(float *s, const float *q, int64_t n_q, const int d
 ALWAYS_INLINE void value_tile(float *o, const float *p, const int n_q, const int n, const int dtype,
                               const qni_cpu_kv_rows *rows, int64_t c0, int64_t d, bool add, ahead *next) {
     const int64_t stride = rows->stride * bytes_of(dtype);
-    const char *v = rows->data;
+    const char *v = (const char *)rows->data + c0 * bytes_of(dtype);
     wide sum[VALUE_SUMS];
     for (int i = 0; i < n_q; i++)
         for (int c = 0; c < n; c++) sum[i * n + c] = add ? load_sum(o + i * d + c0 + c * WIDE) : zeros();
@@ -117,7 +117,7 @@ ALWAYS_INLINE void value_tile(float *o, const float *p, const int n_q, const int
         ask_for(next, n * WIDE * bytes_of(dtype));
         for (int i = 0; i < n_q; i++) x[i] = spread_of(p + i * BLOCK + j);
         for (int c = 0; c < n; c++) {
-            const wide y = load(dtype, v, c0 + c * WIDE);
+            const wide y = load(dtype, v, c * WIDE);
             for (int i = 0; i < n_q; i++) sum[i * n + c] = add_weighted(sum[i * n + c], x[i], y);
         }
     }
