@@ -35,11 +35,6 @@ static inline __m512 sum_each(const __m512 v[SUMS]) {
     return _mm512_add_ps(_mm512_shuffle_f32x4(half[0], half[1], 0x88), _mm512_shuffle_f32x4(half[0], half[1], 0xDD));
 }
 
-/* The lane that it adds as the t-th: 0 2 1 3 4 6 5 7 … */
-static inline int nth_partial(int t) {
-    return (t & 12) | (t & 1) << 1 | (t >> 1 & 1);
-}
-
 static inline wide load(const int dtype, const void *row, int64_t i) {
     switch (dtype) {
     case QNI_CPU_F32:

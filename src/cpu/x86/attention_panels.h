@@ -1,10 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Scores of many queries with keys in panels, for levels where a load yields one vector. To include after
- * attention_tiles.h, whose names it takes; of the level it wants besides
- *
- *     add(a, b)           a + b
- *     nth_partial(t)      the lane that add_up() adds as the t-th
+ * Scores of many queries with keys in panels, for levels where a load yields one vector. Made, like attention_tiles.h, of
+ * what its includer defines; besides those names it wants add(a, b), a + b.
  *
  * Layout    q {n_q, d}, k panels {d, 2 · WIDE} of keys, f32.
  * Tile      queries x vectors of keys WIDE/2 x 2, one partial sum after the other.
@@ -19,6 +16,11 @@ enum { PANEL = 2 * WIDE, PANEL_QUERIES = WIDE / 2 };
 
 /* How many sums wait while WIDE of them are added in pairs. */
 enum { WAITING = WIDE == 16 ? 4 : 3 };
+
+/* The lane that add_up() adds as the t-th, on all levels that include this: 0 2 1 3 4 6 5 7 … */
+static inline int nth_partial(int t) {
+    return (t & ~3) | (t & 1) << 1 | (t >> 1 & 1);
+}
 
 /*
  * n_q queries with a panel of keys, which are the lanes: nothing is left to add within a vector. Each of the WIDE partial

@@ -56,11 +56,6 @@ static inline __m256 sum_each(const __m256 v[8]) {
     return _mm256_add_ps(lower8(four[0], four[1]), upper8(four[0], four[1]));
 }
 
-/* The lane that it adds as the t-th: 0 2 1 3 4 6 5 7. */
-static inline int nth_partial(int t) {
-    return (t & 4) | (t & 1) << 1 | (t >> 1 & 1);
-}
-
 /* x[i] = e^x[i] as in scalar.h, with fused multiply-adds, of n vectors, n a constant: one is a chain of twenty operations,
  * and a core has a second chain begun only after most of the first. */
 static inline __attribute__((always_inline)) void exp_each(__m256 *x, const int n) {
