@@ -37,6 +37,7 @@ qn_status qni_file_open(qni_file *out, const char *path, qn_error *err) {
     if (!S_ISREG(st.st_mode)) {
         close(fd);
         qni_free(copy);
+        if (S_ISDIR(st.st_mode)) return io_error(err, path, EISDIR);
         return qni_fail(err, QN_EIO, "%s: not a regular file", path);
     }
     *out = (qni_file){.fd = fd, .size = (uint64_t)st.st_size, .path = copy};

@@ -77,6 +77,7 @@ static qn_status read_shape(const qni_safetensors *st, qni_st_tensor *t, const j
     bool empty = false, overflow = false;
     for (size_t i = 0; i < rank; i++) {
         const json_t *item = json_array_get(value, i);
+        if (qni_json_large(item) != NULL) return bad(st, t->name, "a size in shape is too large a number", err);
         if (!json_is_integer(item) || json_integer_value(item) < 0) {
             return bad(st, t->name, "a size in shape is no integer >= 0", err);
         }
@@ -97,6 +98,9 @@ static qn_status read_shape(const qni_safetensors *st, qni_st_tensor *t, const j
 static qn_status read_offsets(const qni_safetensors *st, qni_st_tensor *t, const json_t *value, uint64_t need,
                               qn_error *err) {
     const json_t *first = json_array_get(value, 0), *last = json_array_get(value, 1);
+    if (qni_json_large(first) != NULL || qni_json_large(last) != NULL) {
+        return bad(st, t->name, "data_offsets holds too large a number", err);
+    }
     if (!json_is_array(value) || json_array_size(value) != 2 || !json_is_integer(first) || !json_is_integer(last)) {
         return bad(st, t->name, "data_offsets must be two integers", err);
     }
