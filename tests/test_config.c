@@ -466,7 +466,7 @@ static void refuses_what_is_no_config(void **state) {
         qn_status status;
         const char *why;
     } cases[] = {
-        {"", QN_EFORMAT, "config.json: line"},
+        {"", QN_EFORMAT, "config.json: is empty"},
         {"{", QN_EFORMAT, "config.json: line"},
         {"[]", QN_EFORMAT, "config.json: must be a JSON object"},
         {"null", QN_EFORMAT, "config.json: must be a JSON object"},

@@ -4,6 +4,7 @@
 
 #include <quern/version.h>
 
+#include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -91,4 +92,11 @@ qn_status qni_fail(qn_error *err, qn_status status, const char *format, ...) {
     }
     err->status = status;
     return status;
+}
+
+qn_status qni_fail_system(qn_error *err, const char *what, int code) {
+    /* strerror_r has two forms; this is the GNU one, which returns the text. */
+    char buffer[128];
+    const char *reason = strerror_r(code, buffer, sizeof buffer);
+    return qni_fail(err, code == ENOMEM ? QN_ENOMEM : QN_EIO, "%s: %s", what, reason);
 }

@@ -8,6 +8,9 @@
 /* Sets *err (may be NULL) and returns status, so that `return qni_fail(err, QN_EINVAL, "…")` is one line. */
 qn_status qni_fail(qn_error *err, qn_status status, const char *format, ...) __attribute__((format(printf, 3, 4)));
 
+/* "WHAT: reason" for an errno: ENOMEM, or EIO. */
+qn_status qni_fail_system(qn_error *err, const char *what, int code);
+
 /* The one macro that hides a return: hands on a failure whose message is already set. */
 #define QN_TRY(call)                                                                                                   \
     do {                                                                                                               \

@@ -9,17 +9,18 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* strerror_r has two forms; this wraps the GNU one, which returns the text. */
-static const char *reason(int code, char *buffer, size_t size) {
-    return strerror_r(code, buffer, size);
-}
-
-static qn_status io_error(qn_error *err, const char *path, int code) {
-    char buffer[128];
-    return qni_fail(err, QN_EIO, "%s: %s", path, reason(code, buffer, sizeof buffer));
+/* What kept a file from being opened. A link that leads nowhere is told with its target: the name is there. */
+static qn_status open_error(qn_error *err, const char *path, int code) {
+    char target[1024];
+    ssize_t n = code == ENOENT || code == ELOOP ? readlink(path, target, sizeof target - 1) : -1;
+    if (n < 0) return qni_fail_system(err, path, code);
+    target[n] = '\0';
+    return qni_fail(err, QN_EIO, "%s: is a link to %s, which %s", path, target,
+                    code == ENOENT ? "is not there" : "leads back to itself");
 }
 
 qn_status qni_file_open(qni_file *out, const char *path, qn_error *err) {
@@ -32,12 +33,12 @@ qn_status qni_file_open(qni_file *out, const char *path, qn_error *err) {
         int code = errno;
         if (fd >= 0) close(fd);
         qni_free(copy);
-        return io_error(err, path, code);
+        return open_error(err, path, code);
     }
     if (!S_ISREG(st.st_mode)) {
         close(fd);
         qni_free(copy);
-        if (S_ISDIR(st.st_mode)) return io_error(err, path, EISDIR);
+        if (S_ISDIR(st.st_mode)) return qni_fail_system(err, path, EISDIR);
         return qni_fail(err, QN_EIO, "%s: not a regular file", path);
     }
     *out = (qni_file){.fd = fd, .size = (uint64_t)st.st_size, .path = copy};
@@ -56,7 +57,7 @@ qn_status qni_file_read(const qni_file *file, void *out, uint64_t offset, size_t
     while (bytes > 0) {
         ssize_t n = pread(file->fd, to, bytes, (off_t)offset);
         if (n < 0 && errno == EINTR) continue;
-        if (n < 0) return io_error(err, file->path, errno);
+        if (n < 0) return qni_fail_system(err, file->path, errno);
         if (n == 0) {
             return qni_fail(err, QN_EFORMAT, "%s: ends at byte %llu, where more was expected", file->path,
                             (unsigned long long)offset);
@@ -64,6 +65,40 @@ qn_status qni_file_read(const qni_file *file, void *out, uint64_t offset, size_t
         to += n;
         offset += (uint64_t)n;
         bytes -= (size_t)n;
+    }
+    return QN_OK;
+}
+
+/* Whether a text begins with a word, in whatever case. */
+static bool begins(const char *text, size_t size, const char *word) {
+    size_t n = strlen(word);
+    return size >= n && strncasecmp(text, word, n) == 0;
+}
+
+qn_status qni_file_check_content(const char *path, const char *head, size_t size, qn_error *err) {
+    static const struct {
+        const char *begin, *what;
+    } known[] = {
+        {"version https://git-lfs.github.com/", "a Git LFS pointer"},
+        {"version https://hawser.github.com/", "a Git LFS pointer"},
+        {"<!doctype", "an HTML page"},
+        {"<html", "an HTML page"},
+        {"<head", "an HTML page"},
+        {"<?xml", "an XML document"},
+        {"<error>", "an XML document"},
+    };
+    if (size == 0) return qni_fail(err, QN_EFORMAT, "%s: is empty; the file itself was not downloaded", path);
+    if (begins(head, size, "\xEF\xBB\xBF")) {
+        head += 3;
+        size -= 3;
+    }
+    while (size > 0 && (*head == ' ' || *head == '\t' || *head == '\r' || *head == '\n')) {
+        head++;
+        size--;
+    }
+    for (size_t i = 0; i < sizeof known / sizeof known[0]; i++) {
+        if (!begins(head, size, known[i].begin)) continue;
+        return qni_fail(err, QN_EFORMAT, "%s: is %s; the file itself was not downloaded", path, known[i].what);
     }
     return QN_OK;
 }
@@ -81,6 +116,7 @@ qn_status qni_file_slurp(char **out, size_t *size, const char *path, size_t max_
     } else {
         status = qni_file_read(&file, data, 0, (size_t)file.size, err);
     }
+    if (status == QN_OK) status = qni_file_check_content(path, data, (size_t)file.size, err);
     if (status == QN_OK) {
         *out = data;
         *size = (size_t)file.size;
@@ -103,7 +139,7 @@ char *qni_path_join(const char *dir, const char *name) {
 
 bool qni_path_exists(const char *path) {
     struct stat st;
-    return stat(path, &st) == 0;
+    return lstat(path, &st) == 0 || (errno != ENOENT && errno != ENOTDIR);
 }
 
 qn_status qni_writer_open(qni_writer *out, const char *path, qni_readers readers, qn_error *err) {
@@ -117,7 +153,7 @@ qn_status qni_writer_open(qni_writer *out, const char *path, qni_readers readers
         memcpy(w.temporary, path, n);
         memcpy(w.temporary + n, suffix, sizeof suffix);
         w.fd = mkostemp(w.temporary, O_CLOEXEC);
-        if (w.fd < 0) status = io_error(err, path, errno);
+        if (w.fd < 0) status = qni_fail_system(err, path, errno);
         if (w.fd >= 0) fchmod(w.fd, (mode_t)readers); /* a hint: some file systems have no modes */
     }
     if (status != QN_OK) {
@@ -134,7 +170,7 @@ qn_status qni_writer_write(qni_writer *writer, const void *data, size_t bytes, q
     while (bytes > 0) {
         ssize_t n = write(writer->fd, from, bytes);
         if (n < 0 && errno == EINTR) continue;
-        if (n < 0) return io_error(err, writer->path, errno);
+        if (n < 0) return qni_fail_system(err, writer->path, errno);
         from += n;
         bytes -= (size_t)n;
     }
@@ -147,7 +183,7 @@ qn_status qni_writer_write_at(const qni_writer *writer, const void *data, uint64
     while (bytes > 0) {
         ssize_t n = pwrite(writer->fd, from, bytes, (off_t)offset);
         if (n < 0 && errno == EINTR) continue;
-        if (n < 0) return io_error(err, writer->path, errno);
+        if (n < 0) return qni_fail_system(err, writer->path, errno);
         from += n;
         offset += (uint64_t)n;
         bytes -= (size_t)n;
@@ -157,11 +193,11 @@ qn_status qni_writer_write_at(const qni_writer *writer, const void *data, uint64
 
 qn_status qni_writer_commit(qni_writer *writer, qn_error *err) {
     qn_status status = QN_OK;
-    if (fsync(writer->fd) != 0) status = io_error(err, writer->path, errno);
-    if (close(writer->fd) != 0 && status == QN_OK) status = io_error(err, writer->path, errno);
+    if (fsync(writer->fd) != 0) status = qni_fail_system(err, writer->path, errno);
+    if (close(writer->fd) != 0 && status == QN_OK) status = qni_fail_system(err, writer->path, errno);
     writer->fd = -1;
     if (status == QN_OK && rename(writer->temporary, writer->path) != 0) {
-        status = io_error(err, writer->path, errno);
+        status = qni_fail_system(err, writer->path, errno);
     }
     if (status != QN_OK) {
         qni_writer_abandon(writer);

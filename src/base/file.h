@@ -18,11 +18,18 @@ void qni_file_close(qni_file *file); /* fine on a zeroed struct and twice; fd is
 /* Exactly `bytes` at `offset`; a shorter file is EFORMAT, naming it. Any thread. */
 qn_status qni_file_read(const qni_file *file, void *out, uint64_t offset, size_t bytes, qn_error *err);
 
-/* A whole file of at most max_bytes; *out is followed by a zero byte and freed with qni_free(). */
+/* EFORMAT where the first bytes of a file (all of them, or some hundred) show that it was never downloaded: it is empty,
+ * a Git LFS pointer, or an HTML or XML page of a server. */
+qn_status qni_file_check_content(const char *path, const char *head, size_t size, qn_error *err);
+
+/* A whole file of at most max_bytes, its content checked as above; *out is followed by a zero byte and freed with
+ * qni_free(). */
 qn_status qni_file_slurp(char **out, size_t *size, const char *path, size_t max_bytes, qn_error *err);
 
 /* "dir/name" allocated; NULL: no memory. */
 char *qni_path_join(const char *dir, const char *name);
+/* Whether a directory has the name, be it a link that leads nowhere or a file that cannot be opened: a file that may be
+ * missing is missing where its name is, and anything else is told by opening it. */
 bool qni_path_exists(const char *path);
 
 /* Who may read a file that is written: what was said in a session is its owner's, weights are everybody's. */

@@ -252,6 +252,10 @@ const char *qni_json_large(const json_t *value) {
     return text != NULL ? text : qni_json_infinite(value);
 }
 
+bool qni_json_is_object(const json_t *value) {
+    return json_is_object(value) && qni_json_large(value) == NULL;
+}
+
 bool qni_json_number(double *out, const json_t *value) {
     const char *integer = qni_json_big(value), *real = qni_json_infinite(value);
     double x = json_number_value(value);

@@ -4,8 +4,7 @@
  *
  * A number that fits no C type ("large": an integer beyond 64 bits, a real beyond a double) does not make a text
  * unreadable; it is refused where its value is needed. Jansson has no type for it, so it is an object that no text can
- * spell. Before json_is_object() means anything, ask qni_json_large(); print with qni_json_print(), as Jansson's own
- * functions fail. */
+ * spell. So ask qni_json_is_object(), and print with qni_json_print(): Jansson's own functions fail. */
 #ifndef QNI_JSON_H
 #define QNI_JSON_H
 
@@ -31,6 +30,9 @@ char *qni_json_print(const json_t *value, size_t flags);
 const char *qni_json_big(const json_t *value);
 const char *qni_json_infinite(const json_t *value);
 const char *qni_json_large(const json_t *value);
+
+/* Whether the value is an object of the text. */
+bool qni_json_is_object(const json_t *value);
 
 /* Whether the value is a number; *out is the nearest double, infinite where there is none. `out` may be NULL. */
 bool qni_json_number(double *out, const json_t *value);

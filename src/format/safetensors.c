@@ -176,7 +176,20 @@ static qn_status check_cover(qni_safetensors *st, qn_error *err) {
     return QN_OK;
 }
 
+/* The first bytes of a file that cannot be a safetensors file, for what they show. */
+static qn_status check_content(const qni_safetensors *st, qn_error *err) {
+    char head[64] = "";
+    size_t n = st->file.size < sizeof head ? (size_t)st->file.size : sizeof head - 1, n_text = 0;
+    QN_TRY(qni_file_read(&st->file, head, 0, n, err));
+    QN_TRY(qni_file_check_content(label(st), head, n, err));
+    while (n_text < n && head[n_text] >= ' ' && head[n_text] <= '~') n_text++;
+    head[n_text] = '\0';
+    if (n_text < 8) return QN_OK;
+    return qni_fail(err, QN_EFORMAT, "%s: is no safetensors file; it begins with the text \"%s\"", label(st), head);
+}
+
 static qn_status read_header(qni_safetensors *st, qn_error *err) {
+    QN_TRY(check_content(st, err));
     if (st->file.size < 8) {
         return qni_fail(err, QN_EFORMAT, "%s: %" PRIu64 " bytes are too few for a safetensors file", label(st),
                         st->file.size);

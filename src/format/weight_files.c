@@ -4,6 +4,7 @@
 
 #include "../base/json.h"
 #include "../base/memory.h"
+#include "model_dir.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -100,7 +101,7 @@ static qn_status check_index(const qni_weight_files *weights, const char *const 
 
 static qn_status open_shards(qni_weight_files *weights, const char *dir, json_t *index, qn_error *err) {
     json_t *map = json_object_get(index, "weight_map");
-    if (!json_is_object(map)) return qni_fail(err, QN_EFORMAT, "%s: weight_map must be an object", index_name);
+    if (!qni_json_is_object(map)) return qni_fail(err, QN_EFORMAT, "%s: weight_map must be an object", index_name);
     const char *names[QNI_MAX_SHARD];
     size_t n = 0;
     QN_TRY(collect_shards(names, &n, map, err));
@@ -111,14 +112,9 @@ static qn_status open_shards(qni_weight_files *weights, const char *dir, json_t 
 }
 
 static qn_status open_index(qni_weight_files *weights, const char *dir, const char *path, qn_error *err) {
-    char *text = NULL;
-    size_t size = 0;
     json_t *index = NULL;
-    QN_TRY(qni_file_slurp(&text, &size, path, QNI_INDEX_MAX_BYTES, err));
-    qn_status status = qni_json_parse(&index, index_name, text, size, err);
-    qni_free(text);
-    if (status != QN_OK) return status;
-    status = open_shards(weights, dir, index, err);
+    QN_TRY(qni_json_read(&index, path, QNI_INDEX_MAX_BYTES, err));
+    qn_status status = open_shards(weights, dir, index, err);
     json_decref(index);
     return status;
 }
@@ -136,10 +132,12 @@ qn_status qni_weight_files_open(qni_weight_files *out, const char *dir, const qn
     } else if (qni_path_exists(index)) {
         status = open_index(&weights, dir, index, err);
     } else {
-        status = qni_fail(err, QN_EIO, "%s: neither %s nor %s is there", dir, single_name, index_name);
+        status =
+            qni_model_dir_no_weights(dir, "neither model.safetensors nor model.safetensors.index.json is there", err);
     }
     qni_free(single);
     qni_free(index);
+    if (status == QN_OK) status = qni_model_dir_check(dir, &weights, log, err);
     if (status != QN_OK) {
         qni_weight_files_close(&weights);
         return status;

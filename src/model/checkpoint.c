@@ -8,13 +8,26 @@
 
 #include <string.h>
 
+/* A directory with an adapter alone is no model. */
+static qn_status check_is_model(const char *dir, const char *config_path, qn_error *err) {
+    static const char adapter_name[] = "adapter_config.json";
+    if (qni_path_exists(config_path)) return QN_OK;
+    char *path = qni_path_join(dir, adapter_name);
+    if (path == NULL) return qni_fail(err, QN_ENOMEM, "%s: out of memory", dir);
+    bool adapter = qni_path_exists(path);
+    qni_free(path);
+    if (!adapter) return QN_OK; /* what is wrong is told by opening config.json */
+    return qni_fail(err, QN_EUNSUPPORTED, "%s: is an adapter (%s) without a model (config.json)", dir, adapter_name);
+}
+
 /* config.json, and its text for the fingerprint. */
 static qn_status read_config(qni_config *config, const char *dir, qn_sha256 *hash, const qn_log *log, qn_error *err) {
     static const char name[] = "config.json";
     char *path = qni_path_join(dir, name), *text = NULL;
     if (path == NULL) return qni_fail(err, QN_ENOMEM, "%s: out of memory", dir);
     size_t size = 0;
-    qn_status status = qni_file_slurp(&text, &size, path, QNI_CONFIG_MAX_BYTES, err);
+    qn_status status = check_is_model(dir, path, err);
+    if (status == QN_OK) status = qni_file_slurp(&text, &size, path, QNI_CONFIG_MAX_BYTES, err);
     qni_free(path);
     if (status != QN_OK) return status;
     json_t *root = NULL;
