@@ -97,9 +97,10 @@ static qn_status expect_text(const json_t *root, const char *key, const char *wa
     return QN_OK;
 }
 
-/* architectures, where given, must name the causal language model: others put another head on the same layers. */
+/* architectures, where given, must name the causal language model or the base model, whose head is its embedding: others
+ * put another head on the same layers. */
 static qn_status read_architectures(const json_t *root, qn_error *err) {
-    static const char wanted[] = "Qwen3ForCausalLM";
+    static const char wanted[] = "Qwen3ForCausalLM", base[] = "Qwen3Model";
     const json_t *list = value_of(root, "architectures");
     if (list == NULL) return QN_OK;
     if (!json_is_array(list)) {
@@ -109,11 +110,11 @@ static qn_status read_architectures(const json_t *root, qn_error *err) {
     for (size_t i = 0; i < json_array_size(list); i++) {
         const char *name = json_string_value(json_array_get(list, i));
         if (name == NULL) return qni_fail(err, QN_EFORMAT, "%s: architectures must hold texts", file_name);
-        if (strcmp(name, wanted) == 0) return QN_OK;
+        if (strcmp(name, wanted) == 0 || strcmp(name, base) == 0) return QN_OK;
     }
     if (json_array_size(list) == 0) return QN_OK;
-    return qni_fail(err, QN_EUNSUPPORTED, "%s: architectures must hold \"%s\", got %s", file_name, wanted,
-                    qni_json_text(json_array_get(list, 0)).text);
+    return qni_fail(err, QN_EUNSUPPORTED, "%s: architectures must hold \"%s\" or \"%s\", got %s", file_name, wanted,
+                    base, qni_json_text(json_array_get(list, 0)).text);
 }
 
 /* layer_types, where given: one "full_attention" for each layer. */

@@ -111,7 +111,7 @@ static qn_status open_rest(qni_checkpoint *c, const qni_config *stated, const ch
     qni_token_ids ids;
     QN_TRY(read_generation(&c->generation, &ids, dir, log, err));
     QN_TRY(qni_weight_files_open(&c->weights, dir, log, err));
-    QN_TRY(qni_checkpoint_match(c, stated, err));
+    QN_TRY(qni_checkpoint_match(c, stated, log, err));
     c->config.n_ctx_max = stated->n_ctx_max;
     c->config.rms_eps = stated->rms_eps;
     c->config.rope_theta = stated->rope_theta;

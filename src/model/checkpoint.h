@@ -19,9 +19,10 @@ typedef struct qni_tensor_ref {
 /* A linear {rows = outputs, columns = inputs}, or a norm, whose columns are 1: dense, or quantised codes with their
  * scales. */
 typedef struct qni_weight_ref {
-    qni_tensor_ref data;   /* elements, or codes */
-    qni_tensor_ref scales; /* none where dense */
-    qni_tensor_ref biases; /* affine */
+    const char *inner_name; /* of the data's tensor, behind the checkpoint's prefix */
+    qni_tensor_ref data;    /* elements, or codes */
+    qni_tensor_ref scales;  /* none where dense */
+    qni_tensor_ref biases;  /* affine */
     int64_t rows, columns;
     qni_quant quant; /* as it is stored */
     qni_quant to;    /* what a dense one is quantised to while it is loaded; kind QNI_DENSE: nothing */
@@ -31,8 +32,15 @@ typedef struct qni_layer_refs {
     qni_weight_ref slot[QNI_N_SLOT];
 } qni_layer_refs;
 
+/* What stands before the names of all tensors but lm_head: "model." in most checkpoints, nothing in base models. */
+typedef struct qni_tensor_prefix {
+    char text[48];
+    size_t n;
+} qni_tensor_prefix;
+
 typedef struct qni_checkpoint {
     qni_weight_files weights;
+    qni_tensor_prefix prefix;
     qn_model_config config;
     qni_generation generation;
     int32_t bos;
@@ -54,7 +62,7 @@ void qni_checkpoint_close(qni_checkpoint *checkpoint); /* fine on a zeroed struc
 
 /* Put every tensor in its place and check its shape; sizes that `stated` leaves out are taken from the shapes
  * (tensors.c). Fills embedding, norm, lm_head, layers and the sizes, dtype, tied and n_parameter of config. */
-qn_status qni_checkpoint_match(qni_checkpoint *checkpoint, const qni_config *stated, qn_error *err);
+qn_status qni_checkpoint_match(qni_checkpoint *checkpoint, const qni_config *stated, const qn_log *log, qn_error *err);
 
 /* Check a linear whose rows and columns are set, and tell how it is stored (tensor_quant.c). Errors: EFORMAT,
  * EUNSUPPORTED. */
@@ -68,6 +76,8 @@ typedef struct qni_module_path {
     char text[96];
 } qni_module_path;
 qni_module_path qni_weight_module(const qni_weight_ref *ref);
+/* The same with the usual prefix, for files that are written. */
+qni_module_path qni_weight_usual_module(const qni_weight_ref *ref);
 
 /* The library's dtype of a weight, or QN_DTYPE_DEFAULT. */
 qn_dtype qni_weight_dtype(const qni_st_tensor *tensor);

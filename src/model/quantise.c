@@ -70,7 +70,7 @@ static bool add_module(json_t *object, const qni_weight_ref *ref, const qni_quan
     const qni_quant *q = &ref->to;
     if (q->kind == QNI_DENSE || (q->bits == most->bits && q->group == most->group)) return true;
     json_t *own = json_pack("{s:I, s:i}", "group_size", (json_int_t)q->group, "bits", (int)q->bits);
-    return json_object_set_new(object, qni_weight_module(ref).text, own) == 0;
+    return json_object_set_new(object, qni_weight_usual_module(ref).text, own) == 0;
 }
 
 static json_t *describe_quantisation(const qni_checkpoint *c, qn_quantize to) {

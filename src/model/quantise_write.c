@@ -111,7 +111,7 @@ static bool add_entry(json_t *header, const out_weight *w, int part) {
     json_t *entry = json_pack("{s:s, s:o, s:[I, I]}", "dtype", dtype, "shape", shape, "data_offsets", (json_int_t)begin,
                               (json_int_t)end);
     char name[128];
-    snprintf(name, sizeof name, "%s.%s", qni_weight_module(ref).text, parts[part]);
+    snprintf(name, sizeof name, "%s.%s", qni_weight_usual_module(ref).text, parts[part]);
     return json_object_set_new(header, name, entry) == 0;
 }
 

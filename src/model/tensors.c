@@ -1,21 +1,27 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Tensor names to places: which tensors a dense Qwen3 checkpoint has, what shapes they have, and that there are no
- * others. Source: Qwen3ForCausalLM in transformers. */
+ * others. Source: Qwen3ForCausalLM in transformers.
+ *
+ * The names of a causal language model begin with "model.", but for lm_head. Those of a base model (AutoModel,
+ * Qwen3-Embedding) have no prefix, and those of a model that was part of another have a longer one. One prefix holds for
+ * all tensors of a checkpoint: it is that of the embedding. */
 #include "checkpoint.h"
 
 #include <stddef.h>
+#include <stdio.h>
 #include <string.h>
 
-/* Modules by their paths; a layer's follow "model.layers.N.". */
+/* Modules by their paths behind the prefix; a layer's follow "layers.N.". */
 static const char *const slot_names[QNI_N_SLOT] = {
     [QNI_Q_PROJ] = "self_attn.q_proj", [QNI_K_PROJ] = "self_attn.k_proj", [QNI_V_PROJ] = "self_attn.v_proj",
     [QNI_O_PROJ] = "self_attn.o_proj", [QNI_GATE_PROJ] = "mlp.gate_proj", [QNI_UP_PROJ] = "mlp.up_proj",
     [QNI_DOWN_PROJ] = "mlp.down_proj", [QNI_NORM1] = "input_layernorm",   [QNI_NORM2] = "post_attention_layernorm",
     [QNI_Q_NORM] = "self_attn.q_norm", [QNI_K_NORM] = "self_attn.k_norm",
 };
-static const char embedding_name[] = "model.embed_tokens";
-static const char norm_name[] = "model.norm";
+static const char embedding_name[] = "embed_tokens";
+static const char norm_name[] = "norm";
 static const char head_name[] = "lm_head";
+static const char usual_prefix[] = "model.";
 
 /* What a module's tensors are called, and where they go. MLX has scales and biases, fp8 weight_scale_inv. */
 static const struct {
@@ -41,9 +47,9 @@ qn_dtype qni_weight_dtype(const qni_st_tensor *tensor) {
     }
 }
 
-/* Splits "model.layers.12.mlp.up_proj.weight" into 12 and the rest. Numbers are written as Python does. */
+/* Splits "layers.12.mlp.up_proj.weight" into 12 and the rest. Numbers are written as Python does. */
 static bool split_layer(const char *name, int32_t *layer, const char **rest) {
-    static const char prefix[] = "model.layers.";
+    static const char prefix[] = "layers.";
     if (strncmp(name, prefix, sizeof prefix - 1) != 0) return false;
     const char *digit = name + sizeof prefix - 1;
     if (digit[0] == '0' && digit[1] != '.') return false;
@@ -58,6 +64,50 @@ static bool split_layer(const char *name, int32_t *layer, const char **rest) {
 static bool ends_in(const char *name, const char *suffix) {
     size_t n = strlen(name), n_suffix = strlen(suffix);
     return n >= n_suffix && strcmp(name + n - n_suffix, suffix) == 0;
+}
+
+static bool begins_with(const char *name, const char *prefix, size_t n) {
+    return strncmp(name, prefix, n) == 0;
+}
+
+/* The prefix before the name of an embedding; false: the tensor is none. */
+static bool find_embedding(const char *name, qni_tensor_prefix *out) {
+    static const char suffix[] = "embed_tokens.weight";
+    if (!ends_in(name, suffix)) return false;
+    size_t n = strlen(name) - (sizeof suffix - 1);
+    if (n >= sizeof out->text || (n > 0 && name[n - 1] != '.')) return false;
+    memcpy(out->text, name, n);
+    out->text[n] = '\0';
+    out->n = n;
+    return true;
+}
+
+/* The usual prefix where an embedding has it or none is found, else that of the first. */
+static qni_tensor_prefix find_prefix(const qni_weight_files *weights) {
+    qni_tensor_prefix usual = {.n = sizeof usual_prefix - 1}, first = {.n = 0}, found;
+    memcpy(usual.text, usual_prefix, sizeof usual_prefix);
+    bool any = false;
+    for (size_t i = 0; i < weights->n_file; i++) {
+        for (size_t k = 0; k < weights->files[i].n_tensor; k++) {
+            if (!find_embedding(weights->files[i].tensors[k].name, &found)) continue;
+            if (strcmp(found.text, usual_prefix) == 0) return usual;
+            if (!any) first = found;
+            any = true;
+        }
+    }
+    return any ? first : usual;
+}
+
+/* A tensor's name behind the prefix, or NULL. lm_head stands beside the base model, which is "model" in most. */
+static const char *strip_prefix(const qni_tensor_prefix *prefix, const char *name) {
+    const size_t n_usual = sizeof usual_prefix - 1, n_head = sizeof head_name - 1;
+    size_t n_outer = prefix->n;
+    if (n_outer >= n_usual && strcmp(prefix->text + n_outer - n_usual, usual_prefix) == 0) n_outer -= n_usual;
+    if (begins_with(name, head_name, n_head)) return name;
+    if (begins_with(name, prefix->text, n_outer) && begins_with(name + n_outer, head_name, n_head)) {
+        return name + n_outer;
+    }
+    return begins_with(name, prefix->text, prefix->n) ? name + prefix->n : NULL;
 }
 
 /* Buffers of older exports, which are computed from rope_theta, and scales of activations, which stay f32. */
@@ -87,10 +137,10 @@ static qni_weight_ref *weight_of(qni_checkpoint *c, const char *name, size_t n, 
 }
 
 static qn_status place(qni_checkpoint *c, const qni_tensor_ref *ref, qn_error *err) {
-    const char *name = ref->tensor->name, *rest = name;
+    const char *name = ref->tensor->name, *inner = strip_prefix(&c->prefix, name), *rest = inner;
     int32_t layer = -1;
     if (is_ignored(name)) return QN_OK;
-    split_layer(name, &layer, &rest);
+    split_layer(inner, &layer, &rest);
     if (layer >= c->config.n_layer) {
         return qni_fail(err, QN_EFORMAT, "%s: tensor %s, but num_hidden_layers is %d",
                         qni_base_name(ref->file->file.path), name, (int)c->config.n_layer);
@@ -102,49 +152,58 @@ static qn_status place(qni_checkpoint *c, const qni_tensor_ref *ref, qn_error *e
         qni_tensor_ref *to = (qni_tensor_ref *)(void *)((unsigned char *)weight + parts[i].offset);
         if (to->tensor != NULL) return unexpected(ref, err); /* scales of both kinds */
         *to = *ref;
+        if (to == &weight->data) weight->inner_name = inner;
         return QN_OK;
     }
     return unexpected(ref, err);
 }
 
 /* One more than the highest layer that any tensor belongs to. */
-static int32_t count_layers(const qni_weight_files *weights) {
+static int32_t count_layers(const qni_weight_files *weights, const qni_tensor_prefix *prefix) {
     int32_t most = 0;
     for (size_t i = 0; i < weights->n_file; i++) {
         for (size_t k = 0; k < weights->files[i].n_tensor; k++) {
             int32_t layer = 0;
-            const char *rest = NULL;
-            bool is_layer = split_layer(weights->files[i].tensors[k].name, &layer, &rest);
+            const char *rest = NULL, *inner = strip_prefix(prefix, weights->files[i].tensors[k].name);
+            bool is_layer = inner != NULL && split_layer(inner, &layer, &rest);
             if (is_layer && layer + 1 > most) most = layer + 1;
         }
     }
     return most;
 }
 
-static qn_status place_all(qni_checkpoint *c, qn_error *err) {
+/* Call `visit` with each tensor. */
+static qn_status for_each(qni_checkpoint *c, qn_status (*visit)(qni_checkpoint *, const qni_tensor_ref *, qn_error *),
+                          qn_error *err) {
     for (size_t i = 0; i < c->weights.n_file; i++) {
         const qni_safetensors *file = &c->weights.files[i];
         for (size_t k = 0; k < file->n_tensor; k++) {
             qni_tensor_ref ref = {file, &file->tensors[k]};
-            QN_TRY(place(c, &ref, err));
+            QN_TRY(visit(c, &ref, err));
         }
     }
     return QN_OK;
 }
 
-static qn_status missing(const char *module, qn_error *err) {
-    return qni_fail(err, QN_EFORMAT, "tensor %s.weight is missing", module);
+static qn_status check_prefix(qni_checkpoint *c, const qni_tensor_ref *ref, qn_error *err) {
+    if (strip_prefix(&c->prefix, ref->tensor->name) != NULL || is_ignored(ref->tensor->name)) return QN_OK;
+    return unexpected(ref, err);
+}
+
+static qn_status missing(const qni_checkpoint *c, const char *module, qn_error *err) {
+    return qni_fail(err, QN_EFORMAT, "tensor %s%s.weight is missing", c->prefix.text, module);
 }
 
 static qn_status check_presence(const qni_checkpoint *c, qn_error *err) {
-    if (c->embedding.data.tensor == NULL) return missing(embedding_name, err);
+    if (c->embedding.data.tensor == NULL) return missing(c, embedding_name, err);
     for (int32_t layer = 0; layer < c->config.n_layer; layer++) {
         for (int i = 0; i < QNI_N_SLOT; i++) {
             if (c->layers[layer].slot[i].data.tensor != NULL) continue;
-            return qni_fail(err, QN_EFORMAT, "tensor model.layers.%d.%s.weight is missing", (int)layer, slot_names[i]);
+            return qni_fail(err, QN_EFORMAT, "tensor %slayers.%d.%s.weight is missing", c->prefix.text, (int)layer,
+                            slot_names[i]);
         }
     }
-    if (c->norm.data.tensor == NULL) return missing(norm_name, err);
+    if (c->norm.data.tensor == NULL) return missing(c, norm_name, err);
     if (!c->config.tied && c->lm_head.data.tensor == NULL) {
         return qni_fail(err, QN_EFORMAT,
                         "tensor %s.weight is missing, and config.json does not say tie_word_embeddings true",
@@ -255,8 +314,20 @@ static void tell_storage(qn_model_config *config, const qni_weight_ref *ref) {
     config->group = (int32_t)q->group;
 }
 
-qn_status qni_checkpoint_match(qni_checkpoint *c, const qni_config *stated, qn_error *err) {
-    int32_t n_layer = stated->n_layer > 0 ? stated->n_layer : count_layers(&c->weights);
+qni_module_path qni_weight_usual_module(const qni_weight_ref *ref) {
+    qni_module_path path;
+    const char *name = ref->inner_name;
+    const bool head = begins_with(name, head_name, sizeof head_name - 1);
+    snprintf(path.text, sizeof path.text, "%s%.*s", head ? "" : usual_prefix, (int)(strlen(name) - strlen(".weight")),
+             name);
+    return path;
+}
+
+qn_status qni_checkpoint_match(qni_checkpoint *c, const qni_config *stated, const qn_log *log, qn_error *err) {
+    c->prefix = find_prefix(&c->weights);
+    QN_TRY(for_each(c, check_prefix, err));
+    int32_t n_layer = stated->n_layer > 0 ? stated->n_layer : count_layers(&c->weights, &c->prefix);
+    if (n_layer < 1) QN_TRY(for_each(c, place, err)); /* names of another prefix are told first */
     if (n_layer < 1 || n_layer > QNI_MAX_LAYER) {
         return qni_fail(err, QN_EFORMAT, "config.json: num_hidden_layers is missing, and the tensors name %d layers",
                         (int)n_layer);
@@ -271,11 +342,14 @@ qn_status qni_checkpoint_match(qni_checkpoint *c, const qni_config *stated, qn_e
     c->config.tied = stated->tied;
     c->layers = qni_calloc((size_t)n_layer, sizeof c->layers[0]);
     if (c->layers == NULL) return qni_fail(err, QN_ENOMEM, "checkpoint: out of memory");
-    QN_TRY(place_all(c, err));
+    QN_TRY(for_each(c, place, err));
     QN_TRY(check_presence(c, err));
     QN_TRY(derive_sizes(c, err));
     QN_TRY(check_weights(c, stated, err));
     if (c->config.tied) c->lm_head = (qni_weight_ref){0};
     tell_storage(&c->config, &c->layers[0].slot[QNI_Q_PROJ]);
+    if (c->prefix.n > 0 && strcmp(c->prefix.text, usual_prefix) != 0) {
+        qni_log(log, "tensors named %s… are read as %s…", c->prefix.text, usual_prefix);
+    }
     return QN_OK;
 }
