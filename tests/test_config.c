@@ -276,7 +276,7 @@ static void refuses_rope_that_it_does_not_compute(void **state) {
     refuse(SCALING("\"rope_type\":\"yarn\",\"factor\":2,\"attention_factor\":0"), "", QN_EFORMAT,
            "attention_factor must be more than 0, got 0");
     refuse(SCALING("\"rope_type\":\"yarn\",\"factor\":2,\"mscale\":0.7"), "", QN_EUNSUPPORTED,
-           "mscale of rope_scaling (0.69999999999999996) is not supported");
+           "mscale of rope_scaling (0.7) is not supported");
     refuse(SCALING("\"rope_type\":\"yarn\",\"factor\":2,\"mscale_all_dim\":1"), "", QN_EUNSUPPORTED,
            "mscale_all_dim of rope_scaling (1) is not supported");
     refuse(SCALING("\"rope_type\":\"yarn\",\"factor\":2,\"truncate\":false"), "", QN_EUNSUPPORTED,
@@ -357,7 +357,7 @@ static void checks_quantization(void **state) {
          "up_proj.weight is F32, but config.json says that it is"},
         {"{\"quantization\":{\"group_size\":64,\"bits\":4},\"quantization_config\":{\"group_size\":32,\"bits\":4}}",
          QN_EFORMAT, "quantization and quantization_config are not the same"},
-        {FP8(""), QN_EUNSUPPORTED, "quantization_config: weight_block_size must be two sizes of at least 1"},
+        {FP8(""), QN_EUNSUPPORTED, "quantization_config: weight_block_size must be two sizes of 1 to 2147483647"},
         {FP8(",\"weight_block_size\":[128]"), QN_EFORMAT, "weight_block_size must be two sizes"},
         {FP8(",\"weight_block_size\":[128,0]"), QN_EFORMAT, "weight_block_size must be two sizes"},
         {FP8(",\"weight_block_size\":[128.0,128]"), QN_EFORMAT, "weight_block_size must be two sizes"},
@@ -418,12 +418,21 @@ static void names_what_it_ignores(void **state) {
 static void merges_token_ids(void **state) {
     (void)state;
     write_patched("generation_config.json", "{\"eos_token_id\":7}", "");
-    qn_model_config c = read("{\"eos_token_id\":[3,7,3,2]}", "", NULL);
+    lines l = {0};
+    qn_log log = {count_line, &l};
+    qn_model_config c = read("{\"eos_token_id\":[3,7,3,2]}", "", &log);
+    assert_int_equal(l.n, 2);
+    assert_string_equal(l.last,
+                        "eos_token_id: 2 is in config.json and not in generation_config.json; it ends a text too");
     assert_int_equal(c.n_eos, 3);
     assert_int_equal(c.eos[0], 7);
     assert_int_equal(c.eos[1], 3);
     assert_int_equal(c.eos[2], 2);
+    write_patched("generation_config.json", "{\"eos_token_id\":[7,3]}", "");
+    read("{\"eos_token_id\":3}", "", &log);
     write_patched("generation_config.json", "{}", "eos_token_id");
+    read("{\"eos_token_id\":3}", "", &log);
+    assert_int_equal(l.n, 2);
     assert_int_equal(read("{}", "eos_token_id", NULL).n_eos, 0);
     char *path = files_path(dir, "generation_config.json");
     assert_int_equal(remove(path), 0);
@@ -452,11 +461,172 @@ static void checks_the_generation_config(void **state) {
     lines l = {0};
     read("{}", "", &(qn_log){count_line, &l});
     assert_int_equal(l.n, 1);
-    assert_non_null(strstr(l.last, "generation_config.json: key \"typical_p\" is not offered and was ignored"));
+    assert_non_null(strstr(l.last, "generation_config.json: key \"typical_p\" (0.9) is not offered and was ignored"));
     write_patched("generation_config.json", "{\"typical_p\":1.0,\"temperature\":null}", "");
     read("{}", "", &(qn_log){count_line, &l});
     assert_int_equal(l.n, 1);
     write_patched("generation_config.json", "{}", "");
+}
+
+/* Every setting that changes the text of transformers or vLLM and is not offered is named, and so is what nobody knows;
+ * defaults and what changes no text are not. */
+static void names_generation_settings(void **state) {
+    (void)state;
+    static const char *const ignored[] = {
+        "\"stop_strings\": [\"the\"]",
+        "\"begin_suppress_tokens\": [1]",
+        "\"suppress_tokens\": [1]",
+        "\"min_new_tokens\": 5",
+        "\"min_length\": 5",
+        "\"max_new_tokens\": 2048",
+        "\"max_length\": 32768",
+        "\"max_time\": 1.5",
+        "\"encoder_repetition_penalty\": 1.2",
+        "\"encoder_no_repeat_ngram_size\": 3",
+        "\"no_repeat_ngram_size\": 3",
+        "\"exponential_decay_length_penalty\": [5, 1.5]",
+        "\"num_beams\": 4",
+        "\"num_beam_groups\": 2",
+        "\"num_return_sequences\": 2",
+        "\"guidance_scale\": 1.5",
+        "\"watermarking_config\": {\"bias\": 2.0}",
+        "\"bad_words_ids\": [[1]]",
+        "\"sequence_bias\": [[[1], -5.0]]",
+        "\"forced_bos_token_id\": 0",
+        "\"forced_eos_token_id\": 0",
+        "\"penalty_alpha\": 0.6",
+        "\"dola_layers\": \"high\"",
+        "\"token_healing\": true",
+        "\"top_h\": 0.4",
+        "\"eta_cutoff\": 0.001",
+        "\"epsilon_cutoff\": 0.001",
+        "\"constraints\": [1]",
+        "\"force_words_ids\": [[1]]",
+    };
+    for (size_t i = 0; i < sizeof ignored / sizeof ignored[0]; i++) {
+        char patch[128], key[64], want[160];
+        snprintf(patch, sizeof patch, "{%s}", ignored[i]);
+        snprintf(key, sizeof key, "%.*s", (int)(strchr(ignored[i], ':') - ignored[i]), ignored[i]);
+        snprintf(want, sizeof want, "generation_config.json: key %s (", key);
+        lines l = {0};
+        write_patched("generation_config.json", patch, "");
+        read("{}", "", &(qn_log){count_line, &l});
+        if (l.n != 1 || strncmp(l.last, want, strlen(want)) != 0 || strstr(l.last, "not offered") == NULL) {
+            fail_msg("%s: %d lines: %s", patch, l.n, l.last);
+        }
+        /* config.json is the old place of such settings. */
+        snprintf(want, sizeof want, "config.json: key %s (", key);
+        l.n = 0;
+        write_patched("generation_config.json", "{}", "");
+        read(patch, "", &(qn_log){count_line, &l});
+        if (l.n != 1 || strncmp(l.last, want, strlen(want)) != 0) fail_msg("%s: %d lines: %s", patch, l.n, l.last);
+    }
+    static const char defaults[] =
+        "{\"num_beams\": 1, \"num_return_sequences\": 1, \"num_beam_groups\": 1, \"min_length\": 0, \"max_length\": 20,"
+        " \"stop_strings\": null, \"suppress_tokens\": [], \"typical_p\": 1.0, \"encoder_repetition_penalty\": 1.0,"
+        " \"guidance_scale\": 1, \"length_penalty\": 1.0, \"early_stopping\": false, \"no_repeat_ngram_size\": 0,"
+        " \"use_cache\": true, \"output_scores\": false, \"transformers_version\": \"4.51.0\", \"pad_token_id\": 5,"
+        " \"cache_implementation\": \"static\", \"renormalize_logits\": true, \"_from_model_config\": true,"
+        " \"watermarking_config\": null, \"diversity_penalty\": 0.0}";
+    lines l = {0};
+    write_patched("generation_config.json", defaults, "");
+    read("{\"temperature\": 1.0, \"top_k\": 50, \"top_p\": 1.0, \"do_sample\": false, \"repetition_penalty\": 1.0}", "",
+         &(qn_log){count_line, &l});
+    if (l.n != 0) fail_msg("%s", l.last);
+    write_patched("generation_config.json", "{\"of_tomorrow\": 1, \"nothing\": 0}", "");
+    read("{}", "", &(qn_log){count_line, &l});
+    assert_int_equal(l.n, 1);
+    assert_string_equal(l.last, "generation_config.json: key \"of_tomorrow\" (1) is not known and was ignored");
+    write_patched("generation_config.json", "{}", "");
+    l.n = 0;
+    read("{\"temperature\": 0.5, \"min_p\": 0.1}", "", &(qn_log){count_line, &l});
+    assert_int_equal(l.n, 2);
+    assert_string_equal(l.last,
+                        "config.json: key \"min_p\" (0.1) is read in generation_config.json only and was ignored");
+}
+
+/* Numbers that fit no C type pass where nothing needs them, and are too large where something does. */
+static void takes_large_numbers(void **state) {
+    (void)state;
+    static const struct {
+        const char *file, *key, *value, *why;
+    } cases[] = {
+        {"config.json", "hidden_size", "1000000000000000019884624838656",
+         "hidden_size must be 1 to 262144, got 1000000000000000019884624838656, too large"},
+        {"config.json", "max_position_embeddings", "-99999999999999999999",
+         "must be 1 to 2147483647, got -99999999999999999999, too large"},
+        {"config.json", "rms_norm_eps", "1e999", "rms_norm_eps must be a number, got 1e999, too large"},
+        {"config.json", "rope_theta", "99999999999999999999", "rope_theta must be more than 1 and at most 1e12"},
+        {"config.json", "eos_token_id", "[99999999999999999999]", "got 99999999999999999999, too large"},
+        {"config.json", "tie_word_embeddings", "99999999999999999999", "must be true or false, got 9999"},
+        {"config.json", "rope_scaling", "99999999999999999999", "rope_scaling must be an object, got 9999"},
+        {"config.json", "quantization", "99999999999999999999", "quantization must be an object, got 9999"},
+        {"config.json", "quantization", "{\"bits\":99999999999999999999}", "bits must be 2 to 8, got 9999"},
+        {"config.json", "layer_types", "[99999999999999999999,1]", "layer_types"},
+        {"generation_config.json", "top_k", "99999999999999999999", "top_k must be 0 to 2147483647, got 9999"},
+        {"generation_config.json", "temperature", "-1e999", "temperature must be a number, got -1e999, too large"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        char text[512], patch[128];
+        snprintf(patch, sizeof patch, "{\"%s\":12345678}", cases[i].key);
+        write_patched(cases[i].file, patch, "");
+        char *path = files_path(dir, cases[i].file), *whole = files_read(path, NULL), *at = strstr(whole, "12345678");
+        assert_non_null(at);
+        char *grown = malloc(strlen(whole) + sizeof text);
+        assert_non_null(grown);
+        snprintf(grown, strlen(whole) + sizeof text, "%.*s%s%s", (int)(at - whole), whole, cases[i].value, at + 8);
+        files_write(dir, cases[i].file, grown, strlen(grown));
+        qn_model_config config;
+        qn_error err = {0};
+        qn_status status = qn_model_read_config(&config, dir, NULL, &err);
+        if (status == QN_OK || strstr(err.message, cases[i].why) == NULL) {
+            fail_msg("%s %s: \"%s\", not \"%s\"", cases[i].key, cases[i].value, err.message, cases[i].why);
+        }
+        free(grown);
+        free(whole);
+        free(path);
+        write_patched("config.json", "{}", "");
+        write_patched("generation_config.json", "{}", "");
+    }
+    static const char unused[] = "{\"max_time\":1e999,\"pad_token_id\":99999999999999999999}";
+    files_write(dir, "generation_config.json", unused, sizeof unused - 1);
+    lines l = {0};
+    assert_int_equal(read("{}", "", &(qn_log){count_line, &l}).n_vocab, 512);
+    assert_string_equal(l.last,
+                        "generation_config.json: key \"max_time\" (1e999, too large) is not offered and was ignored");
+    assert_int_equal(l.n, 1);
+    write_patched("generation_config.json", "{}", "");
+}
+
+/* deepseek-ai/DeepSeek-R1-0528-Qwen3-8B: transformers 5 warns of an unrecognized key and computes without it. */
+static void ignores_attn_factor(void **state) {
+    (void)state;
+    static const char yarn[] = "{\"rope_scaling\":{\"rope_type\":\"yarn\",\"factor\":4.0,"
+                               "\"original_max_position_embeddings\":128,\"attn_factor\":%s}}";
+    char patch[256];
+    lines l = {0};
+    snprintf(patch, sizeof patch, yarn, "0.8782488562869419");
+    qn_model_config c = read(patch, "", &(qn_log){count_line, &l});
+    assert_true(c.yarn.factor == 4 && c.yarn.attention_factor == 0);
+    assert_int_equal(l.n, 1);
+    assert_string_equal(l.last, "config.json: attn_factor of rope_scaling (0.8782488562869419) is ignored, as in "
+                                "transformers; vLLM multiplies the attention factor by it");
+    snprintf(patch, sizeof patch, yarn, "1");
+    read(patch, "", &(qn_log){count_line, &l});
+    assert_int_equal(l.n, 1);
+    snprintf(patch, sizeof patch, yarn, "\"x\"");
+    refuse(patch, "", QN_EUNSUPPORTED, "attn_factor of rope_scaling (\"x\") is not supported");
+    refuse("{\"rope_scaling\":{\"rope_type\":\"default\",\"attn_factor\":0.5}}", "", QN_EUNSUPPORTED,
+           "is not supported");
+    write_patched("config.json", "{}", "");
+}
+
+static void takes_base_models(void **state) {
+    (void)state;
+    read("{\"architectures\":[\"Qwen3Model\"]}", "", NULL);
+    refuse("{\"architectures\":[\"Qwen3ForSequenceClassification\"]}", "", QN_EUNSUPPORTED,
+           "must hold \"Qwen3ForCausalLM\" or \"Qwen3Model\", got \"Qwen3ForSequenceClassification\"");
+    write_patched("config.json", "{}", "");
 }
 
 static void refuses_what_is_no_config(void **state) {
@@ -541,6 +711,10 @@ int main(void) {
         cmocka_unit_test(names_what_it_ignores),
         cmocka_unit_test(merges_token_ids),
         cmocka_unit_test(checks_the_generation_config),
+        cmocka_unit_test(names_generation_settings),
+        cmocka_unit_test(takes_large_numbers),
+        cmocka_unit_test(ignores_attn_factor),
+        cmocka_unit_test(takes_base_models),
         cmocka_unit_test(refuses_what_is_no_config),
         cmocka_unit_test(survives_damage),
     };

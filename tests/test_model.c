@@ -6,6 +6,8 @@
 #include "support/cmocka_all.h"
 #include "support/files.h"
 
+#include <quern/sampler.h>
+
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -213,6 +215,29 @@ static void keeps_generation_settings(void **state) {
     assert_int_equal(model->config.n_eos, 2);
     qn_model_close(model);
     qn_device_close(device);
+}
+
+/* All settings that the sampler has come from the file. */
+static void offers_generation_settings(void **state) {
+    (void)state;
+    static const char file[] =
+        "{\"do_sample\": true, \"temperature\": 0.5, \"top_k\": 7, \"top_p\": 0.75, \"min_p\": 0.25,"
+        " \"repetition_penalty\": 1.5, \"presence_penalty\": -0.5, \"frequency_penalty\": 2}";
+    char *dir = files_make_dir();
+    files_copy_dir("tests/data/models/tied-f32", dir, "golden");
+    files_write(dir, "generation_config.json", file, sizeof file - 1);
+    qn_device *device = open_device("ref", 1, NULL);
+    qn_model *model = open_model(device, dir, NULL);
+    static const qn_sampler_mode modes[] = {QN_SAMPLER_MODEL, QN_SAMPLER_THINKING};
+    for (int i = 0; i < 2; i++) {
+        qn_sampler_params p;
+        qn_sampler_defaults(model, modes[i], &p);
+        assert_true(p.temperature == 0.5 && p.top_k == 7 && p.top_p == 0.75 && p.min_p == 0.25);
+        assert_true(p.repetition_penalty == 1.5 && p.presence_penalty == -0.5 && p.frequency_penalty == 2);
+    }
+    qn_model_close(model);
+    qn_device_close(device);
+    files_remove_dir(dir);
 }
 
 static void knows_its_longest_context(void **state) {
@@ -638,17 +663,12 @@ static void refuses_bad_arguments(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(loads_every_weight),
-        cmocka_unit_test(has_a_fingerprint),
-        cmocka_unit_test(fingerprints_weights),
-        cmocka_unit_test(keeps_generation_settings),
-        cmocka_unit_test(knows_its_longest_context),
-        cmocka_unit_test(takes_mixed_dtypes),
-        cmocka_unit_test(refuses_what_does_not_fit),
-        cmocka_unit_test(checks_shards_both_ways),
-        cmocka_unit_test(reports_progress),
-        cmocka_unit_test(survives_a_shrinking_file),
-        cmocka_unit_test(survives_a_failing_allocator),
+        cmocka_unit_test(loads_every_weight),         cmocka_unit_test(has_a_fingerprint),
+        cmocka_unit_test(fingerprints_weights),       cmocka_unit_test(keeps_generation_settings),
+        cmocka_unit_test(offers_generation_settings), cmocka_unit_test(knows_its_longest_context),
+        cmocka_unit_test(takes_mixed_dtypes),         cmocka_unit_test(refuses_what_does_not_fit),
+        cmocka_unit_test(checks_shards_both_ways),    cmocka_unit_test(reports_progress),
+        cmocka_unit_test(survives_a_shrinking_file),  cmocka_unit_test(survives_a_failing_allocator),
         cmocka_unit_test(refuses_bad_arguments),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

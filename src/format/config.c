@@ -2,21 +2,33 @@
 /* config.json: sizes, constants and token ids. Sources: PreTrainedConfig and Qwen3Config of transformers 4.51 and 5. */
 #include "config.h"
 
+#include "../base/json.h"
+
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 static const char file_name[] = "config.json";
 
 qni_value_text qni_json_text(const json_t *value) {
     qni_value_text out = {""};
+    const char *large = qni_json_large(value);
+    if (large != NULL) {
+        bool fits = strlen(large) <= 40;
+        snprintf(out.text, sizeof out.text, "%.*s%s, too large", fits ? 40 : 20, large, fits ? "" : "…");
+        return out;
+    }
     switch (json_typeof(value)) {
     case JSON_INTEGER:
         snprintf(out.text, sizeof out.text, "%" JSON_INTEGER_FORMAT, json_integer_value(value));
         break;
-    case JSON_REAL:
-        snprintf(out.text, sizeof out.text, "%.17g", json_real_value(value));
+    case JSON_REAL: /* as few digits as give the same number back */
+        for (int n = 15; n <= 17; n++) {
+            snprintf(out.text, sizeof out.text, "%.*g", n, json_real_value(value));
+            if (strtod(out.text, NULL) == json_real_value(value)) break;
+        }
         break;
     case JSON_STRING: {
         const char *text = json_string_value(value);
@@ -47,6 +59,10 @@ qn_status qni_json_get_int(int32_t *out, bool *has, const json_t *object, const 
     const json_t *value = value_of(object, key);
     if (has != NULL) *has = value != NULL;
     if (value == NULL) return QN_OK;
+    if (qni_json_big(value) != NULL) {
+        return qni_fail(err, QN_EFORMAT, "%s: %s must be %" PRId64 " to %" PRId64 ", got %s", file, key, least, most,
+                        qni_json_text(value).text);
+    }
     if (!json_is_integer(value)) {
         return qni_fail(err, QN_EFORMAT, "%s: %s must be an integer, got %s", file, key, qni_json_text(value).text);
     }
@@ -64,10 +80,11 @@ qn_status qni_json_get_number(double *out, bool *has, const json_t *object, cons
     const json_t *value = value_of(object, key);
     if (has != NULL) *has = value != NULL;
     if (value == NULL) return QN_OK;
-    if (!json_is_number(value)) {
+    double x = 0;
+    if (!qni_json_number(&x, value) || !isfinite(x)) {
         return qni_fail(err, QN_EFORMAT, "%s: %s must be a number, got %s", file, key, qni_json_text(value).text);
     }
-    *out = json_number_value(value);
+    *out = x;
     return QN_OK;
 }
 
@@ -172,7 +189,7 @@ static qn_status add_eos(qni_token_ids *ids, const json_t *value, const char *fi
     return QN_OK;
 }
 
-static qn_status read_ids(qni_token_ids *ids, const json_t *root, const char *file, qn_error *err) {
+qn_status qni_config_read_ids(qni_token_ids *ids, const json_t *root, const char *file, qn_error *err) {
     *ids = (qni_token_ids){.bos = -1};
     QN_TRY(qni_json_get_int(&ids->bos, NULL, root, file, "bos_token_id", 0, QNI_MAX_VOCAB - 1, err));
     const json_t *eos = value_of(root, "eos_token_id");
@@ -217,7 +234,7 @@ static qn_status read_sizes(qni_config *c, const json_t *root, qn_error *err) {
 
 qn_status qni_config_read(qni_config *out, const json_t *root, const qn_log *log, qn_error *err) {
     qni_config c = {0};
-    if (!json_is_object(root)) return qni_fail(err, QN_EFORMAT, "%s: must be a JSON object", file_name);
+    if (!qni_json_is_object(root)) return qni_fail(err, QN_EFORMAT, "%s: must be a JSON object", file_name);
     QN_TRY(expect_text(root, "model_type", "qwen3", err));
     QN_TRY(read_architectures(root, err));
     QN_TRY(qni_config_check_keys(root, log, err));
@@ -234,53 +251,10 @@ qn_status qni_config_read(qni_config *out, const json_t *root, const qn_log *log
         return qni_fail(err, QN_EFORMAT, "%s: rms_norm_eps must be more than 0 and less than 1, got %.17g", file_name,
                         c.rms_eps);
     }
-    QN_TRY(qni_config_read_rope(&c, root, err));
+    QN_TRY(qni_config_read_rope(&c, root, log, err));
     QN_TRY(qni_json_get_bool(&c.tied, NULL, root, file_name, "tie_word_embeddings", err));
-    QN_TRY(read_ids(&c.ids, root, file_name, err));
+    QN_TRY(qni_config_read_ids(&c.ids, root, file_name, err));
     QN_TRY(qni_config_read_quant(&c.quant, root, log, err)); /* last: it holds a reference */
     *out = c;
-    return QN_OK;
-}
-
-/* A number of generation_config.json that must lie in a range, the lower end included or not. */
-static qn_status read_setting(double *out, bool *has, const json_t *root, const char *key, double least, double most,
-                              bool open, qn_error *err) {
-    static const char file[] = "generation_config.json";
-    double x = 0;
-    QN_TRY(qni_json_get_number(&x, has, root, file, key, err));
-    if (*has && !((open ? x > least : x >= least) && x <= most)) {
-        return qni_fail(err, QN_EFORMAT, "%s: %s must be %s %g%s, got %.17g", file, key,
-                        open ? "more than" : "at least", least, most <= 1 ? " and at most 1" : "", x);
-    }
-    *out = x;
-    return QN_OK;
-}
-
-qn_status qni_generation_read(qni_generation *out, qni_token_ids *ids, const json_t *root, const qn_log *log,
-                              qn_error *err) {
-    static const char file[] = "generation_config.json";
-    /* What the sampler does not offer; said, so that nobody wonders about another text than in transformers. */
-    static const char *const unused[] = {"typical_p",     "epsilon_cutoff",  "eta_cutoff",
-                                         "penalty_alpha", "suppress_tokens", "no_repeat_ngram_size",
-                                         "bad_words_ids", "sequence_bias",   "forced_eos_token_id"};
-    qni_generation g = {0};
-    qni_token_ids found;
-    if (!json_is_object(root)) return qni_fail(err, QN_EFORMAT, "%s: must be a JSON object", file);
-    QN_TRY(qni_json_get_bool(&g.do_sample, &g.has_do_sample, root, file, "do_sample", err));
-    QN_TRY(read_setting(&g.temperature, &g.has_temperature, root, "temperature", 0, HUGE_VAL, false, err));
-    QN_TRY(qni_json_get_int(&g.top_k, &g.has_top_k, root, file, "top_k", 0, INT32_MAX, err));
-    QN_TRY(read_setting(&g.top_p, &g.has_top_p, root, "top_p", 0, 1, false, err));
-    QN_TRY(read_setting(&g.min_p, &g.has_min_p, root, "min_p", 0, 1, false, err));
-    QN_TRY(read_setting(&g.repetition_penalty, &g.has_repetition_penalty, root, "repetition_penalty", 0, HUGE_VAL, true,
-                        err));
-    QN_TRY(read_ids(&found, root, file, err));
-    for (size_t i = 0; i < sizeof unused / sizeof unused[0]; i++) {
-        const json_t *value = json_object_get(root, unused[i]);
-        bool off = value == NULL || qni_json_is_neutral(value) ||
-                   (json_is_number(value) && json_number_value(value) == 1); /* typical_p: 1 is none */
-        if (!off) qni_log(log, "%s: key \"%s\" is not offered and was ignored", file, unused[i]);
-    }
-    *out = g;
-    *ids = found;
     return QN_OK;
 }

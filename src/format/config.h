@@ -29,11 +29,14 @@ enum {
 typedef struct qni_generation {
     bool has_do_sample, do_sample;
     bool has_temperature, has_top_k, has_top_p, has_min_p, has_repetition_penalty;
+    bool has_presence_penalty, has_frequency_penalty;
     double temperature;        /* >= 0 */
     int32_t top_k;             /* >= 0; 0: all */
     double top_p;              /* 0 … 1 */
     double min_p;              /* 0 … 1 */
     double repetition_penalty; /* > 0 */
+    double presence_penalty;
+    double frequency_penalty;
 } qni_generation;
 
 /* Token ids of one file, in its order. */
@@ -75,12 +78,25 @@ typedef struct qni_config {
 qn_status qni_config_read(qni_config *out, const json_t *root, const qn_log *log, qn_error *err);
 void qni_config_release(qni_config *config); /* fine on a zeroed struct */
 
-/* Read a parsed generation_config.json. Errors: EFORMAT, EUNSUPPORTED. */
+/* Read a parsed generation_config.json (generation.c). What it sets and the sampler does not offer is named in the log.
+ * Errors: EFORMAT, EUNSUPPORTED. */
 qn_status qni_generation_read(qni_generation *out, qni_token_ids *ids, const json_t *root, const qn_log *log,
                               qn_error *err);
 
+/* What a key of generation_config.json, which may stand in a config.json too, does to the text. */
+typedef enum qni_setting {
+    QNI_SETTING_UNKNOWN,
+    QNI_SETTING_HARMLESS, /* nothing, whatever its value or with this one */
+    QNI_SETTING_READ,     /* honoured in generation_config.json; not its default */
+    QNI_SETTING_IGNORED,  /* not offered, and not its default */
+} qni_setting;
+qni_setting qni_generation_setting(const char *key, const json_t *value);
+
+/* bos_token_id and eos_token_id of either file. */
+qn_status qni_config_read_ids(qni_token_ids *ids, const json_t *root, const char *file, qn_error *err);
+
 /* rope_theta, rope_scaling and rope_parameters of a config.json (config_rope.c). n_ctx_max is known already. */
-qn_status qni_config_read_rope(qni_config *config, const json_t *root, qn_error *err);
+qn_status qni_config_read_rope(qni_config *config, const json_t *root, const qn_log *log, qn_error *err);
 
 /* quantization and quantization_config of a config.json (config_quant.c). */
 qn_status qni_config_read_quant(qni_stated_quant *out, const json_t *root, const qn_log *log, qn_error *err);
@@ -88,7 +104,7 @@ qn_status qni_config_read_quant(qni_stated_quant *out, const json_t *root, const
 /* Look at every key of a config.json that nothing else reads (config_keys.c). */
 qn_status qni_config_check_keys(const json_t *root, const qn_log *log, qn_error *err);
 
-/* A value for a message: 12, "text", a list, … */
+/* A value for a message: 12, "text", a list, 1000000000000000000000, too large, … */
 typedef struct qni_value_text {
     char text[64];
 } qni_value_text;

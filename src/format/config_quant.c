@@ -3,6 +3,8 @@
  * or FP8 in blocks ("quantization_config"). Sources: mlx_lm.utils.load_model, FineGrainedFP8Config in transformers. */
 #include "config.h"
 
+#include "../base/json.h"
+
 #include <stdio.h>
 #include <string.h>
 
@@ -51,7 +53,7 @@ static bool is_affine_key(const char *key) {
 static qn_status check_module(const char *module, const json_t *value, const char *where, const qn_log *log,
                               qn_error *err) {
     if (json_is_boolean(value)) return QN_OK;
-    if (!json_is_object(value)) return unknown(where, module, value, log, err);
+    if (!qni_json_is_object(value)) return unknown(where, module, value, log, err);
     char path[160];
     snprintf(path, sizeof path, "%s: %.96s", where, module);
     qni_module_quant read;
@@ -89,7 +91,7 @@ static qn_status read_fp8(qni_stated_quant *out, json_t *object, const qn_log *l
         json_int_t n = json_integer_value(sizes[i]); /* 0 where it is no integer */
         if (json_array_size(block) == 2 && n >= 1 && n <= INT32_MAX) continue;
         return qni_fail(err, block == NULL || json_is_null(block) ? QN_EUNSUPPORTED : QN_EFORMAT,
-                        "%s: weight_block_size must be two sizes of at least 1", twin);
+                        "%s: weight_block_size must be two sizes of 1 to 2147483647", twin);
     }
     const char *key;
     json_t *value;
@@ -119,7 +121,7 @@ qn_status qni_config_read_quant(qni_stated_quant *out, const json_t *root, const
     const char *where = mlx != NULL ? "config.json: quantization" : twin;
     *out = (qni_stated_quant){.kind = QNI_STATED_NONE};
     if (object == NULL) return QN_OK;
-    if (!json_is_object(object)) {
+    if (!qni_json_is_object(object)) {
         return qni_fail(err, QN_EFORMAT, "%s must be an object, got %s", where, qni_json_text(object).text);
     }
     const json_t *method = json_object_get(object, "quant_method");
@@ -135,7 +137,7 @@ qni_module_quant qni_stated_module(const qni_stated_quant *stated_quant, const c
     qni_module_quant out = {QNI_MODULE_UNNAMED, stated_quant->bits, stated_quant->group};
     const json_t *value = is_affine_key(module) ? NULL : json_object_get(stated_quant->modules, module);
     if (json_is_boolean(value)) out.named = json_is_true(value) ? QNI_MODULE_QUANTISED : QNI_MODULE_DENSE;
-    if (!json_is_object(value)) return out;
+    if (!qni_json_is_object(value)) return out;
     return (qni_module_quant){QNI_MODULE_QUANTISED, (int32_t)json_integer_value(json_object_get(value, "bits")),
                               (int32_t)json_integer_value(json_object_get(value, "group_size"))};
 }

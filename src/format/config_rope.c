@@ -3,6 +3,8 @@
  * they must agree. Source: modeling_rope_utils.py of transformers 5. */
 #include "config.h"
 
+#include "../base/json.h"
+
 #include <math.h>
 #include <string.h>
 
@@ -73,8 +75,20 @@ static qn_status read_yarn(qn_yarn *yarn, const json_t *block, const char *place
     return QN_OK;
 }
 
+/* attn_factor is no key of YaRN in transformers, which warns and ignores it; vLLM takes it for a further factor. */
+static bool is_attn_factor(const char *key, const json_t *value, const char *place, const qn_log *log) {
+    if (strcmp(key, "attn_factor") != 0 || !json_is_number(value)) return false;
+    if (json_number_value(value) != 1) {
+        qni_log(log,
+                "%s: attn_factor of %s (%s) is ignored, as in transformers; vLLM multiplies the attention factor "
+                "by it",
+                file_name, place, qni_json_text(value).text);
+    }
+    return true;
+}
+
 /* Every key of the block must be one that its type has; mscale and mscale_all_dim only without effect. */
-static qn_status check_block_keys(const json_t *block, const char *place, bool yarn, qn_error *err) {
+static qn_status check_block_keys(const json_t *block, const char *place, bool yarn, const qn_log *log, qn_error *err) {
     static const char *const plain_keys[] = {"rope_type", "type", "rope_theta"};
     static const char *const yarn_keys[] = {"factor", "original_max_position_embeddings", "beta_fast", "beta_slow",
                                             "attention_factor"};
@@ -91,6 +105,7 @@ static qn_status check_block_keys(const json_t *block, const char *place, bool y
         }
         known |= yarn && strcmp(key, "truncate") == 0 && json_is_true(value);
         known |= strcmp(key, "partial_rotary_factor") == 0 && json_is_number(value) && json_number_value(value) == 1;
+        known = known || (yarn && is_attn_factor(key, value, place, log));
         if (known || (json_is_null(value) && strcmp(key, "truncate") != 0)) continue;
         return qni_fail(err, QN_EUNSUPPORTED, "%s: %s of %s (%s) is not supported", file_name, key, place,
                         qni_json_text(value).text);
@@ -98,11 +113,12 @@ static qn_status check_block_keys(const json_t *block, const char *place, bool y
     return QN_OK;
 }
 
-static qn_status read_block(rope_block *out, const json_t *root, const char *place, int32_t n_ctx_max, qn_error *err) {
+static qn_status read_block(rope_block *out, const json_t *root, const char *place, int32_t n_ctx_max,
+                            const qn_log *log, qn_error *err) {
     *out = (rope_block){0};
     const json_t *block = value_of(root, place);
     if (block == NULL || (json_is_object(block) && json_object_size(block) == 0)) return QN_OK;
-    if (!json_is_object(block)) {
+    if (!qni_json_is_object(block)) {
         return qni_fail(err, QN_EFORMAT, "%s: %s must be an object, got %s", file_name, place,
                         qni_json_text(block).text);
     }
@@ -113,7 +129,7 @@ static qn_status read_block(rope_block *out, const json_t *root, const char *pla
         return qni_fail(err, QN_EUNSUPPORTED, "%s: rope_type \"%s\" of %s is not supported (default and yarn are)",
                         file_name, type, place);
     }
-    QN_TRY(check_block_keys(block, place, yarn, err));
+    QN_TRY(check_block_keys(block, place, yarn, log, err));
     QN_TRY(qni_json_get_number(&out->theta, &out->has_theta, block, file_name, "rope_theta", err));
     if (yarn) QN_TRY(read_yarn(&out->yarn, block, place, n_ctx_max, err));
     out->there = true;
@@ -165,10 +181,10 @@ static qn_status read_outer_original(qni_config *config, const json_t *root, con
     return QN_OK;
 }
 
-qn_status qni_config_read_rope(qni_config *config, const json_t *root, qn_error *err) {
+qn_status qni_config_read_rope(qni_config *config, const json_t *root, const qn_log *log, qn_error *err) {
     rope_block blocks[2];
-    QN_TRY(read_block(&blocks[0], root, "rope_scaling", config->n_ctx_max, err));
-    QN_TRY(read_block(&blocks[1], root, "rope_parameters", config->n_ctx_max, err));
+    QN_TRY(read_block(&blocks[0], root, "rope_scaling", config->n_ctx_max, log, err));
+    QN_TRY(read_block(&blocks[1], root, "rope_parameters", config->n_ctx_max, log, err));
     if (blocks[0].there && blocks[1].there && !same_yarn(&blocks[0].yarn, &blocks[1].yarn)) {
         return qni_fail(err, QN_EFORMAT, "%s: rope_scaling and rope_parameters disagree", file_name);
     }

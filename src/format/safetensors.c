@@ -122,7 +122,7 @@ static qn_status read_offsets(const qni_safetensors *st, qni_st_tensor *t, const
 }
 
 static qn_status read_tensor(const qni_safetensors *st, qni_st_tensor *t, const json_t *entry, qn_error *err) {
-    if (!json_is_object(entry)) return bad(st, t->name, "must be an object", err);
+    if (!qni_json_is_object(entry)) return bad(st, t->name, "must be an object", err);
     if (json_object_size(entry) != 3) return bad(st, t->name, "must have dtype, shape and data_offsets alone", err);
     uint64_t need = 0;
     QN_TRY(read_dtype(st, t, json_object_get(entry, "dtype"), err));
@@ -131,7 +131,7 @@ static qn_status read_tensor(const qni_safetensors *st, qni_st_tensor *t, const 
 }
 
 static qn_status check_metadata(const qni_safetensors *st, json_t *metadata, qn_error *err) {
-    if (!json_is_object(metadata)) {
+    if (!qni_json_is_object(metadata)) {
         return qni_fail(err, QN_EFORMAT, "%s: %s must be an object", label(st), metadata_key);
     }
     const char *key;

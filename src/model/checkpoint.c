@@ -63,6 +63,17 @@ static qn_status check_id(int32_t id, int32_t n_vocab, const char *key, qn_error
     return qni_fail(err, QN_EFORMAT, "%s %d is not below vocab_size %d", key, (int)id, (int)n_vocab);
 }
 
+/* transformers ends a text at the ids of generation_config.json where it has some, and else at those of config.json. */
+static void log_disagreement(const qni_token_ids *generation, const qni_token_ids *config, const qn_log *log) {
+    for (int32_t i = 0; i < config->n_eos && generation->n_eos > 0; i++) {
+        bool found = false;
+        for (int32_t k = 0; k < generation->n_eos; k++) found |= generation->eos[k] == config->eos[i];
+        if (found) continue;
+        qni_log(log, "eos_token_id: %d is in config.json and not in generation_config.json; it ends a text too",
+                (int)config->eos[i]);
+    }
+}
+
 /* The end-of-text ids of both files, generation_config.json's first. */
 static qn_status merge_ids(qni_checkpoint *c, const qni_token_ids *first, const qni_token_ids *second, qn_error *err) {
     qn_model_config *config = &c->config;
@@ -117,6 +128,7 @@ static qn_status open_rest(qni_checkpoint *c, const qni_config *stated, const ch
     c->config.rope_theta = stated->rope_theta;
     c->config.yarn = stated->yarn;
     c->config.file_bytes = c->weights.bytes;
+    log_disagreement(&ids, &stated->ids, log);
     return merge_ids(c, &ids, &stated->ids, err);
 }
 

@@ -11,6 +11,8 @@ static void apply_model(qn_sampler_params *p, const qni_generation *g) {
     if (g->has_top_p) p->top_p = g->top_p;
     if (g->has_min_p) p->min_p = g->min_p;
     if (g->has_repetition_penalty) p->repetition_penalty = g->repetition_penalty;
+    if (g->has_presence_penalty) p->presence_penalty = g->presence_penalty;
+    if (g->has_frequency_penalty) p->frequency_penalty = g->frequency_penalty;
 }
 
 void qn_sampler_defaults(const qn_model *model, qn_sampler_mode mode, qn_sampler_params *params) {
