@@ -238,6 +238,31 @@ static void names_what_cannot_be_read(void **state) {
     refuse(QN_EUNSUPPORTED, ": is an adapter (adapter_config.json) without a model (config.json)");
 }
 
+/* What a quantized directory would lack changes its prompts: the folder of templates goes along. */
+static void copies_templates(void **state) {
+    (void)state;
+    static const char folder[] = "additional_chat_templates", text[] = "{{ tools }}";
+    char *out = files_make_dir(), *in_folder = files_path(dir, folder), *out_folder = files_path(out, folder);
+    assert_int_equal(mkdir(in_folder, 0700), 0);
+    files_write(in_folder, "tool_use.jinja", text, sizeof text - 1);
+    files_write(in_folder, "notes.txt", "x", 1);
+    qn_error err = {0};
+    const qn_quantize_options options = {.to = QN_QUANTIZE_Q8};
+    for (int i = 0; i < 2; i++) { /* also into a folder that is there */
+        if (qn_model_quantize(out, dir, &options, &err) != QN_OK) fail_msg("%s", err.message);
+    }
+    char *path = files_path(out_folder, "tool_use.jinja"), *notes = files_path(out_folder, "notes.txt");
+    char *copy = files_read(path, NULL);
+    assert_string_equal(copy, text);
+    assert_int_equal(access(notes, F_OK), -1);
+    free(copy);
+    free(path);
+    free(notes);
+    files_remove_dir(in_folder);
+    files_remove_dir(out_folder);
+    files_remove_dir(out);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(links_to_nothing, setup, teardown),
@@ -246,6 +271,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(files_not_downloaded, setup, teardown),
         cmocka_unit_test_setup_teardown(names_what_is_not_used, setup, teardown),
         cmocka_unit_test_setup_teardown(names_what_cannot_be_read, setup, teardown),
+        cmocka_unit_test_setup_teardown(copies_templates, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -49,8 +49,9 @@ typedef struct qn_progress {
     void *user;
 } qn_progress;
 
-/** A remark that is no error, one line ("config.json: key foo is not known and was ignored"), from the calling
- * thread; `text` is valid during the call. */
+/** A warning, one line ("config.json: key foo is not known and was ignored"), from the calling thread; `text` is valid
+ * during the call. All that the files say, or hold, that could change results and is not used is told this way or is an
+ * error. */
 typedef struct qn_log {
     void (*line)(void *user, const char *text);
     void *user;
@@ -130,7 +131,8 @@ QN_NODISCARD QN_API qn_status qn_model_plan(qn_plan *out, const char *dir, const
 /**
  * Open a model: check its files, then read the weights straight into the device's own form, in parallel.
  *
- * dir      a Hugging Face directory (symbolic links are followed).
+ * dir      a Hugging Face directory (symbolic links are followed; one that leads nowhere is an error, also in place of
+ *          a file that may be missing).
  * Errors   as qn_model_read_config, and ENOMEM; ECANCELED by the progress callback; EUNSUPPORTED: the arithmetic.
  */
 QN_NODISCARD QN_API qn_status qn_model_open(qn_model **out, qn_device *device, const char *dir,

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Reading the names of a directory. */
+/* Reading the names of a directory, and making one. */
 #include "dir.h"
 
 #include "memory.h"
@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 static int by_bytes(const void *a, const void *b) {
     return strcmp(*(const char *const *)a, *(const char *const *)b);
@@ -48,4 +49,9 @@ void qni_names_free(qni_names *names) {
     for (size_t i = 0; i < names->n; i++) qni_free(names->name[i]);
     qni_free(names->name);
     *names = (qni_names){0};
+}
+
+qn_status qni_dir_make(const char *dir, qn_error *err) {
+    if (mkdir(dir, 0777) == 0 || errno == EEXIST) return QN_OK;
+    return qni_fail_system(err, dir, errno);
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The names in a directory. */
+/* Directories: the names in one, and making one. */
 #ifndef QNI_DIR_H
 #define QNI_DIR_H
 
@@ -13,5 +13,8 @@ typedef struct qni_names {
 /* All names but "." and "..". Errors: EIO with the system's reason, ENOMEM. */
 qn_status qni_dir_list(qni_names *out, const char *dir, qn_error *err);
 void qni_names_free(qni_names *names); /* fine on a zeroed struct */
+
+/* Make a directory; one that is there is fine. Errors: EIO with the system's reason. */
+qn_status qni_dir_make(const char *dir, qn_error *err);
 
 #endif

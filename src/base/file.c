@@ -103,7 +103,7 @@ qn_status qni_file_check_content(const char *path, const char *head, size_t size
     return QN_OK;
 }
 
-qn_status qni_file_slurp(char **out, size_t *size, const char *path, size_t max_bytes, qn_error *err) {
+qn_status qni_file_slurp_any(char **out, size_t *size, const char *path, size_t max_bytes, qn_error *err) {
     qni_file file = {0};
     QN_TRY(qni_file_open(&file, path, err));
     qn_status status = QN_OK;
@@ -116,7 +116,6 @@ qn_status qni_file_slurp(char **out, size_t *size, const char *path, size_t max_
     } else {
         status = qni_file_read(&file, data, 0, (size_t)file.size, err);
     }
-    if (status == QN_OK) status = qni_file_check_content(path, data, (size_t)file.size, err);
     if (status == QN_OK) {
         *out = data;
         *size = (size_t)file.size;
@@ -125,6 +124,20 @@ qn_status qni_file_slurp(char **out, size_t *size, const char *path, size_t max_
     }
     qni_file_close(&file);
     return status;
+}
+
+qn_status qni_file_slurp(char **out, size_t *size, const char *path, size_t max_bytes, qn_error *err) {
+    char *data = NULL;
+    size_t n = 0;
+    QN_TRY(qni_file_slurp_any(&data, &n, path, max_bytes, err));
+    qn_status status = qni_file_check_content(path, data, n, err);
+    if (status != QN_OK) {
+        qni_free(data);
+        return status;
+    }
+    *out = data;
+    *size = n;
+    return QN_OK;
 }
 
 char *qni_path_join(const char *dir, const char *name) {

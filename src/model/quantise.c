@@ -3,6 +3,7 @@
  * as they are, and the weights. */
 #include "quantise.h"
 
+#include "../base/dir.h"
 #include "../base/json.h"
 
 #include <quern/model.h>
@@ -142,11 +143,34 @@ static qn_status copy_file(const char *dir, const char *out_dir, const char *nam
     if (path == NULL) {
         status = qni_fail(err, QN_ENOMEM, "%s: out of memory", name);
     } else if (qni_path_exists(path)) {
-        status = qni_file_slurp(&text, &bytes, path, SIZE_MAX / 2, err);
+        status = qni_file_slurp_any(&text, &bytes, path, SIZE_MAX / 2, err);
         if (status == QN_OK) status = qni_text_write(out_dir, name, text, bytes, err);
     }
     qni_free(text);
     qni_free(path);
+    return status;
+}
+
+/* The folder of further chat templates; it may be missing. */
+static qn_status copy_templates(const char *dir, const char *out_dir, qn_error *err) {
+    static const char folder[] = "additional_chat_templates", suffix[] = ".jinja";
+    char *from = qni_path_join(dir, folder), *to = qni_path_join(out_dir, folder);
+    qni_names names = {0};
+    qn_status status = QN_OK;
+    if (from == NULL || to == NULL) {
+        status = qni_fail(err, QN_ENOMEM, "%s: out of memory", folder);
+    } else if (qni_path_exists(from)) {
+        status = qni_dir_list(&names, from, err);
+        if (status == QN_OK) status = qni_dir_make(to, err);
+    }
+    for (size_t i = 0; status == QN_OK && i < names.n; i++) {
+        const size_t n = strlen(names.name[i]), n_suffix = sizeof suffix - 1;
+        bool is_template = n > n_suffix && strcmp(names.name[i] + n - n_suffix, suffix) == 0;
+        if (is_template) status = copy_file(from, to, names.name[i], err);
+    }
+    qni_names_free(&names);
+    qni_free(from);
+    qni_free(to);
     return status;
 }
 
@@ -189,6 +213,7 @@ static qn_status quantise(qni_checkpoint *c, const char *dir, const char *out_di
     for (size_t i = 0; status == QN_OK && i < sizeof copied / sizeof copied[0]; i++) {
         status = copy_file(dir, out_dir, copied[i], err);
     }
+    if (status == QN_OK) status = copy_templates(dir, out_dir, err);
     return status == QN_OK ? write_config(c, o->to, dir, out_dir, err) : status;
 }
 
