@@ -17,7 +17,7 @@ qni_value_text qni_json_text(const json_t *value) {
     const char *large = qni_json_large(value);
     if (large != NULL) {
         bool fits = strlen(large) <= 40;
-        snprintf(out.text, sizeof out.text, "%.*s%s, too large", fits ? 40 : 20, large, fits ? "" : "…");
+        snprintf(out.text, sizeof out.text, "%.*s%s", fits ? 40 : 20, large, fits ? "" : "…");
         return out;
     }
     switch (json_typeof(value)) {
@@ -60,8 +60,8 @@ qn_status qni_json_get_int(int32_t *out, bool *has, const json_t *object, const 
     if (has != NULL) *has = value != NULL;
     if (value == NULL) return QN_OK;
     if (qni_json_big(value) != NULL) {
-        return qni_fail(err, QN_EFORMAT, "%s: %s must be %" PRId64 " to %" PRId64 ", got %s", file, key, least, most,
-                        qni_json_text(value).text);
+        return qni_fail(err, QN_EFORMAT, "%s: %s must be %" PRId64 " to %" PRId64 ", got %s, which is too large", file,
+                        key, least, most, qni_json_text(value).text);
     }
     if (!json_is_integer(value)) {
         return qni_fail(err, QN_EFORMAT, "%s: %s must be an integer, got %s", file, key, qni_json_text(value).text);
@@ -81,8 +81,11 @@ qn_status qni_json_get_number(double *out, bool *has, const json_t *object, cons
     if (has != NULL) *has = value != NULL;
     if (value == NULL) return QN_OK;
     double x = 0;
-    if (!qni_json_number(&x, value) || !isfinite(x)) {
+    if (!qni_json_number(&x, value)) {
         return qni_fail(err, QN_EFORMAT, "%s: %s must be a number, got %s", file, key, qni_json_text(value).text);
+    }
+    if (!isfinite(x)) {
+        return qni_fail(err, QN_EFORMAT, "%s: %s is %s, which is too large", file, key, qni_json_text(value).text);
     }
     *out = x;
     return QN_OK;
@@ -175,8 +178,8 @@ static qn_status read_dtype(const json_t *root, qn_error *err) {
 
 static qn_status add_eos(qni_token_ids *ids, const json_t *value, const char *file, qn_error *err) {
     if (!json_is_integer(value) || json_integer_value(value) < 0 || json_integer_value(value) >= QNI_MAX_VOCAB) {
-        return qni_fail(err, QN_EFORMAT, "%s: eos_token_id must be an id or a list of ids, got %s", file,
-                        qni_json_text(value).text);
+        return qni_fail(err, QN_EFORMAT, "%s: eos_token_id must be an id or a list of ids, got %s%s", file,
+                        qni_json_text(value).text, qni_json_large(value) != NULL ? ", which is too large" : "");
     }
     int32_t id = (int32_t)json_integer_value(value);
     for (int32_t i = 0; i < ids->n_eos; i++) {

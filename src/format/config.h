@@ -104,7 +104,7 @@ qn_status qni_config_read_quant(qni_stated_quant *out, const json_t *root, const
 /* Look at every key of a config.json that nothing else reads (config_keys.c). */
 qn_status qni_config_check_keys(const json_t *root, const qn_log *log, qn_error *err);
 
-/* A value for a message: 12, "text", a list, 1000000000000000000000, too large, … */
+/* A value for a message: 12, "text", a list, … */
 typedef struct qni_value_text {
     char text[64];
 } qni_value_text;
