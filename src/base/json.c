@@ -78,7 +78,8 @@ static size_t buffer_for(size_t size) {
     return growth;
 }
 
-/* A length of padding whose closing quote is never the byte at which Jansson's buffer has to grow: if that byte were lost, Jansson would read on beyond the buffer in search of it. */
+/* A length of padding whose closing quote is never the byte at which Jansson's buffer has to grow: if that byte were
+ * lost, Jansson would read on beyond the buffer in search of it. */
 static size_t padding_for(size_t longest) {
     size_t growth = buffer_for(longest);
     return growth - longest <= 2 ? growth + 1 : longest;

@@ -21,8 +21,8 @@ qn_status qni_json_parse(json_t **out, const char *what, const char *text, size_
 /* Read and parse a file of at most max_bytes. Errors: EIO with the system's reason, and those of qni_json_parse(). */
 qn_status qni_json_read(json_t **out, const char *path, size_t max_bytes, qn_error *err);
 
-/* The text of a value, followed by a zero byte, to be freed with qni_free() or C's own; NULL: no memory. Flags as in json_dumps.
- * Large numbers are printed as they were written. */
+/* The text of a value, followed by a zero byte, to be freed with qni_free() or C's own; NULL: no memory. Flags as in
+ * json_dumps. Large numbers are printed as they were written. */
 char *qni_json_print(const json_t *value, size_t flags);
 
 /* A large number as it was written, or NULL where the value is something else: an integer beyond 64 bits; a number with
