@@ -246,6 +246,35 @@ static void test_token_of_config(void **state) {
     json_decref(root);
 }
 
+/* Right values: `eos_token_id` of AutoTokenizer (transformers 5.24) on such a directory. */
+static void test_eos(void **state) {
+    (void)state;
+    static const struct {
+        const char *config;
+        int32_t eos;
+    } cases[] = {
+        {"{\"eos_token\": \"<|a|>\"}", 258},
+        {"{\"eos_token\": {\"content\": \"<b>\"}, \"tokenizer_class\": \"PreTrainedTokenizerFast\"}", 259},
+        {"{\"eos_token\": null}", -1},
+        {"{}", 300},
+        {NULL, 300},
+        {"{\"tokenizer_class\": \"Qwen2Tokenizer\"}", 300},
+        {"{\"tokenizer_class\": \"Qwen2TokenizerFast\"}", 300},
+        {"{\"tokenizer_class\": \"PreTrainedTokenizerFast\"}", -1},
+    };
+    json_t *root = small_tokenizer();
+    set_at(root, "added_tokens/2", "{\"id\": 300, \"content\": \"<|endoftext|>\", \"special\": true}");
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        qn_tokenizer *tokenizer = NULL;
+        qn_error err = {0};
+        if (open_json(&tokenizer, root, cases[i].config, &err) != QN_OK) fail_msg("case %zu: %s", i, err.message);
+        if (qn_tokenizer_eos(tokenizer) != cases[i].eos) fail_msg("case %zu: %d", i, qn_tokenizer_eos(tokenizer));
+        qn_tokenizer_close(tokenizer);
+    }
+    json_decref(root);
+    assert_int_equal(qn_tokenizer_eos(NULL), -1);
+}
+
 static void test_no_json(void **state) {
     (void)state;
     qn_tokenizer *tokenizer = NULL;
@@ -284,9 +313,10 @@ static void test_directories(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_kinds),       cmocka_unit_test(test_model),           cmocka_unit_test(test_added_tokens),
-        cmocka_unit_test(test_config),      cmocka_unit_test(test_token_of_config), cmocka_unit_test(test_no_json),
-        cmocka_unit_test(test_directories),
+        cmocka_unit_test(test_kinds),           cmocka_unit_test(test_model),
+        cmocka_unit_test(test_added_tokens),    cmocka_unit_test(test_config),
+        cmocka_unit_test(test_token_of_config), cmocka_unit_test(test_no_json),
+        cmocka_unit_test(test_directories),     cmocka_unit_test(test_eos),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -59,6 +59,10 @@ QN_API int32_t qn_tokenizer_id(const qn_tokenizer *tokenizer, const char *text);
 /** Whether the id is an added token that tokenizer.json marks "special". */
 QN_API bool qn_tokenizer_is_special(const qn_tokenizer *tokenizer, int32_t id);
 
+/** The id of the tokenizer's `eos_token`, or -1. As transformers has it: what tokenizer_config.json names, or where
+ * it has no such key and no other tokenizer_class than Qwen2Tokenizer, "<|endoftext|>". */
+QN_API int32_t qn_tokenizer_eos(const qn_tokenizer *tokenizer);
+
 /**
  * Append the ids of a text.
  *

@@ -124,6 +124,10 @@ bool qn_tokenizer_is_special(const qn_tokenizer *tokenizer, int32_t id) {
     return (tokenizer->vocab.token[id].kind & QNI_TOKEN_SPECIAL) != 0;
 }
 
+int32_t qn_tokenizer_eos(const qn_tokenizer *tokenizer) {
+    return tokenizer != NULL ? tokenizer->eos : -1;
+}
+
 /* One call of encode. */
 typedef struct encoding {
     const qn_tokenizer *tokenizer;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* tokenizer.json and tokenizer_config.json, which are untrusted: every value is checked, and every setting that
+/* tokenizer.json, which is untrusted: every value is checked, and every setting that
  * changes the result is either known or refused by name. */
 #include "../base/memory.h"
 #include "pattern.h"
@@ -216,8 +216,7 @@ static qn_status no_memory(qn_error *err) {
     return qni_fail(err, QN_ENOMEM, "added_tokens: out of memory");
 }
 
-/* One added token, of either file. */
-static qn_status read_added(qn_tokenizer *t, const json_t *token, int64_t id, qn_error *err) {
+qn_status qni_tokenizer_add(qn_tokenizer *t, const json_t *token, int64_t id, qn_error *err) {
     const json_t *content = json_object_get(token, "content"), *special = json_object_get(token, "special");
     const json_t *normalized = json_object_get(token, "normalized");
     if (!json_is_string(content)) return qni_fail(err, QN_EFORMAT, "added token %lld: no content", (long long)id);
@@ -256,46 +255,7 @@ static qn_status read_added_tokens(qn_tokenizer *t, const json_t *list, qn_error
         if (value >= 0 && (uint64_t)value < t->vocab.n && (t->vocab.token[value].kind & QNI_TOKEN_ADDED)) {
             return qni_fail(err, QN_EFORMAT, "added_tokens: id %lld is there twice", (long long)value);
         }
-        QN_TRY(read_added(t, token, value, err));
-    }
-    return QN_OK;
-}
-
-/* A token that both files have must be the same in both; "special" too. */
-static qn_status compare_added(const qn_tokenizer *t, const json_t *token, int32_t id, qn_error *err) {
-    const json_t *content = json_object_get(token, "content");
-    const qni_token *known = &t->vocab.token[id];
-    const char *text = json_string_value(content);
-    if (text == NULL) return qni_fail(err, QN_EFORMAT, "added token %d: no content", id);
-    int shown = known->text_size < 64 ? (int)known->text_size : 64;
-    if (json_string_length(content) != known->text_size ||
-        memcmp(text, qni_vocab_text(&t->vocab, id), known->text_size) != 0) {
-        return qni_fail(err, QN_EFORMAT, "added token %d: is \"%.64s\", but \"%.*s\" in tokenizer.json", id, text,
-                        shown, qni_vocab_text(&t->vocab, id));
-    }
-    if (json_is_true(json_object_get(token, "special")) != ((known->kind & QNI_TOKEN_SPECIAL) != 0)) {
-        return qni_fail(err, QN_EFORMAT, "added token %d: \"special\" differs from tokenizer.json", id);
-    }
-    return QN_OK;
-}
-
-static qn_status read_config(qn_tokenizer *t, const json_t *config, qn_error *err) {
-    if (!json_is_object(config)) return qni_fail(err, QN_EFORMAT, "is no object");
-    const json_t *added = json_object_get(config, "added_tokens_decoder");
-    if (added == NULL || json_is_null(added)) return QN_OK;
-    if (!json_is_object(added)) return qni_fail(err, QN_EFORMAT, "added_tokens_decoder is no object");
-    const char *key;
-    json_t *token;
-    json_object_foreach((json_t *)added, key, token) {
-        int64_t id = 0;
-        size_t digits = strspn(key, "0123456789");
-        for (size_t i = 0; i < digits && id < QNI_ID_LIMIT; i++) id = id * 10 + (key[i] - '0');
-        if (digits == 0 || key[digits] != '\0' || id >= QNI_ID_LIMIT) {
-            return qni_fail(err, QN_EFORMAT, "added_tokens_decoder: \"%.64s\" is not within 0 … %d", key,
-                            QNI_ID_LIMIT - 1);
-        }
-        bool known = (uint64_t)id < t->vocab.n && (t->vocab.token[id].kind & QNI_TOKEN_ADDED);
-        QN_TRY(known ? compare_added(t, token, (int32_t)id, err) : read_added(t, token, id, err));
+        QN_TRY(qni_tokenizer_add(t, token, value, err));
     }
     return QN_OK;
 }
@@ -321,6 +281,5 @@ static qn_status read_tokenizer(qn_tokenizer *t, const json_t *root, qn_error *e
 
 qn_status qni_tokenizer_fill(qn_tokenizer *tokenizer, const json_t *root, const json_t *config, qn_error *err) {
     QN_TRY(in_file("tokenizer.json", read_tokenizer(tokenizer, root, err), err));
-    if (config == NULL) return QN_OK;
-    return in_file("tokenizer_config.json", read_config(tokenizer, config, err), err);
+    return in_file("tokenizer_config.json", qni_tokenizer_read_config(tokenizer, config, err), err);
 }

@@ -38,6 +38,7 @@ struct qn_tokenizer {
     qni_added normalized; /* looked for in the normal form */
     qni_splitting *splitting;
     qni_spares *spares;
+    int32_t eos;    /* -1: none */
     size_t longest; /* bytes of the longest ordinary token's text */
     bool nfc;
     bool ignore_merges; /* a piece that is a token is that token */
@@ -46,6 +47,13 @@ struct qn_tokenizer {
 /* A tokenizer from the texts of tokenizer.json and tokenizer_config.json (NULL: none). Errors: as qn_tokenizer_open. */
 qn_status qni_tokenizer_open_text(qn_tokenizer **out, const char *json, size_t size, const char *config,
                                   size_t config_size, qn_error *err);
+
+/* Adds an added token of either file. Errors: EFORMAT, EUNSUPPORTED, ENOMEM. */
+qn_status qni_tokenizer_add(qn_tokenizer *tokenizer, const json_t *token, int64_t id, qn_error *err);
+
+/* Takes what tokenizer_config.json says beyond tokenizer.json; config may be NULL. Errors: EFORMAT, EUNSUPPORTED,
+ * ENOMEM. */
+qn_status qni_tokenizer_read_config(qn_tokenizer *tokenizer, const json_t *config, qn_error *err);
 
 /* Fills a tokenizer from the parsed files; config may be NULL. */
 qn_status qni_tokenizer_fill(qn_tokenizer *tokenizer, const json_t *root, const json_t *config, qn_error *err);
