@@ -64,7 +64,7 @@ void qn_tokenizer_close(qn_tokenizer *tokenizer) {
     qni_free(tokenizer);
 }
 
-static qn_status open_parsed(qn_tokenizer **out, const json_t *root, const json_t *config, qn_error *err) {
+static qn_status open_parsed(qn_tokenizer **out, const qni_tokenizer_files *files, qn_error *err) {
     qn_tokenizer *tokenizer = qni_calloc(1, sizeof *tokenizer);
     qni_spares *spares = qni_calloc(1, sizeof *spares);
     if (tokenizer == NULL || spares == NULL || pthread_mutex_init(&spares->lock, NULL) != 0) {
@@ -73,7 +73,7 @@ static qn_status open_parsed(qn_tokenizer **out, const json_t *root, const json_
         return qni_fail(err, QN_ENOMEM, "tokenizer: out of memory");
     }
     tokenizer->spares = spares;
-    qn_status status = qni_tokenizer_fill(tokenizer, root, config, err);
+    qn_status status = qni_tokenizer_fill(tokenizer, files, err);
     if (status == QN_OK) {
         *out = tokenizer;
     } else {
@@ -89,7 +89,7 @@ qn_status qni_tokenizer_open_text(qn_tokenizer **out, const char *json, size_t s
     if (status == QN_OK && config != NULL) {
         status = qni_json_parse(&settings, "tokenizer_config.json", config, config_size, err);
     }
-    if (status == QN_OK) status = open_parsed(out, root, settings, err);
+    if (status == QN_OK) status = open_parsed(out, &(qni_tokenizer_files){root, settings, NULL, NULL}, err);
     json_decref(root);
     json_decref(settings);
     return status;
@@ -97,17 +97,21 @@ qn_status qni_tokenizer_open_text(qn_tokenizer **out, const char *json, size_t s
 
 qn_status qn_tokenizer_open(qn_tokenizer **out, const char *dir, qn_error *err) {
     if (out == NULL || dir == NULL) return qni_fail(err, QN_EINVAL, "tokenizer: out and dir must not be NULL");
-    char *path = qni_path_join(dir, "tokenizer.json"), *config_path = qni_path_join(dir, "tokenizer_config.json");
-    json_t *root = NULL, *config = NULL;
+    static const char *const name[] = {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
+                                       "added_tokens.json"};
+    enum { N = sizeof name / sizeof *name };
+    json_t *file[N] = {NULL};
     qn_status status = QN_OK;
-    if (path == NULL || config_path == NULL) status = qni_fail(err, QN_ENOMEM, "%s: out of memory", dir);
-    if (status == QN_OK) status = qni_json_read(&root, path, FILE_BYTES, err);
-    if (status == QN_OK && qni_path_exists(config_path)) status = qni_json_read(&config, config_path, FILE_BYTES, err);
-    if (status == QN_OK) status = open_parsed(out, root, config, err);
-    json_decref(root);
-    json_decref(config);
-    qni_free(path);
-    qni_free(config_path);
+    for (int i = 0; i < N && status == QN_OK; i++) {
+        char *path = qni_path_join(dir, name[i]);
+        if (path == NULL) status = qni_fail(err, QN_ENOMEM, "%s: out of memory", dir);
+        if (status == QN_OK && (i == 0 || qni_path_exists(path))) {
+            status = qni_json_read(&file[i], path, FILE_BYTES, err);
+        }
+        qni_free(path);
+    }
+    if (status == QN_OK) status = open_parsed(out, &(qni_tokenizer_files){file[0], file[1], file[2], file[3]}, err);
+    for (int i = 0; i < N; i++) json_decref(file[i]);
     return status;
 }
 

@@ -1,69 +1,154 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* tokenizer_config.json: tokens that tokenizer.json lacks, and the names of special tokens. */
+/* The companions of tokenizer.json: tokenizer_config.json and added_tokens.json, whose tokens are added with their ids,
+ * and settings that ask for another encoding, which are refused. Special tokens are in tokenizer_special.c. */
+#include "../base/memory.h"
 #include "tokenizer_impl.h"
 
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
-/* A token that both files have must be the same in both; "special" too. */
-static qn_status compare_added(const qn_tokenizer *t, const json_t *token, int32_t id, qn_error *err) {
-    const json_t *content = json_object_get(token, "content");
-    const qni_token *known = &t->vocab.token[id];
-    const char *text = json_string_value(content);
-    if (text == NULL) return qni_fail(err, QN_EFORMAT, "added token %d: no content", id);
-    int shown = known->text_size < 64 ? (int)known->text_size : 64;
-    if (json_string_length(content) != known->text_size ||
-        memcmp(text, qni_vocab_text(&t->vocab, id), known->text_size) != 0) {
-        return qni_fail(err, QN_EFORMAT, "added token %d: is \"%.64s\", but \"%.*s\" in tokenizer.json", id, text,
-                        shown, qni_vocab_text(&t->vocab, id));
+/* A token with its id in a file. */
+typedef struct listed {
+    int64_t id;
+    const char *text;    /* the key in added_tokens.json, else NULL */
+    const json_t *token; /* the value in added_tokens_decoder, else NULL */
+} listed;
+
+static int by_id(const void *a, const void *b) {
+    const listed *x = a, *y = b;
+    return (x->id > y->id) - (x->id < y->id);
+}
+
+/* A token that both files have must be the same in both. */
+static qn_status compare_added(const qn_tokenizer *t, const listed *one, qn_error *err) {
+    const qni_token *known = &t->vocab.token[one->id];
+    const char *text = qni_vocab_text(&t->vocab, (int32_t)one->id);
+    const int id = (int)one->id, shown = known->text_size < 64 ? (int)known->text_size : 64;
+    char where[64];
+    snprintf(where, sizeof where, "added token %d", id);
+    qni_added_token token;
+    QN_TRY(qni_added_token_read(&token, one->token, where, true, err));
+    if (token.size != known->text_size || memcmp(text, token.text, token.size) != 0) {
+        return qni_fail(err, QN_EFORMAT, "added token %d: is \"%.64s\", but \"%.*s\" in tokenizer.json", id, token.text,
+                        shown, text);
     }
-    if (json_is_true(json_object_get(token, "special")) != ((known->kind & QNI_TOKEN_SPECIAL) != 0)) {
-        return qni_fail(err, QN_EFORMAT, "added token %d: \"special\" differs from tokenizer.json", id);
+    const bool special = known->kind & QNI_TOKEN_SPECIAL, normal = known->kind & QNI_TOKEN_NORMAL;
+    if (special == token.special && normal == token.normalized) return QN_OK;
+    return qni_fail(err, QN_EFORMAT, "added token %d: \"%s\" differs from tokenizer.json", id,
+                    special != token.special ? "special" : "normalized");
+}
+
+static qn_status take_decoder_token(qn_tokenizer *t, const listed *one, qn_error *err) {
+    if ((uint64_t)one->id < t->vocab.n && (t->vocab.token[one->id].kind & QNI_TOKEN_ADDED)) {
+        return compare_added(t, one, err);
     }
-    return QN_OK;
+    char where[64];
+    snprintf(where, sizeof where, "added token %lld", (long long)one->id);
+    qni_added_token token;
+    QN_TRY(qni_added_token_read(&token, one->token, where, true, err));
+    return qni_tokenizer_add(t, &token, one->id, err);
 }
 
-/* What transformers' Qwen2Tokenizer names where the file does not. It is also the class of files that name none. */
-static const char class_eos[] = "<|endoftext|>";
-
-static bool is_default_class(const json_t *config) {
-    const char *class = json_string_value(json_object_get(config, "tokenizer_class"));
-    return class == NULL || strcmp(class, "Qwen2Tokenizer") == 0 || strcmp(class, "Qwen2TokenizerFast") == 0;
-}
-
-static int32_t read_eos(const qn_tokenizer *t, const json_t *config) {
-    const json_t *eos = json_object_get(config, "eos_token");
-    if (eos == NULL) return is_default_class(config) ? qni_vocab_id(&t->vocab, class_eos, strlen(class_eos)) : -1;
-    if (json_is_object(eos)) eos = json_object_get(eos, "content");
-    return json_is_string(eos) ? qni_vocab_id(&t->vocab, json_string_value(eos), json_string_length(eos)) : -1;
-}
-
-static qn_status read_added_tokens(qn_tokenizer *t, const json_t *config, qn_error *err) {
+static qn_status read_decoder(qn_tokenizer *t, const json_t *config, qn_error *err) {
     const json_t *added = json_object_get(config, "added_tokens_decoder");
     if (added == NULL || json_is_null(added)) return QN_OK;
     if (!json_is_object(added)) return qni_fail(err, QN_EFORMAT, "added_tokens_decoder is no object");
+    listed *list = qni_calloc(json_object_size(added), sizeof *list);
+    if (list == NULL) return qni_fail(err, QN_ENOMEM, "added_tokens_decoder: out of memory");
+    size_t n = 0;
+    qn_status status = QN_OK;
     const char *key;
     json_t *token;
+    /* Jansson's macro takes no const object; nothing is changed. */
     json_object_foreach((json_t *)added, key, token) {
         int64_t id = 0;
         size_t digits = strspn(key, "0123456789");
         for (size_t i = 0; i < digits && id < QNI_ID_LIMIT; i++) id = id * 10 + (key[i] - '0');
         if (digits == 0 || key[digits] != '\0' || id >= QNI_ID_LIMIT) {
-            return qni_fail(err, QN_EFORMAT, "added_tokens_decoder: \"%.64s\" is not within 0 … %d", key,
-                            QNI_ID_LIMIT - 1);
+            status = qni_fail(err, QN_EFORMAT, "added_tokens_decoder: \"%.64s\" is not within 0 … %d", key,
+                              QNI_ID_LIMIT - 1);
+            break;
         }
-        bool known = (uint64_t)id < t->vocab.n && (t->vocab.token[id].kind & QNI_TOKEN_ADDED);
-        QN_TRY(known ? compare_added(t, token, (int32_t)id, err) : qni_tokenizer_add(t, token, id, err));
+        list[n++] = (listed){.id = id, .token = token};
+    }
+    qsort(list, n, sizeof *list, by_id);
+    for (size_t i = 0; i < n && status == QN_OK; i++) status = take_decoder_token(t, &list[i], err);
+    qni_free(list);
+    return status;
+}
+
+/* added_tokens.json. Where tokenizer_config.json has added_tokens_decoder, transformers does not read it: then it must
+ * say nothing new. */
+static qn_status take_listed(qn_tokenizer *t, const listed *one, const qni_tokenizer_files *files, qn_error *err) {
+    const bool adds = !qni_tokenizer_has_decoder(files);
+    const size_t size = strlen(one->text);
+    const int32_t known = qni_vocab_id(&t->vocab, one->text, size);
+    if (known >= 0 && known != one->id) {
+        return qni_fail(err, QN_EFORMAT, "token \"%.64s\": has id %lld, but %d in the other files", one->text,
+                        (long long)one->id, known);
+    }
+    if (known < 0 && !adds) {
+        return qni_fail(err, QN_EFORMAT, "token \"%.64s\": is in neither tokenizer.json nor added_tokens_decoder",
+                        one->text);
+    }
+    if (!adds || (known >= 0 && (t->vocab.token[known].kind & QNI_TOKEN_ADDED))) return QN_OK;
+    const bool special = qni_tokenizer_names(files, one->text);
+    return qni_tokenizer_add(t, &(qni_added_token){one->text, size, special, !special}, one->id, err);
+}
+
+static qn_status read_list(qn_tokenizer *t, const qni_tokenizer_files *files, qn_error *err) {
+    if (!json_is_object(files->added)) return qni_fail(err, QN_EFORMAT, "is no object");
+    listed *list = qni_calloc(json_object_size(files->added), sizeof *list);
+    if (list == NULL) return qni_fail(err, QN_ENOMEM, "out of memory");
+    size_t n = 0;
+    qn_status status = QN_OK;
+    const char *text;
+    json_t *id;
+    json_object_foreach((json_t *)files->added, text, id) {
+        list[n] = (listed){.text = text};
+        status = qni_tokenizer_read_id(&list[n++].id, id, text, err);
+        if (status != QN_OK) break;
+    }
+    qsort(list, n, sizeof *list, by_id);
+    for (size_t i = 0; i < n && status == QN_OK; i++) status = take_listed(t, &list[i], files, err);
+    qni_free(list);
+    return status;
+}
+
+/* Settings that would give other ids or other text. */
+static qn_status check_settings(const json_t *config, bool qwen2, qn_error *err) {
+    static const char *const off[] = {"split_special_tokens",
+                                      "clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output",
+                                      "add_prefix_space"};
+    /* Only Qwen2Tokenizer makes a pre-tokenizer of its own by the last one. */
+    for (size_t i = 0; i < sizeof off / sizeof *off - (qwen2 ? 0 : 1); i++) {
+        const json_t *value = json_object_get(config, off[i]);
+        if (value == NULL || json_is_null(value) || json_is_false(value)) continue;
+        if (!json_is_true(value)) return qni_fail(err, QN_EFORMAT, "%s is no boolean", off[i]);
+        return qni_fail(err, QN_EUNSUPPORTED, "%s true is not supported", off[i]);
+    }
+    const json_t *others = json_object_get(config, "fast_tokenizer_files");
+    for (size_t i = 0; i < json_array_size(others); i++) {
+        const char *name = json_string_value(json_array_get(others, i));
+        if (name != NULL && strcmp(name, "tokenizer.json") == 0) continue;
+        return qni_fail(err, QN_EUNSUPPORTED,
+                        "fast_tokenizer_files: \"%.64s\" instead of tokenizer.json is not supported",
+                        name != NULL ? name : "");
     }
     return QN_OK;
 }
 
-qn_status qni_tokenizer_read_config(qn_tokenizer *t, const json_t *config, qn_error *err) {
-    if (config == NULL) {
-        t->eos = read_eos(t, NULL);
-        return QN_OK;
-    }
+static qn_status read_config(qn_tokenizer *t, const json_t *config, bool qwen2, qn_error *err) {
+    if (config == NULL) return QN_OK;
     if (!json_is_object(config)) return qni_fail(err, QN_EFORMAT, "is no object");
-    QN_TRY(read_added_tokens(t, config, err));
-    t->eos = read_eos(t, config);
-    return QN_OK;
+    QN_TRY(check_settings(config, qwen2, err));
+    return read_decoder(t, config, err);
+}
+
+qn_status qni_tokenizer_read_companions(qn_tokenizer *t, const qni_tokenizer_files *files, qn_error *err) {
+    const bool qwen2 = qni_tokenizer_is_qwen2(files->config);
+    QN_TRY(qni_in_file("tokenizer_config.json", read_config(t, files->config, qwen2, err), err));
+    if (files->added != NULL) QN_TRY(qni_in_file("added_tokens.json", read_list(t, files, err), err));
+    return qni_tokenizer_read_special(t, files, err);
 }

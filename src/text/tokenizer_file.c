@@ -23,14 +23,6 @@ static bool is_type(const json_t *object, const char *type) {
     return type_of(object) != NULL && strcmp(type_of(object), type) == 0;
 }
 
-/* A setting that must be false; missing means `otherwise`. */
-static qn_status expect_false(const json_t *object, const char *what, const char *key, bool otherwise, qn_error *err) {
-    const json_t *value = json_object_get(object, key);
-    if (value != NULL && !json_is_boolean(value)) return qni_fail(err, QN_EFORMAT, "%s: %s is no boolean", what, key);
-    if (value == NULL ? !otherwise : json_is_false(value)) return QN_OK;
-    return qni_fail(err, QN_EUNSUPPORTED, "%s: %s true is not supported", what, key);
-}
-
 static qn_status read_normalizer(qn_tokenizer *t, const json_t *normalizer, qn_error *err) {
     if (normalizer == NULL || json_is_null(normalizer)) return QN_OK;
     if (is_type(normalizer, "NFC")) {
@@ -61,13 +53,13 @@ static qn_status read_split(qn_tokenizer *t, const json_t *split, qn_error *err)
     if (strcmp(json_string_value(behavior), "Isolated") != 0) {
         return qni_fail(err, QN_EUNSUPPORTED, "%s: behavior %s is not supported", what, json_string_value(behavior));
     }
-    QN_TRY(expect_false(split, what, "invert", false, err));
+    QN_TRY(qni_tokenizer_expect_false(split, what, "invert", false, err));
     return qni_splitting_add(t->splitting, json_string_value(regex), json_string_length(regex), err);
 }
 
 static qn_status read_byte_level(qn_tokenizer *t, const json_t *level, qn_error *err) {
     const char *what = "pre_tokenizer ByteLevel";
-    QN_TRY(expect_false(level, what, "add_prefix_space", true, err));
+    QN_TRY(qni_tokenizer_expect_false(level, what, "add_prefix_space", true, err));
     const json_t *use = json_object_get(level, "use_regex");
     if (use != NULL && !json_is_boolean(use)) return qni_fail(err, QN_EFORMAT, "%s: use_regex is no boolean", what);
     if (json_is_false(use)) return QN_OK;
@@ -119,10 +111,12 @@ static qn_status read_vocab(qn_tokenizer *t, const json_t *vocab, qn_error *err)
     /* Jansson's macro takes no const object; nothing is changed. */
     json_object_foreach((json_t *)vocab, text, id) {
         size_t size = strlen(text);
-        if (!json_is_integer(id)) return qni_fail(err, QN_EFORMAT, "vocab: the id of \"%.64s\" is no integer", text);
+        int64_t value;
+        QN_TRY(qni_tokenizer_read_id(&value, id, text, err));
         if (size > t->longest) t->longest = size;
-        QN_TRY(qni_vocab_add(&t->vocab, text, size, json_integer_value(id), QNI_TOKEN_ORDINARY, err));
+        QN_TRY(qni_vocab_add(&t->vocab, text, size, value, QNI_TOKEN_ORDINARY, err));
     }
+    t->n_model = (int64_t)json_object_size(vocab);
     return QN_OK;
 }
 
@@ -194,7 +188,7 @@ static qn_status read_model(qn_tokenizer *t, const json_t *model, qn_error *err)
     }
     QN_TRY(expect_empty(model, "continuing_subword_prefix", err));
     QN_TRY(expect_empty(model, "end_of_word_suffix", err));
-    QN_TRY(expect_false(model, "model", "byte_fallback", false, err));
+    QN_TRY(qni_tokenizer_expect_false(model, "model", "byte_fallback", false, err));
     if (ignore != NULL && !json_is_boolean(ignore)) {
         return qni_fail(err, QN_EFORMAT, "model: ignore_merges is no boolean");
     }
@@ -212,56 +206,26 @@ static qn_status read_model(qn_tokenizer *t, const json_t *model, qn_error *err)
     return status;
 }
 
-static qn_status no_memory(qn_error *err) {
-    return qni_fail(err, QN_ENOMEM, "added_tokens: out of memory");
-}
-
-qn_status qni_tokenizer_add(qn_tokenizer *t, const json_t *token, int64_t id, qn_error *err) {
-    const json_t *content = json_object_get(token, "content"), *special = json_object_get(token, "special");
-    const json_t *normalized = json_object_get(token, "normalized");
-    if (!json_is_string(content)) return qni_fail(err, QN_EFORMAT, "added token %lld: no content", (long long)id);
-    const char *text = json_string_value(content);
-    size_t size = json_string_length(content);
-    if (size == 0) return qni_fail(err, QN_EFORMAT, "added token %lld: empty content", (long long)id);
-    if ((special != NULL && !json_is_boolean(special)) || (normalized != NULL && !json_is_boolean(normalized))) {
-        return qni_fail(err, QN_EFORMAT, "added token %lld: special or normalized is no boolean", (long long)id);
-    }
-    char what[96];
-    snprintf(what, sizeof what, "added token \"%.64s\"", text);
-    QN_TRY(expect_false(token, what, "single_word", false, err));
-    QN_TRY(expect_false(token, what, "lstrip", false, err));
-    QN_TRY(expect_false(token, what, "rstrip", false, err));
-    unsigned kind = QNI_TOKEN_ADDED | (json_is_true(special) ? QNI_TOKEN_SPECIAL : 0u);
-    QN_TRY(qni_vocab_add(&t->vocab, text, size, id, kind, err));
-    if (!json_is_true(normalized)) {
-        return qni_added_add(&t->added, text, size, (int32_t)id) ? QN_OK : no_memory(err);
-    }
-    qni_nfc nfc = {0};
-    const char *normal = text;
-    bool enough = !t->nfc || qni_nfc_run(&nfc, text, size, &normal, &size);
-    if (enough) enough = qni_added_add(&t->normalized, normal, size, (int32_t)id);
-    qni_nfc_trim(&nfc, 0);
-    return enough ? QN_OK : no_memory(err);
-}
-
 static qn_status read_added_tokens(qn_tokenizer *t, const json_t *list, qn_error *err) {
     if (list == NULL || json_is_null(list)) return QN_OK;
     if (!json_is_array(list)) return qni_fail(err, QN_EFORMAT, "added_tokens is no array");
     for (size_t i = 0; i < json_array_size(list); i++) {
-        const json_t *token = json_array_get(list, i), *id = json_object_get(token, "id");
-        if (!json_is_integer(id))
-            return qni_fail(err, QN_EFORMAT, "added_tokens: the id of number %zu is no integer", i);
-        json_int_t value = json_integer_value(id);
-        if (value >= 0 && (uint64_t)value < t->vocab.n && (t->vocab.token[value].kind & QNI_TOKEN_ADDED)) {
-            return qni_fail(err, QN_EFORMAT, "added_tokens: id %lld is there twice", (long long)value);
+        const json_t *item = json_array_get(list, i);
+        char where[64];
+        snprintf(where, sizeof where, "added_tokens[%zu]", i);
+        qni_added_token token;
+        QN_TRY(qni_added_token_read(&token, item, where, false, err));
+        int64_t id;
+        QN_TRY(qni_tokenizer_read_id(&id, json_object_get(item, "id"), token.text, err));
+        if (id >= 0 && (uint64_t)id < t->vocab.n && (t->vocab.token[id].kind & QNI_TOKEN_ADDED)) {
+            return qni_fail(err, QN_EFORMAT, "added_tokens: id %lld is there twice", (long long)id);
         }
-        QN_TRY(qni_tokenizer_add(t, token, value, err));
+        QN_TRY(qni_tokenizer_add(t, &token, id, err));
     }
     return QN_OK;
 }
 
-/* Puts the name of the file before the message. */
-static qn_status in_file(const char *name, qn_status status, qn_error *err) {
+qn_status qni_in_file(const char *name, qn_status status, qn_error *err) {
     if (status == QN_OK || err == NULL) return status;
     char message[sizeof err->message];
     memcpy(message, err->message, sizeof message);
@@ -279,7 +243,9 @@ static qn_status read_tokenizer(qn_tokenizer *t, const json_t *root, qn_error *e
     return read_added_tokens(t, json_object_get(root, "added_tokens"), err);
 }
 
-qn_status qni_tokenizer_fill(qn_tokenizer *tokenizer, const json_t *root, const json_t *config, qn_error *err) {
-    QN_TRY(in_file("tokenizer.json", read_tokenizer(tokenizer, root, err), err));
-    return in_file("tokenizer_config.json", qni_tokenizer_read_config(tokenizer, config, err), err);
+qn_status qni_tokenizer_fill(qn_tokenizer *tokenizer, const qni_tokenizer_files *files, qn_error *err) {
+    tokenizer->top_added = -1;
+    QN_TRY(qni_in_file("tokenizer.json", read_tokenizer(tokenizer, files->tokenizer, err), err));
+    QN_TRY(qni_tokenizer_read_companions(tokenizer, files, err));
+    return qni_tokenizer_index_added(tokenizer, err);
 }

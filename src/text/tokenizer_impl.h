@@ -38,24 +38,62 @@ struct qn_tokenizer {
     qni_added normalized; /* looked for in the normal form */
     qni_splitting *splitting;
     qni_spares *spares;
-    int32_t eos;    /* -1: none */
-    size_t longest; /* bytes of the longest ordinary token's text */
+    int64_t n_model;   /* entries of the model's vocab */
+    int64_t top_added; /* the highest id of an added token, or -1 */
+    int32_t eos;       /* -1: none */
+    size_t longest;    /* bytes of the longest ordinary token's text */
     bool nfc;
     bool ignore_merges; /* a piece that is a token is that token */
 };
+
+/* The files of a tokenizer; all but the first may be NULL. */
+typedef struct qni_tokenizer_files {
+    const json_t *tokenizer;   /* tokenizer.json */
+    const json_t *config;      /* tokenizer_config.json */
+    const json_t *special_map; /* special_tokens_map.json */
+    const json_t *added;       /* added_tokens.json */
+} qni_tokenizer_files;
+
+/* An added token as a file has it. */
+typedef struct qni_added_token {
+    const char *text;
+    size_t size;
+    bool special, normalized;
+} qni_added_token;
 
 /* A tokenizer from the texts of tokenizer.json and tokenizer_config.json (NULL: none). Errors: as qn_tokenizer_open. */
 qn_status qni_tokenizer_open_text(qn_tokenizer **out, const char *json, size_t size, const char *config,
                                   size_t config_size, qn_error *err);
 
-/* Adds an added token of either file. Errors: EFORMAT, EUNSUPPORTED, ENOMEM. */
-qn_status qni_tokenizer_add(qn_tokenizer *tokenizer, const json_t *token, int64_t id, qn_error *err);
+/* Fills a tokenizer. Errors: as qn_tokenizer_open. */
+qn_status qni_tokenizer_fill(qn_tokenizer *tokenizer, const qni_tokenizer_files *files, qn_error *err);
 
-/* Takes what tokenizer_config.json says beyond tokenizer.json; config may be NULL. Errors: EFORMAT, EUNSUPPORTED,
+/* Puts the name of the file before the message of a failure. */
+qn_status qni_in_file(const char *name, qn_status status, qn_error *err);
+
+/* tokenizer_config.c and tokenizer_special.c: what the companions of tokenizer.json say. Errors: EFORMAT, EUNSUPPORTED,
  * ENOMEM. */
-qn_status qni_tokenizer_read_config(qn_tokenizer *tokenizer, const json_t *config, qn_error *err);
+qn_status qni_tokenizer_read_companions(qn_tokenizer *tokenizer, const qni_tokenizer_files *files, qn_error *err);
+qn_status qni_tokenizer_read_special(qn_tokenizer *tokenizer, const qni_tokenizer_files *files, qn_error *err);
+bool qni_tokenizer_is_qwen2(const json_t *config);                /* transformers' class is Qwen2Tokenizer */
+bool qni_tokenizer_has_decoder(const qni_tokenizer_files *files); /* tokenizer_config.json lists added tokens */
+bool qni_tokenizer_names(const qni_tokenizer_files *files, const char *text); /* as a special token */
 
-/* Fills a tokenizer from the parsed files; config may be NULL. */
-qn_status qni_tokenizer_fill(qn_tokenizer *tokenizer, const json_t *root, const json_t *config, qn_error *err);
+/* tokenizer_tokens.c: a setting that must be false; missing means `otherwise`. Errors: EFORMAT, EUNSUPPORTED. */
+qn_status qni_tokenizer_expect_false(const json_t *object, const char *what, const char *key, bool otherwise,
+                                     qn_error *err);
+/* The id of a token. Errors: EFORMAT with the value. */
+qn_status qni_tokenizer_read_id(int64_t *out, const json_t *value, const char *text, qn_error *err);
+/* Reads {"content": …}; `where` names it in messages; without "normalized" it is so if `normalized` and not special.
+ * Errors: EFORMAT, EUNSUPPORTED. */
+qn_status qni_added_token_read(qni_added_token *out, const json_t *token, const char *where, bool normalized,
+                               qn_error *err);
+/* The id that a new added token gets. */
+int64_t qni_tokenizer_next_id(const qn_tokenizer *tokenizer);
+/* Adds a token with the id that a file gives it, or marks one that is there with that id. Errors: EFORMAT: it is not the
+ * id that the token has or gets; ENOMEM. */
+qn_status qni_tokenizer_add(qn_tokenizer *tokenizer, const qni_added_token *token, int64_t id, qn_error *err);
+/* Fills the tries when all tokens are there. Errors: ENOMEM. */
+qn_status qni_tokenizer_index_added(qn_tokenizer *tokenizer, qn_error *err);
 
 #endif

@@ -91,6 +91,12 @@ int32_t qni_vocab_id(const qni_vocab *vocab, const char *text, size_t size) {
     return vocab->slot[find_slot(vocab, text, size)];
 }
 
+void qni_vocab_set_special(qni_vocab *vocab, int32_t id, bool verbatim) {
+    qni_token *token = &vocab->token[id];
+    token->kind |= QNI_TOKEN_SPECIAL;
+    if (verbatim) token->kind &= ~(uint32_t)QNI_TOKEN_NORMAL;
+}
+
 static qn_status no_memory(qn_error *err) {
     return qni_fail(err, QN_ENOMEM, "vocab: out of memory");
 }

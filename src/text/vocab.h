@@ -15,6 +15,7 @@ typedef enum qni_token_kind {
     QNI_TOKEN_ORDINARY = 1,
     QNI_TOKEN_ADDED = 2,
     QNI_TOKEN_SPECIAL = 4, /* beside ADDED */
+    QNI_TOKEN_NORMAL = 8,  /* beside ADDED: looked for in the normal form */
 } qni_token_kind;
 
 typedef struct qni_token {
@@ -39,6 +40,9 @@ qn_status qni_vocab_reserve(qni_vocab *vocab, size_t n, qn_error *err);
 /* Adds a token, or marks one that is there with the same text and id as added. An added token's bytes are its text.
  * Errors: EFORMAT: the id is out of range or another token's, the text has another id; ENOMEM. */
 qn_status qni_vocab_add(qni_vocab *vocab, const char *text, size_t size, int64_t id, unsigned kind, qn_error *err);
+
+/* Makes an added token special; verbatim: it is looked for in the text as it is. */
+void qni_vocab_set_special(qni_vocab *vocab, int32_t id, bool verbatim);
 
 int32_t qni_vocab_id(const qni_vocab *vocab, const char *text, size_t size); /* -1: none */
 
