@@ -92,6 +92,7 @@ static void split(const char *const *patterns, int n, qni_split_engine engine, c
     assert_non_null(scratch);
     out->n = 0;
     out->text[0] = '\0';
+    qni_split_begin(scratch, strlen(text));
     assert_ok(qni_splitting_run(splitting, scratch, text, strlen(text), take, out, err));
     qni_split_scratch_free(scratch);
     qni_splitting_free(splitting);
@@ -155,6 +156,7 @@ static void test_exponential_pattern(void **state) {
     char text[61];
     memset(text, 'a', 60);
     text[60] = 'c';
+    qni_split_begin(scratch, sizeof text);
     assert_int_equal(qni_splitting_run(splitting, scratch, text, sizeof text, take, &got, &error), QN_EFULL);
     assert_string_equal(error.message, "pre_tokenizer: regular expression at byte 0: match limit exceeded");
     qni_split_scratch_free(scratch);

@@ -51,6 +51,7 @@ qn_status qni_bpe_init(qni_bpe *bpe, size_t n, qn_error *err) {
         return qni_fail(err, QN_ENOMEM, "merges: no memory for %zu", n);
     }
     bpe->n_slot = n_slot;
+    qni_hash_key_make(&bpe->key);
     for (size_t i = 0; i < n_slot; i++) bpe->slot[i].left = -1;
     return QN_OK;
 }
@@ -63,8 +64,7 @@ void qni_bpe_release(qni_bpe *bpe) {
 
 static qni_merge *find(const qni_bpe *bpe, int32_t left, int32_t right) {
     uint64_t pair = (uint64_t)(uint32_t)left << 32 | (uint32_t)right;
-    uint64_t hash = pair * 0x9E3779B97F4A7C15u;
-    size_t at = (size_t)(hash >> 32 ^ hash >> 15) & (bpe->n_slot - 1);
+    size_t at = qni_hash_word(&bpe->key, pair) & (bpe->n_slot - 1);
     while (bpe->slot[at].left >= 0 && (bpe->slot[at].left != left || bpe->slot[at].right != right)) {
         at = (at + 1) & (bpe->n_slot - 1);
     }
@@ -216,12 +216,30 @@ static bool merge_long(const qni_bpe *bpe, qni_bpe_scratch *scratch, qn_ids *ids
     return true;
 }
 
+/* Not keyed: where texts share an entry, they are merged each time, as if there were no cache. */
+static uint64_t hash_piece(const char *data, size_t size) {
+    const uint64_t factor = 0x9E3779B97F4A7C15u;
+    uint64_t hash = size * factor;
+    for (; size >= 8; data += 8, size -= 8) {
+        uint64_t word;
+        memcpy(&word, data, 8);
+        hash = (hash ^ word) * factor;
+        hash ^= hash >> 29;
+    }
+    uint64_t word = 0;
+    if (size > 0) memcpy(&word, data, size);
+    hash = (hash ^ word) * factor;
+    hash ^= hash >> 32;
+    hash *= factor;
+    return hash ^ hash >> 29;
+}
+
 bool qni_bpe_encode(const qni_bpe *bpe, qni_bpe_scratch *scratch, qn_ids *ids, const char *piece, size_t size) {
     if (size == 1) return qni_ids_append(ids, &bpe->byte_id[(unsigned char)piece[0]], 1);
     if (size > SHORT_PIECE) return merge_long(bpe, scratch, ids, piece, size);
     int32_t id[SHORT_PIECE];
     if (size > CACHE_KEY) return qni_ids_append(ids, id, merge_short(bpe, id, piece, size));
-    uint64_t hash = qni_hash(piece, size);
+    uint64_t hash = hash_piece(piece, size);
     entry *e = &scratch->cache[hash & (CACHE_ENTRIES - 1)];
     uint32_t check = (uint32_t)(hash >> 32);
     if (e->size != size || e->hash != check || memcmp(e->key, piece, size) != 0) {

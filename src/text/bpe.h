@@ -14,6 +14,7 @@ typedef struct qni_merge {
 typedef struct qni_bpe {
     qni_merge *slot; /* hash table with open addressing; a power of two */
     size_t n_slot;
+    qni_hash_key key;
     int32_t *merged; /* [n_merge], by rank: the token that a merge makes */
     size_t n_merge;
     int32_t byte_id[256];

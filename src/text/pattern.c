@@ -165,14 +165,18 @@ static qn_status open_group(translator *t) {
     return refuse(t, "this kind of group");
 }
 
+/* Of {n}: what a search may read without a step that is counted. */
+enum { MOST_REPEATED = 1000 };
+
 /* {n}, {n,} or {n,m}; the dialects differ in all other uses of braces. */
 static qn_status interval(translator *t) {
     size_t first = t->at++;
-    size_t digits = 0;
-    while (look(t, 0) >= '0' && look(t, 0) <= '9') {
+    size_t digits = 0, least = 0;
+    for (; look(t, 0) >= '0' && look(t, 0) <= '9'; digits++) {
+        if (least <= MOST_REPEATED) least = 10 * least + (size_t)(look(t, 0) - '0');
         t->at++;
-        digits++;
     }
+    if (least > MOST_REPEATED) return refuse(t, "so long a repetition");
     bool comma = digits > 0 && look(t, 0) == ',';
     if (comma) t->at++;
     while (comma && look(t, 0) >= '0' && look(t, 0) <= '9') t->at++;

@@ -1,9 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Pieces by PCRE2: compiled once, matched without re-checking the text's UTF-8, with limits that grow with it. */
+/* Pieces by PCRE2: compiled once, matched without re-checking the text's UTF-8, with a budget of steps that grows with
+ * it. PCRE2's own match limit counts neither the characters that a repetition walks nor, in machine code, all attempts;
+ * callouts at the places that meter.h chooses count both. */
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include "pretokenize.h"
 
 #include "../base/memory.h"
+#include "meter.h"
 #include "pattern.h"
 #include "utf8.h"
 
@@ -19,6 +22,8 @@ struct qni_splitting {
 
 struct qni_split_scratch {
     pcre2_match_context *context;
+    uint64_t left; /* steps for the rest of the text */
+    size_t at;     /* of the search's last step */
     pcre2_match_data *match[QNI_SPLIT_STAGES];
     int n;
 };
@@ -54,6 +59,28 @@ void qni_splitting_free(qni_splitting *splitting) {
     qni_free(splitting);
 }
 
+/* A step of a search: an attempt, and each byte from the last one. */
+static int count_step(pcre2_callout_block *block, void *user) {
+    qni_split_scratch *scratch = user;
+    const size_t at = block->current_position;
+    const uint64_t steps = 1 + (at > scratch->at ? at - scratch->at : scratch->at - at);
+    scratch->at = at;
+    if (steps > scratch->left) return PCRE2_ERROR_MATCHLIMIT;
+    scratch->left -= steps;
+    return 0;
+}
+
+/* The pattern for PCRE2, with its callouts. */
+static qn_status translate(qn_text *out, const char *pattern, size_t size, qn_error *err) {
+    qn_text text = {0};
+    qn_status status = qni_pattern_translate(&text, pattern, size, err);
+    if (status == QN_OK && !qni_pattern_meter(out, text.data, text.size)) {
+        status = qni_fail(err, QN_ENOMEM, "pre_tokenizer: out of memory");
+    }
+    qn_text_release(&text);
+    return status;
+}
+
 qn_status qni_splitting_add(qni_splitting *splitting, const char *pattern, size_t size, qn_error *err) {
     if (splitting->n == QNI_SPLIT_STAGES) {
         return qni_fail(err, QN_EUNSUPPORTED, "pre_tokenizer: more than %d Splits", QNI_SPLIT_STAGES);
@@ -62,7 +89,7 @@ qn_status qni_splitting_add(qni_splitting *splitting, const char *pattern, size_
     if (context == NULL) return qni_fail(err, QN_ENOMEM, "pre_tokenizer: out of memory");
     qn_text text = {0};
     pcre2_code *code = NULL;
-    qn_status status = qni_pattern_translate(&text, pattern, size, err);
+    qn_status status = translate(&text, pattern, size, err);
     if (status == QN_OK) {
         int error = 0;
         PCRE2_SIZE at = 0;
@@ -91,7 +118,7 @@ qni_split_scratch *qni_split_scratch_create(const qni_splitting *splitting) {
     qni_split_scratch *scratch = qni_calloc(1, sizeof *scratch);
     if (scratch == NULL) return NULL;
     scratch->context = pcre2_match_context_create(splitting->memory);
-    bool whole = scratch->context != NULL;
+    bool whole = scratch->context != NULL && pcre2_set_callout(scratch->context, count_step, scratch) == 0;
     for (; whole && scratch->n < splitting->n; scratch->n++) {
         scratch->match[scratch->n] = pcre2_match_data_create(1, splitting->memory);
         whole = scratch->match[scratch->n] != NULL;
@@ -109,11 +136,12 @@ void qni_split_scratch_free(qni_split_scratch *scratch) {
 }
 
 /* One search. The interpreter takes over where the machine code's small stack is exhausted. */
-static int search(const qni_splitting *splitting, const qni_split_scratch *scratch, int stage, const char *text,
-                  size_t size, size_t at) {
+static int search(const qni_splitting *splitting, qni_split_scratch *scratch, int stage, const char *text, size_t size,
+                  size_t at) {
     pcre2_code *code = splitting->code[stage];
     pcre2_match_data *match = scratch->match[stage];
     int found = PCRE2_ERROR_JIT_STACKLIMIT;
+    scratch->at = at;
     if (splitting->jit[stage]) {
         found = pcre2_jit_match(code, (PCRE2_SPTR)text, size, at, PCRE2_NO_UTF_CHECK, match, scratch->context);
     }
@@ -164,9 +192,16 @@ static qn_status run_stage(const run_state *run, int stage, const char *text, si
     return QN_OK;
 }
 
+void qni_split_begin(qni_split_scratch *scratch, size_t size) {
+    /* Published patterns walk a run of white space, or of letters of the wrong case, back and forth a few times; the
+     * worst take 20 steps a byte. */
+    enum { LEAST = 1000000, EACH = 128 };
+    scratch->left = LEAST + (uint64_t)EACH * size;
+}
+
 qn_status qni_splitting_run(const qni_splitting *splitting, qni_split_scratch *scratch, const char *text, size_t size,
                             qni_piece_take take, void *user, qn_error *err) {
-    /* Steps of one search: a run of white space is walked back and forth a few times. PCRE2's default is 10 million. */
+    /* PCRE2's limit for one search, should it count faster than we do. Its default is 10 million. */
     const uint32_t least = 10000000, most = UINT32_MAX / 2;
     uint32_t steps = size < (most - least) / 16 ? least + (uint32_t)size * 16 : most;
     pcre2_set_match_limit(scratch->context, steps);

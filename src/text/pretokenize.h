@@ -30,8 +30,11 @@ void qni_split_scratch_free(qni_split_scratch *scratch);                     /* 
 
 typedef qn_status (*qni_piece_take)(void *user, const char *piece, size_t size, qn_error *err);
 
+/* Begins a text of `size` bytes: sets the steps that all searches in it may take together. */
+void qni_split_begin(qni_split_scratch *scratch, size_t size);
+
 /* Calls take for each piece of valid UTF-8, in order, never with an empty one; a failure of take ends it.
- * Errors: take's; EFULL: the expression needs more steps than such a text may take; ENOMEM. */
+ * Errors: take's; EFULL: the expressions need more steps than the text may take; ENOMEM. */
 qn_status qni_splitting_run(const qni_splitting *splitting, qni_split_scratch *scratch, const char *text, size_t size,
                             qni_piece_take take, void *user, qn_error *err);
 

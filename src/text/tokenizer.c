@@ -208,6 +208,7 @@ qn_status qn_tokenizer_encode(const qn_tokenizer *tokenizer, qn_ids *ids, const 
     encoding e = {tokenizer, encoder_take(tokenizer), ids, special, err};
     if (e.encoder == NULL) return no_memory(err);
     size_t before = ids->size;
+    qni_split_begin(e.encoder->split, size);
     qn_status status = cut(&e, &tokenizer->added, encode_text, text, size);
     if (status != QN_OK) ids->size = before;
     encoder_give(tokenizer, e.encoder);

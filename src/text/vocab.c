@@ -32,23 +32,6 @@ static int byte_of_symbol(uint32_t symbol) {
     return hidden == 0x21 + 0x22 ? 0xAD : -1;
 }
 
-uint64_t qni_hash(const char *data, size_t size) {
-    const uint64_t factor = 0x9E3779B97F4A7C15u;
-    uint64_t hash = size * factor;
-    for (; size >= 8; data += 8, size -= 8) {
-        uint64_t word;
-        memcpy(&word, data, 8);
-        hash = (hash ^ word) * factor;
-        hash ^= hash >> 29;
-    }
-    uint64_t word = 0;
-    if (size > 0) memcpy(&word, data, size);
-    hash = (hash ^ word) * factor;
-    hash ^= hash >> 32;
-    hash *= factor;
-    return hash ^ hash >> 29;
-}
-
 void qni_vocab_release(qni_vocab *vocab) {
     qn_text_release(&vocab->text);
     qn_text_release(&vocab->bytes);
@@ -59,7 +42,7 @@ void qni_vocab_release(qni_vocab *vocab) {
 
 /* The slot of a text, or the free one where it would go. */
 static size_t find_slot(const qni_vocab *vocab, const char *text, size_t size) {
-    size_t at = qni_hash(text, size) & (vocab->n_slot - 1);
+    size_t at = qni_hash_text(&vocab->key, text, size) & (vocab->n_slot - 1);
     for (; vocab->slot[at] >= 0; at = (at + 1) & (vocab->n_slot - 1)) {
         const qni_token *token = &vocab->token[vocab->slot[at]];
         if (token->text_size == size && memcmp(vocab->text.data + token->text, text, size) == 0) break;
@@ -76,6 +59,7 @@ qn_status qni_vocab_reserve(qni_vocab *vocab, size_t n, qn_error *err) {
     int32_t *slot = qni_calloc(wanted, sizeof *slot);
     if (slot == NULL) return qni_fail(err, QN_ENOMEM, "vocab: out of memory");
     for (size_t i = 0; i < wanted; i++) slot[i] = -1;
+    if (vocab->n_slot == 0) qni_hash_key_make(&vocab->key);
     qni_free(vocab->slot);
     vocab->slot = slot;
     vocab->n_slot = wanted;

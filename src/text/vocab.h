@@ -6,6 +6,7 @@
 
 #include "../base/error.h"
 #include "buffer.h"
+#include "hash.h"
 
 /* Ids are below this: sixteen times what the largest published tokenizers have. */
 enum { QNI_ID_LIMIT = 1 << 22 };
@@ -30,6 +31,7 @@ typedef struct qni_vocab {
     size_t n, capacity;
     int32_t *slot; /* hash table of texts: id, or -1; a power of two */
     size_t n_slot, n_used;
+    qni_hash_key key;
 } qni_vocab;
 
 void qni_vocab_release(qni_vocab *vocab);
@@ -55,8 +57,5 @@ static inline const char *qni_vocab_bytes(const qni_vocab *vocab, int32_t id) {
 
 /* The character that stands for a byte: itself where it prints, else U+0100 and on in order (GPT-2's map). */
 uint32_t qni_byte_symbol(unsigned char byte);
-
-/* Hash of a few bytes; for tables that live no longer than the process. */
-uint64_t qni_hash(const char *data, size_t size);
 
 #endif

@@ -75,6 +75,7 @@ static void check_pattern(const char *data, size_t size) {
             qni_split_scratch *scratch = qni_split_scratch_create(splitting);
             require(scratch != NULL);
             size_t covered = 0;
+            qni_split_begin(scratch, n_text);
             qn_status status = qni_splitting_run(splitting, scratch, text, n_text, count, &covered, NULL);
             require(status == QN_EFULL || (status == QN_OK && covered == n_text));
             qni_split_scratch_free(scratch);
