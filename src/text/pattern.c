@@ -9,25 +9,9 @@
 
 const char qni_pattern_gpt2[] = "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
 
-/* Members of bracket classes. White space is written out because PCRE2 counts U+180E; letters and numbers are PCRE2's
- * and those that Unicode 15.0 to 16.0 added, which PCRE2 10.42 (Unicode 14.0) does not know. The ASCII part is
- * written out too: PCRE2 looks it up in a bitmap. */
-static const char space_class[] =
-    "\\t-\\r \\x{85}\\x{A0}\\x{1680}\\x{2000}-\\x{200A}\\x{2028}\\x{2029}\\x{202F}\\x{205F}\\x{3000}";
-static const char letter_class[] =
-    "a-zA-Z\\p{L}"
-    "\\x{1C89}-\\x{1C8A}\\x{A7CB}-\\x{A7CD}\\x{A7DA}-\\x{A7DC}\\x{105C0}-\\x{105F3}\\x{10D4A}-\\x{10D65}"
-    "\\x{10D6F}-\\x{10D85}\\x{10EC2}-\\x{10EC4}\\x{1123F}-\\x{11240}\\x{11380}-\\x{11389}\\x{1138B}"
-    "\\x{1138E}\\x{11390}-\\x{113B5}\\x{113B7}\\x{113D1}\\x{113D3}\\x{11BC0}-\\x{11BE0}\\x{11F02}"
-    "\\x{11F04}-\\x{11F10}\\x{11F12}-\\x{11F33}\\x{1342F}\\x{13441}-\\x{13446}\\x{13460}-\\x{143FA}"
-    "\\x{16100}-\\x{1611D}\\x{16D40}-\\x{16D6C}\\x{18CFF}\\x{1B132}\\x{1B155}\\x{1DF25}-\\x{1DF2A}"
-    "\\x{1E030}-\\x{1E06D}\\x{1E4D0}-\\x{1E4EB}\\x{1E5D0}-\\x{1E5ED}\\x{1E5F0}\\x{2B739}"
-    "\\x{2EBF0}-\\x{2EE5D}\\x{31350}-\\x{323AF}";
-static const char number_class[] =
-    "0-9\\p{N}"
-    "\\x{10D40}-\\x{10D49}\\x{116D0}-\\x{116E3}\\x{11BF0}-\\x{11BF9}\\x{11F50}-\\x{11F59}"
-    "\\x{16130}-\\x{16139}\\x{16D70}-\\x{16D79}\\x{1CCF0}-\\x{1CCF9}\\x{1D2C0}-\\x{1D2D3}"
-    "\\x{1E4F0}-\\x{1E4F9}\\x{1E5F1}-\\x{1E5FA}";
+/* White space as a member of bracket classes; written out because PCRE2 counts U+180E. */
+static const qni_category space_class = {
+    "space", "\\t-\\r \\x{85}\\x{A0}\\x{1680}\\x{2000}-\\x{200A}\\x{2028}\\x{2029}\\x{202F}\\x{205F}\\x{3000}", NULL};
 
 typedef struct translator {
     const char *pattern;
@@ -70,27 +54,30 @@ static qn_status put_literal(const translator *t, const char *character, size_t 
     return put(t, character, size);
 }
 
-/* \p{L}, \p{N}, \s and their negations; *found is false if none of them is here. */
+/* The class that \s, \S, \p{…} or \P{…} names here, and the length of that; NULL: none of them is here. */
+static const qni_category *class_here(const translator *t, size_t *length) {
+    *length = 2;
+    if (starts(t, "\\s") || starts(t, "\\S")) return &space_class;
+    if (!starts(t, "\\p{") && !starts(t, "\\P{")) return NULL;
+    const char *name = t->pattern + t->at + 3, *end = memchr(name, '}', t->size - t->at - 3);
+    if (end == NULL) return NULL;
+    *length = (size_t)(end - name) + 4;
+    return qni_category_find(name, (size_t)(end - name));
+}
+
 static qn_status property(translator *t, bool in_class, bool *found) {
-    static const struct {
-        const char *name, *members;
-        bool negated;
-    } known[] = {
-        {"\\p{L}", letter_class, false}, {"\\p{N}", number_class, false}, {"\\s", space_class, false},
-        {"\\P{L}", letter_class, true},  {"\\P{N}", number_class, true},  {"\\S", space_class, true},
-    };
-    *found = false;
-    for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
-        if (!starts(t, known[i].name)) continue;
-        if (known[i].negated && in_class) return refuse(t, "a negated class inside brackets");
-        if (t->fold > 0) return refuse(t, "a class inside (?i:");
-        if (!in_class) QN_TRY(puts_text(t, known[i].negated ? "[^" : "["));
-        QN_TRY(puts_text(t, known[i].members));
-        if (!in_class) QN_TRY(puts_text(t, "]"));
-        t->at += strlen(known[i].name);
-        *found = true;
-        return QN_OK;
-    }
+    size_t length;
+    const qni_category *class = class_here(t, &length);
+    *found = class != NULL;
+    if (class == NULL) return QN_OK;
+    const bool negated = look(t, 1) == 'S' || look(t, 1) == 'P';
+    if (negated && in_class) return refuse(t, "a negated class inside brackets");
+    if (t->fold > 0) return refuse(t, "a class inside (?i:");
+    if (!in_class) QN_TRY(puts_text(t, negated ? "[^" : "["));
+    QN_TRY(puts_text(t, class->members));
+    if (class->more != NULL) QN_TRY(puts_text(t, class->more));
+    if (!in_class) QN_TRY(puts_text(t, "]"));
+    t->at += length;
     return QN_OK;
 }
 
