@@ -135,7 +135,7 @@ static int read_ids(qn_ids *ids, const settings *s, const char *dir) {
         qn_error err;
         if (qn_tokenizer_open(&tokenizer, dir, &err))
             code = fail_error(dir, &err);
-        else if (qn_tokenizer_encode(tokenizer, &encoded, text.data, text.size, true, &err))
+        else if (qn_tokenizer_encode_document(tokenizer, &encoded, text.data, text.size, true, &err))
             code = fail_error(s->file, &err);
         ids->data = must_calloc(encoded.size, sizeof(int32_t));
         ids->size = encoded.size;

@@ -19,8 +19,8 @@ static json_t *encode_record(void *user, json_t *record, record_error *error) {
     qn_error err;
     if (!json_is_string(value))
         record_fail(error, "text: must be a string, not %s", json_type_name(value));
-    else if (qn_tokenizer_encode(t->tokenizer, &ids, json_string_value(value), json_string_length(value), !t->plain,
-                                 &err))
+    else if (qn_tokenizer_encode_document(t->tokenizer, &ids, json_string_value(value), json_string_length(value),
+                                          !t->plain, &err))
         record_fail_error(error, &err);
     else
         list = json_ids(&ids);
@@ -51,7 +51,8 @@ static json_t *decode_record(void *user, json_t *record, record_error *error) {
 static int encode_text(const tokenize *t, const char *what, const qn_text *text) {
     qn_ids ids = {0};
     qn_error err;
-    if (qn_tokenizer_encode(t->tokenizer, &ids, text->data, text->size, !t->plain, &err)) return fail_error(what, &err);
+    if (qn_tokenizer_encode_document(t->tokenizer, &ids, text->data, text->size, !t->plain, &err))
+        return fail_error(what, &err);
     for (size_t i = 0; i < ids.size; i++) printf(i ? " %d" : "%d", ids.data[i]);
     putchar('\n');
     qn_ids_release(&ids);

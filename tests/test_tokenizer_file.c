@@ -112,8 +112,8 @@ static void test_kinds(void **state) {
         {"decoder", "null", QN_EUNSUPPORTED, "a decoder other than ByteLevel is not supported, and there is none"},
         {"decoder", "{\"type\": \"Metaspace\"}", QN_EUNSUPPORTED, "decoder Metaspace is not supported"},
         {"post_processor", "null", QN_OK, NULL},
-        {"post_processor", "{\"type\": \"TemplateProcessing\"}", QN_EUNSUPPORTED,
-         "post_processor TemplateProcessing is not supported"},
+        {"post_processor", "{\"type\": \"BertProcessing\"}", QN_EUNSUPPORTED,
+         "post_processor BertProcessing is not supported"},
         {"version", "\"2.0\"", QN_EUNSUPPORTED, "a version other than \"1.0\" is not supported"},
     };
     CHECK_EDITS(edits);
@@ -193,6 +193,105 @@ static void test_added_tokens(void **state) {
     CHECK_EDITS(edits);
 }
 
+#define TEMPLATE(single, specials)                                                                                     \
+    "{\"type\": \"TemplateProcessing\", \"single\": [" single "], \"pair\": [], \"special_tokens\": {" specials "}}"
+#define TEXT(id)               "{\"Sequence\": {\"id\": \"" id "\", \"type_id\": 0}}"
+#define SPECIAL(id)            "{\"SpecialToken\": {\"id\": \"" id "\", \"type_id\": 0}}"
+#define IDS(name, ids, tokens) "\"" name "\": {\"id\": \"" name "\", \"ids\": [" ids "], \"tokens\": [" tokens "]}"
+
+static void test_bad_post_processors(void **state) {
+    (void)state;
+    static const edit edits[] = {
+        {"post_processor", "7", QN_EFORMAT, "post_processor has no type"},
+        {"post_processor", "{\"type\": \"Sequence\"}", QN_EFORMAT, "post_processor Sequence: processors is no array"},
+        {"post_processor", "{\"type\": \"Sequence\", \"processors\": [{\"type\": \"RobertaProcessing\"}]}",
+         QN_EUNSUPPORTED, "post_processor RobertaProcessing is not supported"},
+        {"post_processor", "{\"type\": \"TemplateProcessing\"}", QN_EFORMAT,
+         "post_processor TemplateProcessing: single is no array"},
+        {"post_processor", TEMPLATE("", ""), QN_EUNSUPPORTED,
+         "post_processor TemplateProcessing: 0 times the text in single is not supported"},
+        {"post_processor", TEMPLATE(TEXT("A") ", " TEXT("A"), ""), QN_EUNSUPPORTED,
+         "post_processor TemplateProcessing: 2 times the text in single is not supported"},
+        {"post_processor", TEMPLATE(TEXT("B"), ""), QN_EFORMAT,
+         "post_processor TemplateProcessing: single has Sequence B"},
+        {"post_processor", TEMPLATE("5", ""), QN_EFORMAT,
+         "post_processor TemplateProcessing: single[0] is no Sequence or SpecialToken"},
+        {"post_processor", TEMPLATE("{\"SpecialToken\": {}}", ""), QN_EFORMAT,
+         "post_processor TemplateProcessing: a SpecialToken has no id"},
+        {"post_processor", TEMPLATE(SPECIAL("<b>"), ""), QN_EFORMAT,
+         "post_processor TemplateProcessing: \"<b>\" has no ids"},
+        {"post_processor", TEMPLATE(SPECIAL("<b>"), IDS("<b>", "259", "")), QN_EFORMAT,
+         "post_processor TemplateProcessing: \"<b>\" needs a token for each of its ids"},
+        {"post_processor", TEMPLATE(SPECIAL("<b>"), IDS("<b>", "258", "\"<b>\"")), QN_EFORMAT,
+         "post_processor TemplateProcessing: token \"<b>\" has id 259, not 258"},
+        {"post_processor", TEMPLATE(SPECIAL("<b>"), IDS("<b>", "259", "\"<x>\"")), QN_EFORMAT,
+         "post_processor TemplateProcessing: token \"<x>\" is not known"},
+        {"post_processor", TEMPLATE(SPECIAL("<b>"), IDS("<b>", "2.5", "\"<b>\"")), QN_EFORMAT,
+         "token \"<b>\": id 2.5 is no integer within 0 … 4194303"},
+        {"post_processor",
+         "{\"type\": \"Sequence\", \"processors\": [" TEMPLATE(TEXT("A"), "") ", " TEMPLATE(TEXT("A"), "") "]}",
+         QN_EUNSUPPORTED, "a second post_processor TemplateProcessing is not supported"},
+    };
+    CHECK_EDITS(edits);
+}
+
+/* Right values: tokenizers 0.23.3, with and without add_special_tokens. */
+static void test_post_processors(void **state) {
+    (void)state;
+    static const struct {
+        const char *post, *text;
+        int32_t want[5];
+        size_t n, first, n_plain; /* the ids without those of the post-processor are want[first … first+n_plain-1] */
+    } cases[] = {
+        {"{\"type\": \"Sequence\", \"processors\": []}", "abc", {257}, 1, 0, 1},
+        {TEMPLATE(TEXT("A"), IDS("<b>", "1", "\"<b>\"")), "abc", {257}, 1, 0, 1},
+        {TEMPLATE(SPECIAL("<b>") ", " TEXT("A") ", " SPECIAL("<|a|>"),
+                  IDS("<b>", "259", "\"<b>\"") ", " IDS("<|a|>", "258", "\"<|a|>\"")),
+         "abc<b>",
+         {259, 257, 259, 258},
+         4,
+         1,
+         2},
+        {TEMPLATE(TEXT("A") ", " SPECIAL("end"), IDS("end", "258, 257", "\"<|a|>\", \"abc\"")),
+         "",
+         {258, 257},
+         2,
+         0,
+         0},
+        {"{\"type\": \"Sequence\", \"processors\": [{\"type\": \"ByteLevel\"}, " TEMPLATE(
+             TEXT("A") ", " SPECIAL("<|a|>"), IDS("<|a|>", "258", "\"<|a|>\"")) "]}",
+         "xab",
+         {'x', 256, 258},
+         3,
+         0,
+         2},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        json_t *root = small_tokenizer();
+        set_at(root, "post_processor", cases[i].post);
+        qn_tokenizer *tokenizer = NULL;
+        qn_error err = {0};
+        if (open_json(&tokenizer, root, NULL, &err) != QN_OK) fail_msg("case %zu: %s", i, err.message);
+        qn_ids ids = {0};
+        const size_t n = strlen(cases[i].text);
+        assert_int_equal(qn_tokenizer_encode_document(tokenizer, &ids, cases[i].text, n, true, &err), QN_OK);
+        if (ids.size != cases[i].n || memcmp(ids.data, cases[i].want, ids.size * sizeof *ids.data) != 0) {
+            fail_msg("case %zu: %zu ids", i, ids.size);
+        }
+        ids.size = 0;
+        assert_int_equal(qn_tokenizer_encode(tokenizer, &ids, cases[i].text, n, true, &err), QN_OK);
+        assert_int_equal(ids.size, cases[i].n_plain);
+        assert_memory_equal(ids.data, cases[i].want + cases[i].first, ids.size * sizeof *ids.data);
+        ids.size = 0;
+        assert_int_equal(qn_tokenizer_encode_document(tokenizer, &ids, "\xFF", 1, true, &err), QN_EINVAL);
+        assert_int_equal(ids.size, 0);
+        qn_ids_release(&ids);
+        qn_tokenizer_close(tokenizer);
+        json_decref(root);
+    }
+    assert_int_equal(qn_tokenizer_encode_document(NULL, NULL, "a", 1, true, NULL), QN_EINVAL);
+}
+
 static void test_no_json(void **state) {
     (void)state;
     qn_tokenizer *tokenizer = NULL;
@@ -231,8 +330,10 @@ static void test_directories(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_kinds),   cmocka_unit_test(test_model),       cmocka_unit_test(test_added_tokens),
-        cmocka_unit_test(test_no_json), cmocka_unit_test(test_directories),
+        cmocka_unit_test(test_kinds),           cmocka_unit_test(test_model),
+        cmocka_unit_test(test_added_tokens),    cmocka_unit_test(test_bad_post_processors),
+        cmocka_unit_test(test_post_processors), cmocka_unit_test(test_no_json),
+        cmocka_unit_test(test_directories),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

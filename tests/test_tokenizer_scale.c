@@ -82,6 +82,27 @@ static void test_long_runs(void **state) {
     }
 }
 
+/* Pieces whose merges queue more pairs than they have bytes: "tatata…" of 60 bytes has 88 in the heap at once. */
+static void test_growing_heap(void **state) {
+    (void)state;
+    static const char *const units[] = {"ta", "en"};
+    for (size_t i = 0; i < 2; i++) {
+        for (size_t size = 42; size <= 240; size += 2) {
+            size_t n;
+            char *text = repeat("", units[i], size, &n);
+            qn_ids ids = {0};
+            qn_text back = {0};
+            assert_ok(qn_tokenizer_encode(tokenizer, &ids, text, n, true, err));
+            assert_ok(qn_tokenizer_decode(tokenizer, &back, ids.data, ids.size, false, err));
+            assert_int_equal(back.size, n);
+            assert_memory_equal(back.data, text, n);
+            free(text);
+            qn_ids_release(&ids);
+            qn_text_release(&back);
+        }
+    }
+}
+
 /* Merging as it is defined, with no cleverness: the best pair of all, the leftmost of its rank, until there is none. */
 static size_t merge_slowly(int32_t *id, size_t n, const int32_t *left, const int32_t *right, const int32_t *made,
                            size_t n_merge) {
@@ -195,6 +216,7 @@ static void test_threads(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_long_runs),
+        cmocka_unit_test(test_growing_heap),
         cmocka_unit_test(test_merging_against_definition),
         cmocka_unit_test(test_threads),
     };

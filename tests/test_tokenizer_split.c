@@ -2,6 +2,7 @@
 /* The translation of regular expressions, the cutting into pieces, added tokens, and NFC, each alone. */
 #include "../src/base/memory.h"
 #include "../src/text/added.h"
+#include "../src/text/hash.h"
 #include "../src/text/normalize.h"
 #include "../src/text/pattern.h"
 #include "../src/text/pretokenize.h"
@@ -17,6 +18,20 @@
 static const char qwen[] =
     "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|"
     "\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
+
+/* Patterns of published tokenizers, one for each Split. */
+static const char qwen35[] =
+    "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?[\\p{L}\\p{M}]+|\\p{N}| ?[^\\s\\p{L}\\p{M}\\p{N}]+[\\r\\n]*|"
+    "\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
+static const char deepseek_numbers[] = "\\p{N}{1,3}", deepseek_cjk[] = "[\u4E00-\u9FA5\u3040-\u309F\u30A0-\u30FF]+";
+static const char deepseek[] =
+    "[!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+|[^\\r\\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+|"
+    " ?[\\p{P}\\p{S}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
+static const char o200k[] = "[^\\r\\n\\p{L}\\p{N}]?[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]*[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]+("
+                            "?i:'s|'t|'re|'ve|'m|'ll|'d)?|"
+                            "[^\\r\\n\\p{L}\\p{N}]?[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]+[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]*("
+                            "?i:'s|'t|'re|'ve|'m|'ll|'d)?|"
+                            "\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
 
 static void test_refused_patterns(void **state) {
     (void)state;
@@ -124,6 +139,18 @@ static void test_pieces(void **state) {
         {{"\\p{L}+"}, "1a\U00016100\U000323AF\uA7DC2", "[1][a\U00016100\U000323AF\uA7DC][2]"},
         {{"\\p{N}+"}, "a1\U00016130\U0001E5F1b", "[a][1\U00016130\U0001E5F1][b]"},
         {{NULL}, "any thing", "[any thing]"},
+        /* Right values of these: tokenizers 0.23.3. U+1171E left Mn for Mc in Unicode 16.0. */
+        {{qwen35}, " e\u0301a\u0903 \u0301x-\u0301!1", "[ e\u0301a\u0903][ \u0301x][-\u0301][!][1]"},
+        {{deepseek_numbers, deepseek_cjk, deepseek},
+         "a12345\u4E2D\u6587.Net, x\u0301+= \u30A2\n",
+         "[a][123][45][\u4E2D\u6587][.Net][,][ x\u0301][+=][ ][\u30A2][\n]"},
+        {{o200k},
+         "HelloWORLD's caf\u00E9\u01C5x \u0301\u02B0/ 1234\n",
+         "[Hello][WORLD's][ caf\u00E9][\u01C5x][ \u0301\u02B0][/][ ][123][4][\n]"},
+        {{"\\p{Mn}+"}, "a\u0301\U0001171E\U00010D69\U0001171F", "[a][\u0301][\U0001171E][\U00010D69\U0001171F]"},
+        {{"\\p{Mc}"}, "a\U0001171E", "[a][\U0001171E]"},
+        {{"\\P{P}+"}, "ab!?c\U00010D6E", "[ab][!?][c][\U00010D6E]"},
+        {{"[\\p{Sc}\\p{Sm}]+"}, "a$+\U00011FDD\U00010D8E<b", "[a][$+\U00011FDD\U00010D8E<][b]"},
     };
     pieces got;
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -169,6 +196,83 @@ static void test_exponential_pattern(void **state) {
     qni_splitting_free(splitting);
 }
 
+static qn_status count_bytes(void *user, const char *piece, size_t size, qn_error *err) {
+    (void)piece;
+    (void)err;
+    *(size_t *)user += size;
+    return QN_OK;
+}
+
+/* `unit` again and again to `size` bytes, under patterns one after the other. */
+static qn_status split_long(const char *const *patterns, int n, qni_split_engine engine, const char *unit, size_t size,
+                            qn_error *error) {
+    qni_splitting *splitting = NULL;
+    assert_ok(qni_splitting_create(&splitting, engine, err));
+    for (int i = 0; i < n; i++) assert_ok(qni_splitting_add(splitting, patterns[i], strlen(patterns[i]), err));
+    qni_split_scratch *scratch = qni_split_scratch_create(splitting);
+    const size_t n_unit = strlen(unit);
+    size -= size % n_unit;
+    char *text = malloc(size);
+    assert_true(scratch != NULL && text != NULL);
+    for (size_t i = 0; i < size; i += n_unit) memcpy(text + i, unit, n_unit);
+    size_t covered = 0;
+    qni_split_begin(scratch, size);
+    qn_status status = qni_splitting_run(splitting, scratch, text, size, count_bytes, &covered, error);
+    assert_true(covered == size || status != QN_OK);
+    free(text);
+    qni_split_scratch_free(scratch);
+    qni_splitting_free(splitting);
+    return status;
+}
+
+/* Work that grows with the square of the text, or faster, ends with a clean error: each search may be short, but there is
+ * one budget for all of them. */
+static void test_budget(void **state) {
+    (void)state;
+    static const char *const patterns[][3] = {
+        {"a*a*b|a"},        {"a*a*a*b|a"},       {"[^b]*[^b]*b|a"}, {"a(?=a*a*b)|a"},
+        {"(?:a*?c)?a"},     {"a(?:a*?c)?"},      {"(?=a*c)a|a"},    {"a(?![^c]*c)"},
+        {"a++b|a"},         {"(?>a*)b|a"},       {"a{1,}b|a"},      {"a{1,60000}b|a"},
+        {"(?:a|a){1,}b|a"}, {"(?:a?){30}b|a"},   {"(?:aa|a)*?b|a"}, {"(?:a{900}){900}b|a"},
+        {"a+?b|a"},         {"[a-z]+x|a"},       {"(?i:a)*b|a"},    {"(?:(?:a|b)*c|a)"},
+        {"x", "a+b|a"},     {"x", "y", "a+b|a"}, {"a(?!a*b)"},      {"a?a?a?a?a?a?a?a?a?a?a*b|a"},
+    };
+    for (size_t i = 0; i < sizeof patterns / sizeof *patterns; i++) {
+        for (int engine = 0; engine < 2; engine++) {
+            qn_error error = {0};
+            const int n = patterns[i][1] == NULL ? 1 : patterns[i][2] == NULL ? 2 : 3;
+            qn_status status = split_long(patterns[i], n, (qni_split_engine)engine, "a", 10000, &error);
+            if (status != QN_EFULL) fail_msg("%s: %s", patterns[i][0], qn_status_name(status));
+            assert_non_null(strstr(error.message, ": match limit exceeded"));
+        }
+    }
+}
+
+/* Patterns of published tokenizers never meet the bound. */
+static void test_published_patterns(void **state) {
+    (void)state;
+    static const struct {
+        int n;
+        const char *pattern[3];
+    } all[] = {{1, {qwen}},
+               {1, {qni_pattern_gpt2}},
+               {1, {qwen35}},
+               {3, {deepseek_numbers, deepseek_cjk, deepseek}},
+               {1, {o200k}}};
+    static const char *const units[] = {"a",       "A",        " ",        "\n",     "\t",     "1",
+                                        "!",       "'",        "-A",       "\r\n ",  "\u3000", "\u0301",
+                                        "\u4E2D",  "A\u0301",  "\n \n!",   " A",     "'s",     "\u02B0A",
+                                        "aB1! \n", "\u01C5\n", "  \n \t ", "\u00AB", "A/",     "\u2028"};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
+        for (size_t k = 0; k < sizeof units / sizeof *units; k++) {
+            qn_error error = {0};
+            if (split_long(all[i].pattern, all[i].n, QNI_SPLIT_FASTEST, units[k], 1 << 17, &error) != QN_OK) {
+                fail_msg("pattern %zu, text %zu: %s", i, k, error.message);
+            }
+        }
+    }
+}
+
 static void test_added_tokens(void **state) {
     (void)state;
     static const char *const tokens[] = {"<a>", "<ab>", "<a><b", "\u4E2D", "<"};
@@ -197,6 +301,23 @@ static void test_added_tokens(void **state) {
     assert_int_equal(qni_added_find(&added, "<a>", 3, 0, &length, &id), 3);
 }
 
+/* Right values: SipHash-1-3 of CPython 3.11, hash() of bytes with PYTHONHASHSEED=0. */
+static void test_hash(void **state) {
+    (void)state;
+    char bytes[23];
+    for (int i = 0; i < 23; i++) bytes[i] = (char)(i + 1);
+    const qni_hash_key zero = {0, 0};
+    assert_true(qni_hash_text(&zero, "a", 1) == 0x407448D2B89B1813u);
+    assert_true(qni_hash_text(&zero, "abcdefg", 7) == 0x6DB12AAE9070F506u);
+    assert_true(qni_hash_text(&zero, "abcdefgh", 8) == 0x3F7B849C0B8E35EAu);
+    assert_true(qni_hash_text(&zero, "abcdefghi", 9) == 0xF89B34A3D11EB6E5u);
+    assert_true(qni_hash_text(&zero, bytes, sizeof bytes) == 0xD0D53B83A76C9E04u);
+    qni_hash_key one = zero, two = zero;
+    qni_hash_key_make(&one);
+    qni_hash_key_make(&two);
+    assert_true(one.k0 != two.k0 && one.k1 != two.k1 && one.k0 != one.k1);
+}
+
 static void normal(qni_nfc *nfc, const char *text, size_t size, const char *want, size_t want_size) {
     const char *out;
     size_t n;
@@ -222,6 +343,9 @@ static void test_nfc_cases(void **state) {
         {"\u0F73x\u0F71", "\u0F71\u0F72x\u0F71"},
         {"\u09C7\u09BE\u09C7\u09D7", "\u09CB\u09CC"},
         {"\u0301a", "\u0301a"},
+        /* A text may begin with marks: nothing before it is looked at. */
+        {"\u0301\u0323", "\u0323\u0301"},
+        {"\u0301\u0301\u0323\u0345\u0334", "\u0334\u0323\u0301\u0301\u0345"},
         /* Marks that came after Unicode 9.0 stay where they are, and separate what is around them. */
         {"a\u0345\u08D3\u0301", "a\u0345\u08D3\u0301"},
         {"a\U00011935\U00011930", "a\U00011935\U00011930"},
@@ -288,10 +412,17 @@ static void test_nfc_long_runs(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_refused_patterns),     cmocka_unit_test(test_pieces),
-        cmocka_unit_test(test_bad_patterns),         cmocka_unit_test(test_exponential_pattern),
-        cmocka_unit_test(test_added_tokens),         cmocka_unit_test(test_nfc_cases),
-        cmocka_unit_test(test_nfc_against_utf8proc), cmocka_unit_test(test_nfc_long_runs),
+        cmocka_unit_test(test_refused_patterns),
+        cmocka_unit_test(test_pieces),
+        cmocka_unit_test(test_bad_patterns),
+        cmocka_unit_test(test_exponential_pattern),
+        cmocka_unit_test(test_budget),
+        cmocka_unit_test(test_published_patterns),
+        cmocka_unit_test(test_hash),
+        cmocka_unit_test(test_added_tokens),
+        cmocka_unit_test(test_nfc_cases),
+        cmocka_unit_test(test_nfc_against_utf8proc),
+        cmocka_unit_test(test_nfc_long_runs),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

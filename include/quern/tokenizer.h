@@ -40,11 +40,13 @@ QN_API void qn_text_release(qn_text *text); /**< frees the memory and leaves zer
 QN_API void qn_ids_release(qn_ids *ids);    /**< frees the memory and leaves zeros */
 
 /**
- * Open the tokenizer of a model directory: tokenizer.json, and tokenizer_config.json if there.
+ * Open the tokenizer of a model directory: tokenizer.json, and where they are there tokenizer_config.json,
+ * special_tokens_map.json and added_tokens.json.
  *
  * Errors   EIO: a file cannot be read; EFORMAT: malformed, or inconsistent (an id out of range or twice, a merge
- *          of unknown tokens); EUNSUPPORTED: a kind of model, normalizer, pre-tokenizer or decoder that is not
- *          byte-level BPE; ENOMEM.
+ *          of unknown tokens, files that contradict each other); EUNSUPPORTED: a kind of model, normalizer,
+ *          pre-tokenizer, post-processor or decoder that is not byte-level BPE, or a setting that asks for another
+ *          encoding; ENOMEM.
  */
 QN_NODISCARD QN_API qn_status qn_tokenizer_open(qn_tokenizer **out, const char *dir, qn_error *err);
 QN_API void qn_tokenizer_close(qn_tokenizer *tokenizer); /**< NULL is fine */
@@ -64,7 +66,7 @@ QN_API bool qn_tokenizer_is_special(const qn_tokenizer *tokenizer, int32_t id);
 QN_API int32_t qn_tokenizer_eos(const qn_tokenizer *tokenizer);
 
 /**
- * Append the ids of a text.
+ * Append the ids of a text, and none besides.
  *
  * text     size bytes of UTF-8; NULL is fine when size is 0.
  * special  true: texts of added tokens become their ids. false: they are plain text like any other.
@@ -74,6 +76,14 @@ QN_API int32_t qn_tokenizer_eos(const qn_tokenizer *tokenizer);
  */
 QN_NODISCARD QN_API qn_status qn_tokenizer_encode(const qn_tokenizer *tokenizer, qn_ids *ids, const char *text,
                                                   size_t size, bool special, qn_error *err);
+
+/**
+ * The same with the ids that the file's post_processor puts before and after a text, as transformers' `tokenizer(text)`
+ * gives them (Qwen3-Embedding: "<|endoftext|>" after it; Qwen3: none). For texts that stand alone; neither for one that
+ * continues another nor for a prompt that a chat template rendered. An empty text has these ids too.
+ */
+QN_NODISCARD QN_API qn_status qn_tokenizer_encode_document(const qn_tokenizer *tokenizer, qn_ids *ids, const char *text,
+                                                           size_t size, bool special, qn_error *err);
 
 /**
  * Append the text of ids. Bytes that are no UTF-8 become U+FFFD as in Python's errors="replace"; padding ids become

@@ -74,7 +74,7 @@ static qn_status prepare_prompt(qn_generation *g, const qn_generate_args *args, 
         g->prompt.size = args->n_ids;
         return QN_OK;
     }
-    QN_TRY(qn_tokenizer_encode(g->tokenizer, &g->prompt, args->prompt, prompt_size(args), true, err));
+    QN_TRY(qn_tokenizer_encode_document(g->tokenizer, &g->prompt, args->prompt, prompt_size(args), true, err));
     return g->prompt.size > 0 ? QN_OK : qni_fail(err, QN_EINVAL, "prompt: is empty");
 }
 

@@ -61,6 +61,8 @@ void qn_tokenizer_close(qn_tokenizer *tokenizer) {
     qni_added_release(&tokenizer->added);
     qni_added_release(&tokenizer->normalized);
     qni_splitting_free(tokenizer->splitting);
+    qn_ids_release(&tokenizer->before);
+    qn_ids_release(&tokenizer->after);
     qni_free(tokenizer);
 }
 
@@ -212,5 +214,17 @@ qn_status qn_tokenizer_encode(const qn_tokenizer *tokenizer, qn_ids *ids, const 
     qn_status status = cut(&e, &tokenizer->added, encode_text, text, size);
     if (status != QN_OK) ids->size = before;
     encoder_give(tokenizer, e.encoder);
+    return status;
+}
+
+qn_status qn_tokenizer_encode_document(const qn_tokenizer *tokenizer, qn_ids *ids, const char *text, size_t size,
+                                       bool special, qn_error *err) {
+    if (tokenizer == NULL || ids == NULL) return qni_fail(err, QN_EINVAL, "encode: tokenizer and ids must not be NULL");
+    const size_t first = ids->size;
+    const qn_ids *before = &tokenizer->before, *after = &tokenizer->after;
+    qn_status status = qni_ids_append(ids, before->data, before->size) ? QN_OK : no_memory(err);
+    if (status == QN_OK) status = qn_tokenizer_encode(tokenizer, ids, text, size, special, err);
+    if (status == QN_OK && !qni_ids_append(ids, after->data, after->size)) status = no_memory(err);
+    if (status != QN_OK) ids->size = first;
     return status;
 }

@@ -13,28 +13,28 @@ static const char *type_of(const json_t *object) {
     return json_string_value(json_object_get(object, "type"));
 }
 
-static qn_status unknown_type(const json_t *object, const char *what, qn_error *err) {
+qn_status qni_unknown_type(const json_t *object, const char *what, qn_error *err) {
     const char *type = type_of(object);
     if (type == NULL) return qni_fail(err, QN_EFORMAT, "%s has no type", what);
     return qni_fail(err, QN_EUNSUPPORTED, "%s %s is not supported", what, type);
 }
 
-static bool is_type(const json_t *object, const char *type) {
+bool qni_is_type(const json_t *object, const char *type) {
     return type_of(object) != NULL && strcmp(type_of(object), type) == 0;
 }
 
 static qn_status read_normalizer(qn_tokenizer *t, const json_t *normalizer, qn_error *err) {
     if (normalizer == NULL || json_is_null(normalizer)) return QN_OK;
-    if (is_type(normalizer, "NFC")) {
+    if (qni_is_type(normalizer, "NFC")) {
         t->nfc = true;
         return QN_OK;
     }
-    if (!is_type(normalizer, "Sequence")) return unknown_type(normalizer, "normalizer", err);
+    if (!qni_is_type(normalizer, "Sequence")) return qni_unknown_type(normalizer, "normalizer", err);
     const json_t *list = json_object_get(normalizer, "normalizers");
     if (!json_is_array(list)) return qni_fail(err, QN_EFORMAT, "normalizer Sequence: normalizers is no array");
     for (size_t i = 0; i < json_array_size(list); i++) {
         const json_t *one = json_array_get(list, i);
-        if (json_is_null(one)) return unknown_type(one, "normalizer", err);
+        if (json_is_null(one)) return qni_unknown_type(one, "normalizer", err);
         QN_TRY(read_normalizer(t, one, err));
     }
     return QN_OK;
@@ -68,7 +68,7 @@ static qn_status read_byte_level(qn_tokenizer *t, const json_t *level, qn_error 
 
 /* Splits, then one ByteLevel; a Sequence may hold Sequences. */
 static qn_status read_pre_tokenizer(qn_tokenizer *t, const json_t *one, bool *byte_level, qn_error *err) {
-    if (is_type(one, "Sequence")) {
+    if (qni_is_type(one, "Sequence")) {
         const json_t *list = json_object_get(one, "pretokenizers");
         if (!json_is_array(list)) return qni_fail(err, QN_EFORMAT, "pre_tokenizer Sequence: pretokenizers is no array");
         for (size_t i = 0; i < json_array_size(list); i++) {
@@ -76,8 +76,8 @@ static qn_status read_pre_tokenizer(qn_tokenizer *t, const json_t *one, bool *by
         }
         return QN_OK;
     }
-    bool split = is_type(one, "Split");
-    if (!split && !is_type(one, "ByteLevel")) return unknown_type(one, "pre_tokenizer", err);
+    bool split = qni_is_type(one, "Split");
+    if (!split && !qni_is_type(one, "ByteLevel")) return qni_unknown_type(one, "pre_tokenizer", err);
     if (*byte_level) {
         return qni_fail(err, QN_EUNSUPPORTED, "pre_tokenizer %s after ByteLevel is not supported", type_of(one));
     }
@@ -87,7 +87,6 @@ static qn_status read_pre_tokenizer(qn_tokenizer *t, const json_t *one, bool *by
 
 static qn_status read_pipeline(qn_tokenizer *t, const json_t *root, qn_error *err) {
     const json_t *pre = json_object_get(root, "pre_tokenizer"), *decoder = json_object_get(root, "decoder");
-    const json_t *post = json_object_get(root, "post_processor");
     bool byte_level = false;
     QN_TRY(read_normalizer(t, json_object_get(root, "normalizer"), err));
     QN_TRY(qni_splitting_create(&t->splitting, QNI_SPLIT_FASTEST, err));
@@ -96,10 +95,7 @@ static qn_status read_pipeline(qn_tokenizer *t, const json_t *root, qn_error *er
     if (decoder == NULL || json_is_null(decoder)) {
         return qni_fail(err, QN_EUNSUPPORTED, "a decoder other than ByteLevel is not supported, and there is none");
     }
-    if (!is_type(decoder, "ByteLevel")) return unknown_type(decoder, "decoder", err);
-    if (post != NULL && !json_is_null(post) && !is_type(post, "ByteLevel")) {
-        return unknown_type(post, "post_processor", err);
-    }
+    if (!qni_is_type(decoder, "ByteLevel")) return qni_unknown_type(decoder, "decoder", err);
     return QN_OK;
 }
 
@@ -179,7 +175,8 @@ static qn_status expect_empty(const json_t *model, const char *key, qn_error *er
 static qn_status read_model(qn_tokenizer *t, const json_t *model, qn_error *err) {
     if (!json_is_object(model)) return qni_fail(err, QN_EFORMAT, "model is no object");
     /* Old files leave the type out. */
-    if (json_object_get(model, "type") != NULL && !is_type(model, "BPE")) return unknown_type(model, "model", err);
+    if (json_object_get(model, "type") != NULL && !qni_is_type(model, "BPE"))
+        return qni_unknown_type(model, "model", err);
     const json_t *dropout = json_object_get(model, "dropout"), *ignore = json_object_get(model, "ignore_merges");
     const json_t *merges = json_object_get(model, "merges");
     if (dropout != NULL && !json_is_null(dropout)) {
@@ -247,5 +244,7 @@ qn_status qni_tokenizer_fill(qn_tokenizer *tokenizer, const qni_tokenizer_files 
     tokenizer->top_added = -1;
     QN_TRY(qni_in_file("tokenizer.json", read_tokenizer(tokenizer, files->tokenizer, err), err));
     QN_TRY(qni_tokenizer_read_companions(tokenizer, files, err));
+    const json_t *post = json_object_get(files->tokenizer, "post_processor");
+    QN_TRY(qni_in_file("tokenizer.json", qni_tokenizer_read_post(tokenizer, post, err), err));
     return qni_tokenizer_index_added(tokenizer, err);
 }

@@ -38,10 +38,11 @@ struct qn_tokenizer {
     qni_added normalized; /* looked for in the normal form */
     qni_splitting *splitting;
     qni_spares *spares;
-    int64_t n_model;   /* entries of the model's vocab */
-    int64_t top_added; /* the highest id of an added token, or -1 */
-    int32_t eos;       /* -1: none */
-    size_t longest;    /* bytes of the longest ordinary token's text */
+    qn_ids before, after; /* what the post_processor puts around a text */
+    int64_t n_model;      /* entries of the model's vocab */
+    int64_t top_added;    /* the highest id of an added token, or -1 */
+    int32_t eos;          /* -1: none */
+    size_t longest;       /* bytes of the longest ordinary token's text */
     bool nfc;
     bool ignore_merges; /* a piece that is a token is that token */
 };
@@ -67,6 +68,13 @@ qn_status qni_tokenizer_open_text(qn_tokenizer **out, const char *json, size_t s
 
 /* Fills a tokenizer. Errors: as qn_tokenizer_open. */
 qn_status qni_tokenizer_fill(qn_tokenizer *tokenizer, const qni_tokenizer_files *files, qn_error *err);
+
+/* The kind of a part of tokenizer.json, and the error of one that is not known. */
+bool qni_is_type(const json_t *object, const char *type);
+qn_status qni_unknown_type(const json_t *object, const char *what, qn_error *err);
+
+/* tokenizer_post.c: post_processor, when all tokens are there. Errors: EFORMAT, EUNSUPPORTED, ENOMEM. */
+qn_status qni_tokenizer_read_post(qn_tokenizer *tokenizer, const json_t *post, qn_error *err);
 
 /* Puts the name of the file before the message of a failure. */
 qn_status qni_in_file(const char *name, qn_status status, qn_error *err);

@@ -46,7 +46,7 @@ static bool encode(job *j) {
     qn_error error;
     qn_ids ids = {0};
     qn_status status =
-        qn_tokenizer_encode(s->object->value, &ids, (const char *)s->text.data, s->text.size, s->flag, &error);
+        qn_tokenizer_encode_document(s->object->value, &ids, (const char *)s->text.data, s->text.size, s->flag, &error);
     if (status == QN_OK) {
         job_value(j, ids_term(j->env, ids.data, ids.size));
     } else {
