@@ -2,6 +2,7 @@
 /* quern render: conversations through the chat template, line by line. */
 #include <stdlib.h>
 
+#include "generate.h"
 #include "load.h"
 #include "output.h"
 #include "records.h"
@@ -9,9 +10,15 @@
 bool render_messages(const qn_chat_template *chat_template, qn_text *text, const json_t *messages, const json_t *tools,
                      bool add_generation_prompt, qn_think think, qn_error *err) {
     char *messages_text = json_source(messages), *tools_text = json_is_null(tools) ? NULL : json_source(tools);
+    qn_prompt prompt = {0};
     qn_chat_input input = {
-        .messages = messages_text, .tools = tools_text, .add_generation_prompt = add_generation_prompt, .think = think};
-    qn_status status = qn_chat_render(chat_template, text, &input, err);
+        .messages = messages_text, .tools = tools_text, .add_generation_prompt = add_generation_prompt};
+    /* As a variable, which a template need not read. */
+    if (think != QN_THINK_AUTO)
+        input.kwargs = think == QN_THINK_ON ? "{\"enable_thinking\": true}" : "{\"enable_thinking\": false}";
+    qn_status status = qn_chat_render(chat_template, &prompt, &input, err);
+    if (status == QN_OK) append_bytes(text, prompt.text.data, prompt.text.size);
+    qn_prompt_release(&prompt);
     free(messages_text);
     free(tools_text);
     return status == QN_OK;
@@ -42,7 +49,7 @@ bool fields_think(json_t *record, qn_think *think, record_error *error) {
 }
 
 static json_t *render_record(void *user, json_t *record, record_error *error) {
-    json_t *messages, *tools, *out = NULL;
+    json_t *messages = NULL, *tools = NULL, *out = NULL;
     bool add_generation_prompt = true;
     qn_think think = QN_THINK_AUTO;
     qn_text text = {0};

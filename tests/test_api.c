@@ -146,7 +146,7 @@ static void null_is_einval(void **state) {
     EXPECT_EINVAL(qn_chat_template_open(NULL, "x", &err));
     EXPECT_EINVAL(qn_chat_template_open((qn_chat_template **)&tensor, NULL, &err));
     EXPECT_EINVAL(qn_chat_template_open_file((qn_chat_template **)&tensor, NULL, NULL, &err));
-    EXPECT_EINVAL(qn_chat_render(NULL, &(qn_text){0}, &(qn_chat_input){.messages = "[]"}, &err));
+    EXPECT_EINVAL(qn_chat_render(NULL, &(qn_prompt){0}, &(qn_chat_input){.messages = "[]"}, &err));
     EXPECT_EINVAL(qn_splitter_create(NULL, NULL, &err));
     EXPECT_EINVAL(qn_splitter_push(NULL, "x", 1, NULL, NULL, &stopped, &err));
     EXPECT_EINVAL(qn_splitter_finish(NULL, NULL, NULL, &err));

@@ -25,7 +25,7 @@ static json_t *next_record(FILE *file) {
     return record;
 }
 
-static qn_status render_record(const qn_chat_template *t, qn_text *text, const json_t *record, qn_error *err) {
+static qn_status render_record(const qn_chat_template *t, qn_prompt *prompt, const json_t *record, qn_error *err) {
     char *messages = json_dumps(json_object_get(record, "messages"), JSON_ENCODE_ANY);
     char *tools = json_dumps(json_object_get(record, "tools"), JSON_ENCODE_ANY);
     const json_t *think = json_object_get(record, "enable_thinking");
@@ -33,11 +33,11 @@ static qn_status render_record(const qn_chat_template *t, qn_text *text, const j
         .messages = messages,
         .tools = tools,
         .add_generation_prompt = json_is_true(json_object_get(record, "add_generation_prompt")),
-        .think = json_is_true(think)    ? QN_THINK_ON
-                 : json_is_false(think) ? QN_THINK_OFF
-                                        : QN_THINK_AUTO,
     };
-    qn_status status = qn_chat_render(t, text, &input, err);
+    /* As a variable, which a template need not read. */
+    if (json_is_boolean(think))
+        input.kwargs = json_is_true(think) ? "{\"enable_thinking\": true}" : "{\"enable_thinking\": false}";
+    qn_status status = qn_chat_render(t, prompt, &input, err);
     free(messages);
     free(tools);
     return status;
@@ -45,18 +45,19 @@ static qn_status render_record(const qn_chat_template *t, qn_text *text, const j
 
 static void expect_record(const qn_chat_template *t, const json_t *record, int line) {
     qn_error err = {0};
-    qn_text text = {0};
+    qn_prompt prompt = {0};
     const json_t *want = json_object_get(record, "text");
-    qn_status status = render_record(t, &text, record, &err);
+    qn_status status = render_record(t, &prompt, record, &err);
     if (want == NULL) { /* transformers refused it too */
         assert_int_not_equal(status, QN_OK);
     } else {
         if (status != QN_OK) fail_msg("record %d: %s", line, err.message);
-        if (text.size != json_string_length(want) || memcmp(text.data, json_string_value(want), text.size) != 0) {
-            fail_msg("record %d: got\n%s\nwanted\n%s", line, text.data, json_string_value(want));
+        if (prompt.text.size != json_string_length(want) ||
+            memcmp(prompt.text.data, json_string_value(want), prompt.text.size) != 0) {
+            fail_msg("record %d: got\n%s\nwanted\n%s", line, prompt.text.data, json_string_value(want));
         }
     }
-    qn_text_release(&text);
+    qn_prompt_release(&prompt);
 }
 
 static void test_own_golden(void **state) {
@@ -124,12 +125,12 @@ static qn_status open_with(const char *jinja, const char *config, qn_chat_templa
 static void expect_open(const char *jinja, const char *config, const char *tools, const char *want) {
     qn_chat_template *t = NULL;
     qn_error err = {0};
-    qn_text text = {0};
+    qn_prompt prompt = {0};
     qn_chat_input input = {.messages = "[{\"role\": \"user\", \"content\": \"q\"}]", .tools = tools};
     if (open_with(jinja, config, &t, &err) != QN_OK) fail_msg("%s", err.message);
-    if (qn_chat_render(t, &text, &input, &err) != QN_OK) fail_msg("%s", err.message);
-    assert_string_equal(text.data, want);
-    qn_text_release(&text);
+    if (qn_chat_render(t, &prompt, &input, &err) != QN_OK) fail_msg("%s", err.message);
+    assert_string_equal(prompt.text.data, want);
+    qn_prompt_release(&prompt);
     qn_chat_template_close(t);
 }
 
@@ -179,11 +180,11 @@ static void test_no_template(void **state) {
     assert_int_equal(qn_chat_template_open(NULL, "x", NULL), QN_EINVAL);
 }
 
-static qn_status render_with(const char *source, const char *messages, const char *tools, qn_text *text,
+static qn_status render_with(const char *source, const char *messages, const char *tools, qn_prompt *prompt,
                              qn_error *err) {
     qn_chat_template *t = NULL;
     if (open_with(source, NULL, &t, err) != QN_OK) fail_msg("%s", err->message);
-    qn_status status = qn_chat_render(t, text, &(qn_chat_input){.messages = messages, .tools = tools}, err);
+    qn_status status = qn_chat_render(t, prompt, &(qn_chat_input){.messages = messages, .tools = tools}, err);
     qn_chat_template_close(t);
     return status;
 }
@@ -206,11 +207,11 @@ static void test_order(void **state) {
          "tool:\"x\":s;"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        qn_text text = {0};
+        qn_prompt prompt = {0};
         qn_error err = {0};
-        if (render_with(show, cases[i].messages, NULL, &text, &err) != QN_OK) fail_msg("%s", err.message);
-        assert_string_equal(text.data, cases[i].want);
-        qn_text_release(&text);
+        if (render_with(show, cases[i].messages, NULL, &prompt, &err) != QN_OK) fail_msg("%s", err.message);
+        assert_string_equal(prompt.text.data, cases[i].want);
+        qn_prompt_release(&prompt);
     }
 }
 
@@ -238,13 +239,13 @@ static void test_bad_input(void **state) {
         {"[]", "[99999999999999999999]", NULL},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        qn_text text = {0};
+        qn_prompt prompt = {0};
         qn_error err = {0};
-        assert_int_equal(render_with("", cases[i].messages, cases[i].tools, &text, &err), QN_EINVAL);
+        assert_int_equal(render_with("", cases[i].messages, cases[i].tools, &prompt, &err), QN_EINVAL);
         assert_int_equal(err.status, QN_EINVAL);
         if (cases[i].message != NULL) assert_string_equal(err.message, cases[i].message);
-        assert_int_equal(text.size, 0);
-        qn_text_release(&text);
+        assert_int_equal(prompt.text.size, 0);
+        qn_prompt_release(&prompt);
     }
     qn_error err = {0};
     assert_int_equal(qn_chat_render(NULL, NULL, NULL, &err), QN_EINVAL);

@@ -161,11 +161,11 @@ static qn_status probe_template(const char *dir, qn_error *err) {
         "\"assistant\",\"content\":\"<think>\\na\\n</think>\\n\\nb\"},{\"role\":\"user\","
         "\"content\":\"And?\"}]";
     qn_chat_template *chat_template = NULL;
-    qn_text text = {0};
-    qn_chat_input input = {.messages = messages, .add_generation_prompt = true, .think = QN_THINK_OFF};
+    qn_prompt prompt = {0};
+    qn_chat_input input = {.messages = messages, .add_generation_prompt = true};
     qn_status status = qn_chat_template_open(&chat_template, dir, err);
-    if (status == QN_OK) status = qn_chat_render(chat_template, &text, &input, err);
-    qn_text_release(&text);
+    if (status == QN_OK) status = qn_chat_render(chat_template, &prompt, &input, err);
+    qn_prompt_release(&prompt);
     qn_chat_template_close(chat_template);
     return status;
 }

@@ -252,19 +252,19 @@ static qn_status render(const char *dir, qn_error *err) {
         "\"tool\",\"content\":\"42\"},{\"role\":\"user\",\"content\":\"And?\"}]";
     static const char tools[] = "[{\"type\":\"function\",\"function\":{\"name\":\"w\",\"parameters\":{\"a\":1e-5}}}]";
     qn_chat_template *chat_template = NULL;
-    qn_text text = {0};
+    qn_prompt prompt = {0};
     qn_chat_input input = {.messages = messages,
                            .tools = tools,
                            .tools_size = sizeof tools - 1,
                            .add_generation_prompt = true,
-                           .think = QN_THINK_OFF};
+                           .kwargs = "{\"enable_thinking\": false}"};
     qn_status status = qn_chat_template_open(&chat_template, dir, err);
-    if (status == QN_OK) status = qn_chat_render(chat_template, &text, &input, err);
-    size_t size = text.size;
-    if (status == QN_OK && (status = qn_chat_render(chat_template, &text, &input, err)) != QN_OK) {
-        assert_int_equal(text.size, size);
+    if (status == QN_OK) status = qn_chat_render(chat_template, &prompt, &input, err);
+    size_t size = prompt.text.size;
+    if (status == QN_OK && (status = qn_chat_render(chat_template, &prompt, &input, err)) != QN_OK) {
+        assert_int_equal(prompt.text.size, size);
     }
-    qn_text_release(&text);
+    qn_prompt_release(&prompt);
     qn_chat_template_close(chat_template);
     return status;
 }

@@ -12,7 +12,7 @@
 
 #include "../src/text/jinja.h"
 
-static qn_status render(const char *source, size_t size, const json_t *variables, qn_text *text, qn_error *err) {
+static qn_status render(const char *source, size_t size, const json_t *variables, qn_prompt *prompt, qn_error *err) {
     qni_jinja *jinja = NULL;
     qni_jinja_var vars[64];
     size_t n = 0;
@@ -22,9 +22,9 @@ static qn_status render(const char *source, size_t size, const json_t *variables
     if (status != QN_OK) return status;
     json_object_foreach(object, name, value) {
         assert_true(n < 64);
-        vars[n++] = (qni_jinja_var){name, value};
+        vars[n++] = (qni_jinja_var){.name = name, .value = value};
     }
-    status = qni_jinja_render(jinja, text, vars, n, err);
+    status = qni_jinja_render(jinja, prompt, vars, n, err);
     qni_jinja_free(jinja);
     return status;
 }
@@ -46,20 +46,20 @@ static void test_vectors(void **state) {
         if (template == NULL) {
             common = json_incref(json_object_get(record, "variables"));
         } else {
-            qn_text text = {0};
+            qn_prompt prompt = {0};
             qn_error err = {0};
             const char *source = json_string_value(template);
             qn_status status =
-                render(source, json_string_length(template), variables != NULL ? variables : common, &text, &err);
+                render(source, json_string_length(template), variables != NULL ? variables : common, &prompt, &err);
             if (want == NULL) {
-                if (status == QN_OK) fail_msg("%s: got \"%s\", wanted an error", source, text.data);
+                if (status == QN_OK) fail_msg("%s: got \"%s\", wanted an error", source, prompt.text.data);
             } else if (status != QN_OK) {
                 fail_msg("%s: %s", source, err.message);
-            } else if (text.size != json_string_length(want) ||
-                       memcmp(text.data, json_string_value(want), text.size) != 0) {
-                fail_msg("%s: got \"%s\", wanted \"%s\"", source, text.data, json_string_value(want));
+            } else if (prompt.text.size != json_string_length(want) ||
+                       memcmp(prompt.text.data, json_string_value(want), prompt.text.size) != 0) {
+                fail_msg("%s: got \"%s\", wanted \"%s\"", source, prompt.text.data, json_string_value(want));
             }
-            qn_text_release(&text);
+            qn_prompt_release(&prompt);
             n++;
         }
         json_decref(record);
@@ -119,15 +119,15 @@ static const struct {
 static void test_refusals(void **state) {
     (void)state;
     for (size_t i = 0; i < sizeof refused / sizeof *refused; i++) {
-        qn_text text = {0};
+        qn_prompt prompt = {0};
         qn_error err = {0};
-        qn_status status = render(refused[i].source, strlen(refused[i].source), NULL, &text, &err);
+        qn_status status = render(refused[i].source, strlen(refused[i].source), NULL, &prompt, &err);
         if (status != refused[i].status || strcmp(err.message, refused[i].message) != 0) {
             fail_msg("%s: got %s, \"%s\"", refused[i].source, qn_status_name(status), err.message);
         }
         assert_int_equal(err.status, status);
-        assert_int_equal(text.size, 0);
-        qn_text_release(&text);
+        assert_int_equal(prompt.text.size, 0);
+        qn_prompt_release(&prompt);
     }
 }
 
@@ -157,10 +157,10 @@ static void test_depth(void **state) {
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         char *source = repeated(cases[i].start, cases[i].piece, 20000, cases[i].end);
-        qn_text text = {0};
+        qn_prompt prompt = {0};
         qn_error err = {0};
-        assert_int_equal(render(source, strlen(source), NULL, &text, &err), QN_EUNSUPPORTED);
-        qn_text_release(&text);
+        assert_int_equal(render(source, strlen(source), NULL, &prompt, &err), QN_EUNSUPPORTED);
+        qn_prompt_release(&prompt);
         free(source);
     }
     char *source = repeated("", "xy", 600000, "");
@@ -174,15 +174,15 @@ static void test_depth(void **state) {
 /* What is already in the text stays; on an error nothing is added. */
 static void test_append(void **state) {
     (void)state;
-    qn_text text = {0};
+    qn_prompt prompt = {0};
     qn_error err = {0};
-    assert_int_equal(render("a{{ 1 }}", 8, NULL, &text, &err), QN_OK);
-    assert_int_equal(render("b{{ x.y }}", 10, NULL, &text, &err), QN_EINVAL);
-    assert_string_equal(text.data, "a1");
-    assert_int_equal(render("c\0d", 3, NULL, &text, &err), QN_OK);
-    assert_int_equal(text.size, 5);
-    assert_memory_equal(text.data, "a1c\0d", 6);
-    qn_text_release(&text);
+    assert_int_equal(render("a{{ 1 }}", 8, NULL, &prompt, &err), QN_OK);
+    assert_int_equal(render("b{{ x.y }}", 10, NULL, &prompt, &err), QN_EINVAL);
+    assert_string_equal(prompt.text.data, "a1");
+    assert_int_equal(render("c\0d", 3, NULL, &prompt, &err), QN_OK);
+    assert_int_equal(prompt.text.size, 5);
+    assert_memory_equal(prompt.text.data, "a1c\0d", 6);
+    qn_prompt_release(&prompt);
 }
 
 int main(void) {

@@ -17,22 +17,43 @@
 
 typedef struct qn_chat_template qn_chat_template;
 
-/** Whether the model shall think: AUTO leaves `enable_thinking` undefined, as if the caller had not asked. */
+/** Thinking mode. AUTO leaves `enable_thinking` undefined, so the template's default applies. */
 typedef enum qn_think {
     QN_THINK_AUTO = 0,
     QN_THINK_ON = 1,
     QN_THINK_OFF = 2,
 } qn_think;
 
-/** A conversation to render. Texts are JSON, as in the OpenAI API. */
+/** A conversation to render. Texts are JSON, as in the OpenAI API; a size of 0 means strlen(). */
 typedef struct qn_chat_input {
-    const char *messages; /**< a JSON array of {"role", "content", …} */
-    size_t messages_size; /**< bytes; 0: strlen(messages) */
-    const char *tools;    /**< a JSON array, or NULL for none */
+    const char *messages; /**< an array of {"role", "content", …} */
+    size_t messages_size;
+    const char *tools; /**< an array, or NULL for none */
     size_t tools_size;
+    const char *documents; /**< an array of objects, or NULL for none */
+    size_t documents_size;
+    /** An object with more variables for the template, of any JSON type ("chat_template_kwargs"); NULL: none. A variable
+     * that the template does not read changes nothing. `enable_thinking` in it means the same as `think`. */
+    const char *kwargs;
+    size_t kwargs_size;
+    qn_think think; /**< ON and OFF are errors when the template does not read `enable_thinking` */
     bool add_generation_prompt;
-    qn_think think;
+    /** End the prompt within the last message, so that the model continues it. Not with add_generation_prompt. */
+    bool continue_final_message;
+    bool tool_arguments_object; /**< tool-call arguments that are JSON text reach the template as objects */
+    /** What strftime_now() formats: "YYYY-MM-DD" or "YYYY-MM-DDTHH:MM:SS"; NULL: the local time of the call. */
+    const char *date;
 } qn_chat_input;
+
+/** A rendered prompt: start with zeros, release at the end. */
+typedef struct qn_prompt {
+    qn_text text;
+    /** Which parts of the text the template wrote (trusted), and which came from messages, tools, documents and kwargs.
+     * Neighbors differ. */
+    qn_text_run *runs;
+    size_t n_run;
+    size_t run_capacity;
+} qn_prompt;
 
 /** What a piece of generated text is. */
 typedef enum qn_piece {
@@ -82,19 +103,28 @@ QN_NODISCARD QN_API qn_status qn_chat_template_open_file(qn_chat_template **out,
                                                          qn_error *err);
 QN_API void qn_chat_template_close(qn_chat_template *chat_template); /**< NULL is fine */
 
+/** Whether the template (or the one that it has for tools) mentions a variable of that name. */
+QN_API bool qn_chat_template_reads(const qn_chat_template *chat_template, const char *variable);
+
+QN_API void qn_prompt_release(qn_prompt *prompt); /**< frees the memory and leaves zeros */
+
 /**
- * Append the rendered prompt.
+ * Append the rendered prompt, text and runs. What `prompt` held before must be covered by its runs.
  *
- * Before the template sees them, messages are put in order: a null content becomes "", a list of text parts is joined,
- * the role "developer" becomes "system", "reasoning" is taken for a missing "reasoning_content". JSON is written as
- * Python writes it.
+ * Messages are normalized before the template sees them: null content becomes "", a list of text parts is joined, the
+ * role "developer" becomes "system"; see docs/templates.md. JSON is written as Python writes it.
  *
- * Errors   EINVAL: messages or tools are no JSON of the right form, a role that is none of system, developer, user,
- *          assistant and tool, an image or another part that is no text, or the template itself refused
- *          (raise_exception); EUNSUPPORTED: an operation that the interpreter does not know, with its line; EFULL: a
- *          bound on steps, depth or output; ENOMEM. `text` is as before then.
+ * Trust   The template's own text, the special tokens of the tokenizer and the roles are trusted, all other text of the
+ *         input is not. The mark follows each byte through joining, splitting and slicing; an operation that makes new
+ *         text (a format, JSON) of anything untrusted makes untrusted text.
+ * Errors  EINVAL: messages, tools, documents, kwargs or date are malformed; a role that is none of system, developer,
+ *         user, assistant and tool; an image or another part that is not text; kwargs that would replace another field
+ *         or contradict `think`; `think` with a template that does not read `enable_thinking`; a final message that
+ *         cannot be continued; or the template itself refused (raise_exception). EUNSUPPORTED: an operation that the
+ *         interpreter does not know, with its line; EFULL: a bound on steps, depth or output; ENOMEM. `prompt` is as
+ *         before then.
  */
-QN_NODISCARD QN_API qn_status qn_chat_render(const qn_chat_template *chat_template, qn_text *text,
+QN_NODISCARD QN_API qn_status qn_chat_render(const qn_chat_template *chat_template, qn_prompt *prompt,
                                              const qn_chat_input *input, qn_error *err);
 
 /** Whether a rendered prompt ends inside a reasoning block: its last "<think>" comes after its last "</think>", and

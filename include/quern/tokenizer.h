@@ -29,6 +29,12 @@ typedef struct qn_ids {
     size_t capacity;
 } qn_ids;
 
+/** A run of a text, in bytes. The runs of a text follow one another and cover all of it. */
+typedef struct qn_text_run {
+    size_t size;
+    bool trusted; /**< written by the chat template itself: only such text may match an added token */
+} qn_text_run;
+
 /** Turns a stream of ids into text without ever splitting a character. */
 typedef struct qn_decoder qn_decoder;
 

@@ -1,21 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Opening the chat template of a model directory, and rendering. */
+/* Opening the chat template of a model directory. */
 #include "chat.h"
 
 #include "../base/file.h"
 #include "../base/json.h"
 #include "../base/memory.h"
-#include "jinja.h"
-
-#include <quern/chat.h>
 
 #include <string.h>
-
-struct qn_chat_template {
-    qni_jinja *standard;
-    qni_jinja *tool_use; /* of a list of named templates, for renders with tools; or NULL */
-    json_t *specials;    /* name of the variable → text, or list of texts */
-};
 
 /* The special tokens that transformers hands to templates: a text, or an object with "content". */
 static const char *const special_names[] = {"bos_token", "eos_token", "unk_token",  "sep_token",
@@ -148,44 +139,11 @@ void qn_chat_template_close(qn_chat_template *chat_template) {
     qni_free(chat_template);
 }
 
-static qn_status render(const qn_chat_template *t, qn_text *text, const json_t *messages, const json_t *tools,
-                        const qn_chat_input *input, qn_error *err) {
-    qni_jinja_var vars[16] = {
-        {"messages", messages},
-        {"tools", tools != NULL ? tools : json_null()},
-        {"documents", json_null()},
-        {"add_generation_prompt", input->add_generation_prompt ? json_true() : json_false()},
-    };
-    size_t n = 4;
-    if (input->think != QN_THINK_AUTO) {
-        vars[n++] = (qni_jinja_var){"enable_thinking", input->think == QN_THINK_ON ? json_true() : json_false()};
-    }
-    for (size_t i = 0; i < sizeof special_names / sizeof *special_names; i++) {
-        const json_t *value = json_object_get(t->specials, special_names[i]);
-        if (value != NULL) vars[n++] = (qni_jinja_var){special_names[i], value};
-    }
-    return qni_jinja_render(tools != NULL && t->tool_use != NULL ? t->tool_use : t->standard, text, vars, n, err);
-}
-
-qn_status qn_chat_render(const qn_chat_template *chat_template, qn_text *text, const qn_chat_input *input,
-                         qn_error *err) {
-    if (chat_template == NULL || text == NULL || input == NULL || input->messages == NULL) {
-        return qni_fail(err, QN_EINVAL, "chat render: the template, the text, the input or its messages are NULL");
-    }
-    if (input->think < QN_THINK_AUTO || input->think > QN_THINK_OFF) {
-        return qni_fail(err, QN_EINVAL, "chat render: think must be 0, 1 or 2, got %d", (int)input->think);
-    }
-    json_t *messages = NULL, *tools = NULL;
-    size_t n_messages = input->messages_size > 0 ? input->messages_size : strlen(input->messages);
-    qn_status status = qni_chat_messages(&messages, input->messages, n_messages, err);
-    if (status == QN_OK && input->tools != NULL) {
-        status =
-            qni_chat_tools(&tools, input->tools, input->tools_size > 0 ? input->tools_size : strlen(input->tools), err);
-    }
-    if (status == QN_OK) status = render(chat_template, text, messages, tools, input, err);
-    json_decref(messages);
-    json_decref(tools);
-    return status;
+bool qn_chat_template_reads(const qn_chat_template *chat_template, const char *variable) {
+    if (chat_template == NULL || variable == NULL) return false;
+    const qni_jinja *tool_use = chat_template->tool_use;
+    return qni_jinja_reads(chat_template->standard, variable) ||
+           (tool_use != NULL && qni_jinja_reads(tool_use, variable));
 }
 
 bool qn_chat_starts_reasoning(const char *prompt, size_t size) {

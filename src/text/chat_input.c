@@ -120,20 +120,33 @@ qn_status qni_chat_messages(json_t **out, const char *text, size_t size, qn_erro
     return QN_OK;
 }
 
-qn_status qni_chat_tools(json_t **out, const char *text, size_t size, qn_error *err) {
-    json_t *tools;
-    QN_TRY(parse(&tools, "tools", text, size, err));
+qn_status qni_chat_objects(json_t **out, const char *what, const char *text, size_t size, qn_error *err) {
+    json_t *list;
+    QN_TRY(parse(&list, what, text, size, err));
     qn_status status = QN_OK;
-    if (!json_is_null(tools) && !json_is_array(tools))
-        status = qni_fail(err, QN_EINVAL, "tools must be a list or null");
-    for (size_t i = 0; status == QN_OK && i < json_array_size(tools); i++) {
-        if (!json_is_object(json_array_get(tools, i)))
-            status = qni_fail(err, QN_EINVAL, "tools[%zu] must be an object", i);
+    if (!json_is_null(list) && !json_is_array(list)) {
+        status = qni_fail(err, QN_EINVAL, "%s must be a list or null", what);
     }
-    if (status != QN_OK || json_is_null(tools)) {
-        json_decref(tools);
+    for (size_t i = 0; status == QN_OK && i < json_array_size(list); i++) {
+        if (json_is_object(json_array_get(list, i))) continue;
+        status = qni_fail(err, QN_EINVAL, "%s[%zu] must be an object", what, i);
+    }
+    if (status != QN_OK || json_is_null(list)) {
+        json_decref(list);
         return status;
     }
-    *out = tools;
+    *out = list;
     return QN_OK;
+}
+
+qn_status qni_chat_kwargs(json_t **out, const char *text, size_t size, qn_error *err) {
+    json_t *object;
+    QN_TRY(parse(&object, "chat_template_kwargs", text, size, err));
+    if (json_is_object(object)) {
+        *out = object;
+        return QN_OK;
+    }
+    bool none = json_is_null(object);
+    json_decref(object);
+    return none ? QN_OK : qni_fail(err, QN_EINVAL, "chat_template_kwargs must be an object or null");
 }

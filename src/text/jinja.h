@@ -7,7 +7,7 @@
 
 #include "../base/error.h"
 
-#include <quern/tokenizer.h>
+#include <quern/chat.h>
 
 #include <jansson.h>
 
@@ -31,6 +31,8 @@ enum {
 typedef struct qni_jinja_var {
     const char *name;
     const json_t *value;
+    bool trusted;            /* its text counts as the template's own */
+    const char *trusted_key; /* so do the strings under this key of a list's objects; NULL: none */
 } qni_jinja_var;
 
 /* Parse a template; `name` begins every message about it ("chat template line 3: …"), and is copied.
@@ -38,9 +40,12 @@ typedef struct qni_jinja_var {
 qn_status qni_jinja_parse(qni_jinja **out, const char *name, const char *source, size_t size, qn_error *err);
 void qni_jinja_free(qni_jinja *jinja); /* NULL is fine */
 
-/* Append what the template makes of the variables (at most 16). Errors: EINVAL: an operation that fails in Python too, or
- * raise_exception; EUNSUPPORTED; EFULL; ENOMEM. `text` is as before then. Any number of threads at a time. */
-qn_status qni_jinja_render(const qni_jinja *jinja, qn_text *text, const qni_jinja_var *vars, size_t n_var,
+/* Whether the template mentions that name, as a variable of its own or of its caller. */
+bool qni_jinja_reads(const qni_jinja *jinja, const char *name);
+
+/* Append what the template makes of the variables. Errors: EINVAL: an operation that fails in Python too, or
+ * raise_exception; EUNSUPPORTED; EFULL; ENOMEM. `prompt` is as before then. Any number of threads at a time. */
+qn_status qni_jinja_render(const qni_jinja *jinja, qn_prompt *prompt, const qni_jinja_var *vars, size_t n_var,
                            qn_error *err);
 
 #endif

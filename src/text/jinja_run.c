@@ -13,12 +13,12 @@ typedef enum jflow {
 static qn_status run_block(jrun *run, jscope *scope, const jblock *block, jflow *flow);
 
 static qn_status emit(jrun *run, const char *s, size_t size) {
-    qn_text *out = run->out;
-    if (size > QNI_JINJA_OUTPUT || out->size - run->out_start > QNI_JINJA_OUTPUT - size) {
+    qn_prompt *out = run->out;
+    if (size > QNI_JINJA_OUTPUT || out->text.size - run->out_start > QNI_JINJA_OUTPUT - size) {
         return qni_j_fail(run, QN_EFULL, "the text grows beyond %d bytes", (int)QNI_JINJA_OUTPUT);
     }
     QN_TRY(qni_j_step(run, size));
-    if (!qni_text_append(out, s, size)) return qni_j_fail(run, QN_ENOMEM, "out of memory");
+    if (!qni_prompt_append(out, s, size, true)) return qni_j_fail(run, QN_ENOMEM, "out of memory");
     return QN_OK;
 }
 
@@ -160,14 +160,14 @@ static qn_status run_for(jrun *run, jscope *scope, const jnode *node, jflow *flo
 
 /* The text of a block, as a string. */
 static qn_status capture(jrun *run, jscope *scope, const jblock *block, jval *out) {
-    size_t start = run->out->size;
+    size_t start = run->out->text.size;
     jflow flow = FLOW_ON;
     QN_TRY(run_block(run, scope, block, &flow));
-    size_t n = run->out->size - start;
+    size_t n = run->out->text.size - start;
     char *copy = qni_j_alloc(&run->arena, n);
     if (copy == NULL) return qni_j_no_memory(run);
-    if (n > 0) memcpy(copy, run->out->data + start, n);
-    run->out->size = start;
+    if (n > 0) memcpy(copy, run->out->text.data + start, n);
+    qni_prompt_cut(run->out, start);
     *out = qni_j_text(copy, n);
     return QN_OK;
 }
@@ -377,14 +377,21 @@ static qn_status run_all(jrun *run, const qni_jinja_var *vars, size_t n_var) {
     return run_block(run, scope, &run->jinja->body, &flow);
 }
 
-qn_status qni_jinja_render(const qni_jinja *jinja, qn_text *text, const qni_jinja_var *vars, size_t n_var,
+bool qni_jinja_reads(const qni_jinja *jinja, const char *name) {
+    for (size_t id = N_FIXED_ID; id < jinja->n_id; id++) {
+        if (qni_j_text_is(jinja->ids[id], name)) return true;
+    }
+    return false;
+}
+
+qn_status qni_jinja_render(const qni_jinja *jinja, qn_prompt *prompt, const qni_jinja_var *vars, size_t n_var,
                            qn_error *err) {
-    jrun run = {.jinja = jinja, .out = text, .out_start = text->size, .err = err, .line = 1, .steps = QNI_JINJA_STEPS};
+    size_t start = prompt->text.size;
+    jrun run = {.jinja = jinja, .out = prompt, .out_start = start, .err = err, .line = 1, .steps = QNI_JINJA_STEPS};
     run.arena.limit = QNI_JINJA_MEMORY;
     qn_status status = emit(&run, NULL, 0);
     if (status == QN_OK) status = run_all(&run, vars, n_var);
-    if (status != QN_OK) text->size = run.out_start;
-    if (text->data != NULL) text->data[text->size] = '\0';
+    if (status != QN_OK) qni_prompt_cut(prompt, start);
     qni_j_arena_free(&run.arena);
     return status;
 }

@@ -116,7 +116,7 @@ typedef struct jbuf {
 typedef struct jrun {
     const qni_jinja *jinja;
     jarena arena;
-    qn_text *out;
+    qn_prompt *out;
     size_t out_start; /* bytes of *out before this rendering */
     qn_error *err;
     int32_t line;  /* under evaluation */

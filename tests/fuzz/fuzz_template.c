@@ -25,16 +25,23 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     qn_error err;
     qni_jinja *jinja = NULL;
     json_t *input = NULL;
-    qn_text text = {0};
+    qn_prompt prompt = {0};
     if (qni_chat_messages(&input, messages, n_messages, &err) == QN_OK &&
         qni_jinja_parse(&jinja, "template", source, n_source, &err) == QN_OK) {
         const qni_jinja_var vars[] = {
-            {"messages", input}, {"tools", json_null()}, {"add_generation_prompt", json_true()}};
-        qn_status status = qni_jinja_render(jinja, &text, vars, 3, &err);
-        if (status == QN_OK ? !qni_utf8_is_valid(text.data, text.size) : text.size != 0) abort();
+            {.name = "messages", .value = input, .trusted_key = "role"},
+            {.name = "tools", .value = json_null()},
+            {.name = "add_generation_prompt", .value = json_true()},
+        };
+        qn_status status = qni_jinja_render(jinja, &prompt, vars, 3, &err);
+        const qn_text *text = &prompt.text;
+        if (status == QN_OK ? !qni_utf8_is_valid(text->data, text->size) : text->size != 0) abort();
+        size_t covered = 0;
+        for (size_t i = 0; i < prompt.n_run; i++) covered += prompt.runs[i].size;
+        if (covered != text->size) abort();
         if (status != QN_OK && status != QN_EINVAL && status != QN_EUNSUPPORTED && status != QN_EFULL) abort();
     }
-    qn_text_release(&text);
+    qn_prompt_release(&prompt);
     qni_jinja_free(jinja);
     json_decref(input);
     return 0;

@@ -146,15 +146,17 @@ static bool render(job *j) {
     /* To the library no size means: up to a zero byte. */
     if (s->text.size == 0) return job_error(j, QN_EINVAL, &(qn_error){.message = "messages: is empty"});
     if (s->has_tools && s->tools.size == 0) return job_error(j, QN_EINVAL, &(qn_error){.message = "tools: is empty"});
-    qn_text text = {0};
+    qn_prompt prompt = {0};
     const qn_chat_input input = {.messages = (const char *)s->text.data,
                                  .messages_size = s->text.size,
                                  .tools = (const char *)s->tools.data,
                                  .tools_size = s->tools.size,
                                  .add_generation_prompt = s->flag,
                                  .think = s->think};
-    qn_status status = qn_chat_render(s->object->value, &text, &input, &error);
-    return answer_text(j, status, &text, &error);
+    qn_status status = qn_chat_render(s->object->value, &prompt, &input, &error);
+    answer_text(j, status, &prompt.text, &error);
+    qn_prompt_release(&prompt);
+    return true;
 }
 
 /* Reference, Template, Messages, Tools | nil, AddGenerationPrompt, Think. The texts are JSON. */
