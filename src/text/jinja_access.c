@@ -39,9 +39,9 @@ static qn_status iterate_text(jrun *run, jval v, jval *out) {
     QN_TRY(qni_j_seq(run, SEQ_LIST, qni_j_count(v.s, v.size), out));
     for (size_t i = 0; at < v.size; i++, at += n) {
         n = qni_j_char(v.s + at, v.size - at, &c);
-        out->seq->items[i] = qni_j_text(v.s + at, n);
+        out->seq->items[i] = qni_j_part(v, at, n);
     }
-    return QN_OK;
+    return qni_j_seq_done(run, *out);
 }
 
 qn_status qni_j_iterate(jrun *run, jval v, jseq **out) {
@@ -180,7 +180,7 @@ static qn_status index_text(jrun *run, jval v, int64_t i, jval *out) {
     if (i < 0) i += n;
     if (i < 0 || i >= n) return QN_OK;
     size_t at = qni_j_offset(v.s, v.size, (size_t)i);
-    *out = qni_j_text(v.s + at, qni_j_char(v.s + at, v.size - at, &c));
+    *out = qni_j_part(v, at, qni_j_char(v.s + at, v.size - at, &c));
     return QN_OK;
 }
 
@@ -276,24 +276,21 @@ static qn_status slice_range(jrun *run, const jval bounds[3], int64_t n, int64_t
 static qn_status slice_text(jrun *run, jval v, int64_t start, int64_t count, int64_t step, jval *out) {
     size_t at = qni_j_offset(v.s, v.size, (size_t)(start < 0 ? 0 : start));
     QN_TRY(qni_j_step(run, v.size));
-    *out = qni_j_text(v.s + at, 0);
-    if (count == 0) return QN_OK;
-    if (step == 1) {
-        out->size = qni_j_offset(out->s, v.size - at, (size_t)count);
+    if (step == 1 || count == 0) {
+        *out = qni_j_part(v, at, count > 0 ? qni_j_offset(v.s + at, v.size - at, (size_t)count) : 0);
         return QN_OK;
     }
-    char *to = qni_j_alloc(&run->arena, v.size);
-    if (to == NULL) return qni_j_no_memory(run);
-    *out = qni_j_text(to, 0);
+    jbuf buf = {0};
     for (int64_t i = 0;; i++) {
         uint32_t c;
         size_t n = qni_j_char(v.s + at, v.size - at, &c);
-        memcpy(to + out->size, v.s + at, n);
-        out->size += n;
-        if (i == count - 1) return QN_OK;
+        QN_TRY(qni_j_put_part(run, &buf, v, at, n));
+        if (i == count - 1) break;
         for (int64_t k = 0; k < step; k++) at += qni_j_char(v.s + at, v.size - at, &c);
         for (int64_t k = 0; k < -step; k++) at -= qni_j_char_before(v.s, at, &c);
     }
+    *out = qni_j_buf_text(&buf);
+    return QN_OK;
 }
 
 qn_status qni_j_slice(jrun *run, jval v, const jval bounds[3], jval *out) {

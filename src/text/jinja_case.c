@@ -231,25 +231,26 @@ static bool final_sigma(jval s, size_t at) {
     return before;
 }
 
-static qn_status put_point(jrun *run, jbuf *buf, uint32_t c) {
+static qn_status put_point(jrun *run, jbuf *buf, uint32_t c, bool trusted) {
     char text[4];
-    return qni_j_put(run, buf, text, qni_utf8_encode(text, c));
+    return qni_j_put(run, buf, text, qni_utf8_encode(text, c), trusted);
 }
 
 static qn_status put_cased(jrun *run, jbuf *buf, jval s, size_t at, uint32_t c, jcase to) {
+    bool trusted = qni_j_trusted_at(s, at);
     if (to == CASE_LOWER) {
-        if (c == 0x3A3 && final_sigma(s, at)) return put_point(run, buf, 0x3C2);
-        if (c == 0x130) QN_TRY(put_point(run, buf, 'i')); /* and a dot above */
-        return put_point(run, buf, c == 0x130 ? 0x307 : (uint32_t)utf8proc_tolower((utf8proc_int32_t)c));
+        if (c == 0x3A3 && final_sigma(s, at)) return put_point(run, buf, 0x3C2, trusted);
+        if (c == 0x130) QN_TRY(put_point(run, buf, 'i', trusted)); /* and a dot above */
+        return put_point(run, buf, c == 0x130 ? 0x307 : (uint32_t)utf8proc_tolower((utf8proc_int32_t)c), trusted);
     }
     for (size_t i = 0; c >= 0x80 && i < sizeof special / sizeof *special; i++) {
         if (special[i].code_point != c) continue;
         const uint16_t *points = to == CASE_UPPER ? special[i].upper : special[i].title;
-        for (int k = 0; k < 3 && points[k] != 0; k++) QN_TRY(put_point(run, buf, points[k]));
+        for (int k = 0; k < 3 && points[k] != 0; k++) QN_TRY(put_point(run, buf, points[k], trusted));
         return QN_OK;
     }
     utf8proc_int32_t p = (utf8proc_int32_t)c;
-    return put_point(run, buf, (uint32_t)(to == CASE_UPPER ? utf8proc_toupper(p) : utf8proc_totitle(p)));
+    return put_point(run, buf, (uint32_t)(to == CASE_UPPER ? utf8proc_toupper(p) : utf8proc_totitle(p)), trusted);
 }
 
 qn_status qni_j_recase(jrun *run, jval s, jcase to, jval *out) {

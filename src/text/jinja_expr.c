@@ -104,7 +104,7 @@ static qn_status parse_strings(jparser *p, jnode **out) {
     if (p->at == first + 1) return QN_OK;
     char *joined = qni_j_alloc(&p->jinja->arena, n);
     if (joined == NULL) return qni_j_parse_memory(p);
-    (*out)->value = qni_j_text(joined, n);
+    (*out)->value = qni_j_trust(qni_j_text(joined, n), true);
     for (size_t i = first; i < p->at; i++) {
         memcpy(joined, p->tokens[i].value.s, p->tokens[i].value.size);
         joined += p->tokens[i].value.size;

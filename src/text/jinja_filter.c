@@ -32,6 +32,7 @@ static qn_status do_tojson(jrun *run, jval self, const jval *arg, jval *out) {
         form.key_separator = pair->items[1];
     }
     jbuf buf = {0};
+    form.trusted = qni_j_trusted(self);
     QN_TRY(qni_j_put_json(run, &buf, self, &form));
     *out = qni_j_buf_text(&buf);
     return QN_OK;
@@ -96,10 +97,10 @@ static qn_status do_title(jrun *run, jval self, const jval *arg, jval *out) {
             if (is_gap != gap) break;
         }
         n = qni_j_char(text.s + at, text.size - at, &c);
-        QN_TRY(qni_j_recase(run, qni_j_text(text.s + at, n), CASE_UPPER, &piece));
-        QN_TRY(qni_j_put(run, &buf, piece.s, piece.size));
-        QN_TRY(qni_j_recase(run, qni_j_text(text.s + at + n, end - at - n), CASE_LOWER, &piece));
-        QN_TRY(qni_j_put(run, &buf, piece.s, piece.size));
+        QN_TRY(qni_j_recase(run, qni_j_part(text, at, n), CASE_UPPER, &piece));
+        QN_TRY(qni_j_put_text(run, &buf, piece));
+        QN_TRY(qni_j_recase(run, qni_j_part(text, at + n, end - at - n), CASE_LOWER, &piece));
+        QN_TRY(qni_j_put_text(run, &buf, piece));
         at = end;
     }
     *out = qni_j_buf_text(&buf);
@@ -121,7 +122,7 @@ static qn_status do_default(jrun *run, jval self, const jval *arg, jval *out) {
     (void)run;
     *out = self;
     if (self.kind == J_UNDEFINED || (qni_j_truth(arg[1]) && !qni_j_truth(self))) {
-        *out = arg[0].kind == J_ABSENT ? qni_j_text("", 0) : arg[0];
+        *out = arg[0].kind == J_ABSENT ? qni_j_literal("") : arg[0];
     }
     return QN_OK;
 }
@@ -193,9 +194,9 @@ static bool text_int(jval text, int base, int64_t *out, bool *over) {
     return true;
 }
 
-static qn_status float_to_int(jrun *run, double f, jval *out) {
+static qn_status float_to_int(jrun *run, double f, bool trusted, jval *out) {
     if (!(f > -9.2e18 && f < 9.2e18)) return qni_j_fail(run, QN_EUNSUPPORTED, "an integer beyond 64 bits");
-    *out = qni_j_int((int64_t)f);
+    *out = qni_j_trust(qni_j_int((int64_t)f), trusted);
     return QN_OK;
 }
 
@@ -225,28 +226,28 @@ static qn_status do_int(jrun *run, jval self, const jval *arg, jval *out) {
         QN_TRY(want_ascii_digits(run, self));
         if (text_int(self, (int)base, &i, &over)) {
             if (over) return qni_j_fail(run, QN_EUNSUPPORTED, "an integer beyond 64 bits");
-            *out = qni_j_int(i);
+            *out = qni_j_trust(qni_j_int(i), self.trusted);
             return QN_OK;
         }
-        return text_float(self, &f) && isfinite(f) ? float_to_int(run, f, out) : QN_OK;
+        return text_float(self, &f) && isfinite(f) ? float_to_int(run, f, self.trusted, out) : QN_OK;
     }
     if (qni_j_as_int(self, &i)) {
-        *out = qni_j_int(i);
+        *out = qni_j_trust(qni_j_int(i), self.trusted);
         return QN_OK;
     }
     if (self.kind != J_FLOAT || isnan(self.f)) return QN_OK;
     if (isinf(self.f)) return qni_j_fail(run, QN_EINVAL, "infinity as an integer");
-    return float_to_int(run, self.f, out);
+    return float_to_int(run, self.f, self.trusted, out);
 }
 
 static qn_status do_float(jrun *run, jval self, const jval *arg, jval *out) {
     double f;
     *out = arg[0].kind == J_ABSENT ? qni_j_float(0) : arg[0];
     if (self.kind == J_UNDEFINED) return fail_undefined(run, self);
-    if (qni_j_is_number(self)) *out = qni_j_float((double)qni_j_as_real(self));
+    if (qni_j_is_number(self)) *out = qni_j_trust(qni_j_float((double)qni_j_as_real(self)), self.trusted);
     if (self.kind != J_STRING) return QN_OK;
     QN_TRY(want_ascii_digits(run, self));
-    if (text_float(self, &f)) *out = qni_j_float(f);
+    if (text_float(self, &f)) *out = qni_j_trust(qni_j_float(f), self.trusted);
     return QN_OK;
 }
 
@@ -254,7 +255,7 @@ static qn_status do_abs(jrun *run, jval self, const jval *arg, jval *out) {
     int64_t i;
     (void)arg;
     if (self.kind == J_FLOAT) {
-        *out = qni_j_float(fabs(self.f));
+        *out = qni_j_trust(qni_j_float(fabs(self.f)), self.trusted);
         return QN_OK;
     }
     if (self.kind == J_UNDEFINED) return fail_undefined(run, self);
@@ -279,13 +280,13 @@ static qn_status do_round(jrun *run, jval self, const jval *arg, jval *out) {
         double power = pow(10, (double)digits), x = (double)qni_j_as_real(self);
         if (self.kind != J_FLOAT && fabs(x) > 1e15)
             return qni_j_fail(run, QN_EUNSUPPORTED, "round of an integer beyond 15 digits");
-        *out = qni_j_float((up ? ceil(x * power) : floor(x * power)) / power);
+        *out = qni_j_trust(qni_j_float((up ? ceil(x * power) : floor(x * power)) / power), self.trusted);
         return QN_OK;
     }
-    *out = self.kind == J_BOOL ? qni_j_int(self.b) : self;
+    *out = self.kind == J_BOOL ? qni_j_trust(qni_j_int(self.b), self.trusted) : self;
     if (self.kind != J_FLOAT || !isfinite(self.f)) return QN_OK;
     snprintf(text, sizeof text, "%.*f", (int)digits, self.f);
-    *out = qni_j_float(strtod(text, NULL));
+    *out = qni_j_trust(qni_j_float(strtod(text, NULL)), self.trusted);
     return QN_OK;
 }
 
@@ -315,13 +316,13 @@ static qn_status do_forceescape(jrun *run, jval self, const jval *arg, jval *out
 
 /* One line of do_indent: its text, indented unless it is empty and blank lines are left alone. */
 static qn_status put_line(jrun *run, jbuf *buf, jval line, jval indent, bool indented) {
-    if (indented) QN_TRY(qni_j_put(run, buf, indent.s, indent.size));
-    return qni_j_put(run, buf, line.s, line.size);
+    if (indented) QN_TRY(qni_j_put_text(run, buf, indent));
+    return qni_j_put_text(run, buf, line);
 }
 
 static qn_status do_indent(jrun *run, jval self, const jval *arg, jval *out) {
     int64_t width = 4;
-    jval indent = arg[0], space = qni_j_text(" ", 1), line;
+    jval indent = arg[0], space = qni_j_literal(" "), line;
     jbuf buf = {0};
     bool first = qni_j_truth(arg[1]), blank = qni_j_truth(arg[2]);
     if (self.kind == J_UNDEFINED) return fail_undefined(run, self);
@@ -342,8 +343,8 @@ static qn_status do_indent(jrun *run, jval self, const jval *arg, jval *out) {
             at += qni_j_char(self.s + at, self.size - at, &c);
             continue;
         }
-        line = qni_j_text(self.s + start, at - start);
-        if (n > 0) QN_TRY(qni_j_put(run, &buf, "\n", 1));
+        line = qni_j_part(self, start, at - start);
+        if (n > 0) QN_TRY(qni_j_put(run, &buf, "\n", 1, qni_j_trusted_at(self, start - 1)));
         QN_TRY(put_line(run, &buf, line, indent, n == 0 ? first : blank || line.size > 0));
         n++;
         start = at += end;
@@ -354,7 +355,7 @@ static qn_status do_indent(jrun *run, jval self, const jval *arg, jval *out) {
 
 static qn_status do_truncate(jrun *run, jval self, const jval *arg, jval *out) {
     int64_t length = 255, leeway = 5;
-    jval end = arg[2].kind == J_ABSENT ? qni_j_text("...", 3) : arg[2];
+    jval end = arg[2].kind == J_ABSENT ? qni_j_literal("...") : arg[2];
     bool fine = self.kind == J_STRING && end.kind == J_STRING &&
                 (arg[0].kind == J_ABSENT || qni_j_as_int(arg[0], &length)) &&
                 (!qni_j_given(arg[3]) || qni_j_as_int(arg[3], &leeway)) && !self.markup;
@@ -364,7 +365,7 @@ static qn_status do_truncate(jrun *run, jval self, const jval *arg, jval *out) {
     *out = self;
     QN_TRY(qni_j_step(run, self.size));
     if ((int64_t)qni_j_count(self.s, self.size) <= length + leeway) return QN_OK;
-    jval kept = qni_j_text(self.s, qni_j_offset(self.s, self.size, (size_t)(length - n_end)));
+    jval kept = qni_j_part(self, 0, qni_j_offset(self.s, self.size, (size_t)(length - n_end)));
     if (!qni_j_truth(arg[1])) {
         int64_t space = qni_j_rfind(kept, qni_j_text(" ", 1));
         if (space >= 0) kept.size = (size_t)space;
@@ -406,12 +407,12 @@ qn_status qni_j_percent(jrun *run, jval format, jval values, jval *out) {
     if (format.markup) return qni_j_fail(run, QN_EUNSUPPORTED, "'%%' of text that is marked safe");
     for (size_t at = 0; at < format.size; at++) {
         if (format.s[at] != '%') {
-            QN_TRY(qni_j_put(run, &buf, format.s + at, 1));
+            QN_TRY(qni_j_put_part(run, &buf, format, at, 1));
             continue;
         }
         char kind = ++at < format.size ? format.s[at] : '\0';
         if (kind == '%') {
-            QN_TRY(qni_j_put(run, &buf, "%", 1));
+            QN_TRY(qni_j_put_part(run, &buf, format, at, 1));
             continue;
         }
         int64_t i;
@@ -421,9 +422,9 @@ qn_status qni_j_percent(jrun *run, jval format, jval values, jval *out) {
         jval v = tuple ? values.seq->items[used] : values;
         used++;
         if (kind == 'd' || kind == 'i') {
-            if (v.kind == J_FLOAT) QN_TRY(float_to_int(run, v.f, &v));
+            if (v.kind == J_FLOAT) QN_TRY(float_to_int(run, v.f, v.trusted, &v));
             if (!qni_j_as_int(v, &i)) return qni_j_fail(run, QN_EINVAL, "%%d of a %s", qni_j_kind(v));
-            v = qni_j_int(i);
+            v = qni_j_trust(qni_j_int(i), v.trusted);
         }
         QN_TRY(qni_j_put_str(run, &buf, v, kind == 'r'));
     }

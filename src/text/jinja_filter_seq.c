@@ -12,14 +12,14 @@ static qn_status items_of(jrun *run, jval v, jval **items, size_t *n) {
 }
 
 static qn_status do_join(jrun *run, jval self, const jval *arg, jval *out) {
-    jval *items, separator = qni_j_text("", 0), item;
+    jval *items, separator = qni_j_literal(""), item;
     size_t n;
     jbuf buf = {0};
     if (arg[0].kind != J_ABSENT) QN_TRY(qni_j_str(run, arg[0], &separator));
     QN_TRY(items_of(run, self, &items, &n));
     for (size_t i = 0; i < n; i++) {
         QN_TRY(qni_j_attribute_path(run, items[i], arg[1], qni_j_none(), &item));
-        if (i > 0) QN_TRY(qni_j_put(run, &buf, separator.s, separator.size));
+        if (i > 0) QN_TRY(qni_j_put_text(run, &buf, separator));
         QN_TRY(qni_j_put_str(run, &buf, item, false));
     }
     *out = qni_j_buf_text(&buf);

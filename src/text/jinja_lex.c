@@ -31,7 +31,7 @@ static qn_status syntax(lexer *x, const char *what) {
 
 static qn_status push(lexer *x, jtoken_kind kind, jval value) {
     if (!qni_grow(&x->tokens, &x->capacity, x->n + 1, sizeof *x->tokens)) return memory(x);
-    x->tokens[x->n++] = (jtoken){.kind = (uint8_t)kind, .line = x->line, .value = value};
+    x->tokens[x->n++] = (jtoken){.kind = (uint8_t)kind, .line = x->line, .value = qni_j_trust(value, true)};
     return QN_OK;
 }
 

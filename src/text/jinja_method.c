@@ -110,8 +110,9 @@ static qn_status split_words(jrun *run, jval s, int64_t most, bool right, jval *
             if (qni_j_is_space(c)) break;
             at = right ? at - n : at + n;
         }
-        word = right ? qni_j_text(s.s + at, s.size - at) : qni_j_text(s.s, at);
-        s = right ? qni_j_text(s.s, at) : qni_j_text(s.s + at, s.size - at);
+        jval before = qni_j_part(s, 0, at), behind = qni_j_part(s, at, s.size - at);
+        word = right ? behind : before;
+        s = right ? before : behind;
         QN_TRY(append(run, out, &capacity, word));
     }
     return QN_OK;
@@ -122,9 +123,9 @@ static qn_status split_at(jrun *run, jval s, jval separator, int64_t most, bool 
     for (;;) {
         int64_t at = most-- == 0 ? -1 : right ? qni_j_rfind(s, separator) : qni_j_find(s, separator, 0);
         if (at < 0) return append(run, out, &capacity, s);
-        jval before = qni_j_text(s.s, (size_t)at);
+        jval before = qni_j_part(s, 0, (size_t)at);
         size_t after = (size_t)at + separator.size;
-        jval behind = qni_j_text(s.s + after, s.size - after);
+        jval behind = qni_j_part(s, after, s.size - after);
         QN_TRY(append(run, out, &capacity, right ? behind : before));
         s = right ? before : behind;
     }
@@ -177,10 +178,10 @@ static qn_status str_splitlines(jrun *run, jval self, const jval *arg, jval *out
             at += qni_j_char(self.s + at, self.size - at, &c);
             continue;
         }
-        QN_TRY(append(run, out, &capacity, qni_j_text(self.s + start, at - start + (keep ? end : 0))));
+        QN_TRY(append(run, out, &capacity, qni_j_part(self, start, at - start + (keep ? end : 0))));
         start = at += end;
     }
-    return start < self.size ? append(run, out, &capacity, qni_j_text(self.s + start, self.size - start)) : QN_OK;
+    return start < self.size ? append(run, out, &capacity, qni_j_part(self, start, self.size - start)) : QN_OK;
 }
 
 qn_status qni_j_replace(jrun *run, jval s, jval from, jval to, int64_t most, jval *out) {
@@ -190,21 +191,21 @@ qn_status qni_j_replace(jrun *run, jval s, jval from, jval to, int64_t most, jva
     while (most != 0) {
         if (from.size == 0) { /* before each character, and at the end */
             uint32_t c;
-            QN_TRY(qni_j_put(run, &buf, to.s, to.size));
+            QN_TRY(qni_j_put_text(run, &buf, to));
             if (at == s.size) break;
             size_t n = qni_j_char(s.s + at, s.size - at, &c);
-            QN_TRY(qni_j_put(run, &buf, s.s + at, n));
+            QN_TRY(qni_j_put_part(run, &buf, s, at, n));
             at += n;
         } else {
             int64_t found = qni_j_find(s, from, at);
             if (found < 0) break;
-            QN_TRY(qni_j_put(run, &buf, s.s + at, (size_t)found - at));
-            QN_TRY(qni_j_put(run, &buf, to.s, to.size));
+            QN_TRY(qni_j_put_part(run, &buf, s, at, (size_t)found - at));
+            QN_TRY(qni_j_put_text(run, &buf, to));
             at = (size_t)found + from.size;
         }
         if (most > 0) most--;
     }
-    QN_TRY(qni_j_put(run, &buf, s.s + at, s.size - at));
+    QN_TRY(qni_j_put_part(run, &buf, s, at, s.size - at));
     *out = qni_j_buf_text(&buf);
     return QN_OK;
 }
@@ -288,8 +289,8 @@ static qn_status str_join(jrun *run, jval self, const jval *arg, jval *out) {
     QN_TRY(qni_j_iterate(run, arg[0], &seq));
     for (size_t i = seq->first; i < seq->n; i++) {
         QN_TRY(want_text(run, seq->items[i], "join"));
-        if (i > seq->first) QN_TRY(qni_j_put(run, &buf, self.s, self.size));
-        QN_TRY(qni_j_put(run, &buf, seq->items[i].s, seq->items[i].size));
+        if (i > seq->first) QN_TRY(qni_j_put_text(run, &buf, self));
+        QN_TRY(qni_j_put_text(run, &buf, seq->items[i]));
     }
     *out = qni_j_buf_text(&buf);
     return QN_OK;
@@ -350,7 +351,7 @@ static qn_status str_removeprefix(jrun *run, jval self, const jval *arg, jval *o
     QN_TRY(want_text(run, arg[0], "removeprefix"));
     *out = self;
     if (arg[0].size > self.size || memcmp(self.s, arg[0].s, arg[0].size) != 0) return QN_OK;
-    *out = qni_j_text(self.s + arg[0].size, self.size - arg[0].size);
+    *out = qni_j_part(self, arg[0].size, self.size - arg[0].size);
     return QN_OK;
 }
 
@@ -358,7 +359,7 @@ static qn_status str_removesuffix(jrun *run, jval self, const jval *arg, jval *o
     QN_TRY(want_text(run, arg[0], "removesuffix"));
     *out = self;
     if (arg[0].size > self.size || memcmp(self.s + self.size - arg[0].size, arg[0].s, arg[0].size) != 0) return QN_OK;
-    *out = qni_j_text(self.s, self.size - arg[0].size);
+    *out = qni_j_part(self, 0, self.size - arg[0].size);
     return QN_OK;
 }
 
@@ -369,15 +370,15 @@ static qn_status partition(jrun *run, jval self, jval separator, jval *out, bool
     QN_TRY(qni_j_seq(run, SEQ_TUPLE, 3, out));
     jval *items = out->seq->items;
     int64_t at = right ? qni_j_rfind(self, separator) : qni_j_find(self, separator, 0);
-    items[0] = items[1] = items[2] = qni_j_text("", 0);
+    items[0] = items[1] = items[2] = qni_j_literal("");
     if (at < 0) {
         items[right ? 2 : 0] = self;
         return QN_OK;
     }
     size_t after = (size_t)at + separator.size;
-    items[0] = qni_j_text(self.s, (size_t)at);
+    items[0] = qni_j_part(self, 0, (size_t)at);
     items[1] = separator;
-    items[2] = qni_j_text(self.s + after, self.size - after);
+    items[2] = qni_j_part(self, after, self.size - after);
     return QN_OK;
 }
 

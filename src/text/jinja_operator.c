@@ -135,7 +135,9 @@ qn_status qni_j_escape(jrun *run, jval v, jval *out) {
         static const char *const names[] = {"&amp;", "&lt;", "&gt;", "&#39;", "&#34;"};
         const char *p = memchr(special, text.s[i], sizeof special - 1);
         const char *name = p != NULL ? names[p - special] : NULL;
-        QN_TRY(name != NULL ? qni_j_put(run, &buf, name, strlen(name)) : qni_j_put(run, &buf, text.s + i, 1));
+        bool trusted = qni_j_trusted_at(text, i);
+        QN_TRY(name != NULL ? qni_j_put(run, &buf, name, strlen(name), trusted)
+                            : qni_j_put(run, &buf, text.s + i, 1, trusted));
     }
     *out = qni_j_buf_text(&buf);
     out->markup = true;
@@ -149,10 +151,9 @@ static qn_status add_texts(jrun *run, jval a, jval b, jval *out) {
     if (markup) QN_TRY(qni_j_escape(run, b, &b));
     size_t n;
     if (!qni_add_size(&n, a.size, b.size)) return qni_j_no_memory(run);
-    if ((buf.data = qni_j_alloc(&run->arena, n)) == NULL) return qni_j_no_memory(run);
-    buf.capacity = n;
-    QN_TRY(qni_j_put(run, &buf, a.s, a.size));
-    QN_TRY(qni_j_put(run, &buf, b.s, b.size));
+    QN_TRY(qni_j_reserve(run, &buf, n));
+    QN_TRY(qni_j_put_text(run, &buf, a));
+    QN_TRY(qni_j_put_text(run, &buf, b));
     *out = qni_j_buf_text(&buf);
     out->markup = markup;
     return QN_OK;
@@ -172,11 +173,15 @@ static qn_status repeat(jrun *run, jval v, int64_t times, jval *out) {
         return qni_j_fail(run, QN_EFULL, "%lld times %zu is too long", (long long)times, n);
     if (v.kind == J_STRING) {
         size_t total = n * (size_t)times;
-        QN_TRY(qni_j_step(run, total));
-        char *to = qni_j_alloc(&run->arena, total);
-        if (to == NULL) return qni_j_no_memory(run);
-        for (size_t at = 0; at < total; at += n) memcpy(to + at, v.s, n);
-        *out = qni_j_text(to, total);
+        jbuf buf = {.trusted = v.trusted};
+        QN_TRY(qni_j_reserve(run, &buf, total));
+        if (v.mixed != 0) {
+            for (int64_t i = 0; i < times; i++) QN_TRY(qni_j_put_text(run, &buf, v));
+        } else {
+            QN_TRY(qni_j_step(run, total));
+            for (; buf.size < total; buf.size += n) memcpy(buf.data + buf.size, v.s, n);
+        }
+        *out = qni_j_buf_text(&buf);
         out->markup = v.markup;
         return QN_OK;
     }
@@ -189,12 +194,20 @@ static bool repeats(jval v) {
     return v.kind == J_STRING || (v.kind == J_SEQ && v.seq->kind <= SEQ_TUPLE);
 }
 
+static qn_status number_operation(jrun *run, int op, jval a, jval b, jval *out) {
+    int64_t x, y;
+    if (qni_j_as_int(a, &x) && qni_j_as_int(b, &y)) {
+        QN_TRY(int_operation(run, op, x, y, out));
+    } else {
+        QN_TRY(float_operation(run, op, (double)qni_j_as_real(a), (double)qni_j_as_real(b), out));
+    }
+    out->trusted = a.trusted && b.trusted;
+    return QN_OK;
+}
+
 qn_status qni_j_binary(jrun *run, int op, jval a, jval b, jval *out) {
     int64_t x, y;
-    if (qni_j_as_int(a, &x) && qni_j_as_int(b, &y)) return int_operation(run, op, x, y, out);
-    if (qni_j_is_number(a) && qni_j_is_number(b)) {
-        return float_operation(run, op, (double)qni_j_as_real(a), (double)qni_j_as_real(b), out);
-    }
+    if (qni_j_is_number(a) && qni_j_is_number(b)) return number_operation(run, op, a, b, out);
     if (op == T_ADD && a.kind == J_STRING && b.kind == J_STRING) return add_texts(run, a, b, out);
     if (op == T_ADD && a.kind == J_SEQ && b.kind == J_SEQ && a.seq->kind == b.seq->kind && a.seq->kind <= SEQ_TUPLE) {
         return add_seqs(run, a.seq, b.seq, out);
@@ -209,11 +222,11 @@ qn_status qni_j_unary(jrun *run, int op, jval v, jval *out) {
     int64_t i;
     if (qni_j_as_int(v, &i)) {
         if (op == T_SUB && __builtin_sub_overflow((int64_t)0, i, &i)) return overflow(run);
-        *out = qni_j_int(i);
+        *out = qni_j_trust(qni_j_int(i), v.trusted);
         return QN_OK;
     }
     if (v.kind == J_FLOAT) {
-        *out = qni_j_float(op == T_SUB ? -v.f : v.f);
+        *out = qni_j_trust(qni_j_float(op == T_SUB ? -v.f : v.f), v.trusted);
         return QN_OK;
     }
     return mismatch(run, op, v, v);

@@ -7,24 +7,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-qn_status qni_j_put(jrun *run, jbuf *buf, const char *s, size_t size) {
-    QN_TRY(qni_j_step(run, size));
-    if (size > buf->capacity - buf->size) {
-        size_t wanted = buf->capacity < 64 ? 64 : 2 * buf->capacity;
-        while (wanted - buf->size < size) wanted *= 2; /* both are below the limit of the arena's size_t */
-        char *grown = qni_j_alloc(&run->arena, wanted);
-        if (grown == NULL) return qni_j_no_memory(run);
-        if (buf->size > 0) memcpy(grown, buf->data, buf->size);
-        buf->data = grown;
-        buf->capacity = wanted;
-    }
-    if (size > 0) memcpy(buf->data + buf->size, s, size);
-    buf->size += size;
-    return QN_OK;
-}
-
-static qn_status put_text(jrun *run, jbuf *buf, const char *s) {
-    return qni_j_put(run, buf, s, strlen(s));
+static qn_status put_text(jrun *run, jbuf *buf, const char *s, bool trusted) {
+    return qni_j_put(run, buf, s, strlen(s), trusted);
 }
 
 /* Shortest digits that read back as f, without a point: value = 0.DIGITS × 10^exponent. The decimal separator of the
@@ -108,82 +92,88 @@ bool qni_j_parse_float(const char *text, size_t size, double *out) {
     return true;
 }
 
-static qn_status put_repr_char(jrun *run, jbuf *buf, const char *s, size_t n, uint32_t c, char quote) {
+static qn_status put_repr_char(jrun *run, jbuf *buf, jval v, uint32_t c, char quote) {
     char text[12];
     if (c == (unsigned char)quote || c == '\\') {
         snprintf(text, sizeof text, "\\%c", (char)c);
     } else if (c == '\n' || c == '\r' || c == '\t') {
         snprintf(text, sizeof text, "\\%c", c == '\n' ? 'n' : c == '\r' ? 'r' : 't');
     } else if (qni_j_in_class(c, CLASS_PRINTABLE)) {
-        return qni_j_put(run, buf, s, n);
+        return qni_j_put(run, buf, v.s, v.size, v.trusted);
     } else {
         snprintf(text, sizeof text, c < 0x100 ? "\\x%02x" : c < 0x10000 ? "\\u%04x" : "\\U%08x", (unsigned)c);
     }
-    return put_text(run, buf, text);
+    return put_text(run, buf, text, v.trusted);
 }
 
-static qn_status put_repr_text(jrun *run, jbuf *buf, jval v) {
+static qn_status put_repr_text(jrun *run, jbuf *buf, jval v, bool trusted) {
     bool single = memchr(v.s, '\'', v.size) != NULL, two = memchr(v.s, '"', v.size) != NULL;
     char quote = single && !two ? '"' : '\'';
-    QN_TRY(qni_j_put(run, buf, &quote, 1));
+    QN_TRY(qni_j_put(run, buf, &quote, 1, trusted));
     for (size_t at = 0; at < v.size;) {
         uint32_t c;
         size_t n = qni_j_char(v.s + at, v.size - at, &c);
-        QN_TRY(put_repr_char(run, buf, v.s + at, n, c, quote));
+        QN_TRY(put_repr_char(run, buf, qni_j_trust(qni_j_text(v.s + at, n), trusted), c, quote));
         at += n;
     }
-    return qni_j_put(run, buf, &quote, 1);
+    return qni_j_put(run, buf, &quote, 1, trusted);
 }
 
-static qn_status put_repr_seq(jrun *run, jbuf *buf, const jseq *seq) {
+static qn_status put_repr(jrun *run, jbuf *buf, jval v, bool trusted);
+
+static qn_status put_repr_seq(jrun *run, jbuf *buf, const jseq *seq, bool trusted) {
     static const char *const open[] = {"[", "(", "", "", "dict_keys([", "dict_values([", "dict_items(["};
     static const char *const close[] = {"]", ")", "", "", "])", "])", "])"};
-    QN_TRY(put_text(run, buf, open[seq->kind]));
+    QN_TRY(put_text(run, buf, open[seq->kind], trusted));
     for (size_t i = 0; i < seq->n; i++) {
-        if (i > 0) QN_TRY(put_text(run, buf, ", "));
-        QN_TRY(qni_j_put_str(run, buf, seq->items[i], true));
+        if (i > 0) QN_TRY(put_text(run, buf, ", ", trusted));
+        QN_TRY(put_repr(run, buf, seq->items[i], trusted));
     }
-    if (seq->kind == SEQ_TUPLE && seq->n == 1) QN_TRY(put_text(run, buf, ","));
-    return put_text(run, buf, close[seq->kind]);
+    if (seq->kind == SEQ_TUPLE && seq->n == 1) QN_TRY(put_text(run, buf, ",", trusted));
+    return put_text(run, buf, close[seq->kind], trusted);
 }
 
-static qn_status put_repr_dict(jrun *run, jbuf *buf, const jdict *dict) {
-    QN_TRY(put_text(run, buf, "{"));
+static qn_status put_repr_dict(jrun *run, jbuf *buf, const jdict *dict, bool trusted) {
+    QN_TRY(put_text(run, buf, "{", trusted));
     for (size_t i = 0; i < dict->n; i++) {
-        if (i > 0) QN_TRY(put_text(run, buf, ", "));
-        QN_TRY(qni_j_put_str(run, buf, dict->pairs[2 * i], true));
-        QN_TRY(put_text(run, buf, ": "));
-        QN_TRY(qni_j_put_str(run, buf, dict->pairs[2 * i + 1], true));
+        if (i > 0) QN_TRY(put_text(run, buf, ", ", trusted));
+        QN_TRY(put_repr(run, buf, dict->pairs[2 * i], trusted));
+        QN_TRY(put_text(run, buf, ": ", trusted));
+        QN_TRY(put_repr(run, buf, dict->pairs[2 * i + 1], trusted));
     }
-    return put_text(run, buf, "}");
+    return put_text(run, buf, "}", trusted);
+}
+
+/* Text of a number or a constant. */
+static qn_status put_scalar(jrun *run, jbuf *buf, jval v, bool trusted) {
+    char text[32];
+    switch ((jkind)v.kind) {
+    case J_NONE:
+        return put_text(run, buf, "None", trusted);
+    case J_BOOL:
+        return put_text(run, buf, v.b ? "True" : "False", trusted);
+    case J_INT:
+        return qni_j_put(run, buf, text, (size_t)snprintf(text, sizeof text, "%lld", (long long)v.i), trusted);
+    case J_FLOAT:
+        return qni_j_put(run, buf, text, qni_j_float_text(text, v.f), trusted);
+    default:
+        return qni_j_fail(run, QN_EUNSUPPORTED, "the text of a %s", qni_j_kind(v));
+    }
+}
+
+/* All of the text gets one mark: that of the whole value. */
+static qn_status put_repr(jrun *run, jbuf *buf, jval v, bool trusted) {
+    if (v.kind == J_UNDEFINED) return put_text(run, buf, "Undefined", trusted);
+    if (v.kind == J_STRING && !v.markup) return put_repr_text(run, buf, v, trusted);
+    if (v.kind == J_DICT) return put_repr_dict(run, buf, v.dict, trusted);
+    bool shown = v.kind == J_SEQ && v.seq->kind != SEQ_RANGE && v.seq->kind != SEQ_ITERATOR;
+    return shown ? put_repr_seq(run, buf, v.seq, trusted) : put_scalar(run, buf, v, trusted);
 }
 
 qn_status qni_j_put_str(jrun *run, jbuf *buf, jval v, bool repr) {
-    char text[32];
-    switch ((jkind)v.kind) {
-    case J_UNDEFINED:
-        return put_text(run, buf, repr ? "Undefined" : "");
-    case J_NONE:
-        return put_text(run, buf, "None");
-    case J_BOOL:
-        return put_text(run, buf, v.b ? "True" : "False");
-    case J_INT:
-        return qni_j_put(run, buf, text, (size_t)snprintf(text, sizeof text, "%lld", (long long)v.i));
-    case J_FLOAT:
-        return qni_j_put(run, buf, text, qni_j_float_text(text, v.f));
-    case J_STRING:
-        if (!repr) return qni_j_put(run, buf, v.s, v.size);
-        if (!v.markup) return put_repr_text(run, buf, v);
-        break;
-    case J_SEQ:
-        if (v.seq->kind != SEQ_RANGE && v.seq->kind != SEQ_ITERATOR) return put_repr_seq(run, buf, v.seq);
-        break;
-    case J_DICT:
-        return put_repr_dict(run, buf, v.dict);
-    default:
-        break;
-    }
-    return qni_j_fail(run, QN_EUNSUPPORTED, "the text of a %s", qni_j_kind(v));
+    if (v.kind == J_UNDEFINED && !repr) return QN_OK;
+    if (v.kind == J_STRING && !repr) return qni_j_put_text(run, buf, v);
+    return put_repr(run, buf, v, qni_j_trusted(v));
 }
 
 qn_status qni_j_str(jrun *run, jval v, jval *out) {
@@ -198,10 +188,10 @@ qn_status qni_j_str(jrun *run, jval v, jval *out) {
     return QN_OK;
 }
 
-static qn_status put_json_text(jrun *run, jbuf *buf, jval v, bool ascii) {
+static qn_status put_json_text(jrun *run, jbuf *buf, jval v, const jjson *form) {
     static const char plain[] = "\"\"\\\\\nn\rr\tt\bb\ff";
     size_t done = 0;
-    QN_TRY(put_text(run, buf, "\""));
+    QN_TRY(put_text(run, buf, "\"", form->trusted));
     for (size_t at = 0, n; at < v.size; at += n) {
         uint32_t c;
         char text[16] = "";
@@ -209,7 +199,7 @@ static qn_status put_json_text(jrun *run, jbuf *buf, jval v, bool ascii) {
         for (size_t i = 0; i + 1 < sizeof plain; i += 2) {
             if (c == (unsigned char)plain[i]) snprintf(text, sizeof text, "\\%c", plain[i + 1]);
         }
-        if (*text == '\0' && (c < 0x20 || (ascii && c > 0x7E))) {
+        if (*text == '\0' && (c < 0x20 || (form->ascii && c > 0x7E))) {
             if (c < 0x10000) {
                 snprintf(text, sizeof text, "\\u%04x", (unsigned)c);
             } else {
@@ -218,28 +208,29 @@ static qn_status put_json_text(jrun *run, jbuf *buf, jval v, bool ascii) {
             }
         }
         if (*text == '\0') continue;
-        QN_TRY(qni_j_put(run, buf, v.s + done, at - done));
-        QN_TRY(put_text(run, buf, text));
+        QN_TRY(qni_j_put(run, buf, v.s + done, at - done, form->trusted));
+        QN_TRY(put_text(run, buf, text, form->trusted));
         done = at + n;
     }
-    QN_TRY(qni_j_put(run, buf, v.s + done, v.size - done));
-    return put_text(run, buf, "\"");
+    QN_TRY(qni_j_put(run, buf, v.s + done, v.size - done, form->trusted));
+    return put_text(run, buf, "\"", form->trusted);
 }
 
-static qn_status put_scalar(jrun *run, jbuf *buf, jval v, const jjson *form) {
+static qn_status put_json_scalar(jrun *run, jbuf *buf, jval v, const jjson *form) {
+    bool trusted = form->trusted;
     switch ((jkind)v.kind) {
     case J_NONE:
-        return put_text(run, buf, "null");
+        return put_text(run, buf, "null", trusted);
     case J_BOOL:
-        return put_text(run, buf, v.b ? "true" : "false");
+        return put_text(run, buf, v.b ? "true" : "false", trusted);
     case J_FLOAT:
-        if (isnan(v.f)) return put_text(run, buf, "NaN");
-        if (isinf(v.f)) return put_text(run, buf, v.f < 0 ? "-Infinity" : "Infinity");
-        return qni_j_put_str(run, buf, v, false);
+        if (isnan(v.f)) return put_text(run, buf, "NaN", trusted);
+        if (isinf(v.f)) return put_text(run, buf, v.f < 0 ? "-Infinity" : "Infinity", trusted);
+        return put_scalar(run, buf, v, trusted);
     case J_INT:
-        return qni_j_put_str(run, buf, v, false);
+        return put_scalar(run, buf, v, trusted);
     case J_STRING:
-        return put_json_text(run, buf, v, form->ascii);
+        return put_json_text(run, buf, v, form);
     default:
         if (v.kind == J_UNDEFINED)
             return qni_j_fail(run, QN_EINVAL, "'%.*s' is undefined, which JSON has no text for", (int)v.size, v.s);
@@ -249,12 +240,12 @@ static qn_status put_scalar(jrun *run, jbuf *buf, jval v, const jjson *form) {
 
 static qn_status put_break(jrun *run, jbuf *buf, const jjson *form, int level) {
     if (form->indent.kind == J_NONE) return QN_OK;
-    QN_TRY(put_text(run, buf, "\n"));
+    QN_TRY(put_text(run, buf, "\n", form->trusted));
     int64_t spaces = 0;
     bool counted = qni_j_as_int(form->indent, &spaces);
     for (int i = 0; i < level; i++) {
-        if (!counted) QN_TRY(qni_j_put(run, buf, form->indent.s, form->indent.size));
-        for (int64_t k = 0; counted && k < spaces; k++) QN_TRY(qni_j_put(run, buf, " ", 1));
+        if (!counted) QN_TRY(qni_j_put(run, buf, form->indent.s, form->indent.size, form->trusted));
+        for (int64_t k = 0; counted && k < spaces; k++) QN_TRY(put_text(run, buf, " ", form->trusted));
     }
     return QN_OK;
 }
@@ -284,13 +275,13 @@ static qn_status put_pairs(jrun *run, jbuf *buf, const jdict *dict, const jjson 
     if (form->sort) QN_TRY(sorted(run, dict, &order));
     for (size_t i = 0; i < dict->n; i++) {
         const jval *pair = &dict->pairs[2 * (order != NULL ? order[i] : i)];
-        if (i > 0) QN_TRY(qni_j_put(run, buf, form->item_separator.s, form->item_separator.size));
+        if (i > 0) QN_TRY(qni_j_put(run, buf, form->item_separator.s, form->item_separator.size, form->trusted));
         QN_TRY(put_break(run, buf, form, level));
         bool quoted = pair->kind != J_STRING; /* numbers, true and null become texts */
-        if (quoted) QN_TRY(put_text(run, buf, "\""));
-        QN_TRY(put_scalar(run, buf, *pair, form));
-        if (quoted) QN_TRY(put_text(run, buf, "\""));
-        QN_TRY(qni_j_put(run, buf, form->key_separator.s, form->key_separator.size));
+        if (quoted) QN_TRY(put_text(run, buf, "\"", form->trusted));
+        QN_TRY(put_json_scalar(run, buf, *pair, form));
+        if (quoted) QN_TRY(put_text(run, buf, "\"", form->trusted));
+        QN_TRY(qni_j_put(run, buf, form->key_separator.s, form->key_separator.size, form->trusted));
         QN_TRY(put_json(run, buf, pair[1], form, level));
     }
     return QN_OK;
@@ -299,22 +290,22 @@ static qn_status put_pairs(jrun *run, jbuf *buf, const jdict *dict, const jjson 
 /* Recursion is bounded by QNI_JINJA_VALUE_DEPTH. */
 static qn_status put_json(jrun *run, jbuf *buf, jval v, const jjson *form, int level) {
     if (v.kind == J_SEQ && v.seq->kind <= SEQ_TUPLE) {
-        if (v.seq->n == 0) return put_text(run, buf, "[]");
-        QN_TRY(put_text(run, buf, "["));
+        if (v.seq->n == 0) return put_text(run, buf, "[]", form->trusted);
+        QN_TRY(put_text(run, buf, "[", form->trusted));
         for (size_t i = 0; i < v.seq->n; i++) {
-            if (i > 0) QN_TRY(qni_j_put(run, buf, form->item_separator.s, form->item_separator.size));
+            if (i > 0) QN_TRY(qni_j_put(run, buf, form->item_separator.s, form->item_separator.size, form->trusted));
             QN_TRY(put_break(run, buf, form, level + 1));
             QN_TRY(put_json(run, buf, v.seq->items[i], form, level + 1));
         }
         QN_TRY(put_break(run, buf, form, level));
-        return put_text(run, buf, "]");
+        return put_text(run, buf, "]", form->trusted);
     }
-    if (v.kind != J_DICT) return put_scalar(run, buf, v, form);
-    if (v.dict->n == 0) return put_text(run, buf, "{}");
-    QN_TRY(put_text(run, buf, "{"));
+    if (v.kind != J_DICT) return put_json_scalar(run, buf, v, form);
+    if (v.dict->n == 0) return put_text(run, buf, "{}", form->trusted);
+    QN_TRY(put_text(run, buf, "{", form->trusted));
     QN_TRY(put_pairs(run, buf, v.dict, form, level + 1));
     QN_TRY(put_break(run, buf, form, level));
-    return put_text(run, buf, "}");
+    return put_text(run, buf, "}", form->trusted);
 }
 
 qn_status qni_j_put_json(jrun *run, jbuf *buf, jval v, const jjson *form) {

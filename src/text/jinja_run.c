@@ -12,13 +12,22 @@ typedef enum jflow {
 
 static qn_status run_block(jrun *run, jscope *scope, const jblock *block, jflow *flow);
 
-static qn_status emit(jrun *run, const char *s, size_t size) {
+static qn_status emit(jrun *run, const char *s, size_t size, bool trusted) {
     qn_prompt *out = run->out;
     if (size > QNI_JINJA_OUTPUT || out->text.size - run->out_start > QNI_JINJA_OUTPUT - size) {
         return qni_j_fail(run, QN_EFULL, "the text grows beyond %d bytes", (int)QNI_JINJA_OUTPUT);
     }
     QN_TRY(qni_j_step(run, size));
-    if (!qni_prompt_append(out, s, size, true)) return qni_j_fail(run, QN_ENOMEM, "out of memory");
+    if (!qni_prompt_append(out, s, size, trusted)) return qni_j_fail(run, QN_ENOMEM, "out of memory");
+    return QN_OK;
+}
+
+static qn_status emit_text(jrun *run, jval text) {
+    if (text.mixed == 0) return emit(run, text.s, text.size, text.trusted);
+    for (size_t at = 0, n; at < text.size; at += n) {
+        bool trusted = qni_j_run_at(text, at, &n);
+        QN_TRY(emit(run, text.s + at, n, trusted));
+    }
     return QN_OK;
 }
 
@@ -158,17 +167,22 @@ static qn_status run_for(jrun *run, jscope *scope, const jnode *node, jflow *flo
     return run_block(run, inner, &node->other, flow);
 }
 
-/* The text of a block, as a string. */
+/* The text of a block, as a string: what it adds to the output is taken off again. */
 static qn_status capture(jrun *run, jscope *scope, const jblock *block, jval *out) {
-    size_t start = run->out->text.size;
+    const qn_prompt *prompt = run->out;
+    size_t start = prompt->text.size;
     jflow flow = FLOW_ON;
+    jbuf buf = {0};
     QN_TRY(run_block(run, scope, block, &flow));
-    size_t n = run->out->text.size - start;
-    char *copy = qni_j_alloc(&run->arena, n);
-    if (copy == NULL) return qni_j_no_memory(run);
-    if (n > 0) memcpy(copy, run->out->text.data + start, n);
+    size_t end = prompt->text.size, i = prompt->n_run;
+    while (end > start) end -= prompt->runs[--i].size; /* the run that start is in may have begun before */
+    QN_TRY(qni_j_reserve(run, &buf, prompt->text.size - start));
+    for (size_t at = start; i < prompt->n_run; at = end) {
+        end += prompt->runs[i].size;
+        QN_TRY(qni_j_put(run, &buf, prompt->text.data + at, end - at, prompt->runs[i++].trusted));
+    }
     qni_prompt_cut(run->out, start);
-    *out = qni_j_text(copy, n);
+    *out = qni_j_buf_text(&buf);
     return QN_OK;
 }
 
@@ -277,10 +291,8 @@ static qn_status run_with(jrun *run, jscope *scope, const jnode *node, jflow *fl
 }
 
 static qn_status print(jrun *run, jval v) {
-    if (v.kind == J_STRING) return emit(run, v.s, v.size);
-    jbuf buf = {0};
-    QN_TRY(qni_j_put_str(run, &buf, v, false));
-    return emit(run, buf.data, buf.size);
+    QN_TRY(qni_j_str(run, v, &v));
+    return emit_text(run, v);
 }
 
 static qn_status run_if(jrun *run, jscope *scope, const jnode *node, jflow *flow) {
@@ -334,7 +346,7 @@ static qn_status run_statement(jrun *run, jscope *scope, const jnode *node, jflo
     run->line = node->line;
     switch ((jnode_kind)node->kind) {
     case N_TEXT:
-        return emit(run, node->value.s, node->value.size);
+        return emit(run, node->value.s, node->value.size, true);
     case N_IF:
         return run_if(run, scope, node, flow);
     case N_FOR:
@@ -360,6 +372,17 @@ static qn_status run_block(jrun *run, jscope *scope, const jblock *block, jflow 
     return QN_OK;
 }
 
+/* Mark the strings under that key of a list's objects. */
+static void trust_key(jval list, const char *key) {
+    for (size_t i = 0; list.kind == J_SEQ && i < list.seq->n; i++) {
+        jval item = list.seq->items[i];
+        for (size_t k = 0; item.kind == J_DICT && k < item.dict->n; k++) {
+            jval *pair = &item.dict->pairs[2 * k];
+            if (qni_j_text_is(pair[0], key) && pair[1].kind == J_STRING) pair[1].trusted = true;
+        }
+    }
+}
+
 static qn_status run_all(jrun *run, const qni_jinja_var *vars, size_t n_var) {
     jscope *scope;
     jflow flow = FLOW_ON;
@@ -368,7 +391,8 @@ static qn_status run_all(jrun *run, const qni_jinja_var *vars, size_t n_var) {
         jval value;
         for (size_t id = 0; id < run->jinja->n_id; id++) {
             if (!same_text(run->jinja->ids[id], qni_j_literal(vars[i].name))) continue;
-            QN_TRY(qni_j_from_json(run, vars[i].value, &value));
+            QN_TRY(qni_j_from_json(run, vars[i].value, vars[i].trusted, &value));
+            if (vars[i].trusted_key != NULL) trust_key(value, vars[i].trusted_key);
             QN_TRY(qni_j_bind(run, scope, (int32_t)id, value));
         }
     }
@@ -389,7 +413,7 @@ qn_status qni_jinja_render(const qni_jinja *jinja, qn_prompt *prompt, const qni_
     size_t start = prompt->text.size;
     jrun run = {.jinja = jinja, .out = prompt, .out_start = start, .err = err, .line = 1, .steps = QNI_JINJA_STEPS};
     run.arena.limit = QNI_JINJA_MEMORY;
-    qn_status status = emit(&run, NULL, 0);
+    qn_status status = emit(&run, NULL, 0, true);
     if (status == QN_OK) status = run_all(&run, vars, n_var);
     if (status != QN_OK) qni_prompt_cut(prompt, start);
     qni_j_arena_free(&run.arena);

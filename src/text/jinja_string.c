@@ -49,18 +49,18 @@ static bool is_among(uint32_t c, const char *s, size_t n, const jval *chars) {
 
 jval qni_j_strip(jval s, const jval *chars, int sides) {
     uint32_t c;
-    while ((sides & 1) && s.size > 0) {
-        size_t n = qni_j_char(s.s, s.size, &c);
-        if (!is_among(c, s.s, n, chars)) break;
-        s.s += n;
-        s.size -= n;
+    size_t start = 0, end = s.size;
+    while ((sides & 1) && start < end) {
+        size_t n = qni_j_char(s.s + start, end - start, &c);
+        if (!is_among(c, s.s + start, n, chars)) break;
+        start += n;
     }
-    while ((sides & 2) && s.size > 0) {
-        size_t n = qni_j_char_before(s.s, s.size, &c);
-        if (!is_among(c, s.s + s.size - n, n, chars)) break;
-        s.size -= n;
+    while ((sides & 2) && start < end) {
+        size_t n = qni_j_char_before(s.s + start, end - start, &c);
+        if (!is_among(c, s.s + end - n, n, chars)) break;
+        end -= n;
     }
-    return s;
+    return qni_j_part(s, start, end - start);
 }
 
 int64_t qni_j_find(jval s, jval needle, size_t from) {

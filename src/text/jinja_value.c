@@ -104,13 +104,19 @@ static qn_status raise_height(jrun *run, int16_t *to, jval v) {
 }
 
 qn_status qni_j_seq_done(jrun *run, jval seq) {
-    for (size_t i = 0; i < seq.seq->n; i++) QN_TRY(raise_height(run, &seq.seq->height, seq.seq->items[i]));
+    bool trusted = true;
+    for (size_t i = 0; i < seq.seq->n; i++) {
+        QN_TRY(raise_height(run, &seq.seq->height, seq.seq->items[i]));
+        trusted = trusted && qni_j_trusted(seq.seq->items[i]);
+    }
+    seq.seq->trusted = trusted;
     return QN_OK;
 }
 
 qn_status qni_j_dict(jrun *run, size_t capacity, jval *out) {
     jdict *dict = qni_j_alloc(&run->arena, sizeof *dict);
     if (dict == NULL) return qni_j_no_memory(run);
+    dict->trusted = true;
     dict->height = 1;
     dict->capacity = capacity;
     if (capacity > 0) {
@@ -179,6 +185,7 @@ qn_status qni_j_dict_put(jrun *run, jval to, jval key, jval value) {
     if (!hashable(key)) return qni_j_fail(run, QN_EINVAL, "a %s cannot be a key", qni_j_kind(key));
     QN_TRY(find(run, dict, key, &at));
     QN_TRY(raise_height(run, &dict->height, value));
+    dict->trusted = dict->trusted && qni_j_trusted(key) && qni_j_trusted(value);
     if (at == dict->n) {
         QN_TRY(raise_height(run, &dict->height, key));
         dict->pairs[2 * at] = key;
@@ -202,43 +209,47 @@ qn_status qni_j_dict_get(jrun *run, const jdict *dict, jval key, const jval **ou
 }
 
 /* Recursion is bounded by QNI_JSON_DEPTH: the reader checked it. */
-qn_status qni_j_from_json(jrun *run, const json_t *json, jval *out) {
+qn_status qni_j_from_json(jrun *run, const json_t *json, bool trusted, jval *out) {
     switch (json_typeof(json)) {
     case JSON_OBJECT: {
         const char *key;
         size_t key_size;
         json_t *item, *object = (json_t *)json; /* Jansson's iterator takes no const; it changes nothing */
         QN_TRY(qni_j_dict(run, json_object_size(json), out));
+        out->dict->trusted = trusted; /* also where there is nothing in it */
         json_object_keylen_foreach(object, key, key_size, item) {
             jval value;
-            QN_TRY(qni_j_from_json(run, item, &value));
-            QN_TRY(qni_j_dict_put(run, *out, qni_j_text(key, key_size), value));
+            QN_TRY(qni_j_from_json(run, item, trusted, &value));
+            QN_TRY(qni_j_dict_put(run, *out, qni_j_trust(qni_j_text(key, key_size), trusted), value));
         }
         return QN_OK;
     }
     case JSON_ARRAY:
         QN_TRY(qni_j_seq(run, SEQ_LIST, json_array_size(json), out));
         for (size_t i = 0; i < json_array_size(json); i++) {
-            QN_TRY(qni_j_from_json(run, json_array_get(json, i), &out->seq->items[i]));
+            QN_TRY(qni_j_from_json(run, json_array_get(json, i), trusted, &out->seq->items[i]));
         }
-        return qni_j_seq_done(run, *out);
+        QN_TRY(qni_j_seq_done(run, *out));
+        out->seq->trusted = trusted;
+        return QN_OK;
     case JSON_STRING:
         *out = qni_j_text(json_string_value(json), json_string_length(json));
-        return QN_OK;
+        break;
     case JSON_INTEGER:
         *out = qni_j_int(json_integer_value(json));
-        return QN_OK;
+        break;
     case JSON_REAL:
         *out = qni_j_float(json_real_value(json));
-        return QN_OK;
+        break;
     case JSON_TRUE:
     case JSON_FALSE:
         *out = qni_j_bool(json_is_true(json));
-        return QN_OK;
+        break;
     case JSON_NULL:
+        *out = qni_j_none();
         break;
     }
-    *out = qni_j_none();
+    out->trusted = trusted;
     return QN_OK;
 }
 

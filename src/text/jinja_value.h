@@ -44,10 +44,16 @@ typedef struct jmacro jmacro;
 typedef struct jspec jspec;
 typedef struct jbound jbound;
 
-/* A value, small enough to pass by value. Text is borrowed: from the template, the JSON input or the arena. */
+/* A value, small enough to pass by value. Text is borrowed: from the template, the JSON input or the arena.
+ *
+ * Trust: text, numbers and constants are marked by where they came from, so that only what the template itself wrote can
+ * become an added token of the prompt. Zero is untrusted: what forgets to say more is plain text. A text that was put
+ * together of both kinds is "mixed"; it lies in a block of a jbuf, whose marks hold a bit for each byte. */
 typedef struct jval {
     uint8_t kind;
-    bool markup; /* a string that went through |safe or |escape: adding to it escapes the other side */
+    bool markup;    /* a string that went through |safe or |escape: adding to it escapes the other side */
+    bool trusted;   /* all of it; of a mixed text: false */
+    uint32_t mixed; /* 1 + the offset of s in its block; 0: all of it is trusted alike */
     union {
         bool b;
         int64_t i;
@@ -77,6 +83,7 @@ typedef enum jseq_kind {
 
 struct jseq {
     uint8_t kind;
+    bool trusted;   /* nothing in it came from outside */
     int16_t height; /* of what is nested in it */
     size_t first;   /* items before it are used up (iterators) */
     size_t n;
@@ -85,6 +92,7 @@ struct jseq {
 
 /* In the order of insertion; never changed once it is complete. */
 struct jdict {
+    bool trusted; /* as in jseq */
     int16_t height;
     size_t n;
     size_t capacity;
@@ -105,11 +113,13 @@ struct jbound {
     const jspec *spec;
 };
 
-/* Growing text in the arena. */
+/* Growing text in the arena, with the trust of each byte. Before data stands a jblock. */
 typedef struct jbuf {
     char *data;
     size_t size;
     size_t capacity;
+    uint64_t *marks; /* a bit for each byte, set: trusted; NULL: all are like `trusted` */
+    bool trusted;
 } jbuf;
 
 /* One rendering. */
@@ -143,22 +153,26 @@ qn_status qni_j_step(jrun *run, size_t work); /* charge: EFULL when the budget i
 
 /* Constructors. Those that return a status allocate. */
 static inline jval qni_j_none(void) {
-    return (jval){.kind = J_NONE};
+    return (jval){.kind = J_NONE, .trusted = true};
 }
 static inline jval qni_j_bool(bool b) {
-    return (jval){.kind = J_BOOL, .b = b};
+    return (jval){.kind = J_BOOL, .trusted = true, .b = b};
 }
 static inline jval qni_j_int(int64_t i) {
-    return (jval){.kind = J_INT, .i = i};
+    return (jval){.kind = J_INT, .trusted = true, .i = i};
 }
 static inline jval qni_j_float(double f) {
-    return (jval){.kind = J_FLOAT, .f = f};
+    return (jval){.kind = J_FLOAT, .trusted = true, .f = f};
 }
 static inline jval qni_j_text(const char *s, size_t size) {
     return (jval){.kind = J_STRING, .s = s, .size = size};
 }
 static inline jval qni_j_literal(const char *s) {
-    return qni_j_text(s, strlen(s));
+    return (jval){.kind = J_STRING, .trusted = true, .s = s, .size = strlen(s)};
+}
+static inline jval qni_j_trust(jval v, bool trusted) {
+    v.trusted = trusted;
+    return v;
 }
 static inline jval qni_j_undefined(const char *name, size_t size) {
     return (jval){.kind = J_UNDEFINED, .s = name, .size = size};
@@ -167,7 +181,7 @@ qn_status qni_j_seq(jrun *run, jseq_kind kind, size_t n, jval *out); /* n absent
 qn_status qni_j_seq_done(jrun *run, jval seq);                       /* once they are: measures the nesting */
 qn_status qni_j_dict(jrun *run, size_t capacity, jval *out);
 qn_status qni_j_dict_put(jrun *run, jval to, jval key, jval value); /* while it is being built */
-qn_status qni_j_from_json(jrun *run, const json_t *json, jval *out);
+qn_status qni_j_from_json(jrun *run, const json_t *json, bool trusted, jval *out);
 
 /* Looking at values. */
 const char *qni_j_kind(jval v); /* as Python calls its type */
@@ -188,22 +202,32 @@ qn_status qni_j_attribute(jrun *run, jval v, jval name, jval *out);
 qn_status qni_j_item(jrun *run, jval v, jval key, jval *out);
 qn_status qni_j_slice(jrun *run, jval v, const jval bounds[3], jval *out);
 
+/* Building text. */
+qn_status qni_j_reserve(jrun *run, jbuf *buf, size_t more);
+qn_status qni_j_put(jrun *run, jbuf *buf, const char *s, size_t size, bool trusted);
+qn_status qni_j_put_text(jrun *run, jbuf *buf, jval text); /* a string, with its marks */
+qn_status qni_j_put_part(jrun *run, jbuf *buf, jval text, size_t at, size_t size);
+jval qni_j_buf_text(const jbuf *buf);
+
+/* Parts of text, and their marks. */
+jval qni_j_part(jval text, size_t at, size_t size);
+bool qni_j_run_at(jval text, size_t at, size_t *size); /* trust of the bytes from `at` on, and how many are alike */
+bool qni_j_trusted_at(jval text, size_t at);
+bool qni_j_trusted(jval v); /* all of it, whatever it is; of mixed text: false */
+
 /* Text of values. */
-qn_status qni_j_put(jrun *run, jbuf *buf, const char *s, size_t size);
 qn_status qni_j_put_str(jrun *run, jbuf *buf, jval v, bool repr); /* str(v), or repr(v) */
 qn_status qni_j_str(jrun *run, jval v, jval *out);                /* str(v) as a string */
 typedef struct jjson {
     bool ascii;
     bool sort;
-    jval indent; /* none, an int or a string */
+    bool trusted; /* the mark of all of the text */
+    jval indent;  /* none, an int or a string */
     jval item_separator, key_separator;
 } jjson;
 qn_status qni_j_put_json(jrun *run, jbuf *buf, jval v, const jjson *form);
 size_t qni_j_float_text(char out[32], double f);                    /* repr(f) */
 bool qni_j_parse_float(const char *text, size_t size, double *out); /* digits with an optional point and exponent */
-static inline jval qni_j_buf_text(const jbuf *buf) {
-    return qni_j_text(buf->data != NULL ? buf->data : "", buf->size);
-}
 
 /* Operators. */
 qn_status qni_j_binary(jrun *run, int op, jval a, jval b, jval *out);
