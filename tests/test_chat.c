@@ -100,38 +100,55 @@ static void test_published_golden(void **state) {
     qn_chat_template_close(t);
 }
 
-/* A directory with the given files, and a template over it; removed again. */
-static qn_status open_with(const char *jinja, const char *config, qn_chat_template **t, qn_error *err) {
-    char dir[] = "/tmp/quern-chat-XXXXXX", path[64];
-    const char *names[] = {"chat_template.jinja", "tokenizer_config.json"}, *texts[] = {jinja, config};
+/* Files of a directory that is made for one template, and removed again. */
+typedef struct dir_file {
+    const char *name, *text;
+} dir_file;
+
+static qn_status open_files(const dir_file *files, size_t n, qn_chat_template **t, qn_error *err) {
+    char dir[] = "/tmp/quern-chat-XXXXXX", path[96], sub[96];
     assert_non_null(mkdtemp(dir));
-    for (int i = 0; i < 2; i++) {
-        if (texts[i] == NULL) continue;
-        snprintf(path, sizeof path, "%s/%s", dir, names[i]);
+    snprintf(sub, sizeof sub, "%s/additional_chat_templates", dir);
+    assert_int_equal(mkdir(sub, 0700), 0);
+    for (size_t i = 0; i < n; i++) {
+        if (files[i].text == NULL) continue;
+        snprintf(path, sizeof path, "%s/%s", dir, files[i].name);
         FILE *file = fopen(path, "w");
         assert_non_null(file);
-        fputs(texts[i], file);
+        fputs(files[i].text, file);
         fclose(file);
     }
     qn_status status = qn_chat_template_open(t, dir, err);
-    for (int i = 0; i < 2; i++) {
-        snprintf(path, sizeof path, "%s/%s", dir, names[i]);
+    for (size_t i = 0; i < n; i++) {
+        snprintf(path, sizeof path, "%s/%s", dir, files[i].name);
         unlink(path);
     }
+    rmdir(sub);
     rmdir(dir);
     return status;
 }
 
-static void expect_open(const char *jinja, const char *config, const char *tools, const char *want) {
+static qn_status open_with(const char *jinja, const char *config, qn_chat_template **t, qn_error *err) {
+    const dir_file files[] = {{"chat_template.jinja", jinja}, {"tokenizer_config.json", config}};
+    return open_files(files, 2, t, err);
+}
+
+/* The files of a directory, and what a render with these tools gives. */
+static void expect_files(const dir_file *files, size_t n, const char *tools, const char *want) {
     qn_chat_template *t = NULL;
     qn_error err = {0};
     qn_prompt prompt = {0};
     qn_chat_input input = {.messages = "[{\"role\": \"user\", \"content\": \"q\"}]", .tools = tools};
-    if (open_with(jinja, config, &t, &err) != QN_OK) fail_msg("%s", err.message);
+    if (open_files(files, n, &t, &err) != QN_OK) fail_msg("%s", err.message);
     if (qn_chat_render(t, &prompt, &input, &err) != QN_OK) fail_msg("%s", err.message);
     assert_string_equal(prompt.text.data, want);
     qn_prompt_release(&prompt);
     qn_chat_template_close(t);
+}
+
+static void expect_open(const char *jinja, const char *config, const char *tools, const char *want) {
+    const dir_file files[] = {{"chat_template.jinja", jinja}, {"tokenizer_config.json", config}};
+    expect_files(files, 2, tools, want);
 }
 
 static void test_sources(void **state) {
@@ -144,12 +161,83 @@ static void test_sources(void **state) {
     expect_open(NULL, named, NULL, "D");
     expect_open(NULL, named, "null", "D");
     expect_open(NULL, named, "[]", "T");
-    expect_open(
-        "{{ bos_token }}|{{ eos_token }}|{{ pad_token is defined }}|{{ additional_special_tokens }}",
-        "{\"bos_token\": null, \"eos_token\": {\"content\": \"<e>\"}, \"additional_special_tokens\": [\"<a>\"]}", NULL,
-        "|<e>|False|['<a>']");
+    expect_open(NULL,
+                "{\"chat_template\": [{\"name\": \"default\", \"template\": \"1\"}, {\"name\": \"default\", "
+                "\"template\": \"2\"}]}",
+                NULL, "2");
+    expect_open(NULL, "{\"chat_template\": {\"default\": \"D\", \"tool_use\": \"T\"}}", "[]", "T");
     expect_open("{{ tools is none }}{{ documents is none }}{{ enable_thinking is defined }}", NULL, NULL,
                 "TrueTrueFalse");
+}
+
+/* As transformers 5 saves named templates; they replace those of tokenizer_config.json. */
+static void test_additional_templates(void **state) {
+    (void)state;
+    static const char config[] = "{\"chat_template\": [{\"name\": \"default\", \"template\": \"C\"}, {\"name\": "
+                                 "\"tool_use\", \"template\": \"CT\"}]}";
+    const dir_file both[] = {{"chat_template.jinja", "D"},
+                             {"additional_chat_templates/tool_use.jinja", "T"},
+                             {"additional_chat_templates/rag.jinja", "{{ x | unknown }}"},
+                             {"tokenizer_config.json", config}};
+    expect_files(both, 4, NULL, "D");
+    expect_files(both, 4, "[]", "T");
+    const dir_file own[] = {{"chat_template.jinja", "D"}, {"additional_chat_templates/default.jinja", "A"}};
+    expect_files(own, 2, "[]", "A");
+    const dir_file replaced[] = {{"chat_template.jinja", "D"}, {"tokenizer_config.json", config}};
+    expect_files(replaced, 2, "[]", "D");
+    const dir_file alone[] = {{"additional_chat_templates/tool_use.jinja", "T"}, {"tokenizer_config.json", config}};
+    qn_chat_template *t = NULL;
+    qn_error err = {0};
+    assert_int_equal(open_files(alone, 2, &t, &err), QN_EUNSUPPORTED);
+    assert_non_null(strstr(err.message, ": no chat template is named \"default\""));
+    const dir_file processor[] = {{"chat_template.json", "{\"chat_template\": \"x\"}"}};
+    assert_int_equal(open_files(processor, 1, &t, &err), QN_EUNSUPPORTED);
+    assert_non_null(strstr(err.message, "chat_template.json is read by processors of images only: no chat template"));
+}
+
+/* Values: special_tokens_map of AutoTokenizer, transformers 5.24, over the same files. */
+static void test_token_variables(void **state) {
+    (void)state;
+    static const char show[] =
+        "{% set d = '-' %}{{ bos_token|d(d) }} {{ eos_token|d(d) }} {{ unk_token|d(d) }} "
+        "{{ pad_token|d(d) }} {{ image_token|d(d) }} {{ x|d(d) }} {{ additional_special_tokens|d(d) }}";
+    static const struct {
+        const char *config, *map, *model, *want;
+    } cases[] = {
+        {NULL, NULL, NULL, "- - - - - - -"},
+        {NULL, NULL, "{\"model_type\": \"qwen3\"}", "- <|endoftext|> <|endoftext|> <|endoftext|> - - -"},
+        {NULL, NULL, "{\"model_type\": \"llama\"}", "- - - - - - -"},
+        {"{}", NULL, "{\"model_type\": \"qwen3\", \"tokenizer_class\": \"PreTrainedTokenizerFast\"}", "- - - - - - -"},
+        {"{\"tokenizer_class\": \"Qwen2Tokenizer\"}", NULL, NULL, "- <|endoftext|> <|endoftext|> <|endoftext|> - - -"},
+        {"{\"tokenizer_class\": \"Qwen2TokenizerFast\", \"unk_token\": null, \"eos_token\": \"<e>\"}", NULL, NULL,
+         "- <e> - <|endoftext|> - - -"},
+        {"{\"tokenizer_class\": \"GPT2Tokenizer\"}", NULL, NULL, "<|endoftext|> <|endoftext|> <|endoftext|> - - - -"},
+        {"{\"tokenizer_class\": \"LlamaTokenizer\"}", NULL, "{\"model_type\": \"qwen3\"}", "- - - - - - -"},
+        {"{\"extra_special_tokens\": {\"image_token\": \"<i>\", \"x\": \"<x>\"}}", NULL, NULL, "- - - - <i> <x> -"},
+        {"{\"extra_special_tokens\": [\"<i>\"], \"additional_special_tokens\": [\"<a>\"]}", NULL, NULL,
+         "- - - - - - -"},
+        {"{\"image_token\": \"<i>\", \"x\": \"<x>\"}", NULL, NULL, "- - - - <i> - -"},
+        {"{\"image_token\": {\"content\": \"<i>\"}}", NULL, NULL, "- - - - - - -"},
+        {"{\"image_token\": {\"content\": \"<i>\", \"__type\": \"AddedToken\"}}", NULL, NULL, "- - - - <i> - -"},
+        {"{\"eos_token\": {\"content\": \"<e>\", \"__type\": \"AddedToken\"}, \"bos_token\": \"\"}", NULL, NULL,
+         " <e> - - - - -"},
+        {"{\"eos_token\": \"<e>\"}", "{\"eos_token\": {\"content\": \"<m>\"}, \"image_token\": \"<i>\"}", NULL,
+         "- <m> - - <i> - -"},
+        {"{\"eos_token\": \"<e>\", \"added_tokens_decoder\": {}}", "{\"eos_token\": \"<m>\"}", NULL, "- <e> - - - - -"},
+        {"{\"eos_token\": \"<e>\"}", "{\"eos_token\": null, \"extra_special_tokens\": {\"x\": \"<x>\"}}", NULL,
+         "- - - - - <x> -"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        const dir_file files[] = {{"chat_template.jinja", show},
+                                  {"tokenizer_config.json", cases[i].config},
+                                  {"special_tokens_map.json", cases[i].map},
+                                  {"config.json", cases[i].model}};
+        expect_files(files, 4, NULL, cases[i].want);
+    }
+    qn_chat_template *t = NULL;
+    qn_error err = {0};
+    assert_int_equal(open_with("x", "{\"eos_token\": 5}", &t, &err), QN_EFORMAT);
+    assert_string_equal(err.message, "tokenizer_config.json: eos_token must be a text or null");
 }
 
 static void test_no_template(void **state) {
@@ -202,7 +290,7 @@ static void test_order(void **state) {
         {"[{\"role\": \"user\", \"content\": [{\"type\": \"text\", \"text\": \"a\"}, \"b\", {\"text\": \"\\u0000\"}]}]",
          "user:\"ab\\u0000\":;"},
         {"[{\"role\": \"developer\", \"content\": \"x\"}]", "system:\"x\":;"},
-        {"[{\"role\": \"tool\", \"content\": \"x\", \"reasoning\": \"r\"}]", "tool:\"x\":r;"},
+        {"[{\"role\": \"tool\", \"content\": \"x\", \"reasoning\": \"r\", \"name\": null}]", "tool:\"x\":r;"},
         {"[{\"role\": \"tool\", \"content\": \"x\", \"reasoning\": \"r\", \"reasoning_content\": \"s\"}]",
          "tool:\"x\":s;"},
     };
@@ -253,9 +341,10 @@ static void test_bad_input(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_own_golden), cmocka_unit_test(test_published_golden),
-        cmocka_unit_test(test_sources),    cmocka_unit_test(test_no_template),
-        cmocka_unit_test(test_order),      cmocka_unit_test(test_bad_input),
+        cmocka_unit_test(test_own_golden),      cmocka_unit_test(test_published_golden),
+        cmocka_unit_test(test_sources),         cmocka_unit_test(test_additional_templates),
+        cmocka_unit_test(test_token_variables), cmocka_unit_test(test_no_template),
+        cmocka_unit_test(test_order),           cmocka_unit_test(test_bad_input),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

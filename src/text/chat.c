@@ -8,53 +8,6 @@
 
 #include <string.h>
 
-/* The special tokens that transformers hands to templates: a text, or an object with "content". */
-static const char *const special_names[] = {"bos_token", "eos_token", "unk_token",  "sep_token",
-                                            "pad_token", "cls_token", "mask_token", "additional_special_tokens"};
-
-static json_t *special_text(json_t *value) {
-    if (json_is_object(value)) value = json_object_get(value, "content");
-    return json_is_string(value) ? value : NULL;
-}
-
-static qn_status add_special(json_t *specials, const char *name, json_t *value, qn_error *err) {
-    json_t *text = special_text(value);
-    if (text != NULL) {
-        return json_object_set(specials, name, text) == 0 ? QN_OK : qni_fail(err, QN_ENOMEM, "%s: out of memory", name);
-    }
-    if (!json_is_array(value)) return QN_OK;
-    json_t *list = json_array();
-    for (size_t i = 0; i < json_array_size(value); i++) {
-        text = special_text(json_array_get(value, i));
-        if (text != NULL && json_array_append(list, text) != 0) break;
-    }
-    return json_object_set_new(specials, name, list) == 0 ? QN_OK : qni_fail(err, QN_ENOMEM, "%s: out of memory", name);
-}
-
-static qn_status read_specials(qn_chat_template *t, const json_t *config, qn_error *err) {
-    t->specials = json_object();
-    if (t->specials == NULL) return qni_fail(err, QN_ENOMEM, "special tokens: out of memory");
-    for (size_t i = 0; i < sizeof special_names / sizeof *special_names; i++) {
-        json_t *value = json_object_get(config, special_names[i]);
-        if (value != NULL) QN_TRY(add_special(t->specials, special_names[i], value, err));
-    }
-    return QN_OK;
-}
-
-/* tokenizer_config.json; *out stays NULL when there is none. */
-static qn_status read_config(json_t **out, const char *dir, qn_error *err) {
-    if (dir == NULL) return QN_OK;
-    char *path = qni_path_join(dir, "tokenizer_config.json");
-    if (path == NULL) return qni_fail(err, QN_ENOMEM, "%s: out of memory", dir);
-    qn_status status = QN_OK;
-    if (qni_path_exists(path)) status = qni_json_read(out, path, QNI_CHAT_JSON, err);
-    if (status == QN_OK && *out != NULL && !json_is_object(*out)) {
-        status = qni_fail(err, QN_EFORMAT, "%s: must be an object", path);
-    }
-    qni_free(path);
-    return status;
-}
-
 static qn_status parse_file(qni_jinja **out, const char *path, qn_error *err) {
     char *source = NULL;
     size_t size = 0;
@@ -64,51 +17,81 @@ static qn_status parse_file(qni_jinja **out, const char *path, qn_error *err) {
     return status;
 }
 
+static qn_status parse_text(qni_jinja **out, const json_t *text, qn_error *err) {
+    if (text == NULL) return QN_OK;
+    if (!json_is_string(text))
+        return qni_fail(err, QN_EFORMAT, "tokenizer_config.json: a chat_template is not a string");
+    return qni_jinja_parse(out, "chat template", json_string_value(text), json_string_length(text), err);
+}
+
+/* Of a list of {"name", "template"}; of two with one name the last counts. */
 static qn_status parse_named(qni_jinja **out, const json_t *list, const char *name, qn_error *err) {
+    const json_t *found = NULL;
     for (size_t i = 0; i < json_array_size(list); i++) {
-        const json_t *item = json_array_get(list, i);
+        const json_t *item = json_array_get(list, i), *text = json_object_get(item, "template");
         const char *its_name = json_string_value(json_object_get(item, "name"));
-        const json_t *text = json_object_get(item, "template");
         if (its_name == NULL || !json_is_string(text)) {
             return qni_fail(err, QN_EFORMAT,
                             "tokenizer_config.json: chat_template[%zu] must have a name and a template", i);
         }
-        if (strcmp(its_name, name) != 0 || *out != NULL) continue;
-        QN_TRY(qni_jinja_parse(out, "chat template", json_string_value(text), json_string_length(text), err));
+        if (strcmp(its_name, name) == 0) found = text;
     }
-    return QN_OK;
+    return parse_text(out, found, err);
+}
+
+static qn_status no_default(const char *dir, qn_error *err) {
+    return qni_fail(err, QN_EUNSUPPORTED, "%s: no chat template is named \"default\"", dir);
+}
+
+static qn_status no_template(const char *dir, qn_error *err) {
+    char *path = qni_path_join(dir, "chat_template.json");
+    if (path == NULL) return qni_fail(err, QN_ENOMEM, "%s: out of memory", dir);
+    bool there = qni_path_exists(path);
+    qni_free(path);
+    return qni_fail(err, QN_EUNSUPPORTED, "%s: %sno chat template", dir,
+                    there ? "chat_template.json is read by processors of images only: " : "");
 }
 
 static qn_status parse_config(qn_chat_template *t, const char *dir, const json_t *config, qn_error *err) {
     const json_t *text = json_object_get(config, "chat_template");
-    if (text == NULL || json_is_null(text)) return qni_fail(err, QN_EUNSUPPORTED, "%s: no chat template", dir);
-    if (json_is_string(text)) {
-        return qni_jinja_parse(&t->standard, "chat template", json_string_value(text), json_string_length(text), err);
-    }
-    if (!json_is_array(text)) {
+    if (text == NULL || json_is_null(text)) return no_template(dir, err);
+    if (json_is_string(text)) return parse_text(&t->standard, text, err);
+    if (json_is_object(text)) {
+        QN_TRY(parse_text(&t->standard, json_object_get(text, "default"), err));
+        QN_TRY(parse_text(&t->tool_use, json_object_get(text, "tool_use"), err));
+    } else if (json_is_array(text)) {
+        QN_TRY(parse_named(&t->standard, text, "default", err));
+        QN_TRY(parse_named(&t->tool_use, text, "tool_use", err));
+    } else {
         return qni_fail(err, QN_EFORMAT, "%s/tokenizer_config.json: chat_template must be a string or a list", dir);
     }
-    QN_TRY(parse_named(&t->standard, text, "default", err));
-    QN_TRY(parse_named(&t->tool_use, text, "tool_use", err));
-    if (t->standard != NULL) return QN_OK;
-    return qni_fail(err, QN_EUNSUPPORTED, "%s: no chat template is named \"default\"", dir);
+    return t->standard != NULL ? QN_OK : no_default(dir, err);
 }
 
-static qn_status parse_dir(qn_chat_template *t, const char *dir, const json_t *config, qn_error *err) {
-    char *path = qni_path_join(dir, "chat_template.jinja");
+/* A file of the directory, if it is there. */
+static qn_status parse_if_there(qni_jinja **out, const char *dir, const char *name, qn_error *err) {
+    char *path = qni_path_join(dir, name);
     if (path == NULL) return qni_fail(err, QN_ENOMEM, "%s: out of memory", dir);
-    bool there = qni_path_exists(path);
-    qn_status status = there ? parse_file(&t->standard, path, err) : parse_config(t, dir, config, err);
+    qn_status status = qni_path_exists(path) ? parse_file(out, path, err) : QN_OK;
     qni_free(path);
     return status;
+}
+
+/* Templates in files of their own replace those of tokenizer_config.json, all of them. */
+static qn_status parse_dir(qn_chat_template *t, const char *dir, const json_t *config, qn_error *err) {
+    QN_TRY(parse_if_there(&t->standard, dir, "additional_chat_templates/default.jinja", err));
+    if (t->standard == NULL) QN_TRY(parse_if_there(&t->standard, dir, "chat_template.jinja", err));
+    QN_TRY(parse_if_there(&t->tool_use, dir, "additional_chat_templates/tool_use.jinja", err));
+    if (t->standard == NULL && t->tool_use == NULL) return parse_config(t, dir, config, err);
+    return t->standard != NULL ? QN_OK : no_default(dir, err);
 }
 
 static qn_status open_template(qn_chat_template **out, const char *path, const char *dir, qn_error *err) {
     json_t *config = NULL;
     qn_chat_template *t = qni_calloc(1, sizeof *t);
     if (t == NULL) return qni_fail(err, QN_ENOMEM, "chat template: out of memory");
-    qn_status status = read_config(&config, dir, err);
-    if (status == QN_OK) status = read_specials(t, config, err);
+    qn_status status = dir != NULL ? qni_chat_json(&config, dir, "tokenizer_config.json", err) : QN_OK;
+    if (status == QN_OK) status = qni_chat_tokens(&t->tokens, dir, config, err);
     if (status == QN_OK) status = path != NULL ? parse_file(&t->standard, path, err) : parse_dir(t, dir, config, err);
     json_decref(config);
     if (status != QN_OK) {
@@ -135,7 +118,7 @@ void qn_chat_template_close(qn_chat_template *chat_template) {
     if (chat_template == NULL) return;
     qni_jinja_free(chat_template->standard);
     qni_jinja_free(chat_template->tool_use);
-    json_decref(chat_template->specials);
+    json_decref(chat_template->tokens);
     qni_free(chat_template);
 }
 

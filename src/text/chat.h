@@ -5,17 +5,31 @@
 
 #include "jinja.h"
 
+#include <string.h>
+
 /* Bytes of the JSON of messages or tools, and of tokenizer_config.json. */
 #define QNI_CHAT_JSON ((size_t)64 << 20)
+
+/* Sizes of public texts: 0 is strlen(). */
+static inline size_t qni_chat_size(const char *text, size_t size) {
+    return size > 0 ? size : strlen(text);
+}
 
 struct qn_chat_template {
     qni_jinja *standard;
     qni_jinja *tool_use; /* of a list of named templates, for renders with tools; or NULL */
-    json_t *specials;    /* name of the variable → text, or list of texts */
+    json_t *tokens;      /* name of the variable → text of the special token */
 };
 
-/* Parse messages (at least a list of objects with known roles) and normalize them, as docs/templates.md tells. */
-qn_status qni_chat_messages(json_t **out, const char *text, size_t size, qn_error *err);
+/* A file of the directory that must hold an object; *out stays NULL when there is none. */
+qn_status qni_chat_json(json_t **out, const char *dir, const char *name, qn_error *err);
+
+/* The special tokens of a directory (NULL: none) with this tokenizer_config.json (or NULL): name → text. */
+qn_status qni_chat_tokens(json_t **out, const char *dir, const json_t *config, qn_error *err);
+
+/* Parse the messages of an input (at least a list of objects with known roles) and normalize them, as
+ * docs/templates.md tells. */
+qn_status qni_chat_messages(json_t **out, const qn_chat_input *input, qn_error *err);
 
 /* Parse a list of objects, which `what` names; *out stays NULL for the JSON text null. */
 qn_status qni_chat_objects(json_t **out, const char *what, const char *text, size_t size, qn_error *err);

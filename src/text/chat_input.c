@@ -4,7 +4,7 @@
 #include "../base/memory.h"
 #include "chat.h"
 
-#include <string.h>
+#include <stdio.h>
 
 static qn_status parse(json_t **out, const char *what, const char *text, size_t size, qn_error *err) {
     if (size > QNI_CHAT_JSON)
@@ -91,26 +91,87 @@ static qn_status order_role(json_t *message, size_t i, qn_error *err) {
                     role);
 }
 
-static qn_status order_reasoning(json_t *message, qn_error *err) {
-    json_t *reasoning = json_object_get(message, "reasoning"), *known = json_object_get(message, "reasoning_content");
-    if (!json_is_string(reasoning) || (known != NULL && !json_is_null(known))) return QN_OK;
-    return json_object_set(message, "reasoning_content", reasoning) == 0 ? QN_OK : no_memory(err);
+/* The names under which reasoning may come, the standard one first. Templates read it as "reasoning_content", or as
+ * "thinking", which is then the first key. */
+static qn_status order_reasoning(json_t *messages, size_t i, qn_error *err) {
+    static const char *const names[] = {"reasoning_content", "thinking", "reasoning"};
+    json_t *message = json_array_get(messages, i), *reasoning = NULL;
+    for (size_t k = 0; reasoning == NULL && k < sizeof names / sizeof *names; k++) {
+        reasoning = json_object_get(message, names[k]);
+    }
+    if (reasoning == NULL) return QN_OK;
+    json_t *ordered = json_object();
+    bool fine = json_object_set(ordered, "thinking", reasoning) == 0 && json_object_update(ordered, message) == 0 &&
+                json_object_set(ordered, "reasoning_content", reasoning) == 0 &&
+                json_array_set(messages, i, ordered) == 0;
+    json_decref(ordered);
+    return fine ? QN_OK : no_memory(err);
 }
 
-static qn_status order_message(json_t *message, size_t i, qn_error *err) {
+/* Keys that hold null count as absent. */
+static void drop_nulls(json_t *message) {
+    const char *key;
+    json_t *value;
+    void *next;
+    json_object_foreach_safe(message, next, key, value) {
+        if (json_is_null(value)) json_object_del(message, key);
+    }
+}
+
+/* The arguments of a call, which come as JSON text, as the object that they say; no text at all is no argument. */
+static qn_status parse_arguments(json_t *function, const char *where, qn_error *err) {
+    const json_t *text = json_object_get(function, "arguments");
+    json_t *arguments = NULL;
+    if (!json_is_string(text)) return QN_OK;
+    if (json_string_length(text) == 0) {
+        arguments = json_object();
+    } else {
+        QN_TRY(parse(&arguments, where, json_string_value(text), json_string_length(text), err));
+        if (!json_is_object(arguments)) {
+            json_decref(arguments);
+            return qni_fail(err, QN_EINVAL, "%s: must be the text of a JSON object", where);
+        }
+    }
+    return json_object_set_new(function, "arguments", arguments) == 0 ? QN_OK : no_memory(err);
+}
+
+static qn_status order_calls(const json_t *message, size_t i, qn_error *err) {
+    const json_t *calls = json_object_get(message, "tool_calls");
+    for (size_t k = 0; k < json_array_size(calls); k++) {
+        json_t *call = json_array_get(calls, k), *function = json_object_get(call, "function");
+        bool nested = json_is_object(function);
+        char where[96];
+        snprintf(where, sizeof where, "messages[%zu].tool_calls[%zu]%s.arguments", i, k, nested ? ".function" : "");
+        QN_TRY(parse_arguments(nested ? function : call, where, err));
+    }
+    return QN_OK;
+}
+
+static qn_status order_message(json_t *messages, size_t i, const qn_chat_input *input, qn_error *err) {
+    json_t *message = json_array_get(messages, i);
     if (!json_is_object(message)) return qni_fail(err, QN_EINVAL, "messages[%zu] must be an object", i);
     QN_TRY(order_role(message, i, err));
+    bool last = i + 1 == json_array_size(messages);
+    const json_t *content = json_object_get(message, "content");
+    if (last && input->continue_final_message && (content == NULL || json_is_null(content))) {
+        return qni_fail(err, QN_EINVAL, "continue_final_message: messages[%zu] has no content to continue", i);
+    }
     QN_TRY(order_content(message, i, err));
-    return order_reasoning(message, err);
+    drop_nulls(message);
+    if (input->tool_arguments_object) QN_TRY(order_calls(message, i, err));
+    return order_reasoning(messages, i, err);
 }
 
-qn_status qni_chat_messages(json_t **out, const char *text, size_t size, qn_error *err) {
+qn_status qni_chat_messages(json_t **out, const qn_chat_input *input, qn_error *err) {
     json_t *messages;
-    QN_TRY(parse(&messages, "messages", text, size, err));
+    QN_TRY(parse(&messages, "messages", input->messages, qni_chat_size(input->messages, input->messages_size), err));
     qn_status status = QN_OK;
     if (!json_is_array(messages)) status = qni_fail(err, QN_EINVAL, "messages must be a list");
     for (size_t i = 0; status == QN_OK && i < json_array_size(messages); i++) {
-        status = order_message(json_array_get(messages, i), i, err);
+        status = order_message(messages, i, input, err);
+    }
+    if (status == QN_OK && input->continue_final_message && json_array_size(messages) == 0) {
+        status = qni_fail(err, QN_EINVAL, "continue_final_message: there is no message");
     }
     if (status != QN_OK) {
         json_decref(messages);

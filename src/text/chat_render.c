@@ -2,9 +2,9 @@
 /* Rendering a conversation: the variables that a template sees, and what becomes of its text. */
 #include "../base/json.h"
 #include "../base/memory.h"
+#include "buffer.h"
 #include "chat.h"
-
-#include <string.h>
+#include "jinja_string.h"
 
 /* Everything that one rendering reads, parsed. */
 typedef struct conversation {
@@ -14,10 +14,6 @@ typedef struct conversation {
     json_t *kwargs;    /* NULL: none */
 } conversation;
 
-static size_t text_size(const char *text, size_t size) {
-    return size > 0 ? size : strlen(text);
-}
-
 /* Arguments of apply_chat_template that are fields of their own here, or that a template must not see replaced. */
 static qn_status check_kwargs(const conversation *c, const qn_chat_input *input, qn_error *err) {
     static const char *const fields[] = {
@@ -25,7 +21,7 @@ static qn_status check_kwargs(const conversation *c, const qn_chat_input *input,
         "chat_template", "tokenize"};
     for (size_t i = 0; i < sizeof fields / sizeof *fields; i++) {
         if (json_object_get(c->kwargs, fields[i]) == NULL) continue;
-        return qni_fail(err, QN_EINVAL, "chat_template_kwargs.%s: is no variable of the caller's", fields[i]);
+        return qni_fail(err, QN_EINVAL, "chat_template_kwargs.%s: is a field of its own", fields[i]);
     }
     const json_t *think = json_object_get(c->kwargs, "enable_thinking");
     if (think == NULL || input->think == QN_THINK_AUTO) return QN_OK;
@@ -35,16 +31,16 @@ static qn_status check_kwargs(const conversation *c, const qn_chat_input *input,
 }
 
 static qn_status parse_input(conversation *c, const qn_chat_input *input, qn_error *err) {
-    QN_TRY(qni_chat_messages(&c->messages, input->messages, text_size(input->messages, input->messages_size), err));
+    QN_TRY(qni_chat_messages(&c->messages, input, err));
     if (input->tools != NULL) {
-        QN_TRY(qni_chat_objects(&c->tools, "tools", input->tools, text_size(input->tools, input->tools_size), err));
+        QN_TRY(qni_chat_objects(&c->tools, "tools", input->tools, qni_chat_size(input->tools, input->tools_size), err));
     }
     if (input->documents != NULL) {
         QN_TRY(qni_chat_objects(&c->documents, "documents", input->documents,
-                                text_size(input->documents, input->documents_size), err));
+                                qni_chat_size(input->documents, input->documents_size), err));
     }
     if (input->kwargs != NULL) {
-        QN_TRY(qni_chat_kwargs(&c->kwargs, input->kwargs, text_size(input->kwargs, input->kwargs_size), err));
+        QN_TRY(qni_chat_kwargs(&c->kwargs, input->kwargs, qni_chat_size(input->kwargs, input->kwargs_size), err));
     }
     return check_kwargs(c, input, err);
 }
@@ -62,7 +58,7 @@ static size_t set_variables(qni_jinja_var *vars, const qn_chat_template *t, cons
     size_t n = 0;
     const char *name;
     json_t *value;
-    json_object_foreach(t->specials, name, value) vars[n++] = (qni_jinja_var){name, value, .trusted = true};
+    json_object_foreach(t->tokens, name, value) vars[n++] = (qni_jinja_var){name, value, .trusted = true};
     json_object_foreach(c->kwargs, name, value) vars[n++] = (qni_jinja_var){.name = name, .value = value};
     vars[n++] = (qni_jinja_var){"messages", c->messages, .trusted_key = "role"};
     vars[n++] = (qni_jinja_var){.name = "tools", .value = c->tools != NULL ? c->tools : json_null()};
@@ -76,17 +72,59 @@ static size_t set_variables(qni_jinja_var *vars, const qn_chat_template *t, cons
     return n;
 }
 
+/* What is put behind the last message, and looked for in the text: the text of a trimmed message ends without the space. */
+static const char tag[] = "CONTINUE_FINAL_MESSAGE_TAG ";
+enum { TAG = sizeof tag - 1 };
+
+static qn_status tag_last(const json_t *messages, const qni_jinja *jinja, qn_error *err) {
+    json_t *last = json_array_get(messages, json_array_size(messages) - 1);
+    const json_t *content = json_object_get(last, "content");
+    size_t n = json_string_length(content);
+    if (!qni_jinja_contains(jinja, "content")) {
+        return qni_fail(err, QN_EINVAL, "continue_final_message: the chat template does not read content");
+    }
+    char *tagged = qni_calloc(n + TAG, 1);
+    if (tagged == NULL) return qni_fail(err, QN_ENOMEM, "messages: out of memory");
+    memcpy(tagged, json_string_value(content), n);
+    memcpy(tagged + n, tag, TAG);
+    json_t *text = json_stringn_nocheck(tagged, n + TAG);
+    qni_free(tagged);
+    if (json_object_set_new(last, "content", text) == 0) return QN_OK;
+    return qni_fail(err, QN_ENOMEM, "messages: out of memory");
+}
+
+/* End the prompt where the text of the last message ends. */
+static qn_status cut_at_tag(qn_prompt *prompt, size_t start, const json_t *messages, qn_error *err) {
+    const json_t *content = json_object_get(json_array_get(messages, json_array_size(messages) - 1), "content");
+    jval text = qni_j_text(prompt->text.data + start, prompt->text.size - start);
+    jval message = qni_j_strip(qni_j_text(json_string_value(content), json_string_length(content) - TAG), NULL, 3);
+    int64_t at = qni_j_rfind(text, qni_j_text(tag, TAG - 1));
+    if (at < 0 || qni_j_find(text, message, 0) < 0) {
+        qni_prompt_cut(prompt, start);
+        return qni_fail(err, QN_EINVAL,
+                        "continue_final_message: the chat template does not give the last message as it is");
+    }
+    bool spaced = (size_t)at + TAG <= text.size && text.s[at + TAG - 1] == ' ';
+    text.size = (size_t)at;
+    if (!spaced) text = qni_j_strip(text, NULL, 2); /* the template trims: so does the prompt */
+    qni_prompt_cut(prompt, start + text.size);
+    return QN_OK;
+}
+
 static qn_status render(const qn_chat_template *t, qn_prompt *prompt, const conversation *c, const qn_chat_input *input,
                         qn_error *err) {
     const qni_jinja *jinja = c->tools != NULL && t->tool_use != NULL ? t->tool_use : t->standard;
     if (input->think != QN_THINK_AUTO && !qni_jinja_reads(jinja, "enable_thinking")) {
         return qni_fail(err, QN_EINVAL, "think: the chat template does not read enable_thinking");
     }
-    qni_jinja_var *vars = qni_calloc(json_object_size(t->specials) + json_object_size(c->kwargs) + 5, sizeof *vars);
+    size_t start = prompt->text.size;
+    if (input->continue_final_message) QN_TRY(tag_last(c->messages, jinja, err));
+    qni_jinja_var *vars = qni_calloc(json_object_size(t->tokens) + json_object_size(c->kwargs) + 5, sizeof *vars);
     if (vars == NULL) return qni_fail(err, QN_ENOMEM, "chat template: out of memory");
     size_t n = set_variables(vars, t, c, input);
     qn_status status = qni_jinja_render(jinja, prompt, vars, n, err);
     qni_free(vars);
+    if (status == QN_OK && input->continue_final_message) status = cut_at_tag(prompt, start, c->messages, err);
     return status;
 }
 
@@ -97,6 +135,9 @@ qn_status qn_chat_render(const qn_chat_template *chat_template, qn_prompt *promp
     }
     if (input->think < QN_THINK_AUTO || input->think > QN_THINK_OFF) {
         return qni_fail(err, QN_EINVAL, "chat render: think must be 0, 1 or 2, got %d", (int)input->think);
+    }
+    if (input->continue_final_message && input->add_generation_prompt) {
+        return qni_fail(err, QN_EINVAL, "continue_final_message: not together with add_generation_prompt");
     }
     conversation c = {0};
     qn_status status = parse_input(&c, input, err);

@@ -43,6 +43,9 @@ void qni_jinja_free(qni_jinja *jinja); /* NULL is fine */
 /* Whether the template mentions that name, as a variable of its own or of its caller. */
 bool qni_jinja_reads(const qni_jinja *jinja, const char *name);
 
+/* Whether its source contains that text. */
+bool qni_jinja_contains(const qni_jinja *jinja, const char *text);
+
 /* Append what the template makes of the variables. Errors: EINVAL: an operation that fails in Python too, or
  * raise_exception; EUNSUPPORTED; EFULL; ENOMEM. `prompt` is as before then. Any number of threads at a time. */
 qn_status qni_jinja_render(const qni_jinja *jinja, qn_prompt *prompt, const qni_jinja_var *vars, size_t n_var,

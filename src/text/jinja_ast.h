@@ -144,6 +144,7 @@ struct jnode {
 struct qni_jinja {
     char *name;
     char *source;
+    size_t source_size;
     jarena arena;
     jval *ids; /* texts of the names, by id */
     size_t n_id;

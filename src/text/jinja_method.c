@@ -377,7 +377,7 @@ static qn_status partition(jrun *run, jval self, jval separator, jval *out, bool
     }
     size_t after = (size_t)at + separator.size;
     items[0] = qni_j_part(self, 0, (size_t)at);
-    items[1] = separator;
+    items[1] = qni_j_part(self, (size_t)at, separator.size); /* its mark is that of the text */
     items[2] = qni_j_part(self, after, self.size - after);
     return QN_OK;
 }

@@ -419,6 +419,7 @@ qn_status qni_jinja_parse(qni_jinja **out, const char *name, const char *source,
         jinja->arena.limit = SIZE_MAX / 2;
         jparser p = {.jinja = jinja, .err = err};
         normalise(jinja->source, &size);
+        jinja->source_size = size;
         status = parse(&p, size);
         qni_free(p.tokens);
     }

@@ -408,6 +408,10 @@ bool qni_jinja_reads(const qni_jinja *jinja, const char *name) {
     return false;
 }
 
+bool qni_jinja_contains(const qni_jinja *jinja, const char *text) {
+    return memmem(jinja->source, jinja->source_size, text, strlen(text)) != NULL;
+}
+
 qn_status qni_jinja_render(const qni_jinja *jinja, qn_prompt *prompt, const qni_jinja_var *vars, size_t n_var,
                            qn_error *err) {
     size_t start = prompt->text.size;

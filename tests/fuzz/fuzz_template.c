@@ -26,7 +26,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     qni_jinja *jinja = NULL;
     json_t *input = NULL;
     qn_prompt prompt = {0};
-    if (qni_chat_messages(&input, messages, n_messages, &err) == QN_OK &&
+    const qn_chat_input given = {.messages = messages, .messages_size = n_messages, .tool_arguments_object = true};
+    if (n_messages > 0 && qni_chat_messages(&input, &given, &err) == QN_OK &&
         qni_jinja_parse(&jinja, "template", source, n_source, &err) == QN_OK) {
         const qni_jinja_var vars[] = {
             {.name = "messages", .value = input, .trusted_key = "role"},
