@@ -24,7 +24,8 @@ static qn_status render(const char *source, size_t size, const json_t *variables
         assert_true(n < 64);
         vars[n++] = (qni_jinja_var){.name = name, .value = value};
     }
-    status = qni_jinja_render(jinja, prompt, vars, n, err);
+    const qni_jinja_time now = {2024, 7, 6, 13, 5, 9, 42}; /* that of the vectors */
+    status = qni_jinja_render(jinja, prompt, vars, n, &now, err);
     qni_jinja_free(jinja);
     return status;
 }
@@ -64,7 +65,7 @@ static void test_vectors(void **state) {
         }
         json_decref(record);
     }
-    assert_true(n > 700);
+    assert_true(n > 900);
     json_decref(common);
     free(line);
     fclose(file);
@@ -80,7 +81,11 @@ static const struct {
     {"\n\n{% block a %}{% endblock %}", QN_EUNSUPPORTED, "chat template line 3: statement \"block\" is not supported"},
     {"{% include 'x' %}", QN_EUNSUPPORTED, "chat template line 1: statement \"include\" is not supported"},
     {"{% foo %}", QN_EFORMAT, "chat template line 1: unknown statement \"foo\""},
-    {"{{ strftime_now('%d') }}", QN_EUNSUPPORTED, "chat template line 1: \"strftime_now\" is not supported"},
+    {"{{ lipsum(1) }}", QN_EUNSUPPORTED, "chat template line 1: \"lipsum\" is not supported"},
+    {"{{ strftime_now('%5d') }}", QN_EUNSUPPORTED, "chat template line 1: strftime_now: the directive %5"},
+    {"{{ '{:{}}'.format(1, 2) }}", QN_EUNSUPPORTED, "chat template line 1: format(): a field in a field"},
+    {"{{ '{:.2}'.format(1.5) }}", QN_EUNSUPPORTED, "chat template line 1: the format specification \".2\""},
+    {"{{ '[1' | from_json }}", QN_EINVAL, NULL},
     {"{% for x in y recursive %}{% endfor %}", QN_EUNSUPPORTED,
      "chat template line 1: a recursive for loop is not supported"},
     {"{{ x.__class__ }}", QN_EUNSUPPORTED, "chat template line 1: attribute \"__class__\" is not supported"},
@@ -93,7 +98,7 @@ static const struct {
     {"{{ x", QN_EFORMAT, "chat template line 1: a tag has no end"},
     {"{{ (x] }}", QN_EFORMAT, "chat template line 1: a closing bracket that does not fit"},
     {"{% break %}", QN_EFORMAT, "chat template line 1: break outside a loop"},
-    {"a\n{{ x.format(1) }}", QN_EUNSUPPORTED, "chat template line 2: method \"format\" is not supported"},
+    {"a\n{{ x.center(1) }}", QN_EUNSUPPORTED, "chat template line 2: method \"center\" is not supported"},
     {"{{ 'x }}", QN_EFORMAT, "chat template line 1: a string has no end"},
     {"{# x", QN_EFORMAT, "chat template line 1: a comment has no end"},
     {"{% raw %}", QN_EFORMAT, "chat template line 1: a raw block has no end"},
@@ -122,7 +127,8 @@ static void test_refusals(void **state) {
         qn_prompt prompt = {0};
         qn_error err = {0};
         qn_status status = render(refused[i].source, strlen(refused[i].source), NULL, &prompt, &err);
-        if (status != refused[i].status || strcmp(err.message, refused[i].message) != 0) {
+        if (status != refused[i].status ||
+            (refused[i].message != NULL && strcmp(err.message, refused[i].message) != 0)) {
             fail_msg("%s: got %s, \"%s\"", refused[i].source, qn_status_name(status), err.message);
         }
         assert_int_equal(err.status, status);

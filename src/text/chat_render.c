@@ -111,6 +111,15 @@ static qn_status cut_at_tag(qn_prompt *prompt, size_t start, const json_t *messa
     return QN_OK;
 }
 
+static qn_status read_time(qni_jinja_time *now, const qni_jinja *jinja, const char *date, qn_error *err) {
+    if (date != NULL) {
+        if (qni_jinja_time_parse(now, date)) return QN_OK;
+        return qni_fail(err, QN_EINVAL, "date: must be YYYY-MM-DD or YYYY-MM-DDTHH:MM:SS, got \"%s\"", date);
+    }
+    if (!qni_jinja_reads(jinja, "strftime_now") || qni_jinja_time_now(now)) return QN_OK;
+    return qni_fail(err, QN_EINVAL, "date: the system tells no local time");
+}
+
 static qn_status render(const qn_chat_template *t, qn_prompt *prompt, const conversation *c, const qn_chat_input *input,
                         qn_error *err) {
     const qni_jinja *jinja = c->tools != NULL && t->tool_use != NULL ? t->tool_use : t->standard;
@@ -119,10 +128,12 @@ static qn_status render(const qn_chat_template *t, qn_prompt *prompt, const conv
     }
     size_t start = prompt->text.size;
     if (input->continue_final_message) QN_TRY(tag_last(c->messages, jinja, err));
+    qni_jinja_time now = {0};
+    QN_TRY(read_time(&now, jinja, input->date, err));
     qni_jinja_var *vars = qni_calloc(json_object_size(t->tokens) + json_object_size(c->kwargs) + 5, sizeof *vars);
     if (vars == NULL) return qni_fail(err, QN_ENOMEM, "chat template: out of memory");
     size_t n = set_variables(vars, t, c, input);
-    qn_status status = qni_jinja_render(jinja, prompt, vars, n, err);
+    qn_status status = qni_jinja_render(jinja, prompt, vars, n, &now, err);
     qni_free(vars);
     if (status == QN_OK && input->continue_final_message) status = cut_at_tag(prompt, start, c->messages, err);
     return status;

@@ -23,9 +23,17 @@ enum {
     QNI_JINJA_VALUE_DEPTH = 200,  /* lists in lists */
     QNI_JINJA_STEPS = 50000000,   /* nodes evaluated, items visited, and each 64 bytes of text looked at */
     QNI_JINJA_RANGE = 100000,     /* items of range(), as in Jinja's sandbox */
+    QNI_JINJA_JSON = 8 << 20,     /* bytes of a text for from_json */
     QNI_JINJA_OUTPUT = 64 << 20,  /* bytes of the rendered text */
     QNI_JINJA_MEMORY = 512 << 20, /* bytes of all values */
 };
+
+/* The time that strftime_now() formats. */
+typedef struct qni_jinja_time {
+    int year, month, day, hour, minute, second, microsecond;
+} qni_jinja_time;
+bool qni_jinja_time_parse(qni_jinja_time *out, const char *text); /* as in chat.h; false: malformed, or no such day */
+bool qni_jinja_time_now(qni_jinja_time *out);                     /* local time; false: the system has none */
 
 /* A variable that the template sees. */
 typedef struct qni_jinja_var {
@@ -46,9 +54,9 @@ bool qni_jinja_reads(const qni_jinja *jinja, const char *name);
 /* Whether its source contains that text. */
 bool qni_jinja_contains(const qni_jinja *jinja, const char *text);
 
-/* Append what the template makes of the variables. Errors: EINVAL: an operation that fails in Python too, or
+/* Append what the template makes of the variables. now: NULL where it does not read strftime_now. Errors: EINVAL: an operation that fails in Python too, or
  * raise_exception; EUNSUPPORTED; EFULL; ENOMEM. `prompt` is as before then. Any number of threads at a time. */
 qn_status qni_jinja_render(const qni_jinja *jinja, qn_prompt *prompt, const qni_jinja_var *vars, size_t n_var,
-                           qn_error *err);
+                           const qni_jinja_time *now, qn_error *err);
 
 #endif

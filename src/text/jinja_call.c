@@ -173,12 +173,24 @@ static qn_status call_raise(jrun *run, jval self, const jval *arg, jval *out) {
     return qni_j_fail(run, QN_EINVAL, "the template refuses: %.*s", (int)(text.size < 1000 ? text.size : 1000), text.s);
 }
 
+static qn_status call_strftime(jrun *run, jval self, const jval *arg, jval *out) {
+    (void)self;
+    return qni_j_strftime(run, arg[0], out);
+}
+
+static qn_status call_from_json(jrun *run, jval self, const jval *arg, jval *out) {
+    (void)self;
+    return qni_j_parse_json(run, arg[0], out);
+}
+
 const jspec *qni_j_find_global(const char *name, size_t size) {
     static const jspec globals[] = {
         {"range", "0 1 2", 1, call_range},
         {"dict", "*", 0, call_dict},
         {"namespace", "*", 0, call_namespace},
         {"raise_exception", "message", 1, call_raise},
+        {"strftime_now", "format", 1, call_strftime},
+        {"from_json", "0", 1, call_from_json},
         {NULL, NULL, 0, NULL},
     };
     return qni_j_find_method(globals, name, size);

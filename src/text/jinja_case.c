@@ -157,6 +157,16 @@ static const range other_upper[] = {
     {0x2160, 0x216F}, {0x24B6, 0x24CF}, {0x1F130, 0x1F149}, {0x1F150, 0x1F169}, {0x1F170, 0x1F189},
 };
 
+/* What XID_Start has beyond letters, and XID_Continue beyond marks, digits and connectors; and what they leave out. */
+static const range name_starts[] = {{0x1885, 0x1886}, {0x2118, 0x2118}, {0x212E, 0x212E}};
+static const range no_starts[] = {{0x37A, 0x37A},   {0xE33, 0xE33},   {0xEB3, 0xEB3},   {0x2E2F, 0x2E2F},
+                                  {0xFC5E, 0xFC63}, {0xFDFA, 0xFDFB}, {0xFE70, 0xFE70}, {0xFE72, 0xFE72},
+                                  {0xFE74, 0xFE74}, {0xFE76, 0xFE76}, {0xFE78, 0xFE78}, {0xFE7A, 0xFE7A},
+                                  {0xFE7C, 0xFE7C}, {0xFE7E, 0xFE7E}, {0xFF9E, 0xFF9F}};
+static const range name_parts[] = {{0xB7, 0xB7},     {0x387, 0x387},   {0xE33, 0xE33},  {0xEB3, 0xEB3},
+                                   {0x1369, 0x1371}, {0x19DA, 0x19DA}, {0xFF9E, 0xFF9F}};
+static const range no_parts[] = {{0x0, 0x0}};
+
 static bool in_ranges(uint32_t c, const range *ranges, size_t n) {
     for (size_t i = 0; i < n; i++) {
         if (c >= ranges[i].first && c <= ranges[i].last) return true;
@@ -168,7 +178,8 @@ static bool in_ranges(uint32_t c, const range *ranges, size_t n) {
 int qni_j_case_of(uint32_t c) {
     if (c < 0x80) return c >= 'A' && c <= 'Z' ? 1 : c >= 'a' && c <= 'z' ? 2 : 0;
     utf8proc_category_t category = utf8proc_category((utf8proc_int32_t)c);
-    if (category == UTF8PROC_CATEGORY_LU || category == UTF8PROC_CATEGORY_LT || IN(c, other_upper)) return 1;
+    if (category == UTF8PROC_CATEGORY_LU || IN(c, other_upper)) return 1;
+    if (category == UTF8PROC_CATEGORY_LT) return 3;
     return category == UTF8PROC_CATEGORY_LL || IN(c, other_lower) ? 2 : 0;
 }
 
@@ -196,6 +207,14 @@ bool qni_j_in_class(uint32_t c, jclass which) {
         return letter || numeric || IN(c, digits);
     case CLASS_SPACE:
         return qni_j_is_space(c);
+    case CLASS_ASCII:
+        return c < 0x80;
+    case CLASS_NAME_START:
+        return c == '_' || ((letter || category == UTF8PROC_CATEGORY_NL || IN(c, name_starts)) && !IN(c, no_starts));
+    case CLASS_NAME:
+        return qni_j_in_class(c, CLASS_NAME_START) || decimal || category == UTF8PROC_CATEGORY_PC ||
+               ((category == UTF8PROC_CATEGORY_MN || category == UTF8PROC_CATEGORY_MC || IN(c, name_parts)) &&
+                !IN(c, no_parts));
     case CLASS_PRINTABLE:
         return c == ' ' || (category != UTF8PROC_CATEGORY_CN && category < UTF8PROC_CATEGORY_ZS);
     }

@@ -80,8 +80,7 @@ static qn_status parse_name(jparser *p, jnode **out) {
     } else if (qni_j_text_is(text, "false") || qni_j_text_is(text, "False")) {
         constant = qni_j_bool(false);
     } else if (!qni_j_text_is(text, "none") && !qni_j_text_is(text, "None")) {
-        static const char *const refused[] = {"strftime_now", "lipsum", "cycler",  "joiner",
-                                              "self",         "super",  "varargs", "kwargs"};
+        static const char *const refused[] = {"lipsum", "cycler", "joiner", "self", "super", "varargs", "kwargs"};
         for (size_t i = 0; i < sizeof refused / sizeof *refused; i++) {
             if (qni_j_text_is(text, refused[i])) {
                 return qni_j_parse_fail(p, QN_EUNSUPPORTED, t->line, "\"%s\" is not supported", refused[i]);

@@ -194,7 +194,7 @@ static bool text_int(jval text, int base, int64_t *out, bool *over) {
     return true;
 }
 
-static qn_status float_to_int(jrun *run, double f, bool trusted, jval *out) {
+qn_status qni_j_float_to_int(jrun *run, double f, bool trusted, jval *out) {
     if (!(f > -9.2e18 && f < 9.2e18)) return qni_j_fail(run, QN_EUNSUPPORTED, "an integer beyond 64 bits");
     *out = qni_j_trust(qni_j_int((int64_t)f), trusted);
     return QN_OK;
@@ -229,7 +229,7 @@ static qn_status do_int(jrun *run, jval self, const jval *arg, jval *out) {
             *out = qni_j_trust(qni_j_int(i), self.trusted);
             return QN_OK;
         }
-        return text_float(self, &f) && isfinite(f) ? float_to_int(run, f, self.trusted, out) : QN_OK;
+        return text_float(self, &f) && isfinite(f) ? qni_j_float_to_int(run, f, self.trusted, out) : QN_OK;
     }
     if (qni_j_as_int(self, &i)) {
         *out = qni_j_trust(qni_j_int(i), self.trusted);
@@ -237,7 +237,7 @@ static qn_status do_int(jrun *run, jval self, const jval *arg, jval *out) {
     }
     if (self.kind != J_FLOAT || isnan(self.f)) return QN_OK;
     if (isinf(self.f)) return qni_j_fail(run, QN_EINVAL, "infinity as an integer");
-    return float_to_int(run, self.f, self.trusted, out);
+    return qni_j_float_to_int(run, self.f, self.trusted, out);
 }
 
 static qn_status do_float(jrun *run, jval self, const jval *arg, jval *out) {
@@ -400,45 +400,16 @@ static qn_status do_format(jrun *run, jval self, const jval *arg, jval *out) {
     return qni_j_percent(run, text, arg[0], out);
 }
 
-qn_status qni_j_percent(jrun *run, jval format, jval values, jval *out) {
-    jbuf buf = {0};
-    bool tuple = values.kind == J_SEQ && values.seq->kind == SEQ_TUPLE;
-    size_t used = 0, n = tuple ? values.seq->n : 1;
-    if (format.markup) return qni_j_fail(run, QN_EUNSUPPORTED, "'%%' of text that is marked safe");
-    for (size_t at = 0; at < format.size; at++) {
-        if (format.s[at] != '%') {
-            QN_TRY(qni_j_put_part(run, &buf, format, at, 1));
-            continue;
-        }
-        char kind = ++at < format.size ? format.s[at] : '\0';
-        if (kind == '%') {
-            QN_TRY(qni_j_put_part(run, &buf, format, at, 1));
-            continue;
-        }
-        int64_t i;
-        if (kind != 's' && kind != 'r' && kind != 'd' && kind != 'i')
-            return qni_j_fail(run, QN_EUNSUPPORTED, "the format %%%c", kind ? kind : ' ');
-        if (used == n) return qni_j_fail(run, QN_EINVAL, "more formats than values");
-        jval v = tuple ? values.seq->items[used] : values;
-        used++;
-        if (kind == 'd' || kind == 'i') {
-            if (v.kind == J_FLOAT) QN_TRY(float_to_int(run, v.f, v.trusted, &v));
-            if (!qni_j_as_int(v, &i)) return qni_j_fail(run, QN_EINVAL, "%%d of a %s", qni_j_kind(v));
-            v = qni_j_trust(qni_j_int(i), v.trusted);
-        }
-        QN_TRY(qni_j_put_str(run, &buf, v, kind == 'r'));
-    }
-    /* A dict or list that is not used up is no error in Python. */
-    bool mapping = !tuple && values.kind != J_STRING &&
-                   (values.kind == J_DICT || (values.kind == J_SEQ && values.seq->kind <= SEQ_RANGE));
-    if (used < n && !mapping) return qni_j_fail(run, QN_EINVAL, "more values than formats");
-    *out = qni_j_buf_text(&buf);
-    return QN_OK;
+static qn_status do_from_json(jrun *run, jval self, const jval *arg, jval *out) {
+    (void)arg;
+    return qni_j_parse_json(run, self, out);
 }
 
 const jspec *qni_j_find_filter(const char *name, size_t size) {
     static const jspec filters[] = {
         {"tojson", "ensure_ascii indent separators sort_keys", 0, do_tojson},
+        {"from_json", "", 0, do_from_json},
+        {"fromjson", "", 0, do_from_json},
         {"trim", "chars", 0, do_trim},
         {"length", "", 0, do_length},
         {"count", "", 0, do_length},

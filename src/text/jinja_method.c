@@ -320,6 +320,7 @@ CLASS_METHOD(str_isnumeric, CLASS_NUMERIC, false)
 CLASS_METHOD(str_isalnum, CLASS_ALNUM, false)
 CLASS_METHOD(str_isspace, CLASS_SPACE, false)
 CLASS_METHOD(str_isprintable, CLASS_PRINTABLE, true)
+CLASS_METHOD(str_isascii, CLASS_ASCII, true)
 #undef CLASS_METHOD
 
 /* At least one cased character, and all of this case. */
@@ -345,6 +346,33 @@ static qn_status str_isupper(jrun *run, jval self, const jval *arg, jval *out) {
 static qn_status str_islower(jrun *run, jval self, const jval *arg, jval *out) {
     (void)arg;
     return qni_j_is_case(run, self, 2, out);
+}
+
+static qn_status str_isidentifier(jrun *run, jval self, const jval *arg, jval *out) {
+    uint32_t first;
+    (void)arg;
+    QN_TRY(all_in(run, self, CLASS_NAME, false, out));
+    if (!out->b) return QN_OK;
+    qni_j_char(self.s, self.size, &first);
+    *out = qni_j_bool(qni_j_in_class(first, CLASS_NAME_START));
+    return QN_OK;
+}
+
+/* Capitals begin words, and small letters go on with them. */
+static qn_status str_istitle(jrun *run, jval self, const jval *arg, jval *out) {
+    bool any = false, fits = true, inside = false;
+    (void)arg;
+    QN_TRY(qni_j_step(run, self.size * 8));
+    for (size_t at = 0; fits && at < self.size;) {
+        uint32_t c;
+        at += qni_j_char(self.s + at, self.size - at, &c);
+        int found = qni_j_case_of(c);
+        if (found != 0) fits = (found == 2) == inside;
+        inside = found != 0;
+        any = any || inside;
+    }
+    *out = qni_j_bool(any && fits);
+    return QN_OK;
 }
 
 static qn_status str_removeprefix(jrun *run, jval self, const jval *arg, jval *out) {
@@ -419,6 +447,9 @@ static const jspec str_methods[] = {
     {"isprintable", "", 0, str_isprintable},
     {"isupper", "", 0, str_isupper},
     {"islower", "", 0, str_islower},
+    {"istitle", "", 0, str_istitle},
+    {"isascii", "", 0, str_isascii},
+    {"isidentifier", "", 0, str_isidentifier},
     {"removeprefix", "0", 1, str_removeprefix},
     {"removesuffix", "0", 1, str_removesuffix},
     {"partition", "0", 1, str_partition},
@@ -427,11 +458,8 @@ static const jspec str_methods[] = {
     {"center", "*", 0, NULL},
     {"encode", "*", 0, NULL},
     {"expandtabs", "*", 0, NULL},
-    {"format", "*", 0, NULL},
+    {"format", "*", 0, qni_j_str_format},
     {"format_map", "*", 0, NULL},
-    {"isascii", "*", 0, NULL},
-    {"isidentifier", "*", 0, NULL},
-    {"istitle", "*", 0, NULL},
     {"ljust", "*", 0, NULL},
     {"maketrans", "*", 0, NULL},
     {"rjust", "*", 0, NULL},

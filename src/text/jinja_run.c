@@ -391,7 +391,7 @@ static qn_status run_all(jrun *run, const qni_jinja_var *vars, size_t n_var) {
         jval value;
         for (size_t id = 0; id < run->jinja->n_id; id++) {
             if (!same_text(run->jinja->ids[id], qni_j_literal(vars[i].name))) continue;
-            QN_TRY(qni_j_from_json(run, vars[i].value, vars[i].trusted, &value));
+            QN_TRY(qni_j_from_json(run, vars[i].value, vars[i].trusted ? J_JSON_TRUSTED : 0, &value));
             if (vars[i].trusted_key != NULL) trust_key(value, vars[i].trusted_key);
             QN_TRY(qni_j_bind(run, scope, (int32_t)id, value));
         }
@@ -413,10 +413,11 @@ bool qni_jinja_contains(const qni_jinja *jinja, const char *text) {
 }
 
 qn_status qni_jinja_render(const qni_jinja *jinja, qn_prompt *prompt, const qni_jinja_var *vars, size_t n_var,
-                           qn_error *err) {
+                           const qni_jinja_time *now, qn_error *err) {
     size_t start = prompt->text.size;
     jrun run = {.jinja = jinja, .out = prompt, .out_start = start, .err = err, .line = 1, .steps = QNI_JINJA_STEPS};
     run.arena.limit = QNI_JINJA_MEMORY;
+    if (now != NULL) run.now = *now;
     qn_status status = emit(&run, NULL, 0, true);
     if (status == QN_OK) status = run_all(&run, vars, n_var);
     if (status != QN_OK) qni_prompt_cut(prompt, start);

@@ -39,8 +39,11 @@ typedef enum jclass {
     CLASS_ALNUM,
     CLASS_SPACE,
     CLASS_PRINTABLE,
+    CLASS_ASCII,
+    CLASS_NAME_START, /* of an identifier */
+    CLASS_NAME,
 } jclass;
 bool qni_j_in_class(uint32_t code_point, jclass c);
-int qni_j_case_of(uint32_t code_point); /* 1: upper or title case, 2: lower case, 0: neither */
+int qni_j_case_of(uint32_t code_point); /* 1: upper case, 2: lower case, 3: title case, 0: no case */
 
 #endif

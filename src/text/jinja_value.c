@@ -2,6 +2,7 @@
 /* The arena, and making, comparing and ordering values as Python does. */
 #include "jinja_value.h"
 
+#include "../base/json.h"
 #include "../base/memory.h"
 #include "jinja_ast.h"
 
@@ -208,8 +209,19 @@ qn_status qni_j_dict_get(jrun *run, const jdict *dict, jval key, const jval **ou
     return QN_OK;
 }
 
+static qn_status json_text(jrun *run, const char *s, size_t size, int how, jval *out) {
+    if (how & J_JSON_COPY) {
+        char *copy = qni_j_alloc(&run->arena, size);
+        if (copy == NULL) return qni_j_no_memory(run);
+        s = memcpy(copy, s, size);
+    }
+    *out = qni_j_trust(qni_j_text(s, size), how & J_JSON_TRUSTED);
+    return QN_OK;
+}
+
 /* Recursion is bounded by QNI_JSON_DEPTH: the reader checked it. */
-qn_status qni_j_from_json(jrun *run, const json_t *json, bool trusted, jval *out) {
+qn_status qni_j_from_json(jrun *run, const json_t *json, int how, jval *out) {
+    bool trusted = how & J_JSON_TRUSTED;
     switch (json_typeof(json)) {
     case JSON_OBJECT: {
         const char *key;
@@ -218,22 +230,23 @@ qn_status qni_j_from_json(jrun *run, const json_t *json, bool trusted, jval *out
         QN_TRY(qni_j_dict(run, json_object_size(json), out));
         out->dict->trusted = trusted; /* also where there is nothing in it */
         json_object_keylen_foreach(object, key, key_size, item) {
-            jval value;
-            QN_TRY(qni_j_from_json(run, item, trusted, &value));
-            QN_TRY(qni_j_dict_put(run, *out, qni_j_trust(qni_j_text(key, key_size), trusted), value));
+            jval name, value;
+            QN_TRY(qni_j_from_json(run, item, how, &value));
+            QN_TRY(json_text(run, key, key_size, how, &name));
+            QN_TRY(qni_j_dict_put(run, *out, name, value));
         }
         return QN_OK;
     }
     case JSON_ARRAY:
         QN_TRY(qni_j_seq(run, SEQ_LIST, json_array_size(json), out));
         for (size_t i = 0; i < json_array_size(json); i++) {
-            QN_TRY(qni_j_from_json(run, json_array_get(json, i), trusted, &out->seq->items[i]));
+            QN_TRY(qni_j_from_json(run, json_array_get(json, i), how, &out->seq->items[i]));
         }
         QN_TRY(qni_j_seq_done(run, *out));
         out->seq->trusted = trusted;
         return QN_OK;
     case JSON_STRING:
-        *out = qni_j_text(json_string_value(json), json_string_length(json));
+        QN_TRY(json_text(run, json_string_value(json), json_string_length(json), how, out));
         break;
     case JSON_INTEGER:
         *out = qni_j_int(json_integer_value(json));
@@ -251,6 +264,21 @@ qn_status qni_j_from_json(jrun *run, const json_t *json, bool trusted, jval *out
     }
     out->trusted = trusted;
     return QN_OK;
+}
+
+qn_status qni_j_parse_json(jrun *run, jval text, jval *out) {
+    json_t *json = NULL;
+    qn_error err = {0};
+    if (text.kind != J_STRING)
+        return qni_j_fail(run, QN_EINVAL, "from_json takes a string, got a %s", qni_j_kind(text));
+    if (text.size > QNI_JINJA_JSON)
+        return qni_j_fail(run, QN_EFULL, "from_json of more than %d bytes", (int)QNI_JINJA_JSON);
+    QN_TRY(qni_j_step(run, text.size * 8));
+    qn_status status = qni_json_parse(&json, "from_json", text.s, text.size, &err);
+    if (status != QN_OK) return qni_j_fail(run, status == QN_EFORMAT ? QN_EINVAL : status, "%s", err.message);
+    status = qni_j_from_json(run, json, qni_j_trusted(text) ? J_JSON_TRUSTED | J_JSON_COPY : J_JSON_COPY, out);
+    json_decref(json);
+    return status;
 }
 
 const char *qni_j_kind(jval v) {

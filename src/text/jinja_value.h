@@ -132,6 +132,7 @@ typedef struct jrun {
     int32_t line;  /* under evaluation */
     int32_t depth; /* nodes under evaluation */
     uint64_t steps;
+    qni_jinja_time now;
     jval hole; /* the text that a block's filters start from */
 } jrun;
 
@@ -181,7 +182,8 @@ qn_status qni_j_seq(jrun *run, jseq_kind kind, size_t n, jval *out); /* n absent
 qn_status qni_j_seq_done(jrun *run, jval seq);                       /* once they are: measures the nesting */
 qn_status qni_j_dict(jrun *run, size_t capacity, jval *out);
 qn_status qni_j_dict_put(jrun *run, jval to, jval key, jval value); /* while it is being built */
-qn_status qni_j_from_json(jrun *run, const json_t *json, bool trusted, jval *out);
+enum { J_JSON_TRUSTED = 1, J_JSON_COPY = 2 }; /* of its texts, which are borrowed from the JSON otherwise */
+qn_status qni_j_from_json(jrun *run, const json_t *json, int how, jval *out);
 
 /* Looking at values. */
 const char *qni_j_kind(jval v); /* as Python calls its type */
@@ -229,11 +231,15 @@ qn_status qni_j_put_json(jrun *run, jbuf *buf, jval v, const jjson *form);
 size_t qni_j_float_text(char out[32], double f);                    /* repr(f) */
 bool qni_j_parse_float(const char *text, size_t size, double *out); /* digits with an optional point and exponent */
 
+qn_status qni_j_float_to_int(jrun *run, double f, bool trusted, jval *out); /* towards zero */
+
 /* Operators. */
 qn_status qni_j_binary(jrun *run, int op, jval a, jval b, jval *out);
 qn_status qni_j_unary(jrun *run, int op, jval v, jval *out);
-qn_status qni_j_escape(jrun *run, jval v, jval *out);                    /* for HTML */
-qn_status qni_j_percent(jrun *run, jval format, jval values, jval *out); /* format % values: s, r, d, i and %% */
+qn_status qni_j_escape(jrun *run, jval v, jval *out);                         /* for HTML */
+qn_status qni_j_percent(jrun *run, jval format, jval values, jval *out);      /* format % values: s, r, d, i and %% */
+qn_status qni_j_str_format(jrun *run, jval self, const jval *arg, jval *out); /* str.format */
+qn_status qni_j_parse_json(jrun *run, jval text, jval *out);                  /* json.loads */
 
 /* Functions. */
 const jspec *qni_j_find_filter(const char *name, size_t size);
@@ -247,6 +253,7 @@ bool qni_j_slot(const jspec *spec, const char *name, size_t size, int *slot);
 int qni_j_slots(const jspec *spec);                                                      /* how many; -1: any number */
 qn_status qni_j_replace(jrun *run, jval s, jval from, jval to, int64_t most, jval *out); /* most < 0: all */
 qn_status qni_j_is_case(jrun *run, jval s, int which, jval *out);                        /* 1 upper, 2 lower */
+qn_status qni_j_strftime(jrun *run, jval format, jval *out);
 qn_status qni_j_dict_view(jrun *run, jval dict, jseq_kind kind, jval *out);
 qn_status qni_j_attribute_path(jrun *run, jval v, jval path, jval default_value, jval *out);
 qn_status qni_j_run_named(jrun *run, bool test, jval name, jval self, jval args, size_t skip, jval kwargs, jval *out);

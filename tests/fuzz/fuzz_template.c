@@ -34,7 +34,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
             {.name = "tools", .value = json_null()},
             {.name = "add_generation_prompt", .value = json_true()},
         };
-        qn_status status = qni_jinja_render(jinja, &prompt, vars, 3, &err);
+        qn_status status =
+            qni_jinja_render(jinja, &prompt, vars, 3, &(const qni_jinja_time){2024, 7, 6, 13, 5, 9, 42}, &err);
         const qn_text *text = &prompt.text;
         if (status == QN_OK ? !qni_utf8_is_valid(text->data, text->size) : text->size != 0) abort();
         size_t covered = 0;
