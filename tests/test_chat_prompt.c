@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -336,11 +337,59 @@ static void test_continue(void **state) {
     expect_error(chatml, &input, "continue_final_message: not together with add_generation_prompt");
 }
 
+static void test_date(void **state) {
+    (void)state;
+    static const char show[] = "{{ strftime_now('%A %d %B %Y %H:%M:%S') }}";
+    qn_chat_input input = {.messages = "[]", .date = "2024-02-29"};
+    expect_text(show, &input, "Thursday 29 February 2024 00:00:00");
+    input.date = "1999-12-31T23:59:58";
+    expect_text(show, &input, "Friday 31 December 1999 23:59:58");
+    static const char *const bad[] = {"",           "2023-02-29",          "2024-13-01",          "2024-1-1",
+                                      "0000-01-01", "2024-01-01T24:00:00", "2024-01-01 10:00:00", "2024-01-01T10:00"};
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        char message[96];
+        input.date = bad[i];
+        snprintf(message, sizeof message, "date: must be YYYY-MM-DD or YYYY-MM-DDTHH:MM:SS, got \"%s\"", bad[i]);
+        expect_error(show, &input, message);
+    }
+    /* Without a date: now. The two days differ only around midnight. */
+    char before[16], after[16];
+    struct tm tm;
+    time_t now = time(NULL);
+    assert_true(strftime(before, sizeof before, "%Y-%m-%d", localtime_r(&now, &tm)) > 0);
+    input.date = NULL;
+    qn_chat_template *t = open_source("{{ strftime_now('%Y-%m-%d') }}", NULL);
+    qn_prompt prompt = {0};
+    assert_int_equal(qn_chat_render(t, &prompt, &input, NULL), QN_OK);
+    now = time(NULL);
+    assert_true(strftime(after, sizeof after, "%Y-%m-%d", localtime_r(&now, &tm)) > 0);
+    if (strcmp(prompt.text.data, before) != 0) assert_string_equal(prompt.text.data, after);
+    assert_true(prompt.runs[0].trusted);
+    qn_prompt_release(&prompt);
+    qn_chat_template_close(t);
+}
+
+/* Integers beyond 64 bits reach the prompt digit by digit. */
+static void test_big_integers(void **state) {
+    (void)state;
+    const qn_chat_input input = {
+        .messages = "[{\"role\": \"user\", \"content\": \"q\", \"n\": 123456789012345678901234567890}]",
+        .tools = "[{\"maximum\": -18446744073709551616, \"big\": 1e999}]",
+        .kwargs = "{\"k\": 9223372036854775808, \"j\": 9223372036854775807}",
+    };
+    expect_marks("{{ messages[0].n }}|{{ tools | tojson }}|{{ k }}|{{ k > j }}{{ k == k }}{{ k == j }}", NULL, &input,
+                 "[123456789012345678901234567890]|[[{\"maximum\": -18446744073709551616, \"big\": Infinity}]]|"
+                 "[9223372036854775808]|TrueTrueFalse");
+    const qn_chat_input wrong = {.messages = "[99999999999999999999]"};
+    expect_error("x", &wrong, "messages[0] must be an object");
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_marks),           cmocka_unit_test(test_forged_turn),    cmocka_unit_test(test_appending),
         cmocka_unit_test(test_reasoning_names), cmocka_unit_test(test_more_variables), cmocka_unit_test(test_reads),
-        cmocka_unit_test(test_tool_arguments),  cmocka_unit_test(test_continue),
+        cmocka_unit_test(test_tool_arguments),  cmocka_unit_test(test_continue),       cmocka_unit_test(test_date),
+        cmocka_unit_test(test_big_integers),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -127,7 +127,7 @@ static qn_status parse_arguments(json_t *function, const char *where, qn_error *
         arguments = json_object();
     } else {
         QN_TRY(parse(&arguments, where, json_string_value(text), json_string_length(text), err));
-        if (!json_is_object(arguments)) {
+        if (!qni_json_is_object(arguments)) {
             json_decref(arguments);
             return qni_fail(err, QN_EINVAL, "%s: must be the text of a JSON object", where);
         }
@@ -149,7 +149,7 @@ static qn_status order_calls(const json_t *message, size_t i, qn_error *err) {
 
 static qn_status order_message(json_t *messages, size_t i, const qn_chat_input *input, qn_error *err) {
     json_t *message = json_array_get(messages, i);
-    if (!json_is_object(message)) return qni_fail(err, QN_EINVAL, "messages[%zu] must be an object", i);
+    if (!qni_json_is_object(message)) return qni_fail(err, QN_EINVAL, "messages[%zu] must be an object", i);
     QN_TRY(order_role(message, i, err));
     bool last = i + 1 == json_array_size(messages);
     const json_t *content = json_object_get(message, "content");
@@ -189,7 +189,7 @@ qn_status qni_chat_objects(json_t **out, const char *what, const char *text, siz
         status = qni_fail(err, QN_EINVAL, "%s must be a list or null", what);
     }
     for (size_t i = 0; status == QN_OK && i < json_array_size(list); i++) {
-        if (json_is_object(json_array_get(list, i))) continue;
+        if (qni_json_is_object(json_array_get(list, i))) continue;
         status = qni_fail(err, QN_EINVAL, "%s[%zu] must be an object", what, i);
     }
     if (status != QN_OK || json_is_null(list)) {
@@ -203,7 +203,7 @@ qn_status qni_chat_objects(json_t **out, const char *what, const char *text, siz
 qn_status qni_chat_kwargs(json_t **out, const char *text, size_t size, qn_error *err) {
     json_t *object;
     QN_TRY(parse(&object, "chat_template_kwargs", text, size, err));
-    if (json_is_object(object)) {
+    if (qni_json_is_object(object)) {
         *out = object;
         return QN_OK;
     }

@@ -149,7 +149,7 @@ static bool unknown_attribute(jval v, jval name) {
     static const char *const others[] = {"start",     "stop",         "step",          "mapping", "isdisjoint",
                                          "count",     "index",        "send",          "throw",   "close",
                                          "arguments", "catch_kwargs", "catch_varargs", "caller",  "fromkeys"};
-    bool number = qni_j_is_number(v);
+    bool number = qni_j_is_number(v) || v.kind == J_BIG;
     if (!number && v.kind != J_SEQ && v.kind != J_MACRO && v.kind != J_FUNCTION && v.kind != J_METHOD) return false;
     size_t n = number ? sizeof numbers / sizeof *numbers : sizeof others / sizeof *others;
     for (size_t i = 0; i < n; i++) {
@@ -247,6 +247,7 @@ static qn_status slice_range(jrun *run, const jval bounds[3], int64_t n, int64_t
     int64_t stop;
     for (int i = 0; i < 3; i++) {
         int64_t unused;
+        if (bounds[i].kind == J_BIG) return qni_j_fail_big(run);
         if (bounds[i].kind != J_NONE && !qni_j_as_int(bounds[i], &unused)) {
             return qni_j_fail(run, QN_EINVAL, "a slice from or to a %s", qni_j_kind(bounds[i]));
         }

@@ -106,6 +106,7 @@ static qn_status call_range(jrun *run, jval self, const jval *arg, jval *out) {
         start = stop;
         fine = qni_j_as_int(arg[1], &stop) && (arg[2].kind == J_ABSENT || qni_j_as_int(arg[2], &step));
     }
+    if (arg[0].kind == J_BIG || arg[1].kind == J_BIG || arg[2].kind == J_BIG) return qni_j_fail_big(run);
     if (!fine) return qni_j_fail(run, QN_EINVAL, "range() takes integers");
     if (step == 0) return qni_j_fail(run, QN_EINVAL, "range() with a step of 0");
     bool any = step > 0 ? stop > start : start > stop;

@@ -127,6 +127,8 @@ static qn_status do_default(jrun *run, jval self, const jval *arg, jval *out) {
     return QN_OK;
 }
 
+enum { LONGEST_NUMBER = 80 };
+
 /* A decimal number with the white space and underscores that Python's int() and float() allow, without them. */
 static bool plain_number(jval text, char *to, size_t size, bool *negative) {
     jval s = qni_j_strip(text, NULL, 3);
@@ -146,7 +148,7 @@ static bool plain_number(jval text, char *to, size_t size, bool *negative) {
 
 /* float(text). */
 static bool text_float(jval text, double *out) {
-    char plain[80];
+    char plain[LONGEST_NUMBER];
     bool negative;
     if (!plain_number(text, plain, sizeof plain, &negative)) return false;
     size_t n = strlen(plain);
@@ -159,7 +161,7 @@ static bool text_float(jval text, double *out) {
             return true;
         }
     }
-    char fixed[84];
+    char fixed[LONGEST_NUMBER + 4];
     size_t m = 0;
     for (size_t i = 0; i < n; i++) { /* "1." and ".5" are fine in Python */
         if (plain[i] == '.' && (i == 0 || plain[i - 1] < '0' || plain[i - 1] > '9')) {
@@ -174,7 +176,7 @@ static bool text_float(jval text, double *out) {
 }
 
 static bool text_int(jval text, int base, int64_t *out, bool *over) {
-    char plain[80];
+    char plain[LONGEST_NUMBER];
     bool negative;
     *over = false;
     *out = 0;
@@ -195,13 +197,13 @@ static bool text_int(jval text, int base, int64_t *out, bool *over) {
 }
 
 qn_status qni_j_float_to_int(jrun *run, double f, bool trusted, jval *out) {
-    if (!(f > -9.2e18 && f < 9.2e18)) return qni_j_fail(run, QN_EUNSUPPORTED, "an integer beyond 64 bits");
+    if (!(f > -9.2e18 && f < 9.2e18)) return qni_j_fail_big(run);
     *out = qni_j_trust(qni_j_int((int64_t)f), trusted);
     return QN_OK;
 }
 
-/* Python reads the digits and the white space of all scripts; these here only ASCII's. */
-static qn_status want_ascii_digits(jrun *run, jval text) {
+/* Python reads the digits and the white space of all scripts, and numbers of any length; these here do not. */
+static qn_status want_plain_number(jrun *run, jval text) {
     QN_TRY(qni_j_step(run, text.size));
     for (size_t at = 0; at < text.size;) {
         uint32_t c;
@@ -209,7 +211,11 @@ static qn_status want_ascii_digits(jrun *run, jval text) {
         if (c < 0x80 || (!qni_j_is_space(c) && !qni_j_in_class(c, CLASS_DECIMAL))) continue;
         return qni_j_fail(run, QN_EUNSUPPORTED, "a number with digits or spaces that are not ASCII");
     }
-    return QN_OK;
+    jval s = qni_j_strip(text, NULL, 3);
+    size_t n = 0;
+    while (n < s.size && s.s[n] != '\0' && strchr("0123456789+-_.eE", s.s[n]) != NULL) n++;
+    if (s.size < LONGEST_NUMBER || n < s.size) return QN_OK;
+    return qni_j_fail(run, QN_EUNSUPPORTED, "a number of %zu characters", s.size);
 }
 
 static qn_status do_int(jrun *run, jval self, const jval *arg, jval *out) {
@@ -223,9 +229,9 @@ static qn_status do_int(jrun *run, jval self, const jval *arg, jval *out) {
     }
     if (self.kind == J_UNDEFINED) return fail_undefined(run, self);
     if (self.kind == J_STRING) {
-        QN_TRY(want_ascii_digits(run, self));
+        QN_TRY(want_plain_number(run, self));
         if (text_int(self, (int)base, &i, &over)) {
-            if (over) return qni_j_fail(run, QN_EUNSUPPORTED, "an integer beyond 64 bits");
+            if (over) return qni_j_fail_big(run);
             *out = qni_j_trust(qni_j_int(i), self.trusted);
             return QN_OK;
         }
@@ -235,6 +241,7 @@ static qn_status do_int(jrun *run, jval self, const jval *arg, jval *out) {
         *out = qni_j_trust(qni_j_int(i), self.trusted);
         return QN_OK;
     }
+    if (self.kind == J_BIG) *out = self;
     if (self.kind != J_FLOAT || isnan(self.f)) return QN_OK;
     if (isinf(self.f)) return qni_j_fail(run, QN_EINVAL, "infinity as an integer");
     return qni_j_float_to_int(run, self.f, self.trusted, out);
@@ -245,8 +252,10 @@ static qn_status do_float(jrun *run, jval self, const jval *arg, jval *out) {
     *out = arg[0].kind == J_ABSENT ? qni_j_float(0) : arg[0];
     if (self.kind == J_UNDEFINED) return fail_undefined(run, self);
     if (qni_j_is_number(self)) *out = qni_j_trust(qni_j_float((double)qni_j_as_real(self)), self.trusted);
+    if (self.kind == J_BIG) *out = qni_j_trust(qni_j_float(qni_j_big_real(self)), self.trusted);
+    if (self.kind == J_BIG && isinf(out->f)) return qni_j_fail(run, QN_EINVAL, "an integer beyond a float");
     if (self.kind != J_STRING) return QN_OK;
-    QN_TRY(want_ascii_digits(run, self));
+    QN_TRY(want_plain_number(run, self));
     if (text_float(self, &f)) *out = qni_j_trust(qni_j_float(f), self.trusted);
     return QN_OK;
 }
@@ -259,6 +268,11 @@ static qn_status do_abs(jrun *run, jval self, const jval *arg, jval *out) {
         return QN_OK;
     }
     if (self.kind == J_UNDEFINED) return fail_undefined(run, self);
+    if (self.kind == J_BIG) {
+        size_t sign = *self.s == '-';
+        *out = (jval){.kind = J_BIG, .trusted = self.trusted, .s = self.s + sign, .size = self.size - sign};
+        return QN_OK;
+    }
     if (!qni_j_as_int(self, &i)) return qni_j_fail(run, QN_EINVAL, "abs of a %s", qni_j_kind(self));
     return qni_j_unary(run, i < 0 ? T_SUB : T_ADD, self, out);
 }
@@ -275,7 +289,9 @@ static qn_status do_round(jrun *run, jval self, const jval *arg, jval *out) {
         return qni_j_fail(run, QN_EINVAL, "round: the precision is no integer");
     if (digits < 0 || digits > 15) return qni_j_fail(run, QN_EUNSUPPORTED, "round to %lld digits", (long long)digits);
     if (self.kind == J_UNDEFINED) return fail_undefined(run, self);
-    if (!qni_j_is_number(self)) return qni_j_fail(run, QN_EINVAL, "round of a %s", qni_j_kind(self));
+    if (self.kind == J_BIG && (up || down)) return qni_j_fail_big(run);
+    if (!qni_j_is_number(self) && self.kind != J_BIG)
+        return qni_j_fail(run, QN_EINVAL, "round of a %s", qni_j_kind(self));
     if (up || down) {
         double power = pow(10, (double)digits), x = (double)qni_j_as_real(self);
         if (self.kind != J_FLOAT && fabs(x) > 1e15)

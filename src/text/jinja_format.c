@@ -28,8 +28,9 @@ qn_status qni_j_percent(jrun *run, jval format, jval values, jval *out) {
         used++;
         if (kind == 'd' || kind == 'i') {
             if (v.kind == J_FLOAT) QN_TRY(qni_j_float_to_int(run, v.f, v.trusted, &v));
-            if (!qni_j_as_int(v, &i)) return qni_j_fail(run, QN_EINVAL, "%%d of a %s", qni_j_kind(v));
-            v = qni_j_trust(qni_j_int(i), v.trusted);
+            if (v.kind != J_BIG && !qni_j_as_int(v, &i))
+                return qni_j_fail(run, QN_EINVAL, "%%d of a %s", qni_j_kind(v));
+            if (v.kind != J_BIG) v = qni_j_trust(qni_j_int(i), v.trusted);
         }
         QN_TRY(qni_j_put_str(run, &buf, v, kind == 'r'));
     }
@@ -221,6 +222,7 @@ static qn_status put_formatted(jrun *run, jbuf *buf, jval v, jval spec_text) {
     spec s;
     if (spec_text.size == 0) return qni_j_put_str(run, buf, v, false);
     QN_TRY(parse_spec(run, spec_text, &s));
+    if (v.kind == J_BIG) return qni_j_fail_big(run);
     bool real = v.kind == J_FLOAT || (s.type != '\0' && strchr("fFeEgG%", s.type) != NULL);
     if (v.kind == J_STRING) return put_formatted_text(run, buf, &s, v, spec_text);
     if (qni_j_is_number(v) && real) return put_formatted_real(run, buf, &s, v, spec_text);

@@ -8,12 +8,9 @@
 
 static qn_status mismatch(jrun *run, int op, jval a, jval b) {
     const jval *v = a.kind == J_UNDEFINED ? &a : &b;
+    if (a.kind == J_BIG || b.kind == J_BIG) return qni_j_fail_big(run);
     if (v->kind == J_UNDEFINED) return qni_j_fail(run, QN_EINVAL, "'%.*s' is undefined", (int)v->size, v->s);
     return qni_j_fail(run, QN_EINVAL, "'%s' between a %s and a %s", qni_j_token_text(op), qni_j_kind(a), qni_j_kind(b));
-}
-
-static qn_status overflow(jrun *run) {
-    return qni_j_fail(run, QN_EUNSUPPORTED, "an integer beyond 64 bits");
 }
 
 static qn_status int_power(jrun *run, int64_t base, int64_t exponent, jval *out) {
@@ -24,9 +21,9 @@ static qn_status int_power(jrun *run, int64_t base, int64_t exponent, jval *out)
         return QN_OK;
     }
     while (exponent > 0) {
-        if ((exponent & 1) && __builtin_mul_overflow(result, base, &result)) return overflow(run);
+        if ((exponent & 1) && __builtin_mul_overflow(result, base, &result)) return qni_j_fail_big(run);
         exponent >>= 1;
-        if (exponent > 0 && __builtin_mul_overflow(base, base, &base)) return overflow(run);
+        if (exponent > 0 && __builtin_mul_overflow(base, base, &base)) return qni_j_fail_big(run);
     }
     *out = qni_j_int(result);
     return QN_OK;
@@ -65,7 +62,7 @@ static qn_status int_operation(jrun *run, int op, int64_t a, int64_t b, jval *ou
             r = op == T_MOD ? a % b + (adjust ? b : 0) : a / b - (adjust ? 1 : 0);
         }
     }
-    if (over) return overflow(run);
+    if (over) return qni_j_fail_big(run);
     *out = qni_j_int(r);
     return QN_OK;
 }
@@ -221,7 +218,7 @@ qn_status qni_j_binary(jrun *run, int op, jval a, jval b, jval *out) {
 qn_status qni_j_unary(jrun *run, int op, jval v, jval *out) {
     int64_t i;
     if (qni_j_as_int(v, &i)) {
-        if (op == T_SUB && __builtin_sub_overflow((int64_t)0, i, &i)) return overflow(run);
+        if (op == T_SUB && __builtin_sub_overflow((int64_t)0, i, &i)) return qni_j_fail_big(run);
         *out = qni_j_trust(qni_j_int(i), v.trusted);
         return QN_OK;
     }

@@ -154,6 +154,8 @@ static qn_status put_scalar(jrun *run, jbuf *buf, jval v, bool trusted) {
         return put_text(run, buf, v.b ? "True" : "False", trusted);
     case J_INT:
         return qni_j_put(run, buf, text, (size_t)snprintf(text, sizeof text, "%lld", (long long)v.i), trusted);
+    case J_BIG:
+        return qni_j_put(run, buf, v.s, v.size, trusted);
     case J_FLOAT:
         return qni_j_put(run, buf, text, qni_j_float_text(text, v.f), trusted);
     default:
@@ -228,6 +230,7 @@ static qn_status put_json_scalar(jrun *run, jbuf *buf, jval v, const jjson *form
         if (isinf(v.f)) return put_text(run, buf, v.f < 0 ? "-Infinity" : "Infinity", trusted);
         return put_scalar(run, buf, v, trusted);
     case J_INT:
+    case J_BIG:
         return put_scalar(run, buf, v, trusted);
     case J_STRING:
         return put_json_text(run, buf, v, form);

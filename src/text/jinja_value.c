@@ -9,6 +9,7 @@
 #include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 enum { CHUNK = 16 << 10 };
 
@@ -140,8 +141,8 @@ static size_t hash(jval v) {
     uint64_t h = 1469598103934665603u;
     if (v.kind == J_STRING) {
         for (size_t i = 0; i < v.size; i++) h = (h ^ (unsigned char)v.s[i]) * 1099511628211u;
-    } else if (qni_j_is_number(v)) {
-        double f = (double)qni_j_as_real(v) + 0.0; /* -0.0 as 0.0 */
+    } else if (qni_j_is_number(v) || v.kind == J_BIG) {
+        double f = v.kind == J_BIG ? qni_j_big_real(v) : (double)qni_j_as_real(v) + 0.0; /* -0.0 as 0.0 */
         memcpy(&h, &f, sizeof h);
         h *= 1099511628211u;
         h ^= h >> 29;
@@ -222,6 +223,16 @@ static qn_status json_text(jrun *run, const char *s, size_t size, int how, jval 
 /* Recursion is bounded by QNI_JSON_DEPTH: the reader checked it. */
 qn_status qni_j_from_json(jrun *run, const json_t *json, int how, jval *out) {
     bool trusted = how & J_JSON_TRUSTED;
+    const char *big = qni_json_big(json), *infinite = qni_json_infinite(json);
+    if (big != NULL) {
+        QN_TRY(json_text(run, big, strlen(big), how, out));
+        out->kind = J_BIG;
+        return QN_OK;
+    }
+    if (infinite != NULL) {
+        *out = qni_j_trust(qni_j_float(*infinite == '-' ? -(double)INFINITY : (double)INFINITY), trusted);
+        return QN_OK;
+    }
     switch (json_typeof(json)) {
     case JSON_OBJECT: {
         const char *key;
@@ -282,9 +293,9 @@ qn_status qni_j_parse_json(jrun *run, jval text, jval *out) {
 }
 
 const char *qni_j_kind(jval v) {
-    static const char *const names[] = {"nothing", "undefined value", "None",     "bool",  "int",
-                                        "float",   "string",          "",         "dict",  "namespace",
-                                        "loop",    "macro",           "function", "method"};
+    static const char *const names[] = {"nothing", "undefined value", "None",  "bool", "int",       "float",
+                                        "int",     "string",          "",      "dict", "namespace", "loop",
+                                        "macro",   "function",        "method"};
     static const char *const seqs[] = {"list", "tuple", "range", "generator", "dict_keys", "dict_values", "dict_items"};
     return v.kind == J_SEQ ? seqs[v.seq->kind] : names[v.kind];
 }
@@ -342,11 +353,59 @@ static qn_status equal_dicts(jrun *run, const jdict *a, const jdict *b, bool *ou
     return QN_OK;
 }
 
+qn_status qni_j_fail_big(jrun *run) {
+    return qni_j_fail(run, QN_EUNSUPPORTED, "an integer beyond 64 bits");
+}
+
+double qni_j_big_real(jval big) {
+    char text[400]; /* more digits than any finite double has */
+    if (big.size >= sizeof text) return *big.s == '-' ? -(double)INFINITY : (double)INFINITY;
+    memcpy(text, big.s, big.size);
+    text[big.size] = '\0';
+    return strtod(text, NULL);
+}
+
+/* Digits of an integer, without a sign. */
+static int order_digits(const char *a, size_t n_a, const char *b, size_t n_b) {
+    if (n_a != n_b) return n_a < n_b ? -1 : 1;
+    int c = memcmp(a, b, n_a);
+    return (c > 0) - (c < 0);
+}
+
+/* A big integer against any number; 2: unordered. A double of that size is an integer, so its digits tell. */
+static int order_big(jval a, jval b) {
+    bool negative = *a.s == '-';
+    int sign = negative ? -1 : 1;
+    char text[400];
+    jval digits = b;
+    if (b.kind == J_FLOAT) {
+        if (isnan(b.f)) return 2;
+        if (isinf(b.f)) return b.f < 0 ? 1 : -1;
+        digits = qni_j_text(text, (size_t)snprintf(text, sizeof text, "%.0f", b.f));
+    }
+    if (b.kind == J_INT || b.kind == J_BOOL || (*digits.s == '-') != negative) return sign;
+    return sign * order_digits(a.s + negative, a.size - negative, digits.s + negative, digits.size - negative);
+}
+
+static bool are_numbers(jval a, jval b) {
+    return (qni_j_is_number(a) || a.kind == J_BIG) && (qni_j_is_number(b) || b.kind == J_BIG);
+}
+
+static int order_numbers(jval a, jval b) {
+    if (a.kind == J_BIG) return order_big(a, b);
+    if (b.kind == J_BIG) {
+        int order = order_big(b, a);
+        return order == 2 ? 2 : -order;
+    }
+    long double x = qni_j_as_real(a), y = qni_j_as_real(b);
+    return x < y ? -1 : x > y ? 1 : x == y ? 0 : 2;
+}
+
 qn_status qni_j_equal(jrun *run, jval a, jval b, bool *out) {
     QN_TRY(qni_j_step(run, a.kind == J_STRING ? a.size : 0));
     *out = false;
-    if (qni_j_is_number(a) && qni_j_is_number(b)) {
-        *out = qni_j_as_real(a) == qni_j_as_real(b);
+    if (are_numbers(a, b)) {
+        *out = order_numbers(a, b) == 0;
         return QN_OK;
     }
     if (a.kind != b.kind) return QN_OK;
@@ -384,10 +443,9 @@ qn_status qni_j_equal(jrun *run, jval a, jval b, bool *out) {
 }
 
 qn_status qni_j_order(jrun *run, jval a, jval b, int *out, const char *operator_text) {
-    if (qni_j_is_number(a) && qni_j_is_number(b)) {
-        long double x = qni_j_as_real(a), y = qni_j_as_real(b);
-        *out = x < y ? -1 : x > y ? 1 : x == y ? 0 : 2;
-        return qni_j_step(run, 0);
+    if (are_numbers(a, b)) {
+        *out = order_numbers(a, b);
+        return qni_j_step(run, a.kind == J_BIG ? a.size : 0);
     }
     if (a.kind == J_STRING && b.kind == J_STRING) { /* the order of bytes is the order of code points */
         QN_TRY(qni_j_step(run, a.size));

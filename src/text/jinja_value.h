@@ -26,6 +26,7 @@ typedef enum jkind {
     J_BOOL,
     J_INT,
     J_FLOAT,
+    J_BIG, /* an integer beyond 64 bits, as its digits: s and size */
     J_STRING,
     J_SEQ,
     J_DICT,
@@ -58,7 +59,7 @@ typedef struct jval {
         bool b;
         int64_t i;
         double f;
-        const char *s; /* of a string; the name of what is undefined */
+        const char *s; /* of a string or a big integer; the name of what is undefined */
         jseq *seq;
         jdict *dict;
         jnamespace *space;
@@ -188,9 +189,11 @@ qn_status qni_j_from_json(jrun *run, const json_t *json, int how, jval *out);
 /* Looking at values. */
 const char *qni_j_kind(jval v); /* as Python calls its type */
 bool qni_j_truth(jval v);
-bool qni_j_is_number(jval v);                    /* int, float or bool */
+bool qni_j_is_number(jval v);                    /* int, float or bool, with a value at hand: no big integer */
 bool qni_j_as_int(jval v, int64_t *out);         /* int or bool */
 long double qni_j_as_real(jval v);               /* of a number, exactly */
+double qni_j_big_real(jval big);                 /* the nearest double */
+qn_status qni_j_fail_big(jrun *run);             /* its value is needed: refused */
 bool qni_j_text_is(jval v, const char *literal); /* a string that equals it */
 qn_status qni_j_equal(jrun *run, jval a, jval b, bool *out);
 qn_status qni_j_order(jrun *run, jval a, jval b, int *out,
