@@ -113,7 +113,7 @@ static const struct {
     {"{{ 9223372036854775807 + 1 }}", QN_EUNSUPPORTED, "chat template line 1: an integer beyond 64 bits"},
     {"{{ ('9' * 80) | int }}", QN_EUNSUPPORTED, "chat template line 1: a number of 80 characters"},
     {"{{ range(100001) }}", QN_EFULL, "chat template line 1: range() of more than 100000 items"},
-    {"{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}", QN_EFULL, "chat template line 1: nests deeper than 400"},
+    {"{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}", QN_EFULL, "chat template line 1: nests too deep"},
     {"{% set r = range(10000) %}{% for a in r %}{% for b in r %}{% endfor %}{% endfor %}", QN_EFULL,
      "chat template line 1: more than 50000000 steps"},
     {"{{ 'x' * 100000000 }}", QN_EFULL, "chat template line 1: the text grows beyond 67108864 bytes"},

@@ -19,7 +19,7 @@ enum {
     QNI_JINJA_NAMES = 4096,       /* different names in a template */
     QNI_JINJA_NESTING = 40,       /* statements in statements, and parentheses in parentheses */
     QNI_JINJA_HEIGHT = 160,       /* operators on operators: a + b + c is two high */
-    QNI_JINJA_DEPTH = 400,        /* statements and expressions under evaluation at once, macros included */
+    QNI_JINJA_STACK = 48 << 10,   /* bytes of stack that parsing and rendering use, but for what the last call needs */
     QNI_JINJA_VALUE_DEPTH = 200,  /* lists in lists */
     QNI_JINJA_STEPS = 50000000,   /* nodes evaluated, items visited, and each 64 bytes of text looked at */
     QNI_JINJA_RANGE = 100000,     /* items of range(), as in Jinja's sandbox */

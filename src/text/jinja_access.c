@@ -81,7 +81,7 @@ qn_status qni_j_contains(jrun *run, jval container, jval item, bool *out) {
     switch ((jkind)container.kind) {
     case J_STRING:
         if (item.kind != J_STRING) return qni_j_fail(run, QN_EINVAL, "a %s cannot be in a string", qni_j_kind(item));
-        QN_TRY(qni_j_step(run, container.size));
+        QN_TRY(qni_j_step(run, container.size + item.size));
         *out = qni_j_find(container, item, 0) >= 0;
         return QN_OK;
     case J_DICT:
@@ -109,9 +109,13 @@ qn_status qni_j_contains(jrun *run, jval container, jval item, bool *out) {
     }
 }
 
+/* What a look through a table of names costs, in bytes looked at. */
+enum { LOOKUP = 256 };
+
 /* A method of the value by that name, or absent. */
 static qn_status method(jrun *run, jval v, jval name, jval *out) {
     *out = (jval){.kind = J_ABSENT};
+    QN_TRY(qni_j_step(run, LOOKUP));
     const jspec *spec = qni_j_methods(v) != NULL ? qni_j_find_method(qni_j_methods(v), name.s, name.size) : NULL;
     if (spec == NULL) return QN_OK;
     if (*spec->params == '!') {
@@ -125,8 +129,7 @@ static qn_status method(jrun *run, jval v, jval name, jval *out) {
     return QN_OK;
 }
 
-static bool own_attribute(jrun *run, jval v, jval name, jval *out) {
-    (void)run;
+static bool own_attribute(jval v, jval name, jval *out) {
     if (v.kind == J_MACRO && qni_j_text_is(name, "name")) {
         *out = v.macro->def->name;
         return true;
@@ -160,7 +163,8 @@ static bool unknown_attribute(jval v, jval name) {
 
 static qn_status attribute_or_absent(jrun *run, jval v, jval name, jval *out) {
     if (v.kind == J_LOOP) return qni_j_loop_attribute(run, v.loop, name, out);
-    if (own_attribute(run, v, name, out)) return QN_OK;
+    if (v.kind == J_NAMESPACE) QN_TRY(qni_j_step(run, v.space->n * 4));
+    if (own_attribute(v, name, out)) return QN_OK;
     QN_TRY(method(run, v, name, out));
     if (out->kind != J_ABSENT || !unknown_attribute(v, name)) return QN_OK;
     return qni_j_fail(run, QN_EUNSUPPORTED, "attribute \"%.*s\" of a %s", (int)name.size, name.s, qni_j_kind(v));

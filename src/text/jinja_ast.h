@@ -199,6 +199,7 @@ typedef struct jparser {
     int nesting;
     int loops;       /* around the current statement, within the current macro */
     bool saw_caller; /* in the macro being parsed */
+    uintptr_t stack; /* where parsing began */
     qn_error *err;
 } jparser;
 qn_status qni_j_parse_fail(jparser *p, qn_status status, int32_t line, const char *format, ...)

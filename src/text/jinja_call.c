@@ -90,12 +90,10 @@ qn_status qni_j_run_named(jrun *run, bool test, jval name, jval self, jval args,
         return qni_j_fail(run, QN_EUNSUPPORTED, "%s \"%.*s\" is not supported", test ? "test" : "filter",
                           (int)name.size, name.s);
     }
-    QN_TRY(qni_j_step(run, 0));
+    QN_TRY(qni_j_step(run, 256));
     /* Filters call filters: map('map', …). */
-    if (++run->depth > QNI_JINJA_DEPTH) return qni_j_fail(run, QN_EFULL, "nests deeper than %d", QNI_JINJA_DEPTH);
-    qn_status status = qni_j_call_spec(run, spec, self, args, skip, kwargs, out);
-    run->depth--;
-    return status;
+    QN_TRY(qni_j_deeper(run));
+    return qni_j_call_spec(run, spec, self, args, skip, kwargs, out);
 }
 
 static qn_status call_range(jrun *run, jval self, const jval *arg, jval *out) {

@@ -165,11 +165,10 @@ static const range no_starts[] = {{0x37A, 0x37A},   {0xE33, 0xE33},   {0xEB3, 0x
                                   {0xFE7C, 0xFE7C}, {0xFE7E, 0xFE7E}, {0xFF9E, 0xFF9F}};
 static const range name_parts[] = {{0xB7, 0xB7},     {0x387, 0x387},   {0xE33, 0xE33},  {0xEB3, 0xEB3},
                                    {0x1369, 0x1371}, {0x19DA, 0x19DA}, {0xFF9E, 0xFF9F}};
-static const range no_parts[] = {{0x0, 0x0}};
 
 static bool in_ranges(uint32_t c, const range *ranges, size_t n) {
-    for (size_t i = 0; i < n; i++) {
-        if (c >= ranges[i].first && c <= ranges[i].last) return true;
+    for (size_t i = 0; i < n && c >= ranges[i].first; i++) { /* in order */
+        if (c <= ranges[i].last) return true;
     }
     return false;
 }
@@ -213,8 +212,7 @@ bool qni_j_in_class(uint32_t c, jclass which) {
         return c == '_' || ((letter || category == UTF8PROC_CATEGORY_NL || IN(c, name_starts)) && !IN(c, no_starts));
     case CLASS_NAME:
         return qni_j_in_class(c, CLASS_NAME_START) || decimal || category == UTF8PROC_CATEGORY_PC ||
-               ((category == UTF8PROC_CATEGORY_MN || category == UTF8PROC_CATEGORY_MC || IN(c, name_parts)) &&
-                !IN(c, no_parts));
+               category == UTF8PROC_CATEGORY_MN || category == UTF8PROC_CATEGORY_MC || IN(c, name_parts);
     case CLASS_PRINTABLE:
         return c == ' ' || (category != UTF8PROC_CATEGORY_CN && category < UTF8PROC_CATEGORY_ZS);
     }

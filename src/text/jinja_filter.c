@@ -46,7 +46,7 @@ static qn_status do_trim(jrun *run, jval self, const jval *arg, jval *out) {
         return qni_j_fail(run, QN_EINVAL, "trim of a %s", qni_j_kind(arg[0]));
     }
     *out = qni_j_strip(text, given ? &arg[0] : NULL, 3);
-    return qni_j_step(run, text.size - out->size);
+    return qni_j_step(run, (text.size - out->size) * (given ? 64 + 4 * arg[0].size : 4));
 }
 
 static qn_status do_length(jrun *run, jval self, const jval *arg, jval *out) {
@@ -204,7 +204,7 @@ qn_status qni_j_float_to_int(jrun *run, double f, bool trusted, jval *out) {
 
 /* Python reads the digits and the white space of all scripts, and numbers of any length; these here do not. */
 static qn_status want_plain_number(jrun *run, jval text) {
-    QN_TRY(qni_j_step(run, text.size));
+    QN_TRY(qni_j_step(run, 64 * 8 + text.size * 8));
     for (size_t at = 0; at < text.size;) {
         uint32_t c;
         at += qni_j_char(text.s + at, text.size - at, &c);
@@ -301,6 +301,7 @@ static qn_status do_round(jrun *run, jval self, const jval *arg, jval *out) {
     }
     *out = self.kind == J_BOOL ? qni_j_trust(qni_j_int(self.b), self.trusted) : self;
     if (self.kind != J_FLOAT || !isfinite(self.f)) return QN_OK;
+    QN_TRY(qni_j_step(run, 64 * 32)); /* slow */
     snprintf(text, sizeof text, "%.*f", (int)digits, self.f);
     *out = qni_j_trust(qni_j_float(strtod(text, NULL)), self.trusted);
     return QN_OK;
@@ -351,6 +352,7 @@ static qn_status do_indent(jrun *run, jval self, const jval *arg, jval *out) {
     }
     uint32_t c;
     size_t start = 0;
+    QN_TRY(qni_j_step(run, self.size * 8));
     for (size_t at = 0, n = 0; at <= self.size;) { /* the lines of self + "\n" */
         size_t end = at < self.size ? qni_j_line_end(self.s + at, self.size - at) : 1;
         /* a final \r joins the \n that is put behind it */
@@ -395,7 +397,7 @@ static qn_status do_wordcount(jrun *run, jval self, const jval *arg, jval *out) 
     bool inside = false;
     (void)arg;
     QN_TRY(qni_j_str(run, self, &text));
-    QN_TRY(qni_j_step(run, text.size * 8));
+    QN_TRY(qni_j_step(run, text.size * 32));
     for (size_t at = 0; at < text.size;) {
         uint32_t c;
         at += qni_j_char(text.s + at, text.size - at, &c);

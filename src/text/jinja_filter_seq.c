@@ -121,6 +121,7 @@ static qn_status choose(jrun *run, jval self, const jval *arg, bool by_attribute
     QN_TRY(qni_j_seq(run, SEQ_ITERATOR, n, out));
     for (size_t i = 0; i < n; i++) {
         v = items[i];
+        QN_TRY(qni_j_step(run, 0));
         if (by_attribute) QN_TRY(qni_j_attribute_path(run, v, arg[0].seq->items[0], qni_j_none(), &v));
         if (arg[0].seq->n > offset) {
             QN_TRY(qni_j_run_named(run, true, arg[0].seq->items[offset], v, arg[0], offset + 1, arg[1], &v));
@@ -259,6 +260,7 @@ static qn_status do_sum(jrun *run, jval self, const jval *arg, jval *out) {
     if (out->kind == J_STRING) return qni_j_fail(run, QN_EINVAL, "sum of texts: use join");
     QN_TRY(items_of(run, self, &items, &n));
     for (size_t i = 0; i < n; i++) {
+        QN_TRY(qni_j_step(run, 0));
         QN_TRY(qni_j_attribute_path(run, items[i], arg[0], qni_j_none(), &item));
         QN_TRY(qni_j_binary(run, T_ADD, *out, item, out));
     }

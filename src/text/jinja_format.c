@@ -205,7 +205,7 @@ static qn_status put_formatted_real(jrun *run, jbuf *buf, const spec *s, jval v,
     const char *found = s->type != '\0' ? strchr(types, s->type) : NULL;
     if ((found == NULL && (s->type != '\0' || s->precision >= 0)) || precision > MOST || s->alternate || !isfinite(f))
         return bad_spec(run, spec_text);
-    QN_TRY(qni_j_step(run, 64 * 64)); /* printf of a real is slow */
+    QN_TRY(qni_j_step(run, 64 * 128)); /* printf of a real is slow */
     if (found == NULL) {
         n = qni_j_float_text(plain, magnitude);
     } else {

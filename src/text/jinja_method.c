@@ -43,6 +43,7 @@ static qn_status affix(jrun *run, jval self, const jval *arg, jval *out, bool en
     *out = qni_j_bool(false);
     for (size_t i = 0; i < n; i++) {
         QN_TRY(want_text(run, items[i], end ? "endswith" : "startswith"));
+        QN_TRY(qni_j_step(run, items[i].size));
         bool fits = there && items[i].size <= text.size;
         if (fits && memcmp(text.s + (end ? text.size - items[i].size : 0), items[i].s, items[i].size) == 0)
             *out = qni_j_bool(true);
@@ -63,7 +64,7 @@ static qn_status strip(jrun *run, jval self, jval chars, jval *out, int sides) {
     if (given) QN_TRY(want_text(run, chars, "strip"));
     if (given && chars.size > 1024) return qni_j_fail(run, QN_EUNSUPPORTED, "strip() of more than 1024 characters");
     *out = qni_j_strip(self, given ? &chars : NULL, sides);
-    return qni_j_step(run, self.size - out->size);
+    return qni_j_step(run, (self.size - out->size) * (given ? 64 + 4 * chars.size : 4));
 }
 
 static qn_status str_strip(jrun *run, jval self, const jval *arg, jval *out) {
@@ -170,7 +171,7 @@ static qn_status str_splitlines(jrun *run, jval self, const jval *arg, jval *out
     size_t capacity = 0, start = 0;
     uint32_t c;
     bool keep = qni_j_truth(arg[0]);
-    QN_TRY(qni_j_step(run, self.size));
+    QN_TRY(qni_j_step(run, self.size * 8));
     QN_TRY(qni_j_seq(run, SEQ_LIST, 0, out));
     for (size_t at = 0; at < self.size;) {
         size_t end = qni_j_line_end(self.s + at, self.size - at);
@@ -277,7 +278,10 @@ static qn_status str_count(jrun *run, jval self, const jval *arg, jval *out) {
     if (arg[0].size == 0) {
         n = there ? qni_j_count(text.s, text.size) + 1 : 0;
     } else {
-        for (int64_t at = 0; there && (at = qni_j_find(text, arg[0], (size_t)at)) >= 0; at += (int64_t)arg[0].size) n++;
+        for (int64_t at = 0; there && (at = qni_j_find(text, arg[0], (size_t)at)) >= 0; at += (int64_t)arg[0].size) {
+            QN_TRY(qni_j_step(run, 0));
+            n++;
+        }
     }
     *out = qni_j_int((int64_t)n);
     return QN_OK;
@@ -298,7 +302,7 @@ static qn_status str_join(jrun *run, jval self, const jval *arg, jval *out) {
 
 static qn_status all_in(jrun *run, jval self, jclass c, bool empty, jval *out) {
     bool all = self.size > 0 || empty;
-    QN_TRY(qni_j_step(run, self.size * 8));
+    QN_TRY(qni_j_step(run, self.size * 32));
     for (size_t at = 0; all && at < self.size;) {
         uint32_t point;
         at += qni_j_char(self.s + at, self.size - at, &point);
@@ -326,7 +330,7 @@ CLASS_METHOD(str_isascii, CLASS_ASCII, true)
 /* At least one cased character, and all of this case. */
 qn_status qni_j_is_case(jrun *run, jval s, int which, jval *out) {
     bool any = false, all = true;
-    QN_TRY(qni_j_step(run, s.size * 8));
+    QN_TRY(qni_j_step(run, s.size * 32));
     for (size_t at = 0; all && at < s.size;) {
         uint32_t c;
         at += qni_j_char(s.s + at, s.size - at, &c);
@@ -362,7 +366,7 @@ static qn_status str_isidentifier(jrun *run, jval self, const jval *arg, jval *o
 static qn_status str_istitle(jrun *run, jval self, const jval *arg, jval *out) {
     bool any = false, fits = true, inside = false;
     (void)arg;
-    QN_TRY(qni_j_step(run, self.size * 8));
+    QN_TRY(qni_j_step(run, self.size * 32));
     for (size_t at = 0; fits && at < self.size;) {
         uint32_t c;
         at += qni_j_char(self.s + at, self.size - at, &c);
@@ -377,6 +381,7 @@ static qn_status str_istitle(jrun *run, jval self, const jval *arg, jval *out) {
 
 static qn_status str_removeprefix(jrun *run, jval self, const jval *arg, jval *out) {
     QN_TRY(want_text(run, arg[0], "removeprefix"));
+    QN_TRY(qni_j_step(run, arg[0].size));
     *out = self;
     if (arg[0].size > self.size || memcmp(self.s, arg[0].s, arg[0].size) != 0) return QN_OK;
     *out = qni_j_part(self, arg[0].size, self.size - arg[0].size);
@@ -385,6 +390,7 @@ static qn_status str_removeprefix(jrun *run, jval self, const jval *arg, jval *o
 
 static qn_status str_removesuffix(jrun *run, jval self, const jval *arg, jval *out) {
     QN_TRY(want_text(run, arg[0], "removesuffix"));
+    QN_TRY(qni_j_step(run, arg[0].size));
     *out = self;
     if (arg[0].size > self.size || memcmp(self.s + self.size - arg[0].size, arg[0].s, arg[0].size) != 0) return QN_OK;
     *out = qni_j_part(self, 0, self.size - arg[0].size);

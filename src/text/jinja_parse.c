@@ -100,7 +100,7 @@ qn_status qni_j_expect(jparser *p, jtoken_kind kind) {
 }
 
 qn_status qni_j_enter(jparser *p) {
-    if (++p->nesting <= QNI_JINJA_NESTING) return QN_OK;
+    if (++p->nesting <= QNI_JINJA_NESTING && qni_stack_within(p->stack, QNI_JINJA_STACK)) return QN_OK;
     return qni_j_parse_fail(p, QN_EUNSUPPORTED, now(p)->line, "statements or parentheses nest deeper than %d",
                             QNI_JINJA_NESTING);
 }
@@ -417,7 +417,7 @@ qn_status qni_jinja_parse(qni_jinja **out, const char *name, const char *source,
         status = qni_fail(err, QN_ENOMEM, "%s: out of memory", name);
     } else {
         jinja->arena.limit = SIZE_MAX / 2;
-        jparser p = {.jinja = jinja, .err = err};
+        jparser p = {.jinja = jinja, .stack = qni_stack_here(), .err = err};
         normalise(jinja->source, &size);
         jinja->source_size = size;
         status = parse(&p, size);

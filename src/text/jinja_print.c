@@ -157,6 +157,7 @@ static qn_status put_scalar(jrun *run, jbuf *buf, jval v, bool trusted) {
     case J_BIG:
         return qni_j_put(run, buf, v.s, v.size, trusted);
     case J_FLOAT:
+        QN_TRY(qni_j_step(run, 64 * 64)); /* the shortest digits are found by trying */
         return qni_j_put(run, buf, text, qni_j_float_text(text, v.f), trusted);
     default:
         return qni_j_fail(run, QN_EUNSUPPORTED, "the text of a %s", qni_j_kind(v));
@@ -165,6 +166,7 @@ static qn_status put_scalar(jrun *run, jbuf *buf, jval v, bool trusted) {
 
 /* All of the text gets one mark: that of the whole value. */
 static qn_status put_repr(jrun *run, jbuf *buf, jval v, bool trusted) {
+    QN_TRY(qni_j_deeper(run));
     if (v.kind == J_UNDEFINED) return put_text(run, buf, "Undefined", trusted);
     if (v.kind == J_STRING && !v.markup) return put_repr_text(run, buf, v, trusted);
     if (v.kind == J_DICT) return put_repr_dict(run, buf, v.dict, trusted);
@@ -193,6 +195,7 @@ qn_status qni_j_str(jrun *run, jval v, jval *out) {
 static qn_status put_json_text(jrun *run, jbuf *buf, jval v, const jjson *form) {
     static const char plain[] = "\"\"\\\\\nn\rr\tt\bb\ff";
     size_t done = 0;
+    QN_TRY(qni_j_step(run, v.size * 4));
     QN_TRY(put_text(run, buf, "\"", form->trusted));
     for (size_t at = 0, n; at < v.size; at += n) {
         uint32_t c;
@@ -292,6 +295,7 @@ static qn_status put_pairs(jrun *run, jbuf *buf, const jdict *dict, const jjson 
 
 /* Recursion is bounded by QNI_JINJA_VALUE_DEPTH. */
 static qn_status put_json(jrun *run, jbuf *buf, jval v, const jjson *form, int level) {
+    QN_TRY(qni_j_deeper(run));
     if (v.kind == J_SEQ && v.seq->kind <= SEQ_TUPLE) {
         if (v.seq->n == 0) return put_text(run, buf, "[]", form->trusted);
         QN_TRY(put_text(run, buf, "[", form->trusted));

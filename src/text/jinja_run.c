@@ -22,7 +22,7 @@ static qn_status emit(jrun *run, const char *s, size_t size, bool trusted) {
     return QN_OK;
 }
 
-static qn_status emit_text(jrun *run, jval text) {
+static QNI_J_APART qn_status emit_text(jrun *run, jval text) {
     if (text.mixed == 0) return emit(run, text.s, text.size, text.trusted);
     for (size_t at = 0, n; at < text.size; at += n) {
         bool trusted = qni_j_run_at(text, at, &n);
@@ -39,6 +39,7 @@ static qn_status new_scope(jrun *run, jscope *outer, jscope **out) {
 }
 
 qn_status qni_j_bind(jrun *run, jscope *scope, int32_t id, jval value) {
+    if (scope->n > 16) QN_TRY(qni_j_step(run, scope->n * 4));
     for (size_t i = 0; i < scope->n; i++) {
         if (scope->items[i].id == id) {
             scope->items[i].value = value;
@@ -57,13 +58,14 @@ qn_status qni_j_bind(jrun *run, jscope *scope, int32_t id, jval value) {
     return QN_OK;
 }
 
-static qn_status set_namespace(jrun *run, jscope *scope, const jnode *target, jval value) {
+static QNI_J_APART qn_status set_namespace(jrun *run, jscope *scope, const jnode *target, jval value) {
     jval v;
     jnode name = {.kind = N_NAME, .line = target->line, .id = target->id, .value = run->jinja->ids[target->id]};
     QN_TRY(qni_j_eval(run, scope, &name, &v));
     if (v.kind != J_NAMESPACE)
         return qni_j_fail(run, QN_EINVAL, "cannot assign to an attribute of a %s", qni_j_kind(v));
     jnamespace *space = v.space;
+    QN_TRY(qni_j_step(run, space->n * 4));
     for (size_t i = 0; i < space->n; i++) {
         jval known = space->pairs[2 * i];
         if (known.size == target->value.size && memcmp(known.s, target->value.s, known.size) == 0) {
@@ -86,6 +88,7 @@ static qn_status set_namespace(jrun *run, jscope *scope, const jnode *target, jv
 }
 
 qn_status qni_j_assign(jrun *run, jscope *scope, const jnode *target, jval value) {
+    QN_TRY(qni_j_deeper(run));
     if (target->kind == N_NAME) return qni_j_bind(run, scope, target->id, value);
     if (target->kind == N_NS_REF) return set_namespace(run, scope, target, value);
     jseq *seq;
@@ -134,7 +137,7 @@ static qn_status next_item(jrun *run, jloop *loop, bool *any) {
     return QN_OK;
 }
 
-static qn_status run_for(jrun *run, jscope *scope, const jnode *node, jflow *flow) {
+static QNI_J_APART qn_status run_for(jrun *run, jscope *scope, const jnode *node, jflow *flow) {
     jval items;
     jseq *seq;
     QN_TRY(qni_j_eval(run, scope, node->b, &items));
@@ -168,7 +171,7 @@ static qn_status run_for(jrun *run, jscope *scope, const jnode *node, jflow *flo
 }
 
 /* The text of a block, as a string: what it adds to the output is taken off again. */
-static qn_status capture(jrun *run, jscope *scope, const jblock *block, jval *out) {
+static QNI_J_APART qn_status capture(jrun *run, jscope *scope, const jblock *block, jval *out) {
     const qn_prompt *prompt = run->out;
     size_t start = prompt->text.size;
     jflow flow = FLOW_ON;
@@ -186,7 +189,7 @@ static qn_status capture(jrun *run, jscope *scope, const jblock *block, jval *ou
     return QN_OK;
 }
 
-static qn_status capture_filtered(jrun *run, jscope *scope, const jnode *node, jval *out) {
+static QNI_J_APART qn_status capture_filtered(jrun *run, jscope *scope, const jnode *node, jval *out) {
     jscope *inner;
     jval text, hole = run->hole;
     QN_TRY(new_scope(run, scope, &inner));
@@ -197,7 +200,7 @@ static qn_status capture_filtered(jrun *run, jscope *scope, const jnode *node, j
     return QN_OK;
 }
 
-static qn_status make_macro(jrun *run, jscope *scope, const jmacro_def *def, jval *out) {
+static QNI_J_APART qn_status make_macro(jrun *run, jscope *scope, const jmacro_def *def, jval *out) {
     jmacro *macro = qni_j_alloc(&run->arena, sizeof *macro);
     if (macro == NULL) return qni_j_no_memory(run);
     macro->def = def;
@@ -207,7 +210,7 @@ static qn_status make_macro(jrun *run, jscope *scope, const jmacro_def *def, jva
     return QN_OK;
 }
 
-static qn_status run_call_block(jrun *run, jscope *scope, const jnode *node, jval *out) {
+static QNI_J_APART qn_status run_call_block(jrun *run, jscope *scope, const jnode *node, jval *out) {
     jval caller;
     jscope *inner;
     QN_TRY(make_macro(run, scope, node->def, &caller));
@@ -235,10 +238,12 @@ static bool same_text(jval a, jval b) {
     return a.size == b.size && memcmp(a.s, b.s, a.size) == 0;
 }
 
-static qn_status bind_keywords(jrun *run, jscope *scope, const jmacro_def *def, const jdict *keywords, bool *given) {
+static QNI_J_APART qn_status bind_keywords(jrun *run, jscope *scope, const jmacro_def *def, const jdict *keywords,
+                                           bool *given) {
     for (size_t i = 0; i < keywords->n; i++) {
         jval name = keywords->pairs[2 * i], value = keywords->pairs[2 * i + 1];
         size_t at = 0;
+        QN_TRY(qni_j_step(run, def->n_param * 4));
         while (at < def->n_param && !same_text(def->names[at], name)) at++;
         if (at < def->n_param && !given[at]) {
             given[at] = true;
@@ -279,7 +284,7 @@ qn_status qni_j_call_macro(jrun *run, const jmacro *macro, jval args, jval kwarg
     return capture(run, scope, &def->body, out);
 }
 
-static qn_status run_with(jrun *run, jscope *scope, const jnode *node, jflow *flow) {
+static QNI_J_APART qn_status run_with(jrun *run, jscope *scope, const jnode *node, jflow *flow) {
     jscope *inner;
     QN_TRY(new_scope(run, scope, &inner));
     for (size_t i = 0; i < node->list.n; i += 2) {
@@ -290,12 +295,12 @@ static qn_status run_with(jrun *run, jscope *scope, const jnode *node, jflow *fl
     return run_block(run, inner, &node->body, flow);
 }
 
-static qn_status print(jrun *run, jval v) {
+static QNI_J_APART qn_status print(jrun *run, jval v) {
     QN_TRY(qni_j_str(run, v, &v));
     return emit_text(run, v);
 }
 
-static qn_status run_if(jrun *run, jscope *scope, const jnode *node, jflow *flow) {
+static QNI_J_APART qn_status run_if(jrun *run, jscope *scope, const jnode *node, jflow *flow) {
     for (; node != NULL; node = node->c) {
         jval test = qni_j_bool(true);
         if (node->a != NULL) QN_TRY(qni_j_eval(run, scope, node->a, &test));
@@ -322,7 +327,7 @@ static qn_status run_value(jrun *run, jscope *scope, const jnode *node, jval *v)
 }
 
 /* Statements that make a value and then put it somewhere. */
-static qn_status run_simple(jrun *run, jscope *scope, const jnode *node) {
+static QNI_J_APART qn_status run_simple(jrun *run, jscope *scope, const jnode *node) {
     jval v, none, nothing;
     QN_TRY(run_value(run, scope, node, &v));
     run->line = node->line;
@@ -363,12 +368,11 @@ static qn_status run_statement(jrun *run, jscope *scope, const jnode *node, jflo
 }
 
 static qn_status run_block(jrun *run, jscope *scope, const jblock *block, jflow *flow) {
-    if (++run->depth > QNI_JINJA_DEPTH) return qni_j_fail(run, QN_EFULL, "nests deeper than %d", QNI_JINJA_DEPTH);
+    QN_TRY(qni_j_deeper(run));
     for (size_t i = 0; i < block->n && *flow == FLOW_ON; i++) {
         QN_TRY(qni_j_step(run, 0));
         QN_TRY(run_statement(run, scope, block->items[i], flow));
     }
-    run->depth--;
     return QN_OK;
 }
 
@@ -383,12 +387,13 @@ static void trust_key(jval list, const char *key) {
     }
 }
 
-static qn_status run_all(jrun *run, const qni_jinja_var *vars, size_t n_var) {
+static QNI_J_APART qn_status run_all(jrun *run, const qni_jinja_var *vars, size_t n_var) {
     jscope *scope;
     jflow flow = FLOW_ON;
     QN_TRY(new_scope(run, NULL, &scope));
     for (size_t i = 0; i < n_var; i++) {
         jval value;
+        QN_TRY(qni_j_step(run, run->jinja->n_id * 4));
         for (size_t id = 0; id < run->jinja->n_id; id++) {
             if (!same_text(run->jinja->ids[id], qni_j_literal(vars[i].name))) continue;
             QN_TRY(qni_j_from_json(run, vars[i].value, vars[i].trusted ? J_JSON_TRUSTED : 0, &value));
@@ -417,6 +422,7 @@ qn_status qni_jinja_render(const qni_jinja *jinja, qn_prompt *prompt, const qni_
     size_t start = prompt->text.size;
     jrun run = {.jinja = jinja, .out = prompt, .out_start = start, .err = err, .line = 1, .steps = QNI_JINJA_STEPS};
     run.arena.limit = QNI_JINJA_MEMORY;
+    run.stack = qni_stack_here();
     if (now != NULL) run.now = *now;
     qn_status status = emit(&run, NULL, 0, true);
     if (status == QN_OK) status = run_all(&run, vars, n_var);

@@ -72,6 +72,10 @@ qn_status qni_j_no_memory(jrun *run) {
     return qni_j_fail(run, QN_EFULL, "the values need more than %d bytes", (int)QNI_JINJA_MEMORY);
 }
 
+qn_status qni_j_too_deep(jrun *run) {
+    return qni_j_fail(run, QN_EFULL, "nests too deep");
+}
+
 qn_status qni_j_step(jrun *run, size_t work) {
     uint64_t cost = 1 + work / 64;
     if (run->steps < cost) return qni_j_fail(run, QN_EFULL, "more than %d steps", (int)QNI_JINJA_STEPS);
@@ -153,6 +157,7 @@ static size_t hash(jval v) {
 /* Position of the key, or n. */
 static qn_status find(jrun *run, const jdict *dict, jval key, size_t *at) {
     bool equal = false;
+    QN_TRY(qni_j_step(run, key.kind == J_STRING ? key.size * 4 : 0));
     if (dict->index == NULL) {
         for (*at = 0; *at < dict->n; ++*at) {
             QN_TRY(qni_j_equal(run, dict->pairs[2 * *at], key, &equal));
@@ -170,21 +175,23 @@ static qn_status find(jrun *run, const jdict *dict, jval key, size_t *at) {
 }
 
 /* Whether Python can hash it, as a key must be. */
-static bool hashable(jval v) {
-    if (v.kind == J_DICT) return false;
-    if (v.kind != J_SEQ) return true;
-    if (v.seq->kind == SEQ_LIST || v.seq->kind == SEQ_KEYS || v.seq->kind == SEQ_ITEMS) return false;
-    for (size_t i = 0; v.seq->kind == SEQ_TUPLE && i < v.seq->n; i++) {
-        if (!hashable(v.seq->items[i])) return false; /* as deep as values nest */
+static qn_status check_key(jrun *run, jval v) {
+    bool seq = v.kind == J_SEQ;
+    QN_TRY(qni_j_deeper(run));
+    if (v.kind == J_DICT || (seq && (v.seq->kind == SEQ_LIST || v.seq->kind == SEQ_KEYS || v.seq->kind == SEQ_ITEMS)))
+        return qni_j_fail(run, QN_EINVAL, "a %s cannot be a key", qni_j_kind(v));
+    for (size_t i = 0; seq && v.seq->kind == SEQ_TUPLE && i < v.seq->n; i++) {
+        QN_TRY(qni_j_step(run, 0));
+        QN_TRY(check_key(run, v.seq->items[i]));
     }
-    return true;
+    return QN_OK;
 }
 
 qn_status qni_j_dict_put(jrun *run, jval to, jval key, jval value) {
     jdict *dict = to.dict;
     size_t at;
     QN_TRY(qni_j_step(run, 0));
-    if (!hashable(key)) return qni_j_fail(run, QN_EINVAL, "a %s cannot be a key", qni_j_kind(key));
+    QN_TRY(check_key(run, key));
     QN_TRY(find(run, dict, key, &at));
     QN_TRY(raise_height(run, &dict->height, value));
     dict->trusted = dict->trusted && qni_j_trusted(key) && qni_j_trusted(value);
@@ -220,8 +227,9 @@ static qn_status json_text(jrun *run, const char *s, size_t size, int how, jval 
     return QN_OK;
 }
 
-/* Recursion is bounded by QNI_JSON_DEPTH: the reader checked it. */
+/* The reader bounds the depth too. */
 qn_status qni_j_from_json(jrun *run, const json_t *json, int how, jval *out) {
+    QN_TRY(qni_j_deeper(run));
     bool trusted = how & J_JSON_TRUSTED;
     const char *big = qni_json_big(json), *infinite = qni_json_infinite(json);
     if (big != NULL) {
@@ -284,7 +292,7 @@ qn_status qni_j_parse_json(jrun *run, jval text, jval *out) {
         return qni_j_fail(run, QN_EINVAL, "from_json takes a string, got a %s", qni_j_kind(text));
     if (text.size > QNI_JINJA_JSON)
         return qni_j_fail(run, QN_EFULL, "from_json of more than %d bytes", (int)QNI_JINJA_JSON);
-    QN_TRY(qni_j_step(run, text.size * 8));
+    QN_TRY(qni_j_step(run, text.size * 32));
     qn_status status = qni_json_parse(&json, "from_json", text.s, text.size, &err);
     if (status != QN_OK) return qni_j_fail(run, status == QN_EFORMAT ? QN_EINVAL : status, "%s", err.message);
     status = qni_j_from_json(run, json, qni_j_trusted(text) ? J_JSON_TRUSTED | J_JSON_COPY : J_JSON_COPY, out);
@@ -402,6 +410,7 @@ static int order_numbers(jval a, jval b) {
 }
 
 qn_status qni_j_equal(jrun *run, jval a, jval b, bool *out) {
+    QN_TRY(qni_j_deeper(run));
     QN_TRY(qni_j_step(run, a.kind == J_STRING ? a.size : 0));
     *out = false;
     if (are_numbers(a, b)) {
@@ -443,6 +452,7 @@ qn_status qni_j_equal(jrun *run, jval a, jval b, bool *out) {
 }
 
 qn_status qni_j_order(jrun *run, jval a, jval b, int *out, const char *operator_text) {
+    QN_TRY(qni_j_deeper(run));
     if (are_numbers(a, b)) {
         *out = order_numbers(a, b);
         return qni_j_step(run, a.kind == J_BIG ? a.size : 0);

@@ -3,6 +3,7 @@
 #ifndef QNI_JINJA_VALUE_H
 #define QNI_JINJA_VALUE_H
 
+#include "../base/stack.h"
 #include "jinja.h"
 
 #include <string.h>
@@ -130,8 +131,8 @@ typedef struct jrun {
     qn_prompt *out;
     size_t out_start; /* bytes of *out before this rendering */
     qn_error *err;
-    int32_t line;  /* under evaluation */
-    int32_t depth; /* nodes under evaluation */
+    int32_t line;    /* under evaluation */
+    uintptr_t stack; /* where the rendering began */
     uint64_t steps;
     qni_jinja_time now;
     jval hole; /* the text that a block's filters start from */
@@ -152,6 +153,14 @@ struct jspec {
 qn_status qni_j_fail(jrun *run, qn_status status, const char *format, ...) __attribute__((format(printf, 3, 4)));
 qn_status qni_j_no_memory(jrun *run);
 qn_status qni_j_step(jrun *run, size_t work); /* charge: EFULL when the budget is used up */
+
+/* Recursion is bounded by the stack that it may use. What lies on its way keeps to frames of its own, so that not the
+ * frames of all alternatives are added up. */
+#define QNI_J_APART __attribute__((noinline))
+qn_status qni_j_too_deep(jrun *run);
+static inline qn_status qni_j_deeper(jrun *run) {
+    return qni_stack_within(run->stack, QNI_JINJA_STACK) ? QN_OK : qni_j_too_deep(run);
+}
 
 /* Constructors. Those that return a status allocate. */
 static inline jval qni_j_none(void) {
