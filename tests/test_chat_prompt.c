@@ -266,6 +266,22 @@ static void test_reads(void **state) {
     assert_false(qn_chat_template_reads(NULL, "x"));
     assert_false(qn_chat_template_reads(t, NULL));
     qn_chat_template_close(t);
+    static const struct {
+        const char *source;
+        bool reads;
+    } cases[] = {
+        {"{% set x = 1 %}{{ x }}", false},
+        {"{% set x = x or 1 %}{{ x }}", true},
+        {"{{ x }}{% set x = 1 %}", true},
+        {"{% if y %}{% set x = 1 %}{% endif %}{{ x }}", true},
+        {"{% if x is not defined %}{% set x = 1 %}{% endif %}", true},
+        {"{{ y.x }}{{ f(x=1) }}{{ 'x' }}{# x #}", false},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        t = open_source(cases[i].source, NULL);
+        assert_int_equal(qn_chat_template_reads(t, "x"), cases[i].reads);
+        qn_chat_template_close(t);
+    }
 }
 
 static void test_tool_arguments(void **state) {

@@ -5,7 +5,7 @@
  *
  * The template is a Jinja program of the model's files. It is run by a small interpreter that knows
  * the language of the published Qwen templates and their common variants, with bounds on steps,
- * depth and output; it reaches nothing but its input.
+ * stack (64 KB) and output; it reaches nothing but its input.
  *
  * Threads: a template is immutable and may be used by any number of threads; a splitter belongs to
  * one at a time.
@@ -87,8 +87,9 @@ extern "C" {
 #endif
 
 /**
- * Open the chat template of a model directory: chat_template.jinja if there, else chat_template of
- * tokenizer_config.json (a list of named templates: "default"). The whole template is parsed and checked here.
+ * Open the chat template of a model directory: chat_template.jinja if there, with the named templates in
+ * additional_chat_templates/, else chat_template of tokenizer_config.json. Of named templates "default" is used, and
+ * "tool_use" when tools are given. The whole template is parsed and checked here.
  *
  * Errors   EIO; EFORMAT: a file is malformed; EUNSUPPORTED: a construct that the interpreter does not know, with
  *          line and construct, or the directory has no template (the message ends with "no chat template"); ENOMEM.
@@ -97,13 +98,13 @@ QN_NODISCARD QN_API qn_status qn_chat_template_open(qn_chat_template **out, cons
 
 /**
  * The same from a file with the template's text, for the tokens of the model directory `dir` (may be NULL: then
- * bos_token and eos_token are undefined). Errors: as qn_chat_template_open.
+ * bos_token and the other special tokens are undefined). Errors: as qn_chat_template_open.
  */
 QN_NODISCARD QN_API qn_status qn_chat_template_open_file(qn_chat_template **out, const char *path, const char *dir,
                                                          qn_error *err);
 QN_API void qn_chat_template_close(qn_chat_template *chat_template); /**< NULL is fine */
 
-/** Whether the template (or the one that it has for tools) mentions a variable of that name. */
+/** Whether the template (or the one that it has for tools) reads a variable of that name before it sets it itself. */
 QN_API bool qn_chat_template_reads(const qn_chat_template *chat_template, const char *variable);
 
 QN_API void qn_prompt_release(qn_prompt *prompt); /**< frees the memory and leaves zeros */
@@ -115,8 +116,8 @@ QN_API void qn_prompt_release(qn_prompt *prompt); /**< frees the memory and leav
  * role "developer" becomes "system"; see docs/templates.md. JSON is written as Python writes it.
  *
  * Trust   The template's own text, the special tokens of the tokenizer and the roles are trusted, all other text of the
- *         input is not. The mark follows each byte through joining, splitting and slicing; an operation that makes new
- *         text (a format, JSON) of anything untrusted makes untrusted text.
+ *         input is not. The mark follows each byte through joining, splitting, slicing and formats; what writes new
+ *         text of a value (JSON) makes untrusted text if anything in the value is untrusted.
  * Errors  EINVAL: messages, tools, documents, kwargs or date are malformed; a role that is none of system, developer,
  *         user, assistant and tool; an image or another part that is not text; kwargs that would replace another field
  *         or contradict `think`; `think` with a template that does not read `enable_thinking`; a final message that

@@ -24,7 +24,7 @@ static qn_status check_kwargs(const conversation *c, const qn_chat_input *input,
         return qni_fail(err, QN_EINVAL, "chat_template_kwargs.%s: is a field of its own", fields[i]);
     }
     const json_t *think = json_object_get(c->kwargs, "enable_thinking");
-    if (think == NULL || input->think == QN_THINK_AUTO) return QN_OK;
+    if (think == NULL || json_is_null(think) || input->think == QN_THINK_AUTO) return QN_OK;
     if (input->think == QN_THINK_ON ? json_is_true(think) : json_is_false(think)) return QN_OK;
     return qni_fail(err, QN_EINVAL, "chat_template_kwargs.enable_thinking: contradicts think, which is %s",
                     input->think == QN_THINK_ON ? "on" : "off");

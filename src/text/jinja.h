@@ -48,7 +48,7 @@ typedef struct qni_jinja_var {
 qn_status qni_jinja_parse(qni_jinja **out, const char *name, const char *source, size_t size, qn_error *err);
 void qni_jinja_free(qni_jinja *jinja); /* NULL is fine */
 
-/* Whether the template mentions that name, as a variable of its own or of its caller. */
+/* Whether the template reads a variable of that name that it has not set itself before. */
 bool qni_jinja_reads(const qni_jinja *jinja, const char *name);
 
 /* Whether its source contains that text. */

@@ -149,8 +149,12 @@ struct qni_jinja {
     jval *ids; /* texts of the names, by id */
     size_t n_id;
     size_t id_capacity;
+    uint8_t uses[QNI_JINJA_NAMES]; /* of a name, by id */
     jblock body;
 };
+
+/* What a template does with a name: it reads a value that it has not surely set itself; it sets one for all that follows. */
+enum { USE_READ = 1, USE_SET = 2 };
 
 /* Names that the interpreter itself binds: their ids are fixed. */
 enum { ID_LOOP, ID_CALLER, N_FIXED_ID };

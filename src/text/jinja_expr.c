@@ -89,6 +89,8 @@ static qn_status parse_name(jparser *p, jnode **out) {
         (*out)->kind = N_NAME;
         constant = text;
         QN_TRY(qni_j_intern(p, text, &(*out)->id));
+        uint8_t *uses = &p->jinja->uses[(*out)->id];
+        if (!(*uses & USE_SET)) *uses |= USE_READ;
         if ((*out)->id == ID_CALLER) p->saw_caller = true;
     }
     (*out)->value = constant;

@@ -174,7 +174,9 @@ static qn_status parse_set(jparser *p, jnode *node) {
     QN_TRY(qni_j_parse_target(p, true, &node->a));
     if (now(p)->kind == T_ASSIGN) {
         p->at++;
-        return qni_j_parse_tuple(p, true, false, &node->b);
+        QN_TRY(qni_j_parse_tuple(p, true, false, &node->b));
+        if (p->nesting == 0 && node->a->kind == N_NAME) p->jinja->uses[node->a->id] |= USE_SET;
+        return QN_OK;
     }
     node->kind = N_SET_BLOCK;
     QN_TRY(qni_j_node(p, N_HOLE, node->line, &node->b));

@@ -408,7 +408,7 @@ static QNI_J_APART qn_status run_all(jrun *run, const qni_jinja_var *vars, size_
 
 bool qni_jinja_reads(const qni_jinja *jinja, const char *name) {
     for (size_t id = N_FIXED_ID; id < jinja->n_id; id++) {
-        if (qni_j_text_is(jinja->ids[id], name)) return true;
+        if (qni_j_text_is(jinja->ids[id], name)) return jinja->uses[id] & USE_READ;
     }
     return false;
 }
