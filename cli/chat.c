@@ -209,20 +209,26 @@ static int converse(chat *c) {
     int code = EXIT_DONE;
     chat_line line;
     bool terminal = is_terminal(stdin);
-    if (terminal)
-        fprintf(stderr, "%s, context %d; /help lists the commands\n", c->generator.dir,
-                qn_session_n_ctx(c->generator.session));
-    while (!c->quits && (line = chat_input_read(input, &text)) != CHAT_LINE_END) {
+    if (terminal) {
+        print_escaped(stderr, c->generator.dir);
+        fprintf(stderr, ", context %d; /help lists the commands\n", qn_session_n_ctx(c->generator.session));
+    }
+    while (!c->quits && !interrupted() && (line = chat_input_read(input, &text)) != CHAT_LINE_END) {
         if (line == CHAT_LINE_CANCELED) {
             if (terminal) continue;
             code = EXIT_INTERRUPTED;
             break;
         }
-        if (!text.size || chat_command(c, text.data, text.size)) continue;
-        int turn_code = take_turn(c, &text);
+        if (line == CHAT_LINE_FAILED) {
+            code = EXIT_FAILED;
+            break;
+        }
+        int line_code = EXIT_DONE;
+        if (text.size && !chat_command(c, text.data, text.size, &line_code)) line_code = take_turn(c, &text);
         /* at a terminal the failure was seen, and the conversation went on */
-        if (turn_code && !terminal) code = turn_code;
+        if (line_code && !terminal) code = line_code;
     }
+    if (interrupted()) code = EXIT_INTERRUPTED;
     free(text.data);
     chat_input_close(input);
     return code;

@@ -25,17 +25,19 @@ const char *chat_system(const chat *c, size_t *size);
 void chat_set_system(chat *c, const char *text, size_t size); /* and forget the rest; empty: none */
 int32_t chat_n_tok(const chat *c);
 
-/* A line that begins with a slash and one word: do it and return true. */
-bool chat_command(chat *c, const char *line, size_t size);
+/* A line that is a command: do it and return true, with the exit code of what it did. A command that takes no operand is
+ * one only when it stands alone. */
+bool chat_command(chat *c, const char *line, size_t size, int *code);
 
 /* Lines from a terminal with editing and history, or from a pipe. */
 typedef struct chat_input chat_input;
 chat_input *chat_input_open(void);
 void chat_input_close(chat_input *input);
 
-typedef enum chat_line { CHAT_LINE, CHAT_LINE_CANCELED, CHAT_LINE_END } chat_line;
+typedef enum chat_line { CHAT_LINE, CHAT_LINE_CANCELED, CHAT_LINE_END, CHAT_LINE_FAILED } chat_line;
 
-/* The next message without its last newline; lines that end with a backslash are joined. */
+/* The next message without the end of its line, LF or CR LF; lines that end with a backslash are joined. Canceled by
+ * SIGINT; the other signals end the input; a failure was told. */
 chat_line chat_input_read(chat_input *input, qn_text *out);
 
 #endif

@@ -1,54 +1,64 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The commands of quern chat. A saved conversation is a JSON file of messages and of the exact ids. */
 #include <ctype.h>
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
+#include "../src/base/file.h"
+#include "../src/base/json.h"
 #include "chat.h"
 #include "output.h"
+
+enum { MAX_SAVED_BYTES = 1 << 30 };
 
 static const char *const think_names[] = {"auto", "on", "off"};
 
 static void print_system(const chat *c) {
     size_t size;
     const char *text = chat_system(c, &size);
-    if (text)
-        fprintf(stderr, "system: %.*s\n", (int)size, text);
-    else
+    if (text) {
+        fputs("system: ", stderr);
+        print_escaped(stderr, text);
+        putc('\n', stderr);
+    } else {
         fputs("no system message\n", stderr);
+    }
 }
 
-static void do_clear(chat *c, const char *operand) {
+static int do_clear(chat *c, const char *operand) {
     (void)operand;
     chat_clear(c);
     fputs("a new conversation\n", stderr);
+    return EXIT_DONE;
 }
 
-static void do_system(chat *c, const char *operand) {
+static int do_system(chat *c, const char *operand) {
     if (*operand) chat_set_system(c, operand, strlen(operand));
     print_system(c);
+    return EXIT_DONE;
 }
 
-static void do_think(chat *c, const char *operand) {
+static int do_think(chat *c, const char *operand) {
     (void)operand;
     c->think = QN_THINK_ON;
     fputs("the model is asked to think\n", stderr);
+    return EXIT_DONE;
 }
 
-static void do_no_think(chat *c, const char *operand) {
+static int do_no_think(chat *c, const char *operand) {
     (void)operand;
     c->think = QN_THINK_OFF;
     fputs("the model is asked not to think\n", stderr);
+    return EXIT_DONE;
 }
 
-static void do_quit(chat *c, const char *operand) {
+static int do_quit(chat *c, const char *operand) {
     (void)operand;
     c->quits = true;
+    return EXIT_DONE;
 }
 
-static void do_stats(chat *c, const char *operand) {
+static int do_stats(chat *c, const char *operand) {
     (void)operand;
     char memory[32];
     format_bytes(memory, sizeof(memory), peak_memory_bytes());
@@ -59,26 +69,38 @@ static void do_stats(chat *c, const char *operand) {
         fprintf(stderr,
                 "last turn: prompt %d tokens, %d of them reused, %.3f s; %d generated in %.3f s; first token %.3f s\n",
                 r->n_prompt, r->n_reused, r->prompt_s, r->n_generated, r->generate_s, r->first_token_s);
+    return EXIT_DONE;
 }
 
-static void do_save(chat *c, const char *operand) {
-    if (!*operand) {
-        fputs("/save FILE\n", stderr);
-        return;
+/* As weights and sessions are written: to a new file beside it, readable by its owner, that takes its place when it is
+ * whole. */
+static qn_status write_file(const char *path, const char *text, qn_error *err) {
+    qni_writer writer;
+    QN_TRY(qni_writer_open(&writer, path, QNI_FOR_OWNER, err));
+    qn_status status = qni_writer_write(&writer, text, strlen(text), err);
+    if (!status) status = qni_writer_write(&writer, "\n", 1, err);
+    if (!status) return qni_writer_commit(&writer, err);
+    qni_writer_abandon(&writer);
+    return status;
+}
+
+static int do_save(chat *c, const char *operand) {
+    json_t *root =
+        json_pack("{s:s, s:i, s:s, s:b, s:O, s:o}", "quern", "chat", "vocab",
+                  (int)qn_model_get_config(c->generator.model)->n_vocab, "think", think_names[c->think],
+                  "cut_in_reasoning", (int)c->cut_in_reasoning, "messages", c->messages, "ids", json_ids(&c->ids));
+    char *text = json_dumps(root, JSON_INDENT(1));
+    if (!text) out_of_memory();
+    qn_error err;
+    int code = write_file(operand, text, &err) ? fail_error(operand, &err) : EXIT_DONE;
+    if (!code) {
+        fprintf(stderr, "saved %d turns to ", c->n_turn);
+        print_escaped(stderr, operand);
+        putc('\n', stderr);
     }
-    json_t *ids = json_ids(&c->ids);
-    json_t *root = json_pack("{s:s, s:i, s:s, s:b, s:O, s:o}", "quern", "chat", "vocab",
-                             (int)qn_model_get_config(c->generator.model)->n_vocab, "think", think_names[c->think],
-                             "cut_in_reasoning", (int)c->cut_in_reasoning, "messages", c->messages, "ids", ids);
-    char *temporary = must_format("%s.tmp", operand);
-    if (json_dump_file(root, temporary, JSON_INDENT(1)) || rename(temporary, operand)) {
-        fail(operand, "%s", strerror(errno));
-        unlink(temporary);
-    } else {
-        fprintf(stderr, "saved %d turns to %s\n", c->n_turn, operand);
-    }
-    free(temporary);
+    free(text);
     json_decref(root);
+    return code;
 }
 
 static bool are_messages(const json_t *list) {
@@ -119,29 +141,27 @@ static bool take_saved(chat *c, json_t *root, record_error *error) {
     return true;
 }
 
-static void do_load(chat *c, const char *operand) {
-    if (!*operand) {
-        fputs("/load FILE\n", stderr);
-        return;
-    }
-    json_error_t where;
+static int do_load(chat *c, const char *operand) {
     record_error error;
-    json_t *root = json_load_file(operand, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &where);
-    if (!root)
-        fail(operand, "line %d: %s", where.line, where.text);
+    qn_error err;
+    json_t *root = NULL;
+    int code = EXIT_DONE;
+    if (qni_json_read(&root, operand, MAX_SAVED_BYTES, &err))
+        code = fail_error(operand, &err);
     else if (!take_saved(c, root, &error))
-        fail(operand, "%s", error.text);
+        code = fail(operand, "%s", error.text);
     else
         fprintf(stderr, "%d turns, context %d of %d\n", c->n_turn, chat_n_tok(c),
                 qn_session_n_ctx(c->generator.session));
     json_decref(root);
+    return code;
 }
 
-static void do_help(chat *c, const char *operand);
+static int do_help(chat *c, const char *operand);
 
 static const struct {
     const char *name, *operand, *help;
-    void (*run)(chat *c, const char *operand);
+    int (*run)(chat *c, const char *operand);
 } chat_commands[] = {
     {"/help", "", "this list", do_help},
     {"/clear", "", "begin a new conversation; the system message stays", do_clear},
@@ -153,27 +173,35 @@ static const struct {
     {"/stats", "", "figures of the conversation and of the last answer", do_stats},
     {"/quit", "", "end (also Ctrl-D)", do_quit},
 };
+enum { N_COMMAND = sizeof(chat_commands) / sizeof(*chat_commands) };
 
-static void do_help(chat *c, const char *operand) {
+static int do_help(chat *c, const char *operand) {
     (void)c, (void)operand;
-    for (size_t i = 0; i < sizeof(chat_commands) / sizeof(*chat_commands); i++)
+    for (size_t i = 0; i < N_COMMAND; i++)
         fprintf(stderr, "  %s%-*s%s\n", chat_commands[i].name, (int)(18 - strlen(chat_commands[i].name)),
                 chat_commands[i].operand, chat_commands[i].help);
     fputs("Ctrl-C stops an answer; a backslash at the end of a line continues it.\n", stderr);
+    return EXIT_DONE;
 }
 
-bool chat_command(chat *c, const char *line, size_t size) {
+bool chat_command(chat *c, const char *line, size_t size, int *code) {
     size_t n = 1;
     while (n < size && (islower((unsigned char)line[n]) || line[n] == '_')) n++;
     /* "/usr/bin is where?" is a message; so is a text with a zero byte, which no operand can hold */
     if (line[0] != '/' || n == 1 || (n < size && line[n] != ' ') || memchr(line, '\0', size)) return false;
-    for (size_t i = 0; i < sizeof(chat_commands) / sizeof(*chat_commands); i++) {
-        if (strlen(chat_commands[i].name) != n || memcmp(chat_commands[i].name, line, n) != 0) continue;
-        const char *operand = line + n;
-        operand += strspn(operand, " ");
-        chat_commands[i].run(c, operand);
-        return true;
-    }
-    fprintf(stderr, "%.*s: no such command; /help lists them\n", (int)n, line);
-    return true;
+    char *name = must_format("%.*s", (int)n, line);
+    const char *operand = line + n + strspn(line + n, " ");
+    bool is_command = true;
+    size_t i = 0;
+    while (i < N_COMMAND && strcmp(chat_commands[i].name, name) != 0) i++;
+    if (i == N_COMMAND)
+        *code = fail(name, "no such command; /help lists them");
+    else if (!*chat_commands[i].operand && *operand)
+        is_command = false; /* "/no_think Tell me a story." is a message with Qwen3's switch in it */
+    else if (chat_commands[i].operand[1] != '[' && *chat_commands[i].operand && !*operand)
+        *code = fail(name, "needs a%s", chat_commands[i].operand);
+    else
+        *code = chat_commands[i].run(c, operand);
+    free(name);
+    return is_command;
 }

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "chat.h"
+#include "chat_keys.h"
 #include "output.h"
 
 enum { HISTORY_LINES = 1000 };
@@ -20,8 +21,7 @@ struct chat_input {
     HistEvent event;
     char *history_file; /* NULL: none */
     bool continues;
-    char *line; /* of getline */
-    size_t capacity;
+    qn_text line; /* of a pipe */
 };
 
 static const char *prompt(EditLine *editor) {
@@ -30,19 +30,28 @@ static const char *prompt(EditLine *editor) {
     return input->continues ? ". " : "> ";
 }
 
-/* $XDG_STATE_HOME/quern/history or ~/.local/state/quern/history, its folders made; NULL without a home. */
+static bool is_folder(const char *path) {
+    struct stat st;
+    return path && *path == '/' && !stat(path, &st) && S_ISDIR(st.st_mode);
+}
+
+/* $XDG_STATE_HOME/quern/history or ~/.local/state/quern/history; NULL without a home. Folders are made below a home
+ * that exists, and nowhere else: Debian's mark for "no home" is a path that does not. */
 static char *find_history_file(void) {
     const char *state = getenv("XDG_STATE_HOME"), *home = getenv("HOME");
+    bool has_home = is_folder(home);
+    size_t below = has_home ? strlen(home) : 0;
     char *path;
-    if (state && *state == '/')
+    if (is_folder(state) || (state && has_home && !strncmp(state, home, below) && state[below] == '/'))
         path = must_format("%s/quern/history", state);
-    else if (home && *home == '/')
+    else if (has_home && !(state && *state == '/'))
         path = must_format("%s/.local/state/quern/history", home);
     else
         return NULL;
-    for (char *slash = strchr(path + 1, '/'); slash; slash = strchr(slash + 1, '/')) {
+    if (is_folder(state)) below = strlen(state);
+    for (char *slash = strchr(path + below, '/'); slash; slash = strchr(slash + 1, '/')) {
         *slash = '\0';
-        mkdir(path, 0700);
+        if (*path) mkdir(path, 0700);
         *slash = '/';
     }
     /* what was said is nobody else's business: the file is the user's own before anything is in it */
@@ -67,6 +76,7 @@ static void open_editor(chat_input *input) {
     if (input->history_file) history(input->history, &input->event, H_LOAD, input->history_file);
     el_set(input->editor, EL_CLIENTDATA, input);
     el_set(input->editor, EL_PROMPT, prompt);
+    el_set(input->editor, EL_GETCFN, chat_keys_read);
     el_set(input->editor, EL_EDITOR, "emacs");
     el_set(input->editor, EL_HIST, history, input->history);
     el_set(input->editor, EL_BIND, "^R", "em-inc-search-prev", NULL);
@@ -80,23 +90,28 @@ chat_input *chat_input_open(void) {
 }
 
 void chat_input_close(chat_input *input) {
-    if (input->history_file) history(input->history, &input->event, H_SAVE, input->history_file);
+    if (input->history_file && history(input->history, &input->event, H_SAVE, input->history_file) < 0)
+        fail(input->history_file, "the history could not be written");
     if (input->editor) el_end(input->editor);
     if (input->history) history_end(input->history);
     free(input->history_file);
-    free(input->line);
+    free(input->line.data);
     free(input);
 }
 
-/* One physical line with its newline; NULL at the end or after an interrupt. */
-static const char *read_line(chat_input *input, size_t *size) {
+/* One physical line with its end; NULL at the end, after a signal, and with *failed when it could not be read. */
+static const char *read_physical(chat_input *input, size_t *size, bool *failed) {
     if (!input->editor) {
-        ssize_t n = getline(&input->line, &input->capacity, stdin);
-        *size = n > 0 ? (size_t)n : 0;
-        return n > 0 ? input->line : NULL;
+        bool end;
+        *failed = read_line(&input->line, &end) == EXIT_FAILED;
+        *size = input->line.size;
+        return end ? NULL : input->line.data;
     }
     int n = 0;
+    chat_keys_begin();
+    el_resize(input->editor); /* it may have been another size since the last line */
     const char *line = el_gets(input->editor, &n);
+    chat_keys_end();
     *size = n > 0 ? (size_t)n : 0;
     if (!line || n <= 0) return NULL;
     if (n > 1) history(input->history, &input->event, H_ENTER, line);
@@ -108,8 +123,10 @@ chat_line chat_input_read(chat_input *input, qn_text *out) {
     input->continues = false;
     interrupted_clear();
     for (;;) {
-        size_t size;
-        const char *line = read_line(input, &size);
+        size_t size = 0;
+        bool failed = false;
+        const char *line = read_physical(input, &size, &failed);
+        if (failed) return CHAT_LINE_FAILED;
         if (interrupted()) {
             if (input->editor) {
                 el_reset(input->editor);
@@ -117,13 +134,15 @@ chat_line chat_input_read(chat_input *input, qn_text *out) {
             }
             interrupted_clear();
             clearerr(stdin);
-            return CHAT_LINE_CANCELED;
+            return interrupted() ? CHAT_LINE_END : CHAT_LINE_CANCELED;
         }
         if (!line) {
             if (input->editor) fputc('\n', stderr);
             return out->size ? CHAT_LINE : CHAT_LINE_END;
         }
+        /* a line ends with LF or CR LF */
         if (size && line[size - 1] == '\n') size--;
+        if (size && line[size - 1] == '\r') size--;
         bool more = size && line[size - 1] == '\\';
         append_bytes(out, line, more ? size - 1 : size);
         if (!more) return CHAT_LINE;

@@ -22,6 +22,11 @@ static const option general_options[] = {
     {0},
 };
 
+static const option quiet_options[] = {
+    {"-q, --quiet", OPTION_FLAG, AT(quiet), NULL, "print no warnings", 0, 0, NULL},
+    {0},
+};
+
 static const option model_options[] = {
     {"-m, --model", OPTION_TEXT, AT(model), "DIR",
      "checkpoint in Hugging Face's form, also a snapshot folder of its cache (default: the demo model)", 0, 0, NULL},
@@ -31,8 +36,7 @@ static const option model_options[] = {
 static const option device_options[] = {
     {"-t, --threads", OPTION_WHOLE, AT(threads), "N", "threads that compute (default: one for each usable CPU)", 1, 512,
      NULL},
-    {"--device", OPTION_TEXT, AT(device), "cpu|ref|cuda[:N]", "what computes (default: cpu); see quern devices", 0, 0,
-     NULL},
+    {"--device", OPTION_BACKEND, AT(device), NULL, "what computes (default: cpu); see quern devices", 0, 0, NULL},
     {"--isa", OPTION_TEXT, AT(isa), "NAME", "highest instruction set level to use: portable, avx2, avx512, ...", 0, 0,
      NULL},
     {0},
@@ -179,34 +183,28 @@ static const option quantize_options[] = {
     {0},
 };
 
-static const option *const run_groups[] = {model_options,
-                                           prompt_options,
-                                           run_options,
-                                           generate_options,
-                                           sampling_options,
-                                           template_options,
-                                           device_options,
-                                           compute_options,
-                                           yarn_options,
-                                           general_options,
-                                           NULL};
-static const option *const chat_groups[] = {model_options,    generate_options, sampling_options,
-                                            template_options, device_options,   compute_options,
-                                            yarn_options,     general_options,  NULL};
-static const option *const tokenize_groups[] = {model_options, prompt_options, tokenize_options, general_options, NULL};
-static const option *const render_groups[] = {model_options, template_options, general_options, NULL};
+static const option *const run_groups[] = {model_options,    prompt_options,   run_options,     generate_options,
+                                           sampling_options, template_options, device_options,  compute_options,
+                                           yarn_options,     quiet_options,    general_options, NULL};
+static const option *const chat_groups[] = {
+    model_options,   generate_options, sampling_options, template_options, device_options,
+    compute_options, yarn_options,     quiet_options,    general_options,  NULL};
+static const option *const tokenize_groups[] = {model_options, prompt_options,  tokenize_options,
+                                                quiet_options, general_options, NULL};
+static const option *const render_groups[] = {model_options, template_options, quiet_options, general_options, NULL};
 static const option *const sample_groups[] = {general_options, NULL};
-static const option *const perplexity_groups[] = {model_options,   perplexity_options, json_options,    device_options,
-                                                  compute_options, yarn_options,       general_options, NULL};
-static const option *const verify_groups[] = {verify_options,  json_options,    device_options,
-                                              compute_options, general_options, NULL};
-static const option *const info_groups[] = {model_options,   json_options,    device_options,
-                                            compute_options, general_options, NULL};
+static const option *const perplexity_groups[] = {model_options,  perplexity_options, json_options,
+                                                  device_options, compute_options,    yarn_options,
+                                                  quiet_options,  general_options,    NULL};
+static const option *const verify_groups[] = {
+    verify_options, json_options, device_options, compute_options, quiet_options, general_options, NULL};
+static const option *const info_groups[] = {
+    model_options, json_options, device_options, compute_options, quiet_options, general_options, NULL};
 static const option *const devices_groups[] = {json_options, general_options, NULL};
 static const option *const synth_groups[] = {synth_options, general_options, NULL};
-static const option *const bench_groups[] = {model_options,   bench_options,   device_options,
-                                             compute_options, general_options, NULL};
-static const option *const quantize_groups[] = {quantize_options, general_options, NULL};
+static const option *const bench_groups[] = {
+    model_options, bench_options, device_options, compute_options, quiet_options, general_options, NULL};
+static const option *const quantize_groups[] = {quantize_options, quiet_options, general_options, NULL};
 
 const command commands[] = {
     {"run", "", 0, 0, "generate text from a prompt",

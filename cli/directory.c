@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A directory that is filled under a temporary name and takes its own when all is there. */
+/* A directory that is filled under a temporary name, which goes away whatever ends the program but SIGKILL. */
 #include "directory.h"
 
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <libgen.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,22 +17,37 @@
 #include "options.h"
 #include "output.h"
 
-/* Where the new directory may stand: nowhere yet, or empty. */
-static int check_target(const char *dir) {
-    struct stat st;
-    if (stat(dir, &st)) return errno == ENOENT ? EXIT_DONE : fail(dir, "%s", strerror(errno));
-    if (!S_ISDIR(st.st_mode)) return fail(dir, "exists and is no directory");
+/* The temporary directory that exists; "" for none. */
+static char temporary_dir[PATH_MAX];
+
+/* Whether there is nothing in a directory but its entries for itself, a fresh disk's lost+found, and `except`. */
+static int check_empty(const char *dir, const char *except) {
     DIR *stream = opendir(dir);
     if (!stream) return fail(dir, "%s", strerror(errno));
-    int n = 0;
-    while (readdir(stream)) n++;
+    const char *const allowed[] = {".", "..", "lost+found", except};
+    struct dirent *entry;
+    bool empty = true;
+    while ((entry = readdir(stream))) {
+        bool known = false;
+        for (int i = 0; i < 4; i++) known = known || !strcmp(entry->d_name, allowed[i]);
+        empty = empty && known;
+    }
     closedir(stream);
-    return n > 2 ? fail(dir, "exists and is not empty") : EXIT_DONE;
+    return empty ? EXIT_DONE : fail(dir, "exists and is not empty");
 }
 
-int directory_check_space(const char *parent, const char *dir, uint64_t bytes) {
+/* Where the new directory may stand: nowhere yet, or empty. */
+static int check_target(const char *dir, bool *exists) {
+    struct stat st;
+    *exists = !stat(dir, &st);
+    if (*exists) return S_ISDIR(st.st_mode) ? check_empty(dir, "") : fail(dir, "exists and is no directory");
+    if (errno != ENOENT) return fail(dir, "%s", strerror(errno));
+    return lstat(dir, &st) ? EXIT_DONE : fail(dir, "is a link to nothing");
+}
+
+int directory_check_space(const char *place, const char *dir, uint64_t bytes) {
     struct statvfs fs;
-    if (statvfs(parent, &fs)) return EXIT_DONE;
+    if (statvfs(place, &fs)) return EXIT_DONE;
     uint64_t free_bytes = (uint64_t)fs.f_bavail * fs.f_frsize;
     if (bytes <= free_bytes) return EXIT_DONE;
     char need[32], have[32];
@@ -39,32 +56,109 @@ int directory_check_space(const char *parent, const char *dir, uint64_t bytes) {
     return fail(dir, "needs %s, and %s are free", need, have);
 }
 
-void directory_remove(const char *dir) {
-    DIR *stream = opendir(dir);
-    if (!stream) return;
-    struct dirent *entry;
-    while ((entry = readdir(stream))) {
-        if (!strcmp(entry->d_name, ".") || !strcmp(entry->d_name, "..")) continue;
-        char *path = must_format("%s/%s", dir, entry->d_name);
-        unlink(path);
-        free(path);
-    }
-    closedir(stream);
-    rmdir(dir);
+/* Unlink the files of a directory, by system calls alone: a signal handler may do so. True when nothing was left. */
+static bool remove_files(int fd) {
+    char buffer[4096] __attribute__((aligned(8)));
+    bool found = false;
+    ssize_t n;
+    lseek(fd, 0, SEEK_SET);
+    while ((n = getdents64(fd, buffer, sizeof(buffer))) > 0)
+        for (ssize_t at = 0; at < n;) {
+            const struct dirent64 *entry = (const void *)(buffer + at);
+            at += entry->d_reclen;
+            if (!strcmp(entry->d_name, ".") || !strcmp(entry->d_name, "..")) continue;
+            found = !unlinkat(fd, entry->d_name, 0) || found;
+        }
+    return !found;
 }
 
-static int write_beside(const char *dir, uint64_t bytes, directory_fn fill, const void *context) {
+static void remove_temporary(void) {
+    if (*temporary_dir) directory_remove(temporary_dir);
+}
+
+int directory_make_temporary(char *path, const char *what) {
+    if (strlen(path) >= sizeof(temporary_dir)) return fail(what, "%s", strerror(ENAMETOOLONG));
+    if (!mkdtemp(path)) return fail(what, "%s", strerror(errno));
+    memcpy(temporary_dir, path, strlen(path) + 1);
+    interrupts_clean_up(remove_temporary);
+    return EXIT_DONE;
+}
+
+static void forget_temporary(void) {
+    interrupts_clean_up(NULL);
+    temporary_dir[0] = '\0';
+}
+
+void directory_remove(const char *dir) {
+    int fd = open(dir, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    /* other threads may still be writing */
+    for (int i = 0; fd >= 0 && i < 1000 && !remove_files(fd); i++) continue;
+    if (fd >= 0) close(fd);
+    rmdir(dir);
+    if (!strcmp(dir, temporary_dir)) forget_temporary();
+}
+
+static int by_name_config_last(const struct dirent **a, const struct dirent **b) {
+    bool last_a = !strcmp((*a)->d_name, "config.json"), last_b = !strcmp((*b)->d_name, "config.json");
+    return last_a != last_b ? last_a - last_b : strcmp((*a)->d_name, (*b)->d_name);
+}
+
+static int is_file_name(const struct dirent *entry) {
+    return strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0;
+}
+
+/* Move the files of `from`, which lies in `to`, up; config.json last, since without it there is no checkpoint. */
+static int move_up(const char *from, const char *to) {
+    struct dirent **files;
+    int n = scandir(from, &files, is_file_name, by_name_config_last), moved = 0;
+    if (n < 0) return fail(to, "%s", strerror(errno));
+    int code = EXIT_DONE, from_fd = open(from, O_PATH | O_DIRECTORY | O_CLOEXEC),
+        to_fd = open(to, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    while (moved < n && !renameat(from_fd, files[moved]->d_name, to_fd, files[moved]->d_name)) moved++;
+    if (moved < n) {
+        code = fail(to, "%s", strerror(errno));
+        while (moved > 0) unlinkat(to_fd, files[--moved]->d_name, 0);
+    }
+    if (from_fd >= 0) close(from_fd);
+    if (to_fd >= 0) close(to_fd);
+    for (int i = 0; i < n; i++) free(files[i]);
+    free(files);
+    return code;
+}
+
+/* A directory that exists may be a mount point or the current one, which nothing can be renamed to: it is filled
+ * through one inside of it. */
+static int fill_existing(const char *dir, uint64_t bytes, directory_fn fill, const void *context) {
+    int code = directory_check_space(dir, dir, bytes);
+    if (code) return code;
+    char *temporary = must_format("%s/.quern.XXXXXX", dir);
+    code = directory_make_temporary(temporary, dir);
+    if (!code) {
+        code = fill(context, temporary);
+        /* what others put there meanwhile is not overwritten */
+        if (!code) code = check_empty(dir, strrchr(temporary, '/') + 1);
+        if (!code) code = move_up(temporary, dir);
+        directory_remove(temporary);
+    }
+    free(temporary);
+    return code;
+}
+
+static int fill_new(const char *dir, uint64_t bytes, directory_fn fill, const void *context) {
     size_t length = strlen(dir);
     while (length > 1 && dir[length - 1] == '/') length--;
     char *target = must_format("%.*s", (int)length, dir), *temporary = must_format("%s.XXXXXX", target);
     char *copy = must_format("%s", target);
     int code = directory_check_space(dirname(copy), target, bytes);
-    if (!code && !mkdtemp(temporary)) code = fail(target, "%s", strerror(errno));
+    if (!code) code = directory_make_temporary(temporary, target);
     if (!code) {
         code = fill(context, temporary);
         if (!code && chmod(temporary, 0755)) code = fail(target, "%s", strerror(errno));
         if (!code && rename(temporary, target)) code = fail(target, "%s", strerror(errno));
-        if (code) directory_remove(temporary);
+        if (code)
+            directory_remove(temporary);
+        else
+            forget_temporary();
     }
     free(copy);
     free(temporary);
@@ -73,6 +167,8 @@ static int write_beside(const char *dir, uint64_t bytes, directory_fn fill, cons
 }
 
 int directory_make(const char *dir, uint64_t bytes, directory_fn fill, const void *context) {
-    int code = *dir ? check_target(dir) : fail("DIR", "must not be empty");
-    return code ? code : write_beside(dir, bytes, fill, context);
+    bool exists;
+    int code = *dir ? check_target(dir, &exists) : fail("DIR", "must not be empty");
+    if (code) return code;
+    return exists ? fill_existing(dir, bytes, fill, context) : fill_new(dir, bytes, fill, context);
 }

@@ -15,12 +15,11 @@ static int parse_bias(generator *g, const settings *s) {
     g->bias = must_calloc(s->logit_bias.n, sizeof(*g->bias));
     for (size_t i = 0; i < s->logit_bias.n; i++) {
         const char *text = s->logit_bias.data[i];
-        char *sign, *end;
-        errno = 0;
-        long long id = strtoll(text, &sign, 10);
-        double bias = strtod(sign, &end);
-        if (sign == text || (*sign != '+' && *sign != '-') || end == sign || *end || errno || id < 0 ||
-            id > INT32_MAX || !isfinite(bias))
+        const char *sign, *end;
+        int64_t id;
+        double bias;
+        if (*text == '+' || !number_whole(&id, text, &sign) || id < 0 || id > INT32_MAX ||
+            (*sign != '+' && *sign != '-') || !number_real(&bias, sign, &end) || *end)
             return usage_error(NULL, "--logit-bias: must be like 15+2.5 or 15-100, not '%s'", text);
         g->bias[g->n_bias++] = (qn_logit_bias){(int32_t)id, (float)bias};
     }

@@ -7,10 +7,6 @@
 #include "load.h"
 #include "output.h"
 
-static void print_remark(void *user, const char *text) {
-    fail(user, "%s", text);
-}
-
 static json_t *describe(const char *dir, const qn_model_config *c, const qn_plan *p, const char *kv) {
     json_t *eos = json_array();
     for (int32_t i = 0; i < c->n_eos; i++) json_array_append_new(eos, json_integer(c->eos[i]));
@@ -75,7 +71,7 @@ int command_info(const settings *s) {
     qn_model_config config;
     qn_plan plan;
     qn_error err;
-    qn_log log = {print_remark, dir};
+    qn_log log = warnings_log(s->quiet, dir);
     qn_plan_options options = plan_options(s);
     const char *kv = qn_dtype_name(s->kv ? (qn_dtype)s->kv : QN_DTYPE_F16);
     int code = EXIT_DONE;

@@ -45,17 +45,13 @@ int open_device(qn_device **out, const settings *s, const char *name, bool compo
     return status ? fail_error(name, &err) : EXIT_DONE;
 }
 
-static void print_remark(void *user, const char *text) {
-    fail(user, "%s", text);
-}
-
 int open_model(qn_model **out, const settings *s, qn_device *device, const char *dir) {
     progress_bar bar;
     progress_begin(&bar, "loading");
     qn_model_options options = {.arith = s->arith < 0 ? QN_ARITH_AUTO : (qn_arith)s->arith,
                                 .quantize = (qn_quantize)s->quantize,
-                                .progress = {progress_report, &bar}};
-    if (is_terminal(stderr)) options.log = (qn_log){print_remark, (void *)(uintptr_t)dir};
+                                .progress = {progress_report, &bar},
+                                .log = warnings_log(s->quiet, dir)};
     qn_error err;
     qn_status status = qn_model_open(out, device, dir, &options, &err);
     progress_end(&bar);
@@ -95,6 +91,22 @@ int open_chat_template(qn_chat_template **out, const settings *s, const char *di
     return fail_error(s->chat_template ? s->chat_template : dir, &err);
 }
 
+/* After a read or an open that failed. */
+static int read_failed(const char *what, int reason) {
+    if (interrupted()) return EXIT_INTERRUPTED;
+    return fail(what, "%s", reason == ENOMEM ? "out of memory" : strerror(reason));
+}
+
+int read_line(qn_text *line, bool *end) {
+    errno = 0;
+    ssize_t n = getline(&line->data, &line->capacity, stdin);
+    line->size = n > 0 ? (size_t)n : 0;
+    *end = n < 0;
+    /* what fails without an error of the stream is memory for the line */
+    if (n < 0 && (ferror(stdin) || !feof(stdin))) return read_failed("standard input", errno);
+    return interrupted() ? EXIT_INTERRUPTED : EXIT_DONE;
+}
+
 static int read_descriptor(qn_text *out, int fd, const char *what) {
     *out = (qn_text){must_realloc(NULL, 65536, 1), 0, 65536};
     for (;;) {
@@ -104,7 +116,7 @@ static int read_descriptor(qn_text *out, int fd, const char *what) {
         }
         ssize_t n = read(fd, out->data + out->size, out->capacity - out->size - 1);
         if (n < 0 && errno == EINTR && !interrupted()) continue;
-        if (n < 0) return interrupted() ? EXIT_INTERRUPTED : fail(what, "%s", strerror(errno));
+        if (n < 0) return read_failed(what, errno);
         if (!n) break;
         out->size += (size_t)n;
     }
@@ -115,7 +127,7 @@ static int read_descriptor(qn_text *out, int fd, const char *what) {
 int read_file(qn_text *out, const char *path) {
     if (!strcmp(path, "-")) return read_descriptor(out, STDIN_FILENO, "standard input");
     int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0) return fail(path, "%s", strerror(errno));
+    if (fd < 0) return read_failed(path, errno);
     int code = read_descriptor(out, fd, path);
     close(fd);
     return code;

@@ -32,6 +32,9 @@ int read_prompt(const settings *s, const char *name, qn_text *out, const char **
 /* A file, or standard input for "-", exactly. The caller frees out->data. */
 int read_file(qn_text *out, const char *path);
 
+/* The next line of standard input, its newline included; *end: there is none. The caller frees line->data. */
+int read_line(qn_text *line, bool *end);
+
 /* Ids separated by white space or commas. The caller frees out->data. */
 int parse_ids(qn_ids *out, const char *what, const char *text, size_t size);
 

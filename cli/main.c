@@ -7,6 +7,7 @@
 
 #include "options.h"
 #include "output.h"
+#include "records.h"
 
 static int run_command(const command *cmd, int argc, char **argv) {
     settings given;
@@ -33,6 +34,8 @@ static int help(int argc, char **argv) {
 }
 
 int main(int argc, char **argv) {
+    streams_open();
+    json_watch_memory();
     interrupts_install();
     if (argc < 2) return usage_error(NULL, "a command is needed");
     const char *name = argv[1];

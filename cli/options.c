@@ -9,17 +9,18 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <quern/quern.h>
+
 #include "output.h"
 
 int usage_error(const char *name, const char *format, ...) {
+    char text[1024];
     va_list args;
     va_start(args, format);
-    output_interrupt_line();
-    fputs("quern: ", stderr);
-    if (name) fprintf(stderr, "%s: ", name);
-    vfprintf(stderr, format, args);
+    vsnprintf(text, sizeof(text), format, args);
     va_end(args);
-    fprintf(stderr, "\nTry 'quern %s%s--help'.\n", name ? name : "", name ? " " : "");
+    fail(name, "%s", text);
+    fprintf(stderr, "Try 'quern %s%s--help'.\n", name ? name : "", name ? " " : "");
     return EXIT_USAGE;
 }
 
@@ -47,20 +48,45 @@ static const option *option_find(const command *cmd, const char *spelling, size_
     return NULL;
 }
 
-static bool parse_whole(whole *out, const char *text, double min, double max) {
-    char *end;
+/* A sign and digits, nothing else: strtoll takes white space too. */
+bool number_whole(int64_t *out, const char *text, const char **end) {
+    const char *digits = text + (*text == '-' || *text == '+');
+    if (*digits < '0' || *digits > '9') return false;
     errno = 0;
-    long long value = strtoll(text, &end, 10);
+    *out = strtoll(text, (char **)(uintptr_t)end, 10);
+    return !errno;
+}
+
+/* Digits with a point and an exponent: strtod takes white space, hexadecimal numbers, "inf" and "nan" too. */
+bool number_real(double *out, const char *text, const char **end) {
+    const char *p = text + (*text == '-' || *text == '+');
+    size_t before = strspn(p, "0123456789"), after = 0;
+    p += before;
+    if (*p == '.') after = strspn(++p, "0123456789"), p += after;
+    if (!before && !after) return false;
+    if (*p == 'e' || *p == 'E') {
+        const char *digits = p + 1 + (p[1] == '-' || p[1] == '+');
+        size_t n = strspn(digits, "0123456789");
+        if (n) p = digits + n;
+    }
+    *end = p;
+    *out = strtod(text, NULL); /* the locale of numbers is C */
+    return isfinite(*out);
+}
+
+static bool parse_whole(whole *out, const char *text, double min, double max) {
+    const char *end;
+    int64_t value;
     /* 2^63-1 rounds up to 2^63 as a double, so the comparison holds for every int64 */
-    if (end == text || *end || errno || (double)value < min || (double)value > max) return false;
+    if (!number_whole(&value, text, &end) || *end || (double)value < min || (double)value > max) return false;
     *out = (whole){value, true};
     return true;
 }
 
 static bool parse_real(real *out, const char *text, double min, double max) {
-    char *end;
-    double value = strtod(text, &end);
-    if (end == text || *end || !isfinite(value) || value < min || value > max) return false;
+    const char *end;
+    double value;
+    if (!number_real(&value, text, &end) || *end || value < min || value > max) return false;
     *out = (real){value, true};
     return true;
 }
@@ -89,12 +115,7 @@ static bool append_whole(wholes *list, int64_t value, double min, double max) {
 
 /* A number of digits alone; moves *at behind it. */
 static bool read_digits(int64_t *out, const char **at) {
-    char *end;
-    errno = 0;
-    *out = strtoll(*at, &end, 10);
-    bool good = **at >= '0' && **at <= '9' && !errno;
-    *at = end;
-    return good;
+    return **at >= '0' && **at <= '9' && number_whole(out, *at, at);
 }
 
 /* "4", or from the first to the last with a step, "4-8" "4-8+2", or a factor, "4-64*2"; moves *at behind it. */
@@ -122,6 +143,16 @@ static bool parse_wholes(wholes *list, const char *text, double min, double max)
     }
 }
 
+const char *option_argument(const option *o, char *text, size_t size) {
+    if (o->kind != OPTION_BACKEND) return o->argument;
+    const char *name;
+    size_t n = 0;
+    text[0] = '\0';
+    for (int32_t i = 0; (name = qn_backend_name(i)) && n < size; i++)
+        n += (size_t)snprintf(text + n, size - n, i ? "|%s" : "%s", name);
+    return text;
+}
+
 static bool append_text(texts *list, const char *text) {
     list->data = must_realloc(list->data, list->n + 1, sizeof(char *));
     list->data[list->n++] = text;
@@ -136,6 +167,7 @@ static int store(settings *out, const command *cmd, const option *o, const char 
         *(bool *)field = true;
         return EXIT_DONE;
     case OPTION_TEXT:
+    case OPTION_BACKEND:
         *(const char **)field = value;
         return EXIT_DONE;
     case OPTION_TEXTS:
@@ -183,7 +215,10 @@ static int parse_option(settings *out, const command *cmd, int argc, char **argv
     if (o->kind == OPTION_FLAG) {
         if (value) return usage_error(cmd->name, "%s: takes no value", spelling);
     } else if (!value) {
-        if (*i + 1 >= argc) return usage_error(cmd->name, "%s: needs a value, %s", spelling, o->argument);
+        char argument_text[64];
+        if (*i + 1 >= argc)
+            return usage_error(cmd->name, "%s: needs a value, %s", spelling,
+                               option_argument(o, argument_text, sizeof(argument_text)));
         value = argv[++*i];
     }
     return store(out, cmd, o, spelling, value);

@@ -40,7 +40,7 @@ typedef struct sampling {
 
 /* All options of all commands; a command reads those of its tables. */
 typedef struct settings {
-    bool help;
+    bool help, quiet;
     /* what computes, and with what */
     const char *model, *device, *isa;
     int arith;    /* qn_arith; -1: not given */
@@ -77,13 +77,14 @@ typedef enum reasoning_format {
 typedef enum output_format { OUTPUT_MD = 0, OUTPUT_CSV, OUTPUT_JSON } output_format;
 
 typedef enum option_kind {
-    OPTION_FLAG,   /* bool */
-    OPTION_TEXT,   /* const char * */
-    OPTION_TEXTS,  /* texts: may be given several times */
-    OPTION_WHOLE,  /* whole, from min to max */
-    OPTION_WHOLES, /* wholes: 1,2,4 or 1-8*2 or 1-8+1, each from min to max; may be given several times */
-    OPTION_REAL,   /* real, from min to max */
-    OPTION_CHOICE, /* int: `values` of the word of `argument` ("on|off|auto") at the same index */
+    OPTION_FLAG,    /* bool */
+    OPTION_TEXT,    /* const char * */
+    OPTION_BACKEND, /* const char *: one of the build's backends */
+    OPTION_TEXTS,   /* texts: may be given several times */
+    OPTION_WHOLE,   /* whole, from min to max */
+    OPTION_WHOLES,  /* wholes: 1,2,4 or 1-8*2 or 1-8+1, each from min to max; may be given several times */
+    OPTION_REAL,    /* real, from min to max */
+    OPTION_CHOICE,  /* int: `values` of the word of `argument` ("on|off|auto") at the same index */
 } option_kind;
 
 typedef struct option {
@@ -114,6 +115,14 @@ const command *command_find(const char *name);
  * Returns an exit code. settings_release frees what parsing took. */
 int options_parse(settings *out, const command *cmd, int argc, char **argv);
 void settings_release(settings *settings);
+
+/* What an option takes, "N" or "on|off|auto", in its table or in `text`; NULL: nothing. */
+const char *option_argument(const option *o, char *text, size_t size);
+
+/* Strict numbers at the start of a text: no white space, nothing but decimal digits. *end is behind what was read; false
+ * if there is none or it is out of range. */
+bool number_whole(int64_t *out, const char *text, const char **end);
+bool number_real(double *out, const char *text, const char **end);
 
 void help_print_all(void);
 void help_print(const command *cmd);

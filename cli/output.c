@@ -3,6 +3,7 @@
 #include "output.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -11,16 +12,41 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "../src/base/error.h"
 #include "options.h"
 
-static volatile sig_atomic_t interrupt_seen;
-static volatile sig_atomic_t interrupt_mode; /* 0 end at once, 1 flag first, 2 flag always */
 static bool bar_is_drawn;
 
-static void print_failure(const char *subject, const char *text) {
+size_t print_escaped(FILE *stream, const char *text) {
+    char buffer[512];
+    size_t n = 0, all = 0;
+    while (*text) {
+        size_t bytes = qni_printable(text);
+        if (sizeof(buffer) - n < 8) {
+            all += fwrite(buffer, 1, n, stream);
+            n = 0;
+        }
+        if (bytes)
+            memcpy(buffer + n, text, bytes), n += bytes;
+        else
+            n += (size_t)snprintf(buffer + n, 8, *text == '\n' ? "\\n" : "\\x%02x", (unsigned char)*text);
+        text += bytes ? bytes : 1;
+    }
+    return all + fwrite(buffer, 1, n, stream);
+}
+
+static void print_line(const char *kind, const char *subject, const char *text) {
     output_interrupt_line();
     fflush(stdout);
-    fprintf(stderr, "quern: %s%s%s\n", subject ? subject : "", subject ? ": " : "", text);
+    fprintf(stderr, "quern: %s", kind);
+    if (subject) print_escaped(stderr, subject);
+    if (subject) fputs(": ", stderr);
+    print_escaped(stderr, text);
+    putc('\n', stderr);
+}
+
+static void print_failure(const char *subject, const char *text) {
+    print_line("", subject, text);
 }
 
 int fail(const char *subject, const char *format, ...) {
@@ -38,6 +64,28 @@ int fail_error(const char *subject, const qn_error *err) {
     const char *text = err->message[0] ? err->message : qn_status_text(err->status);
     print_failure(subject && !strstr(text, subject) ? subject : NULL, text);
     return EXIT_FAILED;
+}
+
+/* The warnings that were printed, so that a file that is opened twice is told of once. */
+static struct {
+    char **lines;
+    size_t n;
+} told;
+
+static void print_warning(void *subject, const char *text) {
+    char *line = must_format("%s: %s", (const char *)subject, text);
+    for (size_t i = 0; i < told.n; i++) {
+        if (strcmp(told.lines[i], line) != 0) continue;
+        free(line);
+        return;
+    }
+    told.lines = must_realloc(told.lines, told.n + 1, sizeof(char *));
+    told.lines[told.n++] = line;
+    print_line("warning: ", subject, text);
+}
+
+qn_log warnings_log(bool quiet, const char *subject) {
+    return quiet ? (qn_log){NULL, NULL} : (qn_log){print_warning, (void *)(uintptr_t)subject};
 }
 
 _Noreturn void out_of_memory(void) {
@@ -66,34 +114,6 @@ char *must_format(const char *format, ...) {
     va_end(args);
     if (n < 0) out_of_memory();
     return text;
-}
-
-static void on_interrupt(int number) {
-    bool keeps = interrupt_mode == 2 && number == SIGINT;
-    if (!keeps && (interrupt_mode != 1 || interrupt_seen)) _exit(128 + number);
-    interrupt_seen = number;
-}
-
-void interrupts_install(void) {
-    /* without SA_RESTART, so that a read that waits for input ends */
-    struct sigaction action = {.sa_handler = on_interrupt};
-    sigemptyset(&action.sa_mask);
-    sigaction(SIGINT, &action, NULL);
-    sigaction(SIGTERM, &action, NULL);
-    /* a closed pipe ends the program without a word, also when a parent had the signal ignored */
-    signal(SIGPIPE, SIG_DFL);
-}
-
-void interrupts_graceful(bool keep) {
-    interrupt_mode = keep ? 2 : 1;
-}
-
-bool interrupted(void) {
-    return interrupt_seen != 0;
-}
-
-void interrupted_clear(void) {
-    interrupt_seen = 0;
 }
 
 bool is_terminal(FILE *stream) {
@@ -152,13 +172,23 @@ void progress_end(progress_bar *bar) {
     output_interrupt_line();
 }
 
+void streams_open(void) {
+    /* The wrong way round, so that reading or writing there fails as on a closed one. Whoever closes stderr wants no
+     * messages. */
+    static const int modes[] = {O_WRONLY, O_RDONLY, O_WRONLY};
+    for (int fd = 0; fd < 3; fd++)
+        if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", modes[fd]) != fd) _exit(EXIT_FAILED);
+}
+
 int output_finish(int code) {
-    if (code == EXIT_INTERRUPTED && interrupt_seen) code = 128 + interrupt_seen;
     bool failed = fflush(stdout) != 0;
     int reason = errno;
-    if (!failed && !ferror(stdout)) return code;
-    fail("standard output", "%s", failed ? strerror(reason) : "could not be written");
-    return code == EXIT_DONE ? EXIT_FAILED : code;
+    if (code == EXIT_INTERRUPTED) code = interrupted_code();
+    if (code == 128 + SIGPIPE) return code;
+    if (failed || ferror(stdout)) fail("standard output", "%s", failed ? strerror(reason) : "could not be written");
+    /* what could not be told on stderr is told by the code alone */
+    bool lost = failed || ferror(stdout) || fflush(stderr) || ferror(stderr);
+    return lost && code == EXIT_DONE ? EXIT_FAILED : code;
 }
 
 /* VmHWM, because ru_maxrss counts from the fork: a large parent's memory would be in it. */

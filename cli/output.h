@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Where everything goes: results to stdout, errors, figures and progress to stderr, colour to terminals only. Also the
- * interrupt flag and the allocation that ends the program when there is no memory. */
+ * allocation that ends the program when there is no memory. */
 #ifndef CLI_OUTPUT_H
 #define CLI_OUTPUT_H
 
@@ -11,7 +11,9 @@
 
 #include <quern/quern.h>
 
-/* "quern: SUBJECT: what is wrong", one line; returns EXIT_FAILED. subject may be NULL. */
+#include "signals.h"
+
+/* "quern: SUBJECT: what is wrong", one line, escaped; returns EXIT_FAILED. subject may be NULL. */
 int fail(const char *subject, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 /* The same from the library's error; the subject is left out when the message names it already. After an interrupt that
@@ -26,12 +28,14 @@ void *must_realloc(void *pointer, size_t n, size_t size);
 void *must_calloc(size_t n, size_t size);
 char *must_format(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
-/* SIGINT ends the program at once with EXIT_INTERRUPTED, or, once it was asked to be graceful, only sets the flag; a
- * second one ends it all the same, unless `keep` (the chat). SIGTERM likewise with 143, never kept. */
-void interrupts_install(void);
-void interrupts_graceful(bool keep);
-bool interrupted(void);
-void interrupted_clear(void);
+/* Warnings of the library on stderr, "quern: warning: SUBJECT: text", each once; quiet: none. subject lives on. */
+qn_log warnings_log(bool quiet, const char *subject);
+
+/* Text with what a terminal must not have (qni_printable) as \n or \xNN. Returns the bytes that were printed. */
+size_t print_escaped(FILE *stream, const char *text);
+
+/* Open the standard streams that are closed: a file that took such a number would get messages written into it. */
+void streams_open(void);
 
 /* Progress and colour are for terminals. */
 bool is_terminal(FILE *stream);
@@ -49,7 +53,7 @@ bool progress_report(void *bar, uint64_t done, uint64_t total); /* false after a
 void progress_end(progress_bar *bar);                           /* takes the bar away */
 void output_interrupt_line(void); /* a line of text follows on stderr: take a bar or an open line away first */
 
-/* Flush stdout and tell whether all of it could be written; if not, says so. Returns an exit code. */
+/* Flush stdout and stderr and tell whether all could be written; if not, says so. Returns an exit code. */
 int output_finish(int code);
 
 double now_s(void);

@@ -6,10 +6,6 @@
 #include "options.h"
 #include "output.h"
 
-static void print_remark(void *user, const char *text) {
-    fail(user, "%s", text);
-}
-
 static int write_into(const void *context, const char *dir) {
     const settings *s = context;
     const char *from = s->operands[0];
@@ -18,7 +14,7 @@ static int write_into(const void *context, const char *dir) {
     qn_quantize_options options = {.to = (qn_quantize)s->quantize,
                                    .n_thread = (int32_t)s->threads.value,
                                    .progress = {progress_report, &bar},
-                                   .log = {print_remark, (void *)(uintptr_t)from}};
+                                   .log = warnings_log(s->quiet, from)};
     qn_error err;
     qn_status status = qn_model_quantize(dir, from, &options, &err);
     progress_end(&bar);

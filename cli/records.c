@@ -9,6 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "../src/base/json.h"
+#include "load.h"
 #include "output.h"
 
 bool record_fail(record_error *error, const char *format, ...) {
@@ -45,47 +47,76 @@ char *json_source(const json_t *value) {
 }
 
 void json_print_line(json_t *value) {
-    if (!value) out_of_memory();
-    json_dumpf(value, stdout, JSON_REAL_PRECISION(17));
-    putchar('\n');
+    char *text = value ? json_dumps(value, JSON_REAL_PRECISION(17)) : NULL;
+    if (!text) out_of_memory();
+    puts(text);
     fflush(stdout);
+    free(text);
     json_decref(value);
 }
 
+/* Jansson drops what it has no memory for: an element of a list, a value of an object. So whether it was refused memory
+ * is noticed where it takes it. */
+static bool notes_refusals, was_refused;
+
+static void *json_memory(size_t size) {
+    void *pointer = malloc(size);
+    if (!pointer && !notes_refusals) out_of_memory();
+    if (!pointer) was_refused = true;
+    return pointer;
+}
+
+void json_watch_memory(void) {
+    json_set_alloc_funcs(json_memory, free);
+}
+
+void json_note_refusals(void) {
+    notes_refusals = true;
+    was_refused = false;
+}
+
+bool json_was_refused(void) {
+    notes_refusals = false;
+    return was_refused;
+}
+
 static json_t *answer_line(record_fn answer, void *user, const char *line, size_t size, record_error *error) {
-    json_error_t where;
-    json_t *record = json_loadb(line, size, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL | JSON_DECODE_ANY, &where);
-    json_t *out = NULL;
-    if (!record)
-        record_fail(error, "not JSON: %s (column %d)", where.text, where.column);
+    json_t *record = NULL, *out = NULL;
+    qn_error err;
+    json_note_refusals();
+    if (qni_json_parse(&record, "record", line, size, &err))
+        record_fail_error(error, &err);
     else if (!json_is_object(record))
         record_fail(error, "a record must be an object, not %s", json_type_name(record));
     else
         out = answer(user, record, error);
     json_decref(record);
+    if (json_was_refused() && out) {
+        json_decref(out);
+        out = NULL;
+        record_fail(error, "out of memory");
+    }
     return out;
 }
 
 int records_answer(record_fn answer, void *user) {
-    char *line = NULL;
-    size_t capacity = 0;
-    ssize_t size;
-    int code = EXIT_DONE;
-    while (!interrupted() && (size = getline(&line, &capacity, stdin)) >= 0) {
-        size_t n = (size_t)size;
-        while (n && strchr(" \t\r\n", line[n - 1]) && line[n - 1]) n--;
+    qn_text line = {0};
+    bool end = false;
+    int code = EXIT_DONE, read_code = EXIT_DONE;
+    while (!(read_code = read_line(&line, &end)) && !end) {
+        size_t n = line.size;
+        while (n && strchr(" \t\r\n", line.data[n - 1]) && line.data[n - 1]) n--;
         if (!n) continue;
         record_error error = {""};
-        json_t *out = answer_line(answer, user, line, n, &error);
+        json_t *out = answer_line(answer, user, line.data, n, &error);
         if (!out) {
             out = json_pack("{s:o}", "error", json_text(error.text, strlen(error.text)));
             code = EXIT_FAILED;
         }
         json_print_line(out);
     }
-    if (!interrupted() && ferror(stdin)) code = fail("standard input", "%s", strerror(errno));
-    free(line);
-    return interrupted() ? EXIT_INTERRUPTED : code;
+    free(line.data);
+    return read_code ? read_code : code;
 }
 
 const char *json_type_name(const json_t *value) {

@@ -39,6 +39,12 @@ bool field_logit_bias(json_t *record, qn_logit_bias **out, size_t *n, record_err
 /* The sampling fields: temperature, top_p, min_p, top_k, seed and the penalties. */
 bool fields_sampling(json_t *record, sampling *out, record_error *error);
 
+/* From now on, Jansson ends the program with a line when it has no memory; but between json_note_refusals() and
+ * json_was_refused(), which tells so, it goes on. */
+void json_watch_memory(void);
+void json_note_refusals(void);
+bool json_was_refused(void);
+
 const char *json_type_name(const json_t *value);
 
 /* A JSON string of text that may hold U+0000; bytes that are no UTF-8 become "?". */

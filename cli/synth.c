@@ -40,10 +40,9 @@ static int set_key(model_shape *out, const char *asker, const char *key, const c
     }
     for (size_t i = 0; i < sizeof(keys) / sizeof(*keys); i++) {
         if (strcmp(key, keys[i].name) != 0) continue;
-        char *end;
-        errno = 0;
-        long long number = strtoll(value, &end, 10);
-        if (end == value || *end || errno || number < 1 || number > keys[i].max)
+        const char *end;
+        int64_t number;
+        if (!number_whole(&number, value, &end) || *end || number < 1 || number > keys[i].max)
             return usage_error(asker, "%s=%s: must be a whole number from 1 to %lld", key, value,
                                (long long)keys[i].max);
         *(int64_t *)((char *)out + keys[i].offset) = number;
@@ -99,9 +98,8 @@ int synth_temporary(char **out, const model_shape *shape, qn_dtype dtype) {
     int code = bytes ? directory_check_space(parent, parent, bytes) : fail("--synthetic", "too large");
     if (code) return code;
     char *dir = must_format("%s/quern-bench.XXXXXX", parent);
-    if (!mkdtemp(dir)) {
-        code = fail(parent, "%s", strerror(errno));
-    } else {
+    code = directory_make_temporary(dir, parent);
+    if (!code) {
         code = synth_write(shape, dtype, 0, dir);
         if (code) directory_remove(dir);
     }

@@ -28,14 +28,19 @@ double measure_relative(const measure *m) {
     return m->broken ? INFINITY : m->error / (1e-6 + m->golden);
 }
 
+void verdict_path(const verdict *v) {
+    size_t n = print_escaped(stdout, v->path); /* names of files may hold anything */
+    printf("%*s ", n < 28 ? (int)(28 - n) : 0, "");
+}
+
 void verdict_tensor(verdict *v, const char *tensor, const measure *m, double bound, bool counts) {
     double relative = measure_relative(m);
     bool good = relative <= bound;
     v->ok = v->ok && good;
     if (counts && !(relative <= v->worst)) v->worst = relative;
-    if (v->prints)
-        printf("%-28s %-34s %9.2e %9.2e %9.2e  %s\n", v->path, tensor, m->error, relative, bound,
-               good ? "ok" : "WRONG");
+    if (!v->prints) return;
+    verdict_path(v);
+    printf("%-34s %9.2e %9.2e %9.2e  %s\n", tensor, m->error, relative, bound, good ? "ok" : "WRONG");
 }
 
 bool verdict_fail(verdict *v, const char *format, ...) {
@@ -82,8 +87,9 @@ static void print_verdict(const verdict *v, bool json) {
         if (*v->error) json_object_set_new(out, "error", json_text(v->error, strlen(v->error)));
         json_print_line(out);
     } else if (!*v->error) {
-        printf("%-28s %-34s %9s %9.2e %9.2e  %s%s%.16s\n", v->path, "all", "", v->worst, v->bound,
-               v->ok ? "ok" : "WRONG", *v->digest ? "  digest " : "", v->digest);
+        verdict_path(v);
+        printf("%-34s %9s %9.2e %9.2e  %s%s%.16s\n", "all", "", v->worst, v->bound, v->ok ? "ok" : "WRONG",
+               *v->digest ? "  digest " : "", v->digest);
     }
     if (*v->error) fail(strstr(v->error, v->path) ? NULL : v->path, "%s", v->error);
 }

@@ -35,6 +35,9 @@ typedef struct verifier {
 /* A tensor was compared: prints its row, and takes it into `ok` and, where `counts`, into `worst`. */
 void verdict_tensor(verdict *v, const char *tensor, const measure *m, double bound, bool counts);
 
+/* The first column of a row of the table. */
+void verdict_path(const verdict *v);
+
 /* It could not be computed. Returns false. */
 bool verdict_fail(verdict *v, const char *format, ...) __attribute__((format(printf, 2, 3)));
 bool verdict_fail_error(verdict *v, const qn_error *err);

@@ -5,9 +5,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "../src/base/json.h"
 #include "output.h"
 #include "perplexity.h"
 #include "verify_rows.h"
+
+enum { MAX_BYTES = 1 << 30 };
 
 /* Perplexity may be off by so much, relatively. */
 static const double perplexity_bound = 1e-3;
@@ -154,16 +157,18 @@ static void verify_held_out(verifier *vf, qn_model *model, json_t *held_out, boo
 }
 
 void verify_golden_json(verifier *vf, const char *file, qn_model *model, verdict *v) {
-    json_error_t where;
-    json_t *root = json_load_file(file, JSON_REJECT_DUPLICATES, &where);
+    qn_error err;
+    json_t *root = NULL;
+    if (qni_json_read(&root, file, MAX_BYTES, &err)) {
+        verdict_fail_error(v, &err);
+        return;
+    }
     prompts p = {0};
     record_error error;
     json_t *greedy = json_object_get(root, "greedy"), *held_out = json_object_get(root, "held_out");
     bool counts = !*v->digest; /* no golden.safetensors: the perplexity is what is measured */
     if (counts) v->bound = perplexity_bound;
-    if (!root)
-        verdict_fail(v, "golden.json: line %d: %s", where.line, where.text);
-    else if (!json_array_size(greedy) || !json_is_object(held_out))
+    if (!json_array_size(greedy) || !json_is_object(held_out))
         verdict_fail(v, "golden.json: needs greedy and held_out");
     else if (!read_prompts(&p, greedy, &error))
         verdict_fail(v, "golden.json: %s", error.text);

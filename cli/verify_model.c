@@ -128,7 +128,8 @@ void verify_checkpoint(verifier *vf, const char *dir, verdict *v) {
     progress_begin(&bar, "loading");
     qn_model_options options = {.arith = (qn_arith)vf->compute.arith,
                                 .quantize = (qn_quantize)vf->compute.quantize,
-                                .progress = {progress_report, &bar}};
+                                .progress = {progress_report, &bar},
+                                .log = warnings_log(vf->settings->quiet, dir)};
     qn_model *model = NULL;
     qn_error err;
     v->bound = verify_model_bound(vf, NULL);

@@ -233,6 +233,7 @@ void rows_report(row_run *run, double bound, bool counts) {
         wrong |= run->rows[i].wrong;
     }
     v->ok = v->ok && !wrong;
-    if (all && v->prints)
-        printf("%-28s %-34s %d of %d tokens agree  %s\n", v->path, "greedy", agreed, all, wrong ? "WRONG" : "ok");
+    if (!all || !v->prints) return;
+    verdict_path(v);
+    printf("%-34s %d of %d tokens agree  %s\n", "greedy", agreed, all, wrong ? "WRONG" : "ok");
 }

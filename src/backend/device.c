@@ -3,6 +3,7 @@
 #include "../base/cpu.h"
 #include "backend.h"
 
+#include <stdio.h>
 #include <string.h>
 
 enum { MAX_THREAD = 512 };
@@ -47,6 +48,16 @@ static const qni_backend *find_backend(const char *name) {
     return NULL;
 }
 
+static qn_status unknown_backend(const char *name, qn_error *err) {
+    char names[128] = "";
+    size_t n = 0;
+    const qni_backend *backend;
+    for (int32_t i = 0; (backend = qni_backend_at(i)) != NULL && n < sizeof names; i++) {
+        n += (size_t)snprintf(names + n, sizeof names - n, i > 0 ? ", %s" : "%s", backend->name);
+    }
+    return qni_fail(err, QN_EUNSUPPORTED, "device: no backend is named \"%s\"; this build has %s", name, names);
+}
+
 static qn_status check_options(const qn_device_options *o, qn_error *err) {
     if (o->n_thread < 0 || o->n_thread > MAX_THREAD) {
         return qni_fail(err, QN_EINVAL, "n_thread: must be 0 to %d, got %d", MAX_THREAD, (int)o->n_thread);
@@ -66,7 +77,7 @@ qn_status qn_device_open(qn_device **out, const char *name, const qn_device_opti
     if (name == NULL) name = "cpu";
     QN_TRY(check_options(&o, err));
     const qni_backend *backend = find_backend(name);
-    if (backend == NULL) return qni_fail(err, QN_EUNSUPPORTED, "device: no backend is named \"%s\"", name);
+    if (backend == NULL) return unknown_backend(name, err);
 
     qn_device *device = qni_calloc(1, sizeof *device);
     if (device == NULL) return qni_fail(err, QN_ENOMEM, "device: no memory");

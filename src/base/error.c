@@ -41,8 +41,8 @@ static bool continues(char c) {
     return ((unsigned char)c & 0xC0) == 0x80;
 }
 
-/* Bytes of the character at s; 0: it is no UTF-8, or a control character (C0, DEL, C1). */
-static size_t character(const unsigned char *s) {
+size_t qni_printable(const char *text) {
+    const unsigned char *s = (const unsigned char *)text;
     if (s[0] < 0x80) return s[0] >= 0x20 && s[0] != 0x7F;
     if (s[0] < 0xC2 || s[0] > 0xF4) return 0;
     size_t n = s[0] < 0xE0 ? 2 : s[0] < 0xF0 ? 3 : 4;
@@ -50,15 +50,18 @@ static size_t character(const unsigned char *s) {
     unsigned char high = s[0] == 0xED ? 0x9F : s[0] == 0xF4 ? 0x8F : 0xBF;
     if (s[1] < low || s[1] > high) return 0;
     for (size_t i = 2; i < n; i++) {
-        if (!continues((char)s[i])) return 0;
+        if (!continues(text[i])) return 0;
     }
+    /* U+2028 … U+202E and U+2066 … U+2069 break lines or turn their direction */
+    if (s[0] == 0xE2 && s[1] == 0x80 && s[2] >= 0xA8 && s[2] <= 0xAE) return 0;
+    if (s[0] == 0xE2 && s[1] == 0x81 && s[2] >= 0xA6 && s[2] <= 0xA9) return 0;
     return n;
 }
 
 /* Names from untrusted files are quoted, some of them cut: one line of whole characters. */
 static void tidy(char *text) {
     while (*text != '\0') {
-        size_t n = character((const unsigned char *)text);
+        size_t n = qni_printable(text);
         if (n == 0) *text = '?';
         text += n > 0 ? n : 1;
     }

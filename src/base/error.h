@@ -11,6 +11,10 @@ qn_status qni_fail(qn_error *err, qn_status status, const char *format, ...) __a
 /* "WHAT: reason" for an errno: ENOMEM, or EIO. */
 qn_status qni_fail_system(qn_error *err, const char *what, int code);
 
+/* Bytes of the character at `text` (ended by a zero byte) if a terminal may have it; 0: it is no UTF-8, or it controls:
+ * C0, DEL, C1, separators of lines and paragraphs, embeddings, overrides and isolates of direction. */
+size_t qni_printable(const char *text);
+
 /* The one macro that hides a return: hands on a failure whose message is already set. */
 #define QN_TRY(call)                                                                                                   \
     do {                                                                                                               \

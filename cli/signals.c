@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Handlers of the signals that end the program. */
+#include "signals.h"
+
+#include <signal.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+typedef enum ending { AT_ONCE, FLAG_FIRST, FLAG_ALWAYS } ending;
+
+static volatile sig_atomic_t signal_seen;
+static volatile sig_atomic_t mode = AT_ONCE;
+static void (*volatile clean_up)(void);
+
+static void clean(void) {
+    if (clean_up) clean_up();
+}
+
+static bool ends_at_once(int number) {
+    if (mode == AT_ONCE) return true;
+    if (mode == FLAG_FIRST) return signal_seen || number == SIGPIPE;
+    return signal_seen && number == SIGQUIT;
+}
+
+static void on_signal(int number) {
+    if (ends_at_once(number)) {
+        clean();
+        _exit(128 + number);
+    }
+    /* a Ctrl-C does not hide that the program was asked to end */
+    if (number != SIGINT || !signal_seen) signal_seen = number;
+}
+
+void interrupts_install(void) {
+    static const int numbers[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGPIPE};
+    /* without SA_RESTART, so that a read that waits for input ends */
+    struct sigaction action = {.sa_handler = on_signal}, old;
+    sigemptyset(&action.sa_mask);
+    for (size_t i = 0; i < sizeof(numbers) / sizeof(*numbers); i++) sigaddset(&action.sa_mask, numbers[i]);
+    for (size_t i = 0; i < sizeof(numbers) / sizeof(*numbers); i++) {
+        /* nohup ignores SIGHUP. A shell without job control has SIGINT and SIGQUIT ignored by what it starts in the
+         * background, and some parents SIGPIPE: these are taken all the same. */
+        bool nohup = numbers[i] == SIGHUP && !sigaction(SIGHUP, NULL, &old) && old.sa_handler == SIG_IGN;
+        if (!nohup) sigaction(numbers[i], &action, NULL);
+    }
+    signal(SIGXFSZ, SIG_IGN);
+    atexit(clean);
+}
+
+void interrupts_graceful(bool keep) {
+    mode = keep ? FLAG_ALWAYS : FLAG_FIRST;
+}
+
+bool interrupted(void) {
+    return signal_seen != 0;
+}
+
+void interrupted_clear(void) {
+    if (signal_seen == SIGINT) signal_seen = 0;
+}
+
+int interrupted_code(void) {
+    return 128 + (signal_seen ? signal_seen : SIGINT);
+}
+
+void interrupts_clean_up(void (*function)(void)) {
+    clean_up = function;
+}
