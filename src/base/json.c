@@ -29,6 +29,7 @@ typedef struct feed {
     size_t n_piece;   /* taken up so far */
     const char *data; /* what is left of the last one; NULL: padding */
     size_t left;
+    bool refused; /* no memory for the padding */
 } feed;
 
 /* The pieces: opening, padding, its end; then a stretch of text and a 0 for each large number, the rest of the text, and
@@ -85,21 +86,35 @@ static size_t padding_for(size_t longest) {
     return growth - longest <= 2 ? growth + 1 : longest;
 }
 
-/* Whether Jansson's buffer can grow to hold the padding: it copies itself into one twice as large. Asked beforehand,
- * as else each further byte of a long token would try again. */
-static bool has_memory(size_t padding) {
-    size_t growth = buffer_for(padding + 1);
-    char *half = qni_realloc(NULL, growth / 2, 1), *whole = qni_realloc(NULL, growth, 1);
-    bool enough = half != NULL && whole != NULL;
-    qni_free(half);
-    qni_free(whole);
-    return enough;
+static bool has_memory(size_t bytes) {
+    void *block = qni_realloc(NULL, bytes, 1);
+    qni_free(block);
+    return block != NULL;
+}
+
+/* Jansson's callback. A buffer that cannot grow loses its closing quote too, and Jansson reads on beyond it. So the
+ * padding stops before each byte at which the buffer grows, and before its closing quote, and goes on only where there
+ * is memory for what the buffer is to be; else the text ends there. */
+static size_t take_guarded(void *buffer, size_t room, void *user) {
+    feed *f = user;
+    if (f->n_piece == 2 || (f->n_piece == 1 && f->left == 0)) {
+        bool ends = f->n_piece == 2 && f->left == 0;
+        size_t next = f->n_piece == 2 ? f->padding - f->left + 2 : 2; /* the number of the token's next byte */
+        size_t growth = buffer_for(next), grown = next == growth ? 2 * growth : growth;
+        if ((ends || next == growth) && !has_memory(grown)) {
+            f->refused = true;
+            return 0;
+        }
+        if (room > grown - next) room = grown - next;
+    }
+    return take_feed(buffer, room, f);
 }
 
 /* The text between its padding: NULL with *error, or with no words in it where memory was short. */
 static json_t *parse(feed f, json_error_t *error) {
     *error = (json_error_t){0};
-    json_t *all = json_load_callback(take_feed, &f, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, error);
+    json_t *all = json_load_callback(take_guarded, &f, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, error);
+    if (f.refused) error->text[0] = '\0';
     if (all != NULL && json_string_length(json_array_get(all, 0)) != f.padding) {
         json_decref(all);
         all = NULL;
@@ -192,8 +207,8 @@ static bool is_memory_error(const feed *f, const json_error_t *error) {
 
 /* Parse a text that was scanned. */
 static qn_status parse_feed(json_t **out, const char *what, const feed *f, qn_error *err) {
-    json_error_t error = {0};
-    json_t *all = has_memory(f->padding) ? parse(*f, &error) : NULL;
+    json_error_t error;
+    json_t *all = parse(*f, &error);
     restoration r = {f->text, f->large, f->n_large, 0};
     qn_status status = QN_OK;
     if (all == NULL && !is_memory_error(f, &error)) {
