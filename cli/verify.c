@@ -56,11 +56,18 @@ bool verdict_fail_error(verdict *v, const qn_error *err) {
     return verdict_fail(v, "%s", err->message[0] ? err->message : qn_status_text(err->status));
 }
 
+/* A q8 cache rounds K and V to 127 steps of the greatest value of a token and head, as int8 arithmetic rounds what it
+ * multiplies: of 128 normal values (greatest 2.6 sigma) an error of 2.6 / 127 / sqrt(12) = 0.6 % of sigma, in each layer,
+ * in the scores and in what is summed with them; four such errors in two layers add up to 1.2 %, and the worst of 10,000
+ * values is 4 sigma off: 5 %. The worst over the goldens, all levels and both backends, is 2.2e-2 in f32, and 4.2e-2 with int8. */
+static const double eight_bit_bound = 6e-2;
+
 double verify_model_bound(const verifier *vf, const qn_model_config *config) {
     const settings *s = &vf->compute;
     bool affine = s->quantize != QN_QUANTIZE_NONE || (config && config->dtype == QN_DTYPE_U32);
     bool int8 = affine && (s->arith == QN_ARITH_AUTO || s->arith == QN_ARITH_INT8);
-    if (int8) return 6e-2; /* see INT8_BOUND in tests/test_session_goldens.c; MLX itself is 6e-2 … 9e-2 off in bf16 */
+    /* see INT8_BOUND in tests/test_session_goldens.c; MLX itself is 6e-2 … 9e-2 off in bf16 */
+    if (int8 || s->kv == QN_DTYPE_Q8) return eight_bit_bound;
     return s->arith == QN_ARITH_F32 && s->kv == QN_DTYPE_F32 ? 3e-5 : 1.5e-2;
 }
 

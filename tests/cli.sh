@@ -215,6 +215,23 @@ echo '{"ids":null}' >"$tmp/in"
 q tokenize -m "$demo" --jsonl --decode
 ok 'null is no list of ids' is_out '{"error": "ids: must be a list, not null"}'
 
+# --- messages and tables hold nothing that a terminal obeys
+esc=$(printf '\033]0;title\007')
+harmless() {
+    [ "$rc" -ne 0 ] && [ "$(wc -l <"$tmp/err")" -le 2 ] && ! LC_ALL=C grep -q "[[:cntrl:]]\|$(printf '\302[\200-\237]')" "$tmp/err"
+}
+for c in "info -m" "run -p x -m" "tokenize -p x -m" "run -p x --device" "run -p x --isa" "run --logit-bias" "run -f" "run --think" \
+    "bench --synthetic" "synth" "verify" "--" "quantize --to q8 x" "perplexity --ids"; do
+    # shellcheck disable=SC2086
+    q $c "$esc$(printf '\302\233\n\342\200\256')x"
+    ok "$c: control characters are escaped" harmless
+done
+q run -f "$esc"
+ok 'escaped, not dropped' err_has '^quern: .x1b]0;title.x07: No such file or directory$'
+mkdir "$tmp/$esc" && cp tests/data/primitives/case0.safetensors "$tmp/$esc"
+q verify "$tmp/$esc/case0.safetensors"
+ok 'verify: a table without control characters' sh -c "[ $rc -eq 0 ] && ! LC_ALL=C grep -q '[[:cntrl:]]' $tmp/out"
+
 # --- records are answered at once
 mkfifo "$tmp/to" "$tmp/from"
 "$quern" sample <"$tmp/to" >"$tmp/from" 2>"$tmp/err" &
@@ -485,12 +502,68 @@ q perplexity -m "$demo" --quantize q4 --compare "$demo" --ids "$tmp/few" --windo
 ok 'the reference of a comparison is not quantised' sh -c "[ $rc -eq 0 ] && ! grep -q '\"kl\": 0.0}' $tmp/out"
 
 # --- chat from a pipe
-printf '/no_think\nHello\nAnd then?\n/stats\n/save %s\n/clear\n/load %s\nMore\\\nlines\n/frob\n/quit\nnever\n' "$tmp/chat.json" "$tmp/chat.json" >"$tmp/in"
+printf '/no_think\nHello\nAnd then?\n/stats\n/save %s\n/clear\n/load %s\nMore\\\nlines\n/quit\nnever\n' "$tmp/chat.json" "$tmp/chat.json" >"$tmp/in"
 q chat -m "$demo" -n 12 --seed 4
 ok 'chat' sh -c "[ $rc -eq 0 ] && [ \$(grep -c 'tok/s, first token' $tmp/err) -eq 3 ]"
 ok 'chat: a turn computes only what is new' err_has 'last turn: prompt .* [1-9][0-9]* of them reused'
 ok 'chat: saved and loaded' sh -c "grep -q '^saved 2 turns' $tmp/err && grep -q '^2 turns, context' $tmp/err"
-ok 'chat: unknown command' err_has '^/frob: no such command'
+commands() { printf '%b' "$1" >"$tmp/in" && q chat -m "$demo" -n 3 --seed 4; }
+while IFS='|' read -r line message; do
+    commands "$line\n"
+    ok "chat: $line fails" sh -c "[ $rc -eq 1 ] && grep -q '^quern: $message' $tmp/err"
+done <<CASES
+/frob|/frob: no such command
+/frob is what?|/frob: no such command
+/save|/save: needs a FILE
+/load|/load: needs a FILE
+/save /proc/x|/proc/x: No such file
+/load $tmp/none.json|$tmp/none.json: No such file
+/load $tmp|$tmp: Is a directory
+CASES
+while read -r line; do
+    commands "$line\n/save $tmp/said.json\n"
+    ok "chat: '$line' is a message" sh -c "[ $rc -eq 0 ] && grep -q '\"content\": \"$line\"' $tmp/said.json"
+done <<'CASES'
+/no_think Tell me a story.
+/think hard
+/clear the table, he said.
+/quit now please
+/help me
+/stats of the league
+Tell me a story. /no_think
+CASES
+commands "Hi\r\nHo\\\\\r\nhum\r\n/system Be kind.\r\n/stats  \r\n/save $tmp/crlf.json\r\n"
+ok 'chat: CR LF ends a line' sh -c "[ $rc -eq 0 ] && [ -f $tmp/crlf.json ] && ! grep -q 'r\"' $tmp/crlf.json && grep -q 'Be kind\.\"' $tmp/crlf.json"
+echo precious >"$tmp/said.json.tmp"
+echo secret >"$tmp/victim" && ln -sf "$tmp/victim" "$tmp/linked.json"
+(umask 022 && commands "Hi\n/save $tmp/said.json\n/save $tmp/linked.json\n")
+ok 'chat: /save touches no other file' [ "$(cat "$tmp/said.json.tmp") $(cat "$tmp/victim")" = 'precious secret' ]
+ok 'chat: /save is for the owner alone' [ "$(stat -c %a "$tmp/said.json")" = 600 ]
+ok 'chat: /save leaves nothing else' [ "$(ls "$tmp" | grep -c 'said.json')" -eq 2 ]
+printf 'deep' >"$tmp/deep.json" && awk 'BEGIN { while (i++ < 200) printf "[" }' >"$tmp/deep.json"
+commands "/load $tmp/deep.json\n"
+ok 'chat: /load bounds the depth' sh -c "[ $rc -eq 1 ] && grep -q 'nests deeper than 128' $tmp/err"
+
+# --- streams that cannot be read or written
+for c in 'tokenize --jsonl' 'run --jsonl' render sample chat; do
+    # shellcheck disable=SC2086
+    "$quern" $c </ >"$tmp/out" 2>"$tmp/err"
+    rc=$?
+    ok "$c: standard input that is a directory" sh -c "[ $rc -eq 1 ] && grep -qx 'quern: standard input: Is a directory' $tmp/err"
+    # shellcheck disable=SC2086
+    "$quern" $c <&- >"$tmp/out" 2>"$tmp/err"
+    rc=$?
+    ok "$c: standard input that is closed" sh -c "[ $rc -eq 1 ] && grep -qx 'quern: standard input: Bad file descriptor' $tmp/err"
+done
+"$quern" devices >&- 2>"$tmp/err"
+rc=$?
+ok 'a closed standard output is told' sh -c "[ $rc -eq 1 ] && grep -q '^quern: standard output: ' $tmp/err"
+"$quern" run -m "$demo" --ids 1 -n 2 >"$tmp/out" 2>/dev/full
+ok 'a full disk below standard error fails' [ $? -eq 1 ]
+"$quern" synth $shape "$tmp/closed" >&- 2>&-
+rc=$?
+"$quern" synth $shape "$tmp/open" >"$tmp/out" 2>"$tmp/err"
+ok 'closed streams do not get into files' cmp -s "$tmp/closed/model.safetensors" "$tmp/open/model.safetensors"
 
 # --- the model that is found without -m
 mkdir -p "$tmp/prefix/bin" "$tmp/prefix/share/quern" && cp "$quern" "$tmp/prefix/bin/quern" && cp -r "$demo" "$tmp/prefix/share/quern/demo"
