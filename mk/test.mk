@@ -9,7 +9,7 @@ $(B)/tests/test_fault: $(FAULT_OBJ)
 
 $(TEST_BIN): $(B)/tests/%: $(B)/tests/%.o $(SUPPORT_OBJ) $(LIB_STATIC)
 	$(call say,LD,$@)
-	$(QUIET)$(CC) -o $@ $^ $(LDFLAGS_ALL) $(PKG_LIBS) -lcmocka -lm -ldl
+	$(QUIET)$(CC) -o $@ $^ $(LDFLAGS_ALL) $(PKG_LIBS) -lcmocka -lutil -lm -ldl
 
 .PHONY: test test-deps test-avx512 test-neon check cov
 test-deps:
