@@ -146,7 +146,10 @@ static int do_load(chat *c, const char *operand) {
     qn_error err;
     json_t *root = NULL;
     int code = EXIT_DONE;
-    if (qni_json_read(&root, operand, MAX_SAVED_BYTES, &err))
+    json_note_refusals(); /* no memory for a file is no reason to lose the conversation */
+    qn_status status = qni_json_read(&root, operand, MAX_SAVED_BYTES, &err);
+    (void)json_was_refused();
+    if (status)
         code = fail_error(operand, &err);
     else if (!take_saved(c, root, &error))
         code = fail(operand, "%s", error.text);

@@ -9,7 +9,9 @@
 static json_t *describe_backend(const char *name) {
     qn_device *device = NULL;
     qn_error err;
-    if (qn_device_open(&device, name, NULL, &err))
+    qn_status status = qn_device_open(&device, name, NULL, &err);
+    if (status == QN_ENOMEM) out_of_memory();
+    if (status)
         return json_pack("{s:s, s:o}", "name", name, "error", json_text(err.message, strlen(err.message)));
     qn_device_info info;
     qn_device_get_info(device, &info);

@@ -7,6 +7,12 @@ SUPPORT_OBJ := $(patsubst %.c,$(B)/%.o,$(wildcard tests/support/*.c))
 FAULT_OBJ := $(if $(filter asan tsan fuzz,$(CONFIG)),,$(B)/tests/fault/malloc.o)
 $(B)/tests/test_fault: $(FAULT_OBJ)
 
+# The command with that malloc, which fails as tests/fault/command.c says.
+$(B)/tests/test_fault_command: | $(if $(FAULT_OBJ),$(B)/tests/quern_fault)
+$(B)/tests/quern_fault: $(CLI_OBJ) $(FAULT_OBJ) $(B)/tests/fault/command.o $(LIB_STATIC)
+	$(call say,LD,$@)
+	$(QUIET)$(CC) -o $@ $^ $(LDFLAGS_ALL) $(PKG_LIBS) $(EDIT_LIBS) -lm
+
 $(TEST_BIN): $(B)/tests/%: $(B)/tests/%.o $(SUPPORT_OBJ) $(LIB_STATIC)
 	$(call say,LD,$@)
 	$(QUIET)$(CC) -o $@ $^ $(LDFLAGS_ALL) $(PKG_LIBS) -lcmocka -lutil -lm -ldl
