@@ -11,8 +11,7 @@ static json_t *describe_backend(const char *name) {
     qn_error err;
     qn_status status = qn_device_open(&device, name, NULL, &err);
     if (status == QN_ENOMEM) out_of_memory();
-    if (status)
-        return json_pack("{s:s, s:o}", "name", name, "error", json_text(err.message, strlen(err.message)));
+    if (status) return json_pack("{s:s, s:o}", "name", name, "error", json_text(err.message, strlen(err.message)));
     qn_device_info info;
     qn_device_get_info(device, &info);
     json_t *out = json_pack("{s:s, s:s, s:o, s:i, s:I, s:I}", "name", name, "isa", info.isa, "description",

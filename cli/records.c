@@ -103,7 +103,7 @@ int records_answer(record_fn answer, void *user) {
     qn_text line = {0};
     bool end = false;
     int code = EXIT_DONE, read_code = EXIT_DONE;
-    while (!(read_code = read_line(&line, &end)) && !end) {
+    while (!ferror(stdout) && !(read_code = read_line(&line, &end)) && !end) {
         size_t n = line.size;
         while (n && strchr(" \t\r\n", line.data[n - 1]) && line.data[n - 1]) n--;
         if (!n) continue;

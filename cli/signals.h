@@ -20,7 +20,7 @@ void interrupted_clear(void); /* forgets a SIGINT; what asked the program to end
 /* The exit code after a signal: 128 + its number; 130 where it was forgotten. */
 int interrupted_code(void);
 
-/* Call `clean` before the program ends at once, also by exit(); it must be safe in a signal handler. NULL: nothing. */
-void interrupts_clean_up(void (*clean)(void));
+/* Call `function` before the program ends at once, also by exit(); it must be safe in a signal handler. NULL: nothing. */
+void interrupts_clean_up(void (*function)(void));
 
 #endif

@@ -76,6 +76,24 @@ run -n x
 run -n 1x
 run --temp warm
 run --temp nan
+run --temp inf
+run --temp 0x1p1
+run --temp 1e
+run --temp .
+run --temp 1e400
+run --top-p 1.0001 -p x
+run -n 0x10
+run -n 1e3
+run -n +-5
+run -s 99999999999999999999
+run --logit-bias 5+0x1 -p x
+run --logit-bias 5+1e -p x
+run --logit-bias 5 -p x
+run --logit-bias +5+1 -p x
+run --logit-bias 99999999999+1 -p x
+synth layers=0x2 x
+synth layers=+ x
+bench -p 0x4
 run --think maybe
 run --jsonl -p x
 run --raw --chat -p x
@@ -117,6 +135,14 @@ run -p x --quantize q3
 CASES
 q run --seed 9223372036854775808 -p x
 ok 'the greatest seed is told' err_has 'from 0 to 9223372036854775807, not'
+q run -n ' 5' -p x
+ok 'white space is no part of a number' usage
+q run --temp ' 1' -p x
+ok 'nor of a fraction' usage
+for c in $commands; do
+    "$quern" help "$c" >"$tmp/out"
+    ok "$c: --device names what the build has" sh -c "! grep -q cuda $tmp/out && { ! grep -q -- --device $tmp/out || grep -q -- '--device cpu|ref ' $tmp/out; }"
+done
 q run --isa frob -m "$demo" --ids 1
 ok 'unknown isa is wrong usage' usage
 q --version
@@ -163,6 +189,7 @@ q run -m "$demo" --ids 1 -c 99999999
 ok 'a context beyond the model' failed
 q run -m "$demo" --ids 1 --device abacus
 ok 'an unknown device' failed
+ok 'the message names what the build has' err_has 'abacus.*; this build has cpu, ref$'
 q run -m "$demo" --ids 1 -n 1 --top-p 1 --logit-bias 99999+1
 ok 'a bias out of range' failed
 q run -m tests/data/models/tied-f32 -p x
@@ -232,6 +259,39 @@ mkdir "$tmp/$esc" && cp tests/data/primitives/case0.safetensors "$tmp/$esc"
 q verify "$tmp/$esc/case0.safetensors"
 ok 'verify: a table without control characters' sh -c "[ $rc -eq 0 ] && ! LC_ALL=C grep -q '[[:cntrl:]]' $tmp/out"
 
+# --- warnings: each once, none with -q
+cp -r tests/data/models/tied-f32 "$tmp/warns" && chmod -R u+w "$tmp/warns" && rm "$tmp/warns"/golden* && cp "$demo/tokenizer.json" "$demo/tokenizer_config.json" "$tmp/warns"
+sed 's/^{/{"frobnicate": false,/' tests/data/models/tied-f32/config.json >"$tmp/warns/config.json"
+cp -r "$tmp/warns" "$tmp/warns-too" && cp tests/data/models/tied-f32/golden* "$tmp/warns-too"
+warned() { [ "$rc" -eq 0 ] && [ "$(grep -c '^quern: warning: .*frobnicate' "$tmp/err")" -eq "$1" ]; }
+echo 1 2 3 4 5 6 7 8 9 >"$tmp/in"
+while IFS='|' read -r n c; do
+    # shellcheck disable=SC2086
+    q $c
+    ok "$c: $n warning" warned "$n"
+    case $c in quantize*) rm -rf "$tmp/warned" ;; esac
+    # shellcheck disable=SC2086
+    q $c -q
+    ok "$c -q: none" warned 0
+done <<CASES
+1|run -m $tmp/warns --ids 1 -n 2
+1|perplexity -m $tmp/warns --ids - --window 4
+2|perplexity -m $tmp/warns --ids - --window 4 --compare $tmp/warns-too
+1|verify $tmp/warns-too
+1|info -m $tmp/warns
+1|bench -m $tmp/warns -p 1 -n 0 -r 3
+1|quantize $tmp/warns $tmp/warned --to q8
+CASES
+printf '/quit\n' >"$tmp/in"
+q chat -m "$demo"
+ok 'chat: no warning of the demo model' sh -c "[ $rc -eq 0 ] && [ ! -s $tmp/err ]"
+cp -r "$demo" "$tmp/chats" && chmod -R u+w "$tmp/chats"
+sed 's/^{/{"frobnicate": false,/' "$demo/config.json" >"$tmp/chats/config.json"
+q chat -m "$tmp/chats"
+ok 'chat: 1 warning' warned 1
+q chat -m "$tmp/chats" --quiet
+ok 'chat --quiet: none' warned 0
+
 # --- records are answered at once
 mkfifo "$tmp/to" "$tmp/from"
 "$quern" sample <"$tmp/to" >"$tmp/from" 2>"$tmp/err" &
@@ -266,6 +326,9 @@ done <<'CASES'
 {"logits":[1],"prompt_len":1}
 {"logits":[1e99,1]}
 CASES
+awk 'BEGIN { printf "{\"logits\":[1],\"x\":"; while (i++ < 200) printf "["; while (--i) printf "]"; print "}" }' >"$tmp/in"
+q sample
+ok 'sample bounds the depth' is_out '{"error": "record: JSON nests deeper than 128"}'
 
 # --- run --jsonl
 cat >"$tmp/in" <<'RECORDS'
@@ -334,6 +397,8 @@ q verify --json tests/data/primitives tests/data/models
 ok 'verify on cpu' sh -c "[ $rc -eq 0 ] && [ \$(grep -c '\"ok\": true' $tmp/out) -eq 15 ] && [ \$(wc -l <$tmp/out) -eq 15 ]"
 q verify --device ref --json tests/data/primitives/case[0-3].safetensors tests/data/models/*-bf16
 ok 'verify on ref' sh -c "[ $rc -eq 0 ] && [ \$(grep -c '\"ok\": true' $tmp/out) -eq 6 ] && [ \$(wc -l <$tmp/out) -eq 6 ]"
+q verify --kv q8 --json tests/data/models
+ok 'verify with a q8 cache' sh -c "[ $rc -eq 0 ] && [ \$(grep -c '\"ok\": true.*\"bound\": 0.0[56]' $tmp/out) -eq 6 ]"
 mkdir "$tmp/checked" && cp "$demo"/*.json "$demo/model.safetensors" "$tmp/checked" && cp tests/data/demo-golden.json "$tmp/checked/golden.json"
 q verify --json "$tmp/checked"
 ok 'verify golden.json' sh -c "[ $rc -eq 0 ] && grep -q '\"ok\": true, \"worst\": [0-9.e-]*, \"bound\": 0.001' $tmp/out"
@@ -354,6 +419,8 @@ ok 'verify finds a changed weight' sh -c "[ $rc -eq 1 ] && grep -q '\"ok\": fals
 printf '\000\000\300\177' | dd of="$tmp/off/model.safetensors" bs=1 seek=$((size - 400)) conv=notrunc 2>/dev/null
 q verify --json "$tmp/off"
 ok 'verify fails on NaN' sh -c "[ $rc -eq 1 ] && grep -q '\"ok\": false' $tmp/out"
+q verify --kv q8 "$tmp/off"
+ok 'verify with a q8 cache fails on NaN' sh -c "[ $rc -eq 1 ] && grep -q NaN $tmp/err"
 q verify "$tmp/cut"
 ok 'nothing to verify is a failure' failed
 q verify tests/data/primitives/case0.safetensors
