@@ -197,12 +197,13 @@ bool chat_command(chat *c, const char *line, size_t size, int *code) {
     bool is_command = true;
     size_t i = 0;
     while (i < N_COMMAND && strcmp(chat_commands[i].name, name) != 0) i++;
+    const char *takes = i < N_COMMAND ? chat_commands[i].operand : "";
     if (i == N_COMMAND)
         *code = fail(name, "no such command; /help lists them");
-    else if (!*chat_commands[i].operand && *operand)
+    else if (!*takes && *operand)
         is_command = false; /* "/no_think Tell me a story." is a message with Qwen3's switch in it */
-    else if (chat_commands[i].operand[1] != '[' && *chat_commands[i].operand && !*operand)
-        *code = fail(name, "needs a%s", chat_commands[i].operand);
+    else if (*takes && !strchr(takes, '[') && !*operand)
+        *code = fail(name, "needs a%s", takes);
     else
         *code = chat_commands[i].run(c, operand);
     free(name);
