@@ -253,7 +253,7 @@ for c in "info -m" "run -p x -m" "tokenize -p x -m" "run -p x --device" "run -p 
     q $c "$esc$(printf '\302\233\n\342\200\256')x"
     ok "$c: control characters are escaped" harmless
 done
-q run -f "$esc"
+q run -m "$demo" -f "$esc"
 ok 'escaped, not dropped' err_has '^quern: .x1b]0;title.x07: No such file or directory$'
 mkdir "$tmp/$esc" && cp tests/data/primitives/case0.safetensors "$tmp/$esc"
 q verify "$tmp/$esc/case0.safetensors"
@@ -612,7 +612,7 @@ commands "/load $tmp/deep.json\n"
 ok 'chat: /load bounds the depth' sh -c "[ $rc -eq 1 ] && grep -q 'nests deeper than 128' $tmp/err"
 
 # --- streams that cannot be read or written
-for c in 'tokenize --jsonl' 'run --jsonl' render sample chat; do
+for c in "tokenize --jsonl -m $demo" "run --jsonl -m $demo" "render -m $demo" sample "chat -m $demo"; do
     # shellcheck disable=SC2086
     "$quern" $c </ >"$tmp/out" 2>"$tmp/err"
     rc=$?
