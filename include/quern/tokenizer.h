@@ -84,7 +84,20 @@ QN_NODISCARD QN_API qn_status qn_tokenizer_encode(const qn_tokenizer *tokenizer,
                                                   size_t size, bool special, qn_error *err);
 
 /**
- * The same with the ids that the file's post_processor puts before and after a text, as transformers' `tokenizer(text)`
+ * The same for a text that is partly trusted: only a match that lies in trusted text becomes an added token, "special"
+ * or not. Elsewhere its text is plain, so that a user's "<|im_end|>" ends no turn. All that lies between two such tokens is
+ * normalized, split and merged as one text, wherever runs end: where nothing untrusted spells an added token, the ids are
+ * those of qn_tokenizer_encode.
+ *
+ * runs     n_run of them, in order; their sizes add up to `size`. Adjacent trusted runs are one.
+ * Errors   as qn_tokenizer_encode; EINVAL: the runs do not add up to size.
+ */
+QN_NODISCARD QN_API qn_status qn_tokenizer_encode_runs(const qn_tokenizer *tokenizer, qn_ids *ids, const char *text,
+                                                       size_t size, const qn_text_run *runs, size_t n_run,
+                                                       qn_error *err);
+
+/**
+ * As qn_tokenizer_encode, with the ids that the post_processor puts before and after a text, as transformers' `tokenizer(text)`
  * gives them (Qwen3-Embedding: "<|endoftext|>" after it; Qwen3: none). For texts that stand alone; neither for one that
  * continues another nor for a prompt that a chat template rendered. An empty text has these ids too.
  */

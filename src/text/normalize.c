@@ -161,6 +161,15 @@ static bool append_points(qni_nfc *nfc, size_t n) {
     return true;
 }
 
+/* Text first … end-1 became what nfc->out has from out_first on. */
+static bool keep_edit(qni_nfc *nfc, size_t first, size_t end, size_t out_first) {
+    qni_nfc_edits *edits = &nfc->edits;
+    if (!nfc->keeps_edits) return true;
+    if (!qni_grow(&edits->edit, &edits->capacity, edits->n + 1, sizeof *edits->edit)) return false;
+    edits->edit[edits->n++] = (qni_nfc_edit){first, end, out_first, nfc->out.size};
+    return true;
+}
+
 /* End of the segment whose characters before `at` are known: behind all that joins. */
 static size_t segment_end(const char *text, size_t size, size_t at) {
     while (at < size && (unsigned char)text[at] >= 0x80) {
@@ -183,6 +192,7 @@ static size_t ascii_run(const char *text, size_t size) {
 
 bool qni_nfc_run(qni_nfc *nfc, const char *text, size_t size, const char **out, size_t *out_size) {
     nfc->out.size = 0;
+    nfc->edits.n = 0;
     size_t copied = 0; /* text before this is in nfc->out, or still equal to it */
     bool changed = false;
     size_t previous = 0; /* where the segment that the next character may join begins */
@@ -203,7 +213,9 @@ bool qni_nfc_run(qni_nfc *nfc, const char *text, size_t size, const char **out, 
         size_t first = kind == KIND_JOINS ? previous : i, end = segment_end(text, size, i + k), n;
         if (!normalize_segment(nfc, text + first, end - first, &n)) return false;
         if (!same(nfc, n, text + first, end - first)) {
-            if (!qni_text_append(&nfc->out, text + copied, first - copied) || !append_points(nfc, n)) return false;
+            if (!qni_text_append(&nfc->out, text + copied, first - copied)) return false;
+            size_t out_first = nfc->out.size;
+            if (!append_points(nfc, n) || !keep_edit(nfc, first, end, out_first)) return false;
             copied = end;
             changed = true;
         }
@@ -226,5 +238,9 @@ void qni_nfc_trim(qni_nfc *nfc, size_t keep_bytes) {
         qni_free(nfc->sorted);
         nfc->sorted = NULL;
         nfc->sorted_capacity = 0;
+    }
+    if (nfc->edits.capacity * sizeof *nfc->edits.edit > keep_bytes) {
+        qni_free(nfc->edits.edit);
+        nfc->edits = (qni_nfc_edits){0};
     }
 }

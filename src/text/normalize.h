@@ -5,6 +5,16 @@
 
 #include "buffer.h"
 
+/* A segment that the normalizer changed: bytes first … end-1 of the text became out_first … out_end-1. */
+typedef struct qni_nfc_edit {
+    size_t first, end, out_first, out_end;
+} qni_nfc_edit;
+
+typedef struct qni_nfc_edits {
+    qni_nfc_edit *edit;
+    size_t n, capacity;
+} qni_nfc_edits;
+
 /* Scratch that is reused from call to call; zeros at the start. */
 typedef struct qni_nfc {
     qn_text out;    /* the result where it differs from the input */
@@ -12,6 +22,8 @@ typedef struct qni_nfc {
     size_t capacity;
     int32_t *sorted; /* for long runs of marks */
     size_t sorted_capacity;
+    bool keeps_edits; /* wanted by the caller: what the last run changed, in order */
+    qni_nfc_edits edits;
 } qni_nfc;
 
 /* Points *out at the normal form of UTF-8 text: the text itself where it is normal already, else scratch that lives

@@ -16,6 +16,8 @@ static void encoder_free(qni_encoder *encoder) {
     qni_split_scratch_free(encoder->split);
     qni_bpe_scratch_free(encoder->bpe);
     qn_text_release(&encoder->symbols);
+    qni_trust_trim(&encoder->trust, 0);
+    qni_trust_trim(&encoder->normal, 0);
     qni_free(encoder);
 }
 
@@ -41,6 +43,8 @@ static qni_encoder *encoder_take(const qn_tokenizer *tokenizer) {
 static void encoder_give(const qn_tokenizer *tokenizer, qni_encoder *encoder) {
     qni_nfc_trim(&encoder->nfc, QNI_ENCODER_KEEP_BYTES);
     qni_bpe_scratch_trim(encoder->bpe, QNI_ENCODER_KEEP_BYTES);
+    qni_trust_trim(&encoder->trust, QNI_ENCODER_KEEP_BYTES);
+    qni_trust_trim(&encoder->normal, QNI_ENCODER_KEEP_BYTES);
     qni_spares *spares = tokenizer->spares;
     pthread_mutex_lock(&spares->lock);
     bool kept = spares->n < QNI_SPARE_ENCODERS;
@@ -139,7 +143,7 @@ typedef struct encoding {
     const qn_tokenizer *tokenizer;
     qni_encoder *encoder;
     qn_ids *ids;
-    bool special;
+    const char *text; /* all of it; e.encoder->trust is about its bytes */
     qn_error *err;
 } encoding;
 
@@ -177,12 +181,13 @@ static qn_status take_piece(void *user, const char *piece, size_t size, qn_error
 typedef qn_status (*encode_stage)(const encoding *e, const char *text, size_t size);
 
 /* Cuts a text at the added tokens of a trie; what lies between them goes to the next stage. */
-static qn_status cut(const encoding *e, const qni_added *added, encode_stage next, const char *text, size_t size) {
+static qn_status cut(const encoding *e, const qni_added *added, const qni_trust *trust, encode_stage next,
+                     const char *text, size_t size) {
     size_t taken = 0;
-    while (e->special && taken < size) {
+    while (taken < size) {
         size_t length = 0;
         int32_t id = -1;
-        size_t at = qni_added_find(added, text, size, taken, &length, &id);
+        size_t at = qni_trust_find(trust, added, text, size, taken, &length, &id);
         if (at == size) break;
         if (at > taken) QN_TRY(next(e, text + taken, at - taken));
         if (!qni_ids_append(e->ids, &id, 1)) return no_memory(e->err);
@@ -195,26 +200,42 @@ static qn_status encode_normal(const encoding *e, const char *text, size_t size)
     return qni_splitting_run(e->tokenizer->splitting, e->encoder->split, text, size, take_piece, (void *)e, e->err);
 }
 
-static qn_status encode_text(const encoding *e, const char *text, size_t size) {
-    if (e->tokenizer->nfc && !qni_nfc_run(&e->encoder->nfc, text, size, &text, &size)) return no_memory(e->err);
-    return cut(e, &e->tokenizer->normalized, encode_normal, text, size);
+/* A part of the text between added tokens. */
+static qn_status encode_part(const encoding *e, const char *text, size_t size) {
+    const qn_tokenizer *t = e->tokenizer;
+    qni_encoder *encoder = e->encoder;
+    const qni_range part = {(size_t)(text - e->text), (size_t)(text - e->text) + size};
+    const bool searches = t->normalized.n > 0 && encoder->trust.n > 0;
+    encoder->nfc.keeps_edits = searches;
+    encoder->nfc.edits.n = 0;
+    if (t->nfc && !qni_nfc_run(&encoder->nfc, text, size, &text, &size)) return no_memory(e->err);
+    if (!searches) return encode_normal(e, text, size);
+    if (!qni_trust_map(&encoder->normal, &encoder->trust, part, &encoder->nfc.edits)) return no_memory(e->err);
+    return cut(e, &t->normalized, &encoder->normal, encode_normal, text, size);
+}
+
+qn_status qn_tokenizer_encode_runs(const qn_tokenizer *tokenizer, qn_ids *ids, const char *text, size_t size,
+                                   const qn_text_run *runs, size_t n_run, qn_error *err) {
+    if (tokenizer == NULL || ids == NULL) return qni_fail(err, QN_EINVAL, "encode: tokenizer and ids must not be NULL");
+    if (n_run > 0 && runs == NULL) return qni_fail(err, QN_EINVAL, "encode: runs is NULL, but there are %zu", n_run);
+    if (size > 0 && text == NULL) return qni_fail(err, QN_EINVAL, "encode: text is NULL, but its size is %zu", size);
+    size_t valid = size > 0 ? qni_utf8_valid_prefix(text, size) : 0;
+    if (valid < size) return qni_fail(err, QN_EINVAL, "text: not UTF-8 at byte %zu", valid);
+    encoding e = {tokenizer, encoder_take(tokenizer), ids, text, err};
+    if (e.encoder == NULL) return no_memory(err);
+    size_t before = ids->size;
+    qni_split_begin(e.encoder->split, size);
+    qn_status status = qni_trust_from_runs(&e.encoder->trust, runs, n_run, size, err);
+    if (status == QN_OK) status = cut(&e, &tokenizer->added, &e.encoder->trust, encode_part, text, size);
+    if (status != QN_OK) ids->size = before;
+    encoder_give(tokenizer, e.encoder);
+    return status;
 }
 
 qn_status qn_tokenizer_encode(const qn_tokenizer *tokenizer, qn_ids *ids, const char *text, size_t size, bool special,
                               qn_error *err) {
-    if (tokenizer == NULL || ids == NULL) return qni_fail(err, QN_EINVAL, "encode: tokenizer and ids must not be NULL");
-    if (size == 0) return QN_OK;
-    if (text == NULL) return qni_fail(err, QN_EINVAL, "encode: text is NULL, but its size is %zu", size);
-    size_t valid = qni_utf8_valid_prefix(text, size);
-    if (valid < size) return qni_fail(err, QN_EINVAL, "text: not UTF-8 at byte %zu", valid);
-    encoding e = {tokenizer, encoder_take(tokenizer), ids, special, err};
-    if (e.encoder == NULL) return no_memory(err);
-    size_t before = ids->size;
-    qni_split_begin(e.encoder->split, size);
-    qn_status status = cut(&e, &tokenizer->added, encode_text, text, size);
-    if (status != QN_OK) ids->size = before;
-    encoder_give(tokenizer, e.encoder);
-    return status;
+    const qn_text_run run = {size, special};
+    return qn_tokenizer_encode_runs(tokenizer, ids, text, size, &run, 1, err);
 }
 
 qn_status qn_tokenizer_encode_document(const qn_tokenizer *tokenizer, qn_ids *ids, const char *text, size_t size,

@@ -8,6 +8,7 @@
 #include "bpe.h"
 #include "normalize.h"
 #include "pretokenize.h"
+#include "trust.h"
 
 #include <pthread.h>
 
@@ -16,7 +17,9 @@ typedef struct qni_encoder {
     qni_nfc nfc;
     qni_split_scratch *split;
     qni_bpe_scratch *bpe;
-    qn_text symbols; /* a piece as tokenizer.json would write it */
+    qn_text symbols;  /* a piece as tokenizer.json would write it */
+    qni_trust trust;  /* of the text */
+    qni_trust normal; /* of the normal form of a part of it */
 } qni_encoder;
 
 enum {
