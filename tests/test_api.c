@@ -219,7 +219,7 @@ static void null_is_empty(void **state) {
     assert_int_equal(qn_tokenizer_n_vocab(NULL), 0);
     assert_int_equal(qn_tokenizer_id(NULL, "x"), -1);
     assert_false(qn_tokenizer_is_special(NULL, 0));
-    assert_false(qn_chat_starts_reasoning(NULL, 0));
+    assert_false(qn_chat_starts_reasoning(NULL, 0, NULL, 0));
     assert_int_equal(qn_session_n_ctx(NULL), 0);
     assert_int_equal(qn_session_n_tok(NULL), 0);
     assert_null(qn_session_ids(NULL));

@@ -209,10 +209,10 @@ static void test_starts_reasoning(void **state) {
         {"think>", false},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        assert_int_equal(qn_chat_starts_reasoning(cases[i].prompt, strlen(cases[i].prompt)), cases[i].yes);
+        assert_int_equal(qn_chat_starts_reasoning(cases[i].prompt, strlen(cases[i].prompt), NULL, 0), cases[i].yes);
     }
-    assert_false(qn_chat_starts_reasoning(NULL, 0));
-    assert_false(qn_chat_starts_reasoning("<think>\0", 8));
+    assert_false(qn_chat_starts_reasoning(NULL, 0, NULL, 0));
+    assert_false(qn_chat_starts_reasoning("<think>\0", 8, NULL, 0));
 }
 
 int main(void) {

@@ -128,9 +128,19 @@ QN_API void qn_prompt_release(qn_prompt *prompt); /**< frees the memory and leav
 QN_NODISCARD QN_API qn_status qn_chat_render(const qn_chat_template *chat_template, qn_prompt *prompt,
                                              const qn_chat_input *input, qn_error *err);
 
-/** Whether a rendered prompt ends inside a reasoning block: its last "<think>" comes after its last "</think>", and
- * only white space follows it. */
-QN_API bool qn_chat_starts_reasoning(const char *prompt, size_t size);
+/** Whether a prompt ends inside a reasoning block: only white space follows its last "<think>", and all bytes of that tag
+ * are trusted. runs: n_run of them, as in qn_prompt; NULL: all of the text is trusted. */
+QN_API bool qn_chat_starts_reasoning(const char *prompt, size_t size, const qn_text_run *runs, size_t n_run);
+
+/**
+ * Append the ids that end an answer in a chat: the tokenizer's eos_token, and the added token that the template writes
+ * right after an answer, if there are such. They belong to qn_generate_args.ends: the model's own files may name others, or
+ * none. No id is appended twice.
+ *
+ * Errors   EINVAL: an argument is NULL; ENOMEM. A template that refuses the conversation of the trial tells no token.
+ */
+QN_NODISCARD QN_API qn_status qn_chat_ends(const qn_chat_template *chat_template, const qn_tokenizer *tokenizer,
+                                           qn_ids *ids, qn_error *err);
 
 /** A splitter. Errors: EINVAL: an empty stop string or too many; ENOMEM. */
 QN_NODISCARD QN_API qn_status qn_splitter_create(qn_splitter **out, const qn_splitter_options *options, qn_error *err);

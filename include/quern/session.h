@@ -63,15 +63,24 @@ typedef struct qn_token {
 } qn_token;
 
 typedef struct qn_generate_args {
-    const char *prompt; /**< text; special tokens in it are recognised. Or NULL with `ids` */
+    const char *prompt; /**< text. Or NULL with `ids` */
     size_t prompt_size; /**< 0: strlen(prompt) */
+    /** n_run runs of the prompt, as qn_chat_render gives them: only trusted text is read as added tokens. NULL: all of it is
+     * trusted. */
+    const qn_text_run *runs;
+    size_t n_run;
     const int32_t *ids; /**< the whole timeline to continue */
     size_t n_ids;
     const qn_sampler_params *sampler; /**< NULL: the model's defaults, seed 0 */
     int32_t n_predict;                /**< tokens at most; 0: until the end of the text or of the context */
+    int32_t min_tokens;               /**< ids that end the text are not drawn before so many tokens; <= n_predict */
     bool ignore_eos;                  /**< end-of-text ids are tokens like any other (and not printed) */
-    bool split_reasoning;             /**< as in qn_splitter_options; how it starts is taken from the prompt's tail */
-    const qn_string *stops;           /**< n_stop stop strings */
+    const int32_t *ends;              /**< n_end end-of-text ids besides the model's: see qn_chat_ends */
+    size_t n_end;
+    const int32_t *stop_ids; /**< n_stop_id ids that end the text too, also with ignore_eos; they are not printed */
+    size_t n_stop_id;
+    bool split_reasoning;   /**< as in qn_splitter_options; how it starts is taken from the prompt's tail */
+    const qn_string *stops; /**< n_stop stop strings */
     size_t n_stop;
     /** Callbacks, on the calling thread; each may be NULL; one that returns false ends the generation. */
     qn_piece_fn on_text;
@@ -174,8 +183,8 @@ QN_NODISCARD QN_API qn_status qn_session_read_kv(const qn_session *session, int3
  *
  * tokenizer  may be NULL with `ids` and without on_text and stops.
  * result     may be NULL.
- * Errors     as qn_session_sync, qn_sampler_create and qn_tokenizer_encode; EINVAL: both or neither of prompt and
- *            ids, or an empty prompt. A callback that returns false is no error: QN_FINISH_CANCELED.
+ * Errors     as qn_session_sync, qn_sampler_create and qn_tokenizer_encode_runs; EINVAL: both or neither of prompt and
+ *            ids, an empty prompt, min_tokens out of range, a negative id in ends or stop_ids. A callback that returns false is no error: QN_FINISH_CANCELED.
  */
 QN_NODISCARD QN_API qn_status qn_generate(qn_session *session, const qn_tokenizer *tokenizer,
                                           const qn_generate_args *args, qn_generate_result *result, qn_error *err);

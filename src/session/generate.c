@@ -6,21 +6,22 @@
  * drawn id, always; a following sync with the whole conversation computes that one and what is new, and nothing else.
  */
 #include "../base/memory.h"
+#include "prompt.h"
 #include "sampler.h"
 #include "session.h"
 
+#include <math.h>
 #include <string.h>
 #include <time.h>
-
-/* Enough of a prompt's end to see whether it opens a reasoning block: a tag and white space. */
-enum { TAIL_IDS = 256 };
 
 struct qn_generation {
     qn_session *session;
     const qn_tokenizer *tokenizer;
     qn_generate_args args; /* what it points to is gone, but for `user` */
     qn_ids prompt;
-    bool has_prompt; /* the timeline is the prompt, or beyond it */
+    qn_ids eos, stop_ids; /* what ends the text, the one unless ignore_eos */
+    float *barred;        /* {n_vocab}, for min_tokens: logits without those; or NULL */
+    bool has_prompt;      /* the timeline is the prompt, or beyond it */
     bool is_over;
     int32_t drawn; /* to be computed before the next one is drawn; -1: none */
     qn_sampler *sampler;
@@ -48,7 +49,14 @@ static qn_status check_args(const qn_session *session, const qn_tokenizer *token
                         args->prompt != NULL ? "both" : "neither");
     }
     if (args->ids != NULL && args->n_ids < 1) return qni_fail(err, QN_EINVAL, "n_ids: must be >= 1, got 0");
+    if (args->runs != NULL && args->prompt == NULL) {
+        return qni_fail(err, QN_EINVAL, "runs: %zu of them, but prompt is NULL", args->n_run);
+    }
     if (args->n_predict < 0) return qni_fail(err, QN_EINVAL, "n_predict: must be >= 0, got %d", args->n_predict);
+    if (args->min_tokens < 0 || (args->n_predict > 0 && args->min_tokens > args->n_predict)) {
+        return qni_fail(err, QN_EINVAL, "min_tokens: must be within 0 … %d, got %d",
+                        args->n_predict > 0 ? args->n_predict : INT32_MAX, args->min_tokens);
+    }
     if (args->n_stop > 0 && args->stops == NULL) {
         return qni_fail(err, QN_EINVAL, "stops: NULL, but %zu of them", args->n_stop);
     }
@@ -61,21 +69,35 @@ static qn_status check_args(const qn_session *session, const qn_tokenizer *token
     return QN_OK;
 }
 
-static size_t prompt_size(const qn_generate_args *args) {
-    return args->prompt_size > 0 ? args->prompt_size : strlen(args->prompt);
+static bool contains(const qn_ids *ids, int32_t id) {
+    for (size_t i = 0; i < ids->size; i++) {
+        if (ids->data[i] == id) return true;
+    }
+    return false;
 }
 
-static qn_status prepare_prompt(qn_generation *g, const qn_generate_args *args, qn_error *err) {
-    if (args->prompt == NULL) {
-        if (!qni_grow(&g->prompt.data, &g->prompt.capacity, args->n_ids, sizeof *g->prompt.data)) {
-            return qni_fail(err, QN_ENOMEM, "prompt: no memory for %zu ids", args->n_ids);
+static qn_status add_ends(qn_ids *out, const char *name, const int32_t *ids, size_t n, int32_t n_vocab, qn_error *err) {
+    if (n > 0 && ids == NULL) return qni_fail(err, QN_EINVAL, "%s: NULL, but %zu of them", name, n);
+    for (size_t i = 0; i < n; i++) {
+        if (ids[i] < 0) return qni_fail(err, QN_EINVAL, "%s: id must be >= 0, got %d", name, ids[i]);
+        /* a tokenizer may know more ids than the model, which never draws them */
+        if (ids[i] >= n_vocab || contains(out, ids[i])) continue;
+        if (!qni_grow(&out->data, &out->capacity, out->size + 1, sizeof *out->data)) {
+            return qni_fail(err, QN_ENOMEM, "%s: no memory", name);
         }
-        memcpy(g->prompt.data, args->ids, args->n_ids * sizeof *args->ids);
-        g->prompt.size = args->n_ids;
-        return QN_OK;
+        out->data[out->size++] = ids[i];
     }
-    QN_TRY(qn_tokenizer_encode_document(g->tokenizer, &g->prompt, args->prompt, prompt_size(args), true, err));
-    return g->prompt.size > 0 ? QN_OK : qni_fail(err, QN_EINVAL, "prompt: is empty");
+    return QN_OK;
+}
+
+static qn_status prepare_ends(qn_generation *g, const qn_generate_args *args, qn_error *err) {
+    const qn_model_config *config = &g->session->model->config;
+    QN_TRY(add_ends(&g->eos, "eos", config->eos, (size_t)config->n_eos, config->n_vocab, err));
+    QN_TRY(add_ends(&g->eos, "ends", args->ends, args->n_end, config->n_vocab, err));
+    QN_TRY(add_ends(&g->stop_ids, "stop_ids", args->stop_ids, args->n_stop_id, config->n_vocab, err));
+    if (args->min_tokens == 0) return QN_OK;
+    g->barred = qni_calloc((size_t)config->n_vocab, sizeof *g->barred);
+    return g->barred != NULL ? QN_OK : qni_fail(err, QN_ENOMEM, "min_tokens: no memory for %d ids", config->n_vocab);
 }
 
 static qn_status prepare_sampler(qn_generation *g, const qn_sampler_params *wanted, qn_error *err) {
@@ -89,24 +111,13 @@ static qn_status prepare_sampler(qn_generation *g, const qn_sampler_params *want
                               g->session->model->device, err);
 }
 
-/* Whether the prompt ends inside a reasoning block. */
-static qn_status starts_reasoning(qn_generation *g, const qn_generate_args *args, bool *out, qn_error *err) {
-    if (args->prompt != NULL) {
-        *out = qn_chat_starts_reasoning(args->prompt, prompt_size(args));
-        return QN_OK;
-    }
-    size_t n = g->prompt.size < TAIL_IDS ? g->prompt.size : TAIL_IDS;
-    g->text.size = 0;
-    QN_TRY(qn_tokenizer_decode(g->tokenizer, &g->text, g->prompt.data + g->prompt.size - n, n, false, err));
-    *out = g->text.size > 0 && qn_chat_starts_reasoning(g->text.data, g->text.size);
-    return QN_OK;
-}
-
 static qn_status prepare_text(qn_generation *g, const qn_generate_args *args, qn_error *err) {
     if (args->on_text == NULL && args->n_stop == 0) return QN_OK;
     qn_splitter_options options = {
         .split_reasoning = args->split_reasoning, .stops = args->stops, .n_stop = args->n_stop};
-    if (args->split_reasoning) QN_TRY(starts_reasoning(g, args, &options.starts_reasoning, err));
+    if (args->split_reasoning) {
+        QN_TRY(qni_prompt_reasons(&options.starts_reasoning, g->tokenizer, args, &g->prompt, err));
+    }
     QN_TRY(qn_splitter_create(&g->splitter, &options, err));
     return qn_decoder_create(&g->decoder, g->tokenizer, true, err);
 }
@@ -134,11 +145,14 @@ static bool take_piece(void *user, qn_piece piece, const char *text, size_t size
     return !g->refused;
 }
 
-static bool is_eos(const qn_model_config *config, int32_t id) {
-    for (int32_t i = 0; i < config->n_eos; i++) {
-        if (config->eos[i] == id) return true;
-    }
-    return false;
+/* The logits to draw from: before min_tokens, without the ids that end the text. */
+static const float *drawable(qn_generation *g) {
+    const float *logits = g->session->logits;
+    if (g->result.n_generated >= g->args.min_tokens) return logits;
+    memcpy(g->barred, logits, (size_t)g->session->model->config.n_vocab * sizeof *logits);
+    for (size_t i = 0; i < g->eos.size && !g->args.ignore_eos; i++) g->barred[g->eos.data[i]] = -INFINITY;
+    for (size_t i = 0; i < g->stop_ids.size; i++) g->barred[g->stop_ids.data[i]] = -INFINITY;
+    return g->barred;
 }
 
 /* Hand out the text of one id; *stopped when that was the last that is wanted. */
@@ -179,7 +193,7 @@ static qn_status draw(qn_generation *g, qn_error *err) {
     g->drawn = -1;
     result->finish = QN_FINISH_LENGTH;
     if (s->n_tok == s->options.n_ctx) return QN_OK;
-    QN_TRY(qn_sampler_draw(g->sampler, &id, NULL, s->logits, s->ids, (size_t)s->n_tok, g->prompt.size,
+    QN_TRY(qn_sampler_draw(g->sampler, &id, NULL, drawable(g), s->ids, (size_t)s->n_tok, g->prompt.size,
                            (uint64_t)s->n_tok, err));
     if (result->n_generated++ == 0) result->first_token_s = now_s() - g->start_s;
 
@@ -188,8 +202,8 @@ static qn_status draw(qn_generation *g, qn_error *err) {
     if (args->on_token != NULL && !args->on_token(args->user, &token)) return QN_OK;
 
     result->finish = QN_FINISH_STOP;
-    bool eos = is_eos(&s->model->config, id), stopped = false;
-    if (eos && !args->ignore_eos) return QN_OK;
+    bool eos = contains(&g->eos, id), stopped = false;
+    if ((eos && !args->ignore_eos) || contains(&g->stop_ids, id)) return QN_OK;
     if (!eos) QN_TRY(hand_out(g, id, &stopped, err));
     if (stopped || g->refused) {
         if (g->refused) result->finish = QN_FINISH_CANCELED;
@@ -246,7 +260,8 @@ qn_status qn_generation_create(qn_generation **out, qn_session *session, const q
     qn_generation *g = qni_calloc(1, sizeof *g);
     if (g == NULL) return qni_fail(err, QN_ENOMEM, "generation: no memory");
     *g = (qn_generation){.session = session, .tokenizer = tokenizer, .args = *args, .drawn = -1, .start_s = now_s()};
-    qn_status status = prepare_prompt(g, args, err);
+    qn_status status = qni_prompt_encode(&g->prompt, tokenizer, args, err);
+    if (status == QN_OK) status = prepare_ends(g, args, err);
     if (status == QN_OK) status = prepare_sampler(g, args->sampler, err);
     if (status == QN_OK) status = prepare_text(g, args, err);
     if (status != QN_OK) {
@@ -276,6 +291,9 @@ void qn_generation_get_result(const qn_generation *g, qn_generate_result *result
 void qn_generation_free(qn_generation *g) {
     if (g == NULL) return;
     qn_ids_release(&g->prompt);
+    qn_ids_release(&g->eos);
+    qn_ids_release(&g->stop_ids);
+    qni_free(g->barred);
     qn_text_release(&g->text);
     qn_sampler_free(g->sampler);
     end_text(g);

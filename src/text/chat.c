@@ -128,12 +128,3 @@ bool qn_chat_template_reads(const qn_chat_template *chat_template, const char *v
     return qni_jinja_reads(chat_template->standard, variable) ||
            (tool_use != NULL && qni_jinja_reads(tool_use, variable));
 }
-
-bool qn_chat_starts_reasoning(const char *prompt, size_t size) {
-    static const char open[] = "<think>";
-    size_t n = sizeof open - 1;
-    if (prompt == NULL) return false;
-    while (size > 0 && strchr(" \t\r\n\v\f", prompt[size - 1]) != NULL && prompt[size - 1] != '\0') size--;
-    /* Only white space follows, so that no closing tag can. */
-    return size >= n && memcmp(prompt + size - n, open, n) == 0;
-}

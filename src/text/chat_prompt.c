@@ -1,0 +1,93 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What a rendered prompt tells about the answer: whether it begins inside a reasoning block, and which token ends it. */
+#include "../base/memory.h"
+#include "buffer.h"
+#include "chat.h"
+#include "tokenizer_impl.h"
+
+#include <string.h>
+
+static bool is_space(char c) {
+    return c == ' ' || (c >= '\t' && c <= '\r');
+}
+
+/* Whether bytes first … end-1 lie in trusted runs. */
+static bool is_trusted(const qn_text_run *runs, size_t n_run, size_t first, size_t end) {
+    size_t at = 0;
+    for (size_t i = 0; i < n_run && at < end; i++) {
+        if (at + runs[i].size > first && runs[i].size > 0 && !runs[i].trusted) return false;
+        at += runs[i].size;
+    }
+    return at >= end;
+}
+
+bool qn_chat_starts_reasoning(const char *prompt, size_t size, const qn_text_run *runs, size_t n_run) {
+    static const char open[] = "<think>";
+    size_t n = sizeof open - 1;
+    if (prompt == NULL) return false;
+    while (size > 0 && is_space(prompt[size - 1])) size--;
+    /* Only white space follows, so that no closing tag can. */
+    if (size < n || memcmp(prompt + size - n, open, n) != 0) return false;
+    return runs == NULL || is_trusted(runs, n_run, size - n, size);
+}
+
+/* An answer that no template writes by itself, and the conversation up to it. */
+#define SENTINEL "quern 8f2c answer"
+#define EXCHANGE "{\"role\": \"user\", \"content\": \"x\"}, {\"role\": \"assistant\", \"content\": \"" SENTINEL "\"}"
+
+/* The added token that a template writes behind the sentinel; -1: none. */
+static int32_t token_behind(const qn_prompt *prompt, const qn_tokenizer *tokenizer) {
+    const char *text = prompt->text.data, *found = NULL;
+    const size_t size = prompt->text.size, n = sizeof SENTINEL - 1;
+    for (size_t i = 0; i + n <= size && found == NULL; i++) {
+        if (memcmp(text + i, SENTINEL, n) == 0) found = text + i;
+    }
+    if (found == NULL) return -1;
+    size_t at = (size_t)(found - text) + n, length = 0;
+    while (at < size && is_space(text[at])) at++;
+    int32_t id = -1;
+    const qni_added *const tries[] = {&tokenizer->added, &tokenizer->normalized};
+    for (int i = 0; i < 2 && at < size; i++) {
+        if (qni_added_find(tries[i], text, size, at, &length, &id) == at) break;
+        id = -1;
+    }
+    return id >= 0 && is_trusted(prompt->runs, prompt->n_run, at, at + length) ? id : -1;
+}
+
+/* Render messages and look; a refusal tells nothing. */
+static qn_status try_messages(const qn_chat_template *chat_template, const qn_tokenizer *tokenizer,
+                              const char *messages, int32_t *id, qn_error *err) {
+    qn_prompt prompt = {0};
+    qn_error refusal = {0};
+    const qn_chat_input input = {.messages = messages};
+    qn_status status = qn_chat_render(chat_template, &prompt, &input, &refusal);
+    if (status == QN_OK) *id = token_behind(&prompt, tokenizer);
+    qn_prompt_release(&prompt);
+    return status == QN_ENOMEM ? qni_fail(err, status, "%s", refusal.message) : QN_OK;
+}
+
+static qn_status add(qn_ids *ids, int32_t id, qn_error *err) {
+    for (size_t i = 0; i < ids->size; i++) {
+        if (ids->data[i] == id) return QN_OK;
+    }
+    return qni_ids_append(ids, &id, 1) ? QN_OK : qni_fail(err, QN_ENOMEM, "chat ends: out of memory");
+}
+
+qn_status qn_chat_ends(const qn_chat_template *chat_template, const qn_tokenizer *tokenizer, qn_ids *ids,
+                       qn_error *err) {
+    /* Behind the last answer; where a template leaves that open, behind one that a question follows. */
+    static const char *const messages[] = {"[" EXCHANGE "]",
+                                           "[" EXCHANGE ", {\"role\": \"user\", \"content\": \"x\"}]"};
+    if (chat_template == NULL || tokenizer == NULL || ids == NULL) {
+        return qni_fail(err, QN_EINVAL, "chat ends: the template, the tokenizer or ids are NULL");
+    }
+    int32_t id = -1, eos = qn_tokenizer_eos(tokenizer);
+    for (size_t i = 0; i < 2 && id < 0; i++) {
+        QN_TRY(try_messages(chat_template, tokenizer, messages[i], &id, err));
+    }
+    const size_t before = ids->size;
+    qn_status status = eos >= 0 ? add(ids, eos, err) : QN_OK;
+    if (status == QN_OK && id >= 0) status = add(ids, id, err);
+    if (status != QN_OK) ids->size = before;
+    return status;
+}
