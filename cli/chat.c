@@ -51,52 +51,68 @@ static void append_ids(qn_ids *out, const int32_t *ids, size_t n) {
     out->size += n;
 }
 
-static bool encode(const chat *c, qn_ids *out, const char *text, size_t size, qn_error *err) {
+/* The ids of a prompt from byte `begin` on, which is cut off. */
+static bool encode(const chat *c, qn_ids *out, qn_prompt *prompt, size_t begin, qn_error *err) {
+    qn_text_run *runs = prompt->runs, *end = runs + prompt->n_run;
+    size_t skipped = 0;
+    while (runs < end && skipped + runs->size <= begin) skipped += runs++->size;
+    if (runs < end) runs->size -= begin - skipped;
+    const qn_tokenizer *tokenizer = c->generator.tokenizer;
+    const char *text = prompt->text.data + begin;
+    const size_t size = prompt->text.size - begin;
     qn_ids ids = {0};
-    bool good = !qn_tokenizer_encode(c->generator.tokenizer, &ids, text, size, true, err);
+    bool good = c->generator.settings->parse_special
+                    ? !qn_tokenizer_encode(tokenizer, &ids, text, size, true, err)
+                    : !qn_tokenizer_encode_runs(tokenizer, &ids, text, size, runs, (size_t)(end - runs), err);
     if (good) append_ids(out, ids.data, ids.size);
     qn_ids_release(&ids);
     return good;
 }
 
-static bool is_eos(const chat *c, int32_t id) {
-    const qn_model_config *config = qn_model_get_config(c->generator.model);
-    for (int32_t i = 0; i < config->n_eos; i++)
-        if (config->eos[i] == id) return true;
-    return false;
+static bool encode_own(const chat *c, qn_ids *out, const char *text, qn_error *err) {
+    qn_ids ids = {0};
+    bool good = !qn_tokenizer_encode(c->generator.tokenizer, &ids, text, strlen(text), true, err);
+    if (good) append_ids(out, ids.data, ids.size);
+    qn_ids_release(&ids);
+    return good;
+}
+
+static bool render(const chat *c, qn_prompt *out, const json_t *messages, qn_error *err) {
+    conversation all = c->generator.conversation;
+    all.messages = messages;
+    all.think = c->think;
+    return conversation_render(&all, out, err);
 }
 
 /* What the template puts after an answer: its end, the new message, the next opening. False where it cannot be told. */
-static bool render_next(const chat *c, qn_text *out, json_t *user, size_t *begin) {
+static bool render_next(const chat *c, qn_prompt *out, json_t *user, size_t *begin) {
     json_t *messages = json_pack("[{s:s, s:s}, {s:s, s:s}, O]", "role", "user", "content", "x", "role", "assistant",
                                  "content", sentinel, user);
     qn_error err;
-    bool good = render_messages(c->generator.chat_template, out, messages, NULL, true, c->think, &err);
+    bool good = render(c, out, messages, &err);
     json_decref(messages);
-    const char *found = good ? memmem(out->data, out->size, sentinel, sizeof(sentinel) - 1) : NULL;
-    if (found) *begin = (size_t)(found - out->data) + sizeof(sentinel) - 1;
+    const char *found = good ? memmem(out->text.data, out->text.size, sentinel, sizeof(sentinel) - 1) : NULL;
+    if (found) *begin = (size_t)(found - out->text.data) + sizeof(sentinel) - 1;
     return found != NULL;
 }
 
 /* The timeline up to the answer to the last message. */
 static bool make_prompt(chat *c, qn_ids *out, qn_error *err) {
-    qn_text text = {0};
+    qn_prompt prompt = {0};
     size_t begin = 0;
     json_t *user = json_array_get(c->messages, json_array_size(c->messages) - 1);
     bool good;
-    if (c->ids.size && render_next(c, &text, user, &begin)) {
+    if (c->ids.size && render_next(c, &prompt, user, &begin)) {
         size_t n = c->ids.size;
-        while (n && is_eos(c, c->ids.data[n - 1])) n--;
+        while (n && generator_is_end(&c->generator, c->ids.data[n - 1])) n--;
         append_ids(out, c->ids.data, n);
-        static const char close[] = "\n</think>\n\n";
-        good = !c->cut_in_reasoning || encode(c, out, close, sizeof(close) - 1, err);
-        good = good && encode(c, out, text.data + begin, text.size - begin, err);
+        good = !c->cut_in_reasoning || encode_own(c, out, "\n</think>\n\n", err);
+        good = good && encode(c, out, &prompt, begin, err);
     } else {
-        text.size = 0;
-        good = render_messages(c->generator.chat_template, &text, c->messages, NULL, true, c->think, err) &&
-               encode(c, out, text.data, text.size, err);
+        qn_prompt_release(&prompt);
+        good = render(c, &prompt, c->messages, err) && encode(c, out, &prompt, 0, err);
     }
-    qn_text_release(&text);
+    qn_prompt_release(&prompt);
     return good;
 }
 
@@ -141,6 +157,8 @@ static bool generate(chat *c, turn *t, const qn_ids *prompt, qn_error *err) {
         .sampler = &params,
         .n_predict = (int32_t)s->n_predict.value,
         .ignore_eos = s->ignore_eos,
+        .ends = c->generator.ends.data,
+        .n_end = c->generator.ends.size,
         .split_reasoning = true,
         .on_text = on_text,
         .on_token = on_token,
@@ -236,9 +254,10 @@ static int converse(chat *c) {
 
 int command_chat(const settings *s) {
     interrupts_graceful(false);
-    chat c = {.think = (qn_think)s->think, .messages = json_array()};
+    chat c = {.messages = json_array()};
     c.seed = s->sampling.seed.given ? (uint64_t)s->sampling.seed.value : random_seed();
     int code = generator_open(&c.generator, s, NEED_MUST, NEED_MUST);
+    c.think = c.generator.conversation.think;
     interrupts_graceful(true);
     if (!code && !interrupted()) code = converse(&c);
     generator_close(&c.generator);

@@ -12,7 +12,7 @@ typedef struct chat {
     generator generator;
     json_t *messages; /* [{"role", "content"}…]: the first may be the system's */
     qn_ids ids;
-    qn_think think;
+    qn_think think; /* as in generator.conversation at first */
     uint64_t seed;
     bool cut_in_reasoning; /* the last answer was cut off inside its reasoning */
     bool quits;

@@ -38,18 +38,21 @@ static int do_system(chat *c, const char *operand) {
     return EXIT_DONE;
 }
 
+static int ask_think(chat *c, const char *name, qn_think think, const char *told) {
+    if (!conversation_can_think(&c->generator.conversation)) return fail(name, "%s", think_unread);
+    c->think = think;
+    fprintf(stderr, "the model is asked %s\n", told);
+    return EXIT_DONE;
+}
+
 static int do_think(chat *c, const char *operand) {
     (void)operand;
-    c->think = QN_THINK_ON;
-    fputs("the model is asked to think\n", stderr);
-    return EXIT_DONE;
+    return ask_think(c, "/think", QN_THINK_ON, "to think");
 }
 
 static int do_no_think(chat *c, const char *operand) {
     (void)operand;
-    c->think = QN_THINK_OFF;
-    fputs("the model is asked not to think\n", stderr);
-    return EXIT_DONE;
+    return ask_think(c, "/no_think", QN_THINK_OFF, "not to think");
 }
 
 static int do_quit(chat *c, const char *operand) {
@@ -136,7 +139,8 @@ static bool take_saved(chat *c, json_t *root, record_error *error) {
     c->n_turn = 0;
     for (size_t i = 0; i < json_array_size(messages); i++)
         c->n_turn += !strcmp(json_string_value(json_object_get(json_array_get(messages, i), "role")), "assistant");
-    for (int i = 0; think && i < 3; i++)
+    bool can_think = conversation_can_think(&c->generator.conversation);
+    for (int i = 0; think && can_think && i < 3; i++)
         if (!strcmp(think, think_names[i])) c->think = (qn_think)i;
     return true;
 }

@@ -15,6 +15,7 @@ static const int yarn_values[] = {QN_YARN_AUTO, QN_YARN_ON, QN_YARN_OFF};
 static const int output_values[] = {OUTPUT_MD, OUTPUT_CSV, OUTPUT_JSON};
 static const int quantize_values[] = {QN_QUANTIZE_Q8, QN_QUANTIZE_Q4};
 static const int think_values[] = {QN_THINK_ON, QN_THINK_OFF, QN_THINK_AUTO};
+static const int tool_arguments_values[] = {0, 1};
 static const int reasoning_values[] = {REASONING_NONE, REASONING_DEEPSEEK};
 
 static const option general_options[] = {
@@ -89,12 +90,21 @@ static const option generate_options[] = {
     {"--think", OPTION_CHOICE, AT(think), "on|off|auto",
      "whether the model shall think first (default: auto, as the template decides)", 0, 0, think_values},
     {"--ignore-eos", OPTION_FLAG, AT(ignore_eos), NULL, "go on after an end-of-text token", 0, 0, NULL},
+    {"--parse-special", OPTION_FLAG, AT(parse_special), NULL,
+     "read special tokens in messages too: whoever writes them can forge turns", 0, 0, NULL},
     {0},
 };
 
 static const option template_options[] = {
     {"--chat-template", OPTION_TEXT, AT(chat_template), "FILE", "use this Jinja template instead of the model's own", 0,
      0, NULL},
+    {"--chat-template-kwargs", OPTION_TEXT, AT(template_kwargs), "JSON", "an object with variables for the template", 0,
+     0, NULL},
+    {"--date", OPTION_TEXT, AT(date), "DATE",
+     "what the template takes for now, like 2026-01-31 or 2026-01-31T12:00:00 (default: the clock)", 0, 0, NULL},
+    {"--tool-arguments", OPTION_CHOICE, AT(tool_arguments), "text|object",
+     "object: arguments of tool calls that are JSON text reach the template as objects (default: text, as they come)",
+     0, 0, tool_arguments_values},
     {0},
 };
 

@@ -38,7 +38,44 @@ static int open_template(generator *g, need chat_template) {
     int code =
         open_chat_template(&g->chat_template, g->settings, g->dir, chat_template == NEED_IF_THERE ? &missing : NULL);
     if (missing) record_fail(&g->no_template, "messages: %s has no chat template", g->dir);
-    return code;
+    return code ? code : conversation_begin(&g->conversation, g->settings, g->chat_template, false);
+}
+
+static bool is_eos(const generator *g, int32_t id) {
+    const qn_model_config *config = qn_model_get_config(g->model);
+    for (int32_t i = 0; i < config->n_eos; i++)
+        if (config->eos[i] == id) return true;
+    return false;
+}
+
+bool generator_is_end(const generator *g, int32_t id) {
+    for (size_t i = 0; i < g->ends.size; i++)
+        if (g->ends.data[i] == id) return true;
+    return is_eos(g, id);
+}
+
+/* The tokenizer or the template may end an answer with a token that the configuration does not name. */
+static int find_ends(generator *g) {
+    qn_error err;
+    if (!g->chat_template) return EXIT_DONE;
+    if (qn_chat_ends(g->chat_template, g->tokenizer, &g->ends, &err)) return fail_error(g->dir, &err);
+    qn_text names = {0};
+    for (size_t i = 0; i < g->ends.size; i++) {
+        if (is_eos(g, g->ends.data[i])) continue;
+        char id[32];
+        qn_text name = {0};
+        if (qn_tokenizer_decode(g->tokenizer, &name, &g->ends.data[i], 1, false, &err)) name.size = 0;
+        snprintf(id, sizeof(id), " (%d)", (int)g->ends.data[i]);
+        if (names.size) append_bytes(&names, " and ", 5);
+        append_bytes(&names, name.data ? name.data : "", name.size);
+        append_bytes(&names, id, strlen(id));
+        qn_text_release(&name);
+    }
+    if (names.size)
+        fail(g->dir, "answers end with %s by the tokenizer and the chat template, which eos_token_id does not name",
+             names.data);
+    free(names.data);
+    return EXIT_DONE;
 }
 
 int generator_open(generator *g, const settings *s, need tokenizer, need chat_template) {
@@ -49,6 +86,7 @@ int generator_open(generator *g, const settings *s, need tokenizer, need chat_te
     if (!code && !g->tokenizer) record_fail(&g->no_template, "text: %s has no tokenizer.json", g->dir);
     if (!code) code = open_device(&g->device, s, s->device, false);
     if (!code) code = open_model(&g->model, s, g->device, g->dir);
+    if (!code) code = find_ends(g);
     if (!code) code = open_session(&g->session, s, g->model, g->dir);
     return code;
 }
@@ -57,6 +95,8 @@ void generator_close(generator *g) {
     qn_session_free(g->session);
     qn_model_close(g->model);
     qn_device_close(g->device);
+    conversation_release(&g->conversation);
+    qn_ids_release(&g->ends);
     qn_chat_template_close(g->chat_template);
     qn_tokenizer_close(g->tokenizer);
     free(g->bias);
@@ -64,8 +104,17 @@ void generator_close(generator *g) {
     *g = (generator){.settings = NULL};
 }
 
-void generator_params(const generator *g, bool conversation, qn_think think, qn_sampler_params *params) {
-    qn_sampler_mode mode = !conversation           ? QN_SAMPLER_MODEL
+void generator_take_prompt(const generator *g, const qn_prompt *prompt, qn_generate_args *args) {
+    args->prompt = prompt->text.data;
+    args->prompt_size = prompt->text.size;
+    args->runs = g->settings->parse_special ? NULL : prompt->runs;
+    args->n_run = prompt->n_run;
+    args->ends = g->ends.data;
+    args->n_end = g->ends.size;
+}
+
+void generator_params(const generator *g, bool is_chat, qn_think think, qn_sampler_params *params) {
+    qn_sampler_mode mode = !is_chat                ? QN_SAMPLER_MODEL
                            : think == QN_THINK_OFF ? QN_SAMPLER_NON_THINKING
                                                    : QN_SAMPLER_THINKING;
     qn_sampler_defaults(g->model, mode, params);

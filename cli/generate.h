@@ -3,6 +3,7 @@
 #ifndef CLI_GENERATE_H
 #define CLI_GENERATE_H
 
+#include "conversation.h"
 #include "load.h"
 
 typedef enum need {
@@ -20,6 +21,8 @@ typedef struct generator {
     qn_tokenizer *tokenizer;         /* may be NULL */
     qn_chat_template *chat_template; /* may be NULL */
     record_error no_template;        /* then why */
+    conversation conversation;       /* what the settings say about all of them */
+    qn_ids ends;                     /* ids that end an answer of a chat */
     qn_logit_bias *bias;             /* of --logit-bias */
     size_t n_bias;
 } generator;
@@ -28,8 +31,14 @@ typedef struct generator {
 int generator_open(generator *g, const settings *s, need tokenizer, need chat_template);
 void generator_close(generator *g);
 
+/* Whether an id ends an answer of a chat. */
+bool generator_is_end(const generator *g, int32_t id);
+
+/* Let the arguments take a rendered prompt: its runs, unless --parse-special, and what ends a chat. */
+void generator_take_prompt(const generator *g, const qn_prompt *prompt, qn_generate_args *args);
+
 /* Fill with the model's defaults and the command line's settings. */
-void generator_params(const generator *g, bool conversation, qn_think think, qn_sampler_params *params);
+void generator_params(const generator *g, bool is_chat, qn_think think, qn_sampler_params *params);
 
 /* A seed for a run that was given none. */
 uint64_t random_seed(void);

@@ -43,12 +43,4 @@ json_t *json_ids(const qn_ids *ids);
 /* Set what is given; the rest keeps its default. */
 void apply_sampling(qn_sampler_params *params, const sampling *wanted);
 
-/* Render a conversation; false with `err`. tools may be NULL or null. */
-bool render_messages(const qn_chat_template *chat_template, qn_text *text, const json_t *messages, const json_t *tools,
-                     bool add_generation_prompt, qn_think think, qn_error *err);
-
-/* The fields messages and tools (borrowed values), and enable_thinking, also in chat_template_kwargs. */
-bool fields_conversation(json_t *record, json_t **messages, json_t **tools, record_error *error);
-bool fields_think(json_t *record, qn_think *think, record_error *error);
-
 #endif

@@ -48,8 +48,9 @@ typedef struct settings {
     int quantize; /* qn_quantize */
     whole threads, n_ctx;
     /* text in, text out */
-    const char *prompt, *file, *ids, *chat_template;
-    bool raw, chat, jsonl, json, plain, decode, ignore_eos;
+    const char *prompt, *file, *ids, *chat_template, *template_kwargs, *date;
+    bool raw, chat, jsonl, json, plain, decode, ignore_eos, parse_special;
+    int tool_arguments;   /* 1: texts become objects */
     int think;            /* qn_think */
     int reasoning_format; /* reasoning_format */
     whole n_predict;

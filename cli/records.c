@@ -142,10 +142,12 @@ bool field_real(json_t *record, const char *name, real *out, record_error *error
 bool field_whole(json_t *record, const char *name, int64_t min, int64_t max, whole *out, record_error *error) {
     json_t *value = present(record, name);
     if (!value) return true;
-    if (!json_is_integer(value))
+    double x = json_number_value(value);
+    bool is_whole = json_is_real(value) && fabs(x) < 0x1p53 && floor(x) >= x; /* 5.0 */
+    if (!json_is_integer(value) && !is_whole)
         return record_fail(error, "%s: must be a whole number, not %s", name,
                            json_is_real(value) ? "a fraction" : json_type_name(value));
-    int64_t number = json_integer_value(value);
+    int64_t number = is_whole ? (int64_t)x : json_integer_value(value);
     if (min == max && number != min)
         return record_fail(error, "%s: must be %lld, not %lld", name, (long long)min, (long long)number);
     if (number < min || number > max)
@@ -181,6 +183,15 @@ bool field_ids(json_t *record, const char *name, qn_ids *out, record_error *erro
     return true;
 }
 
+/* The id that a key is: decimal digits, as one writes the number; -1: it is none. */
+static int64_t key_id(const char *key) {
+    int64_t id = 0;
+    size_t n = strspn(key, "0123456789");
+    if (!n || key[n] || (key[0] == '0' && n > 1) || n > 10) return -1;
+    for (size_t i = 0; i < n; i++) id = 10 * id + (key[i] - '0');
+    return id <= INT32_MAX ? id : -1;
+}
+
 bool field_logit_bias(json_t *record, qn_logit_bias **out, size_t *n, record_error *error) {
     json_t *object = present(record, "logit_bias"), *item;
     if (!object) return true;
@@ -191,25 +202,37 @@ bool field_logit_bias(json_t *record, qn_logit_bias **out, size_t *n, record_err
     *n = 0;
     const char *key;
     json_object_foreach(object, key, item) {
-        char *end;
-        errno = 0;
-        long long id = strtoll(key, &end, 10);
-        if (end == key || *end || errno || id < 0 || id > INT32_MAX)
-            return record_fail(error, "logit_bias: \"%.40s\" is no id", key);
+        int64_t id = key_id(key);
+        if (id < 0) return record_fail(error, "logit_bias: \"%.40s\" is no id", key);
         if (!json_is_number(item))
-            return record_fail(error, "logit_bias: the bias of %lld must be a number, not %s", id,
+            return record_fail(error, "logit_bias: the bias of %lld must be a number, not %s", (long long)id,
                                json_type_name(item));
         (*out)[(*n)++] = (qn_logit_bias){(int32_t)id, (float)json_number_value(item)};
     }
     return true;
 }
 
-bool fields_sampling(json_t *record, sampling *out, record_error *error) {
-    return field_real(record, "temperature", &out->temperature, error) &&
-           field_real(record, "top_p", &out->top_p, error) && field_real(record, "min_p", &out->min_p, error) &&
-           field_real(record, "repetition_penalty", &out->repetition_penalty, error) &&
-           field_real(record, "presence_penalty", &out->presence_penalty, error) &&
-           field_real(record, "frequency_penalty", &out->frequency_penalty, error) &&
-           field_whole(record, "top_k", 0, INT32_MAX, &out->top_k, error) &&
-           field_whole(record, "seed", 0, INT64_MAX, &out->seed, error);
+/* repeat_penalty is llama.cpp's name for repetition_penalty; both must agree. */
+static bool field_repetition(json_t *record, real *out, record_error *error) {
+    real other = {0, false};
+    if (!field_real(record, "repetition_penalty", out, error) || !field_real(record, "repeat_penalty", &other, error))
+        return false;
+    if (out->given && other.given && (out->value < other.value || out->value > other.value))
+        return record_fail(error, "repeat_penalty: contradicts repetition_penalty");
+    if (other.given) *out = other;
+    return true;
+}
+
+bool fields_sampling(json_t *record, sampling *out, bool minus_one, record_error *error) {
+    const int64_t least = minus_one ? -1 : 0;
+    if (!field_real(record, "temperature", &out->temperature, error) ||
+        !field_real(record, "top_p", &out->top_p, error) || !field_real(record, "min_p", &out->min_p, error) ||
+        !field_repetition(record, &out->repetition_penalty, error) ||
+        !field_real(record, "presence_penalty", &out->presence_penalty, error) ||
+        !field_real(record, "frequency_penalty", &out->frequency_penalty, error) ||
+        !field_whole(record, "top_k", least, INT32_MAX, &out->top_k, error) ||
+        !field_whole(record, "seed", least, INT64_MAX, &out->seed, error))
+        return false;
+    if (out->top_k.value < 0) out->top_k.value = 0;
+    return true;
 }

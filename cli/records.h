@@ -36,8 +36,9 @@ bool field_ids(json_t *record, const char *name, qn_ids *out, record_error *erro
 /* A list of {"id": bias}; the caller frees *out. */
 bool field_logit_bias(json_t *record, qn_logit_bias **out, size_t *n, record_error *error);
 
-/* The sampling fields: temperature, top_p, min_p, top_k, seed and the penalties. */
-bool fields_sampling(json_t *record, sampling *out, record_error *error);
+/* The sampling fields: temperature, top_p, min_p, top_k, seed and the penalties. `minus_one`: top_k -1 is 0 (all), and
+ * seed may be -1 (any). */
+bool fields_sampling(json_t *record, sampling *out, bool minus_one, record_error *error);
 
 /* From now on, Jansson ends the program with a line when it has no memory; but between json_note_refusals() and
  * json_was_refused(), which tells so, it goes on. */

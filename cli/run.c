@@ -38,7 +38,7 @@ static bool on_prefill(void *user, int32_t done, int32_t total) {
 }
 
 /* The prompt that the settings name: ids, or text, rendered if there is a template. */
-static int make_prompt(generator *g, qn_ids *ids, qn_text *text) {
+static int make_prompt(generator *g, qn_ids *ids, qn_text *text, qn_prompt *rendered) {
     const settings *s = g->settings;
     if (s->ids) {
         int code = parse_ids(ids, "--ids", s->ids, strlen(s->ids));
@@ -50,25 +50,20 @@ static int make_prompt(generator *g, qn_ids *ids, qn_text *text) {
     json_t *content = json_stringn(text->data, text->size);
     if (!content) return fail(what, "not UTF-8");
     json_t *messages = json_pack("[{s:s, s:o}]", "role", "user", "content", content);
-    qn_text rendered = {0};
+    conversation c = g->conversation;
+    c.messages = messages;
     qn_error err;
-    if (render_messages(g->chat_template, &rendered, messages, NULL, true, (qn_think)s->think, &err)) {
-        text->size = 0;
-        append_bytes(text, rendered.data, rendered.size);
-    } else {
-        code = fail_error(what, &err);
-    }
-    qn_text_release(&rendered);
+    if (!conversation_render(&c, rendered, &err)) code = fail_error(what, &err);
     json_decref(messages);
     return code;
 }
 
-static int generate(generator *g, const qn_ids *ids, const qn_text *text) {
+static int generate(generator *g, const qn_ids *ids, const qn_text *text, const qn_prompt *rendered) {
     const settings *s = g->settings;
-    bool conversation = g->chat_template != NULL;
+    bool is_chat = g->chat_template != NULL;
     stream state = {.printer = {.aside = stderr}, .prints_ids = s->ids != NULL};
     qn_sampler_params params;
-    generator_params(g, conversation, (qn_think)s->think, &params);
+    generator_params(g, is_chat, g->conversation.think, &params);
     if (!s->sampling.seed.given) params.seed = random_seed();
     qn_string *stops = must_calloc(s->stops.n, sizeof(*stops));
     for (size_t i = 0; i < s->stops.n; i++) stops[i] = (qn_string){s->stops.data[i], strlen(s->stops.data[i])};
@@ -80,7 +75,7 @@ static int generate(generator *g, const qn_ids *ids, const qn_text *text) {
         .sampler = &params,
         .n_predict = (int32_t)s->n_predict.value,
         .ignore_eos = s->ignore_eos,
-        .split_reasoning = s->reasoning_format ? s->reasoning_format == REASONING_DEEPSEEK : conversation,
+        .split_reasoning = s->reasoning_format ? s->reasoning_format == REASONING_DEEPSEEK : is_chat,
         .stops = stops,
         .n_stop = s->stops.n,
         .on_text = s->ids ? NULL : on_text,
@@ -88,6 +83,7 @@ static int generate(generator *g, const qn_ids *ids, const qn_text *text) {
         .on_prefill = on_prefill,
         .user = &state,
     };
+    if (is_chat) generator_take_prompt(g, rendered, &args);
     qn_generate_result result = {.n_prompt = 0};
     qn_error err;
     progress_begin(&state.bar, "reading the prompt");
@@ -104,6 +100,11 @@ static int generate(generator *g, const qn_ids *ids, const qn_text *text) {
     return result.finish == QN_FINISH_CANCELED ? EXIT_INTERRUPTED : EXIT_DONE;
 }
 
+/* Whether an option is for a template, so that there must be one. */
+static bool asks_template(const settings *s) {
+    return s->chat || s->chat_template || s->template_kwargs || s->date || s->tool_arguments || s->think;
+}
+
 static int check_usage(const settings *s) {
     if (s->jsonl && (s->prompt || s->file || s->ids))
         return usage_error("run", "--jsonl reads its prompts from standard input alone");
@@ -111,6 +112,8 @@ static int check_usage(const settings *s) {
     if (s->ids && s->stops.n) return usage_error("run", "--stop needs a text, not --ids");
     if (s->stops.n > MAX_STOP) return usage_error("run", "--stop: %d texts at most", MAX_STOP);
     if (s->chat && (s->raw || s->ids)) return usage_error("run", "--chat does not go with --raw or --ids");
+    if ((s->raw || s->ids) && asks_template(s))
+        return usage_error("run", "%s: options of the chat template are for messages", s->raw ? "--raw" : "--ids");
     if (!s->jsonl && !s->ids && !s->prompt && !s->file && is_terminal(stdin))
         return usage_error("run", "a prompt is needed: -p TEXT, -f FILE, a pipe or --ids");
     return EXIT_DONE;
@@ -123,18 +126,20 @@ int command_run(const settings *s) {
     generator g;
     qn_ids ids = {0};
     qn_text text = {0};
+    qn_prompt rendered = {0};
     /* ids need no tokenizer, but one that is there tells which rows of the vocabulary are padding */
     need tokenizer = s->ids || s->jsonl ? NEED_IF_THERE : NEED_MUST;
-    need chat_template = s->raw || s->ids ? NEED_NOT : s->chat || s->chat_template ? NEED_MUST : NEED_IF_THERE;
+    need chat_template = s->raw || s->ids ? NEED_NOT : asks_template(s) ? NEED_MUST : NEED_IF_THERE;
     code = generator_open(&g, s, tokenizer, chat_template);
     if (!code && s->jsonl) {
         code = run_jsonl(&g);
     } else if (!code) {
-        code = make_prompt(&g, &ids, &text);
-        if (!code) code = generate(&g, &ids, &text);
+        code = make_prompt(&g, &ids, &text, &rendered);
+        if (!code) code = generate(&g, &ids, &text, &rendered);
     }
     free(ids.data);
     free(text.data);
+    qn_prompt_release(&rendered);
     generator_close(&g);
     return code;
 }

@@ -4,24 +4,27 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "fields.h"
 #include "output.h"
 #include "run.h"
 
-enum { MAX_LOGPROBS = 1000 };
+enum { MAX_LOGPROBS = 1000, MAX_STOP_IDS = 64 };
 
 /* A request, read, and its answer as it grows. */
 typedef struct request {
     generator *generator;
-    qn_text prompt;
-    qn_ids ids;
+    qn_prompt rendered; /* of messages */
+    json_t *prompt;     /* raw text, borrowed; or NULL */
+    qn_ids ids, stop_ids;
     bool has_ids, conversation;
     qn_think think;
+    int reasoning_format;
     qn_sampler_params params;
     qn_logit_bias *bias;
     qn_string stops[MAX_STOP];
     size_t n_stop;
-    whole n_predict, logprobs;
-    bool ignore_eos;
+    whole n_predict, min_tokens, logprobs;
+    bool ignore_eos, tells_seed;
 
     qn_sampler *scorer; /* for logprobs */
     qn_logprob *best;
@@ -31,8 +34,9 @@ typedef struct request {
 } request;
 
 static void request_release(request *r) {
-    free(r->prompt.data);
+    qn_prompt_release(&r->rendered);
     free(r->ids.data);
+    free(r->stop_ids.data);
     free(r->bias);
     free(r->best);
     free(r->content.data);
@@ -43,37 +47,37 @@ static void request_release(request *r) {
 }
 
 static bool read_messages(request *r, json_t *record, record_error *error) {
-    generator *g = r->generator;
-    json_t *messages, *tools;
-    if (!fields_conversation(record, &messages, &tools, error)) return false;
+    const generator *g = r->generator;
+    conversation c = {.kwargs = NULL};
+    qn_error err;
+    if (!fields_check(record, RECORD_MESSAGES, error)) return false;
     if (!g->chat_template)
         return record_fail(error, "%s", *g->no_template.text ? g->no_template.text : "messages: not with --raw");
-    qn_text rendered = {0};
-    qn_error err;
-    bool good = render_messages(g->chat_template, &rendered, messages, tools, true, r->think, &err);
-    if (good)
-        append_bytes(&r->prompt, rendered.data, rendered.size);
-    else
-        record_fail_error(error, &err);
-    qn_text_release(&rendered);
+    bool good = conversation_read(&c, &g->conversation, record, error);
+    if (good && !conversation_render(&c, &r->rendered, &err)) good = record_fail_error(error, &err);
+    r->think = c.think;
     r->conversation = true;
+    conversation_release(&c);
     return good;
 }
 
 static bool read_input(request *r, json_t *record, record_error *error) {
     json_t *prompt = json_object_get(record, "prompt"), *ids = json_object_get(record, "ids"),
            *messages = json_object_get(record, "messages");
+    if (json_is_null(prompt)) prompt = NULL;
+    if (json_is_null(messages)) messages = NULL;
+    if (json_is_null(ids)) ids = NULL;
     if (!!prompt + !!ids + !!messages != 1) return record_fail(error, "one of prompt, messages and ids is needed");
     if (messages) return read_messages(r, record, error);
+    if (!fields_check(record, RECORD_TEXT, error)) return false;
     if (ids) {
         r->has_ids = true;
-        if (json_is_null(ids)) return record_fail(error, "ids: must be a list, not null");
         return field_ids(record, "ids", &r->ids, error);
     }
     if (!json_is_string(prompt)) return record_fail(error, "prompt: must be a string, not %s", json_type_name(prompt));
     if (!r->generator->tokenizer) return record_fail(error, "%s", r->generator->no_template.text);
     if (!json_string_length(prompt)) return record_fail(error, "prompt: must not be empty");
-    append_bytes(&r->prompt, json_string_value(prompt), json_string_length(prompt));
+    r->prompt = prompt;
     return true;
 }
 
@@ -98,37 +102,79 @@ static bool read_stops(request *r, json_t *record, record_error *error) {
 
 /* "logprobs": k, or as for conversations "logprobs": true with "top_logprobs": k */
 static bool read_logprobs(request *r, json_t *record, record_error *error) {
-    json_t *value = json_object_get(record, "logprobs");
+    json_t *value = json_object_get(record, "logprobs"), *top = json_object_get(record, "top_logprobs");
+    if (!json_is_true(value) && top && !json_is_null(top))
+        return record_fail(error, "top_logprobs: goes with \"logprobs\": true");
     if (!json_is_boolean(value)) return field_whole(record, "logprobs", 0, MAX_LOGPROBS, &r->logprobs, error);
     if (json_is_false(value)) return true;
     r->logprobs = (whole){0, true};
     return field_whole(record, "top_logprobs", 0, MAX_LOGPROBS, &r->logprobs, error);
 }
 
-static bool read_request(request *r, json_t *record, record_error *error) {
-    const generator *g = r->generator;
-    const settings *s = g->settings;
+/* max_tokens under its names, the later ones first; -1: to the end, as llama.cpp says it. */
+static bool read_lengths(request *r, json_t *record, record_error *error) {
+    static const char *const names[] = {"n_predict", "max_new_tokens", "max_tokens", "max_completion_tokens"};
+    for (int i = 0; i < 4; i++) {
+        if (i == 0 && json_integer_value(json_object_get(record, names[i])) == -1) {
+            r->n_predict = (whole){0, true};
+            continue;
+        }
+        if (!field_whole(record, names[i], 1, INT32_MAX, &r->n_predict, error)) return false;
+    }
+    return field_whole(record, "min_tokens", 0, INT32_MAX, &r->min_tokens, error);
+}
+
+static bool read_stop_ids(request *r, json_t *record, record_error *error) {
+    if (!field_ids(record, "stop_token_ids", &r->stop_ids, error)) return false;
+    const int32_t n_vocab = qn_model_get_config(r->generator->model)->n_vocab;
+    if (r->stop_ids.size > MAX_STOP_IDS)
+        return record_fail(error, "stop_token_ids: must be %d ids at most, not %zu", MAX_STOP_IDS, r->stop_ids.size);
+    for (size_t i = 0; i < r->stop_ids.size; i++)
+        if (r->stop_ids.data[i] >= n_vocab)
+            return record_fail(error, "stop_token_ids[%zu]: must be below %d, not %d", i, (int)n_vocab,
+                               (int)r->stop_ids.data[i]);
+    return true;
+}
+
+static bool read_reasoning_format(request *r, json_t *record, record_error *error) {
+    static const char *const names[] = {"auto", "none", "deepseek"}; /* as the enum has them */
+    json_t *value = json_object_get(record, "reasoning_format");
+    if (!value || json_is_null(value)) return true;
+    for (int i = 0; json_is_string(value) && i < 3; i++) {
+        if (strcmp(json_string_value(value), names[i]) != 0) continue;
+        r->reasoning_format = i;
+        return true;
+    }
+    return record_fail(error, "reasoning_format: must be \"auto\", \"none\" or \"deepseek\"");
+}
+
+/* Sampling settings; the seed -1 is a random one, which the answer tells. */
+static bool read_sampling(request *r, json_t *record, record_error *error) {
     sampling wanted = {.top_k = {0, false}};
-    whole n_answers = {0}; /* "n" of the OpenAI API: a record has one answer */
+    if (!fields_sampling(record, &wanted, true, error)) return false;
+    if (wanted.seed.given && wanted.seed.value < 0) {
+        wanted.seed.value = (int64_t)random_seed();
+        r->tells_seed = true;
+    }
+    generator_params(r->generator, r->conversation, r->think, &r->params);
+    apply_sampling(&r->params, &wanted);
+    if (!field_logit_bias(record, &r->bias, &r->params.n_logit_bias, error)) return false;
+    if (r->bias) r->params.logit_bias = r->bias;
+    return true;
+}
+
+static bool read_request(request *r, json_t *record, record_error *error) {
+    const settings *s = r->generator->settings;
     r->think = (qn_think)s->think;
     r->n_predict = s->n_predict;
     r->ignore_eos = s->ignore_eos;
+    r->reasoning_format = s->reasoning_format;
     r->n_stop = s->stops.n;
     for (size_t i = 0; i < r->n_stop; i++) r->stops[i] = (qn_string){s->stops.data[i], strlen(s->stops.data[i])};
-    if (!fields_think(record, &r->think, error) || !read_input(r, record, error) || !read_stops(r, record, error) ||
-        !read_logprobs(r, record, error))
-        return false;
-    generator_params(g, r->conversation, r->think, &r->params);
-    if (!fields_sampling(record, &wanted, error) ||
-        !field_whole(record, "max_tokens", 1, INT32_MAX, &r->n_predict, error) ||
-        !field_whole(record, "max_completion_tokens", 1, INT32_MAX, &r->n_predict, error) ||
-        !field_whole(record, "n", 1, 1, &n_answers, error) ||
-        !field_bool(record, "ignore_eos", &r->ignore_eos, error) ||
-        !field_logit_bias(record, &r->bias, &r->params.n_logit_bias, error))
-        return false;
-    apply_sampling(&r->params, &wanted);
-    if (r->bias) r->params.logit_bias = r->bias;
-    return true;
+    return read_input(r, record, error) && read_stops(r, record, error) && read_stop_ids(r, record, error) &&
+           read_logprobs(r, record, error) && read_lengths(r, record, error) &&
+           read_reasoning_format(r, record, error) && field_bool(record, "ignore_eos", &r->ignore_eos, error) &&
+           read_sampling(r, record, error);
 }
 
 static bool on_text(void *user, qn_piece piece, const char *text, size_t size) {
@@ -180,6 +226,7 @@ static json_t *answer(const request *r, const qn_generate_result *result) {
                             has_text ? json_text(r->reasoning.data, r->reasoning.size) : json_null(), "finish_reason",
                             reasons[result->finish], "timings", timings(result));
     if (r->out_logprobs) json_object_set(out, "logprobs", r->out_logprobs);
+    if (r->tells_seed) json_object_set_new(out, "seed", json_integer((json_int_t)r->params.seed));
     return out;
 }
 
@@ -198,18 +245,20 @@ static bool open_scorer(request *r, record_error *error) {
 
 static json_t *generate(request *r, record_error *error) {
     generator *g = r->generator;
-    int format = g->settings->reasoning_format;
     r->out_ids = json_array();
     if (r->logprobs.given && !open_scorer(r, error)) return NULL;
     qn_generate_args args = {
-        .prompt = r->has_ids ? NULL : r->prompt.data,
-        .prompt_size = r->prompt.size,
-        .ids = r->ids.data,
+        .prompt = r->prompt ? json_string_value(r->prompt) : NULL,
+        .prompt_size = json_string_length(r->prompt),
+        .ids = r->has_ids ? r->ids.data : NULL,
         .n_ids = r->ids.size,
         .sampler = &r->params,
         .n_predict = (int32_t)r->n_predict.value,
+        .min_tokens = (int32_t)r->min_tokens.value,
         .ignore_eos = r->ignore_eos,
-        .split_reasoning = format ? format == REASONING_DEEPSEEK : r->conversation,
+        .stop_ids = r->stop_ids.data,
+        .n_stop_id = r->stop_ids.size,
+        .split_reasoning = r->reasoning_format ? r->reasoning_format == REASONING_DEEPSEEK : r->conversation,
         .stops = r->stops,
         .n_stop = r->n_stop,
         .on_text = g->tokenizer ? on_text : NULL,
@@ -217,6 +266,7 @@ static json_t *generate(request *r, record_error *error) {
         .on_prefill = on_prefill,
         .user = r,
     };
+    if (r->conversation) generator_take_prompt(g, &r->rendered, &args);
     qn_generate_result result = {.n_prompt = 0};
     qn_error err;
     if (qn_generate(g->session, g->tokenizer, &args, &result, &err)) {

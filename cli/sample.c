@@ -3,6 +3,7 @@
 #include <limits.h>
 #include <stdlib.h>
 
+#include "fields.h"
 #include "load.h"
 #include "output.h"
 #include "records.h"
@@ -44,8 +45,8 @@ static bool read_logits(draw *d, json_t *record, record_error *error) {
 static bool read_draw(draw *d, json_t *record, record_error *error) {
     sampling wanted = {.top_k = {0, false}};
     qn_sampler_defaults(NULL, QN_SAMPLER_NEUTRAL, &d->params);
-    if (!read_logits(d, record, error) || !fields_sampling(record, &wanted, error) ||
-        !field_ids(record, "history", &d->history, error) ||
+    if (!fields_check(record, RECORD_SAMPLE, error) || !read_logits(d, record, error) ||
+        !fields_sampling(record, &wanted, false, error) || !field_ids(record, "history", &d->history, error) ||
         !field_logit_bias(record, &d->bias, &d->params.n_logit_bias, error) ||
         !field_whole(record, "prompt_len", 0, INT32_MAX, &d->prompt_len, error) ||
         !field_whole(record, "position", 0, INT64_MAX, &d->position, error))

@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "fields.h"
 #include "load.h"
 #include "output.h"
 #include "records.h"
@@ -17,10 +18,13 @@ static json_t *encode_record(void *user, json_t *record, record_error *error) {
     json_t *value = json_object_get(record, "text"), *list = NULL;
     qn_ids ids = {0};
     qn_error err;
+    bool special = !t->plain;
+    if (!fields_check(record, RECORD_TOKENIZE, error) || !field_bool(record, "parse_special", &special, error))
+        return NULL;
     if (!json_is_string(value))
         record_fail(error, "text: must be a string, not %s", json_type_name(value));
     else if (qn_tokenizer_encode_document(t->tokenizer, &ids, json_string_value(value), json_string_length(value),
-                                          !t->plain, &err))
+                                          special, &err))
         record_fail_error(error, &err);
     else
         list = json_ids(&ids);
@@ -35,11 +39,15 @@ static json_t *decode_record(void *user, json_t *record, record_error *error) {
     qn_text text = {0};
     qn_error err;
     json_t *list = json_object_get(record, "ids");
+    bool skip_special = false;
+    if (!fields_check(record, RECORD_TOKENIZE, error) ||
+        !field_bool(record, "skip_special_tokens", &skip_special, error))
+        return NULL;
     if (!list || json_is_null(list))
         record_fail(error, "ids: must be a list, not %s", json_type_name(list));
     else if (!field_ids(record, "ids", &ids, error))
         out = NULL;
-    else if (qn_tokenizer_decode(t->tokenizer, &text, ids.data, ids.size, false, &err))
+    else if (qn_tokenizer_decode(t->tokenizer, &text, ids.data, ids.size, skip_special, &err))
         record_fail_error(error, &err);
     else
         out = json_pack("{s:o}", "text", json_text(text.data, text.size));

@@ -1,0 +1,193 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* From settings and fields to a rendered conversation. */
+#include "conversation.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "../src/base/json.h"
+#include "output.h"
+
+const char think_unread[] = "the chat template does not read enable_thinking";
+
+bool conversation_can_think(const conversation *c) {
+    return c->think_is_variable || qn_chat_template_reads(c->chat_template, "enable_thinking");
+}
+
+/* --chat-template-kwargs; enable_thinking in it is a spelling of --think. */
+static int read_option(conversation *c, const char *text) {
+    static const char name[] = "--chat-template-kwargs";
+    qn_error err;
+    if (qni_json_parse(&c->kwargs, name, text, strlen(text), &err)) return usage_error(NULL, "%s", err.message);
+    if (!json_is_object(c->kwargs))
+        return usage_error(NULL, "%s: must be an object, not %s", name, json_type_name(c->kwargs));
+    json_t *enable = json_object_get(c->kwargs, "enable_thinking");
+    if (!enable) return EXIT_DONE;
+    if (!json_is_boolean(enable))
+        return usage_error(NULL, "%s: enable_thinking must be true or false, not %s", name, json_type_name(enable));
+    qn_think think = json_is_true(enable) ? QN_THINK_ON : QN_THINK_OFF;
+    if (c->think != QN_THINK_AUTO && c->think != think)
+        return usage_error(NULL, "%s: enable_thinking contradicts --think", name);
+    c->think = think;
+    json_object_del(c->kwargs, "enable_thinking");
+    return EXIT_DONE;
+}
+
+int conversation_begin(conversation *out, const settings *s, const qn_chat_template *chat_template,
+                       bool think_is_variable) {
+    *out = (conversation){.chat_template = chat_template,
+                          .date = s->date,
+                          .add_generation_prompt = true,
+                          .tool_arguments_object = s->tool_arguments,
+                          .think_is_variable = think_is_variable,
+                          .think = (qn_think)s->think};
+    int code = s->template_kwargs ? read_option(out, s->template_kwargs) : EXIT_DONE;
+    if (code || out->think == QN_THINK_AUTO || conversation_can_think(out)) return code;
+    return fail(s->think ? "--think" : "--chat-template-kwargs", "%s", think_unread);
+}
+
+void conversation_release(conversation *c) {
+    json_decref(c->kwargs);
+    c->kwargs = NULL;
+}
+
+/* A list or null. */
+static bool read_list(json_t *record, const char *name, const json_t **out, record_error *error) {
+    const json_t *value = json_object_get(record, name);
+    if (value && !json_is_null(value) && !json_is_array(value))
+        return record_fail(error, "%s: must be a list or null, not %s", name, json_type_name(value));
+    *out = value;
+    return true;
+}
+
+/* The record's kwargs over those of the command line. */
+static bool read_kwargs(conversation *c, json_t *record, record_error *error) {
+    json_t *own = json_object_get(record, "chat_template_kwargs");
+    if (own && !json_is_null(own) && !json_is_object(own))
+        return record_fail(error, "chat_template_kwargs: must be an object, not %s", json_type_name(own));
+    c->kwargs = c->kwargs ? json_copy(c->kwargs) : json_object();
+    if (json_is_object(own)) json_object_update(c->kwargs, own);
+    return true;
+}
+
+/* One spelling of whether to think; those of a record must agree. `first` is the one before, or NULL. */
+static bool ask_think(conversation *c, const char *name, bool enable, const char **first, record_error *error) {
+    qn_think think = enable ? QN_THINK_ON : QN_THINK_OFF;
+    if (*first && c->think != think) return record_fail(error, "%s: contradicts %s", name, *first);
+    c->think = think;
+    *first = name;
+    return true;
+}
+
+static bool read_switch(conversation *c, json_t *object, const char *name, const char *shown, const char **first,
+                        record_error *error) {
+    json_t *value = json_object_get(object, name);
+    if (!value || json_is_null(value)) return true;
+    if (!json_is_boolean(value))
+        return record_fail(error, "%s: must be true or false, not %s", shown, json_type_name(value));
+    return ask_think(c, shown, json_is_true(value), first, error);
+}
+
+/* The OpenAI API's name; a template that reads it gets it, else its ends are the switch of enable_thinking. */
+static bool read_effort(conversation *c, json_t *record, const char **first, record_error *error) {
+    static const char *const known[] = {"none", "minimal", "low", "medium", "high", "xhigh", "max"};
+    json_t *value = json_object_get(record, "reasoning_effort");
+    if (!value || json_is_null(value)) return true;
+    if (!json_is_string(value))
+        return record_fail(error, "reasoning_effort: must be a string, not %s", json_type_name(value));
+    const char *effort = json_string_value(value);
+    int index = 0;
+    while (index < 7 && strcmp(effort, known[index]) != 0) index++;
+    if (index == 7) return record_fail(error, "reasoning_effort: \"%.40s\" is not known", effort);
+    if (qn_chat_template_reads(c->chat_template, "reasoning_effort")) {
+        json_t *own = json_object_get(c->kwargs, "reasoning_effort");
+        if (own && !json_equal(own, value))
+            return record_fail(error, "reasoning_effort: contradicts chat_template_kwargs.reasoning_effort");
+        json_object_set(c->kwargs, "reasoning_effort", value);
+        return true;
+    }
+    if (index > 0 && index < 5)
+        return record_fail(error, "reasoning_effort: \"%s\" is a budget for thoughts, which is not offered", effort);
+    return ask_think(c, "reasoning_effort", index > 0, first, error);
+}
+
+static bool read_think(conversation *c, json_t *record, record_error *error) {
+    const char *first = NULL;
+    json_t *own = json_object_get(record, "chat_template_kwargs");
+    if (!read_switch(c, own, "enable_thinking", "chat_template_kwargs.enable_thinking", &first, error) ||
+        !read_switch(c, record, "enable_thinking", "enable_thinking", &first, error) ||
+        !read_switch(c, record, "think", "think", &first, error) || !read_effort(c, record, &first, error))
+        return false;
+    /* what the record says goes before the command line's */
+    if (first) json_object_del(c->kwargs, "enable_thinking");
+    return true;
+}
+
+static bool read_tool_choice(conversation *c, json_t *record, record_error *error) {
+    json_t *value = json_object_get(record, "tool_choice");
+    const char *choice = json_string_value(value);
+    if (!value || json_is_null(value) || (choice && !strcmp(choice, "auto"))) return true;
+    if (!choice || strcmp(choice, "none") != 0)
+        return record_fail(error, "tool_choice: must be \"auto\" or \"none\"; other choices are not offered");
+    c->tools = NULL;
+    return true;
+}
+
+/* DeepSeek's and Mistral's way to ask for a continuation, which is a field of its own here. */
+static bool check_prefix(const conversation *c, record_error *error) {
+    for (size_t i = 0; i < json_array_size(c->messages); i++) {
+        const json_t *prefix = json_object_get(json_array_get(c->messages, i), "prefix");
+        if (!json_is_true(prefix) || (c->continue_final_message && i + 1 == json_array_size(c->messages))) continue;
+        return record_fail(error, "messages[%zu].prefix: is not offered; continue_final_message continues the last one",
+                           i);
+    }
+    return true;
+}
+
+bool conversation_read(conversation *out, const conversation *defaults, json_t *record, record_error *error) {
+    *out = *defaults;
+    if (!read_kwargs(out, record, error)) {
+        out->kwargs = NULL;
+        return false;
+    }
+    out->messages = json_object_get(record, "messages");
+    if (!json_is_array(out->messages))
+        return record_fail(error, "messages: must be a list, not %s", json_type_name(out->messages));
+    if (!read_list(record, "tools", &out->tools, error) || !read_list(record, "documents", &out->documents, error) ||
+        !read_tool_choice(out, record, error) || !read_think(out, record, error) ||
+        !field_bool(record, "continue_final_message", &out->continue_final_message, error))
+        return false;
+    out->add_generation_prompt = !out->continue_final_message;
+    return field_bool(record, "add_generation_prompt", &out->add_generation_prompt, error) &&
+           (out->think_is_variable || check_prefix(out, error));
+}
+
+static char *list_source(const json_t *list) {
+    return json_is_array(list) ? json_source(list) : NULL;
+}
+
+bool conversation_render(const conversation *c, qn_prompt *out, qn_error *err) {
+    json_t *kwargs = c->kwargs ? json_copy(c->kwargs) : json_object();
+    if (c->think_is_variable && c->think != QN_THINK_AUTO)
+        json_object_set_new(kwargs, "enable_thinking", json_boolean(c->think == QN_THINK_ON));
+    char *messages = json_source(c->messages), *tools = list_source(c->tools), *documents = list_source(c->documents);
+    char *variables = json_source(kwargs);
+    const qn_chat_input input = {
+        .messages = messages,
+        .tools = tools,
+        .documents = documents,
+        .kwargs = variables,
+        .think = c->think_is_variable ? QN_THINK_AUTO : c->think,
+        .add_generation_prompt = c->add_generation_prompt,
+        .continue_final_message = c->continue_final_message,
+        .tool_arguments_object = c->tool_arguments_object,
+        .date = c->date,
+    };
+    qn_status status = qn_chat_render(c->chat_template, out, &input, err);
+    free(messages);
+    free(tools);
+    free(documents);
+    free(variables);
+    json_decref(kwargs);
+    return status == QN_OK;
+}
