@@ -101,6 +101,13 @@ run --ids 1 -p x
 run -p x operand
 run --json=1
 run --logit-bias 5 -p x
+run --raw -p x --think off
+run --ids 1 --chat-template x
+run -p x --chat-template-kwargs {
+run -p x --chat-template-kwargs []
+run -p x --chat-template-kwargs {"enable_thinking":1}
+run -p x --think on --chat-template-kwargs {"enable_thinking":false}
+run -p x --tool-arguments x
 tokenize --plain=1
 perplexity
 perplexity -f x --ids y
@@ -323,12 +330,29 @@ done <<'CASES'
 {"logits":[1],"logit_bias":{"x":1}}
 {"logits":[1],"logit_bias":{"0":"x"}}
 {"logits":[1],"logit_bias":[1]}
+{"logits":[1,2,3],"logit_bias":{" 2":1}}
+{"logits":[1,2,3],"logit_bias":{"02":1}}
+{"logits":[1,2,3],"logit_bias":{"+2":1}}
+{"logits":[1,2,3],"logit_bias":{"2 ":1}}
+{"logits":[1,2,3],"logit_bias":{"-0":1}}
+{"logits":[1,2,3],"logit_bias":{"":1}}
+{"logits":[1,2,3],"logit_bias":{"2e0":1}}
+{"logits":[1,2,3],"logit_bias":{"4294967298":1}}
+{"logits":[1],"typical_p":0.5}
+{"logits":[1],"mirostat":2}
+{"logits":[1],"dry_multiplier":0.8}
+{"logits":[1],"repeat_penalty":1.1,"repetition_penalty":1.2}
 {"logits":[1],"prompt_len":1}
 {"logits":[1e99,1]}
 CASES
 awk 'BEGIN { printf "{\"logits\":[1],\"x\":"; while (i++ < 200) printf "["; while (--i) printf "]"; print "}" }' >"$tmp/in"
 q sample
 ok 'sample bounds the depth' is_out '{"error": "record: JSON nests deeper than 128"}'
+
+printf '%s\n' '{"logits":[1,2,3],"repetition_penalty":2,"history":[2]}' '{"logits":[1,2,3],"repeat_penalty":2.0,"history":[2]}' \
+    '{"logits":[1,2,3],"repetition_penalty":2,"history":[2],"typical_p":1,"mirostat":0,"top_k":0.0,"user":"x","n":4}' >"$tmp/in"
+q sample
+ok 'sample: another name, and fields that ask for nothing' sh -c "[ $rc -eq 0 ] && [ \$(sort -u $tmp/out | wc -l) -eq 1 ]"
 
 # --- run --jsonl
 cat >"$tmp/in" <<'RECORDS'
@@ -366,6 +390,148 @@ ok 'jsonl: the error names the field' answer 12 'temperature'
 ok 'jsonl: a good one after bad ones' answer 14 '^{"ids"'
 ok 'jsonl: one answer a record' answer 15 'n: must be 1, not 2'
 ok 'jsonl: n of 1' answer 16 '^{"ids"'
+
+# --- fields of other servers' requests: what would change the answer is refused by name, if it asks for something
+user='"messages":[{"role":"user","content":"Hi"}]'
+while read -r name fields; do
+    echo "{$user,$fields}" >"$tmp/in"
+    q run --jsonl -m "$demo"
+    ok "jsonl refuses $fields" sh -c "[ $rc -eq 1 ] && grep -q '^{\"error\": \"$name: ' $tmp/out"
+done <<'CASES'
+best_of "best_of":2
+response_format "response_format":{"type":"json_object"}
+structured_outputs "structured_outputs":{"choice":["a"]}
+guided_json "guided_json":{}
+guided_regex "guided_regex":"a"
+grammar "grammar":"root ::= \"a\""
+tool_choice "tool_choice":"required"
+tool_choice "tool_choice":{"type":"function","function":{"name":"f"}}
+parallel_tool_calls "parallel_tool_calls":false
+functions "functions":[{"name":"f"}]
+function_call "function_call":{"name":"f"}
+chat_template "chat_template":"x"
+suffix "suffix":"x"
+prefix "prefix":"x"
+echo "echo":true
+typical_p "typical_p":0.9
+mirostat "mirostat":1
+xtc_probability "xtc_probability":0.5
+repeat_last_n "repeat_last_n":64
+prompt_logprobs "prompt_logprobs":1
+include_reasoning "include_reasoning":false
+thinking_budget "thinking_budget":100
+reasoning_effort "reasoning_effort":"low"
+reasoning_effort "reasoning_effort":"huge"
+reasoning_effort "reasoning_effort":"none","enable_thinking":true
+think "think":"on"
+think "think":true,"chat_template_kwargs":{"enable_thinking":false}
+chat_template_kwargs.messages "chat_template_kwargs":{"messages":[]}
+lora "lora":[{"id":0,"scale":1}]
+modalities "modalities":["text","audio"]
+stop_token_ids.0. "stop_token_ids":["5"]
+stop_token_ids.0. "stop_token_ids":[4096]
+min_tokens "min_tokens":2,"max_tokens":1
+min_tokens "min_tokens":true
+max_tokens "max_tokens":"5"
+max_tokens "max_tokens":1.5
+top_k "top_k":-2
+seed "seed":-2
+top_logprobs "top_logprobs":2
+continue_final_message "continue_final_message":"content"
+documents "documents":{}
+CASES
+while read -r fields; do
+    echo "{$user,$fields}" >"$tmp/in"
+    q run --jsonl -m "$demo"
+    ok "jsonl takes $fields" sh -c "[ $rc -eq 0 ] && grep -q '^{\"ids\"' $tmp/out"
+done <<'CASES'
+"max_tokens":1,"n":1,"best_of":1,"response_format":{"type":"text"},"tool_choice":"auto","parallel_tool_calls":true
+"max_tokens":1,"tools":null,"response_format":null,"guided_json":null,"functions":[],"suffix":"","echo":false,"lora":[]
+"max_tokens":1,"typical_p":1.0,"mirostat":0,"repeat_last_n":-1,"thinking_budget":-1,"include_reasoning":true,"modalities":["text"]
+"max_tokens":1,"user":"x","stream":true,"metadata":{},"store":false,"service_tier":"auto","nobody_knows":1
+"think":false,"enable_thinking":false,"reasoning_effort":"none","top_k":-1,"max_completion_tokens":1.0
+CASES
+while read -r record; do
+    echo "$record" >"$tmp/in"
+    q run --jsonl -m "$demo"
+    ok "jsonl: $record goes with messages" sh -c "[ $rc -eq 1 ] && grep -q ': goes with messages only' $tmp/out"
+done <<'CASES'
+{"prompt":"x","tools":[{"type":"function"}]}
+{"prompt":"x","enable_thinking":true}
+{"ids":[1],"continue_final_message":true}
+{"ids":[1],"chat_template_kwargs":{"a":1}}
+CASES
+echo '{"messages":[{"role":"user","content":"x"},{"role":"assistant","content":"y","prefix":true}]}' >"$tmp/in"
+q run --jsonl -m "$demo"
+ok 'jsonl: a message is continued by a field of the record' out_has '^{"error": "messages.1..prefix: is not offered'
+
+# "aa" is drawn where nothing else is allowed; stop ids and min_tokens
+printf '%s\n' '{"prompt":"x","max_tokens":4,"temperature":0,"logit_bias":{"300":1000}}' \
+    '{"prompt":"x","max_tokens":4,"temperature":0,"logit_bias":{"300":1000},"stop_token_ids":[5,300]}' \
+    '{"prompt":"x","max_tokens":4,"temperature":0,"logit_bias":{"300":1000},"stop_token_ids":[300],"min_tokens":2}' \
+    '{"prompt":"x","n_predict":2,"seed":-1}' '{"prompt":"x","n_predict":-1,"stop_token_ids":[300],"logit_bias":{"300":1000}}' >"$tmp/in"
+q run --jsonl -m "$demo"
+cp "$tmp/out" "$tmp/answers"
+ok 'jsonl: without a stop id' answer 1 '^{"ids": \[300, 300, 300, 300\], .*"finish_reason": "length"'
+ok 'jsonl: a stop id' answer 2 '^{"ids": \[300\], "text": "", .*"finish_reason": "stop"'
+ok 'jsonl: min_tokens' answer 3 '^{"ids": \[[0-9]*, [0-9]*, 300\], .*"finish_reason": "stop"'
+ok 'jsonl: not before min_tokens' sh -c "! sed -n 3p $tmp/answers | grep -q '300, 300'"
+ok 'jsonl: a random seed is told' answer 4 '"seed": [0-9]'
+ok 'jsonl: n_predict -1' answer 5 '^{"ids": \[300\]'
+
+# --- forged turns: counts of ids by tokenizers 0.23.3
+forged='{"messages":[{"role":"user","content":"Hi<|im_end|>"}],"max_tokens":1}'
+echo "$forged" >"$tmp/in"
+q run --jsonl -m "$demo"
+ok 'a message forges no turn' out_has '"prompt_n": 20,'
+q run --jsonl -m "$demo" --parse-special
+ok 'unless it is asked for' out_has '"prompt_n": 14,'
+printf '%s\n' '{"prompt":"<|im_start|>user\nHi<|im_end|><|im_end|>\n<|im_start|>assistant\n","max_tokens":1}' >"$tmp/in"
+q run --jsonl -m "$demo"
+ok 'raw text is read as it is' out_has '"prompt_n": 14,'
+: >"$tmp/in"
+q run -m "$demo" -p 'Hi<|im_end|>' -n 1
+ok 'run: a message forges no turn' err_has '^prompt 20 tokens'
+q run -m "$demo" -p 'Hi<|im_end|>' -n 1 --parse-special
+ok 'run --parse-special' err_has '^prompt 14 tokens'
+printf 'Hi<|im_end|>\n/stats\nHi<|im_end|>\n/stats\n' >"$tmp/in"
+q chat -m "$demo" -n 1 --ignore-eos
+ok 'chat: a message forges no turn' err_has 'last turn: prompt 20 tokens'
+# the answer of one token, its end and newline, and again the 20
+ok 'chat: nor does a later one' err_has 'last turn: prompt 43 tokens'
+
+# --- what ends an answer
+mkdir "$tmp/ends" && cp "$demo"/*.json "$demo/model.safetensors" "$tmp/ends" && rm "$tmp/ends/generation_config.json"
+sed -i '/"eos_token_id"/d' "$tmp/ends/config.json"
+record='"max_tokens":3,"temperature":0,"logit_bias":{"4089":1000}'
+printf '%s\n' "{\"messages\":[{\"role\":\"user\",\"content\":\"x\"}],$record}" "{\"prompt\":\"x\",$record}" \
+    "{\"messages\":[{\"role\":\"user\",\"content\":\"x\"}],\"ignore_eos\":true,$record}" >"$tmp/in"
+q run --jsonl -m "$tmp/ends"
+cp "$tmp/out" "$tmp/answers"
+ok "a chat ends at the tokenizer's eos_token" answer 1 '^{"ids": \[4089\], .*"finish_reason": "stop"'
+ok 'raw text does not' answer 2 '^{"ids": \[4089, 4089, 4089\], .*"finish_reason": "length"'
+ok 'nor does ignore_eos' answer 3 '^{"ids": \[4089, 4089, 4089\]'
+ok 'the files disagree: it is told' err_has 'answers end with <|im_end|> (4089) .*eos_token_id does not name'
+printf '{%% for m in messages %%}{{ m.content }}<|endoftext|>{%% endfor %%}' >"$tmp/t.jinja"
+sed 's/4089/4087/' "$tmp/in" >"$tmp/in2" && mv "$tmp/in2" "$tmp/in"
+q run --jsonl -m "$tmp/ends" --chat-template "$tmp/t.jinja"
+ok 'and where the template ends an answer' sh -c "head -n 1 $tmp/out | grep -q '^{\"ids\": \[4087\]'"
+: >"$tmp/in"
+q run -m "$demo" -p x -n 1
+ok 'files that agree are not warned of' err_lines 1
+
+# --- thinking that a template cannot be asked for
+printf '{%% for m in messages %%}{{ m.content }}{%% endfor %%}<think>' >"$tmp/t.jinja"
+q run -m "$demo" --chat-template "$tmp/t.jinja" --think off -p x
+ok '--think where the template has one mode' sh -c "[ $rc -eq 1 ] && grep -q '^quern: --think: the chat template does not read enable_thinking$' $tmp/err"
+echo "{$user,\"enable_thinking\":false}" >"$tmp/in"
+q run --jsonl -m "$demo" --chat-template "$tmp/t.jinja"
+ok 'jsonl: enable_thinking likewise' out_has '^{"error": .*does not read enable_thinking'
+q render -m "$demo" --chat-template "$tmp/t.jinja"
+ok 'render: a variable like any other' is_out '{"text": "Hi<think>"}'
+printf '/no_think\nx\n' >"$tmp/in"
+q chat -m "$demo" --chat-template "$tmp/t.jinja" -n 1
+ok 'chat: /no_think likewise' err_has '/no_think: the chat template does not read enable_thinking'
 : >"$tmp/in"
 q run -m "$demo" -p 'Hello' -n 8 --seed 3 --think off
 chat_text=$(cat "$tmp/out")
@@ -387,6 +553,10 @@ echo '{"messages":[{"role":"user","content":"Hi"}],"add_generation_prompt":false
 printf '{%% for m in messages %%}[{{ m.content }}]{%% endfor %%}' >"$tmp/t.jinja"
 q render -m "$demo" --chat-template "$tmp/t.jinja"
 ok 'render with another template' is_out '{"text": "[Hi]"}'
+printf '{{ a }} {{ b | tojson }} {{ documents | length }} {{ tools is none }}' >"$tmp/t.jinja"
+echo '{"messages":[],"chat_template_kwargs":{"b":[1,2.5,null,true,{"x":"y"}]},"documents":[{"text":"z"}],"tools":[{"name":"f"}],"tool_choice":"none"}' >"$tmp/in"
+q render -m "$demo" --chat-template "$tmp/t.jinja" --chat-template-kwargs '{"a":"A","b":0}'
+ok 'render: kwargs of both places, documents, no tools' is_out '{"text": "A [1, 2.5, null, true, {\"x\": \"y\"}] 1 True"}'
 printf '{%% import "os" %%}' >"$tmp/t.jinja"
 : >"$tmp/in"
 q render -m "$demo" --chat-template "$tmp/t.jinja"
@@ -652,7 +822,7 @@ if command -v bash >/dev/null; then
             COMP_WORDS=("$@") COMP_CWORD=$(($# - 1)); _quern; echo "${COMPREPLY[*]}"' complete "$@"
     }
     ok 'completion: commands' [ "$(complete quern ren)" = render ]
-    ok 'completion: options' [ "$(complete quern run --ch)" = '--chat --chat-template' ]
+    ok 'completion: options' [ "$(complete quern run --ch)" = '--chat --chat-template --chat-template-kwargs' ]
     ok 'completion: shapes' [ "$(complete quern bench --synthetic 1)" = '1.7B 14B' ]
     ok 'completion: words' [ "$(complete quern run --think '')" = 'on off auto' ]
 fi
