@@ -36,7 +36,7 @@ static bool take_token(void *user, const qn_token *token) {
 typedef struct generation_job {
     object *session, *tokenizer, *generation;
     ErlNifBinary text;
-    packed_ids ids;
+    packed_ids ids, ends, stop_ids;
     bool has_text;
     qn_sampler_params sampler;
     qn_logit_bias *bias;
@@ -48,6 +48,8 @@ typedef struct generation_job {
 static void finish_generation(job *j) {
     const generation_job *s = j->state;
     if (s->ids.data != NULL) enif_free(s->ids.data);
+    if (s->ends.data != NULL) enif_free(s->ends.data);
+    if (s->stop_ids.data != NULL) enif_free(s->stop_ids.data);
     if (s->bias != NULL) enif_free(s->bias);
     if (s->stops != NULL) enif_free(s->stops);
     if (s->stop_binaries != NULL) enif_free(s->stop_binaries);
@@ -59,6 +61,11 @@ static bool settle_texts(job *j) {
     for (size_t i = 0; i < s->args.n_stop; i++) {
         s->stops[i] = (qn_string){(const char *)s->stop_binaries[i].data, s->stop_binaries[i].size};
     }
+    if (!job_unpack(j, &s->ends) || !job_unpack(j, &s->stop_ids)) return false;
+    s->args.ends = s->ends.data;
+    s->args.n_end = s->ends.n;
+    s->args.stop_ids = s->stop_ids.data;
+    s->args.n_stop_id = s->stop_ids.n;
     if (!s->has_text) {
         if (!job_unpack(j, &s->ids)) return false;
         s->args.ids = s->ids.data;
@@ -192,14 +199,15 @@ static void decode_prompt(call *c, generation_job *s, ERL_NIF_TERM term) {
     }
 }
 
-/* Reference, Session, Tokenizer | nil, Text | {ids, PackedIds}, Sampler, {NPredict, IgnoreEos, SplitReasoning, Stops}. */
+/* Reference, Session, Tokenizer | nil, Text | {ids, PackedIds}, Sampler, {NPredict, IgnoreEos, SplitReasoning, Stops,
+ * MinTokens, PackedEnds, PackedStopIds}. */
 NIF_FUNCTION(nif_generation_new) {
     (void)argc;
     generation_job nothing = {0};
     call c = call_begin(env, argv[0], sizeof(generation_job));
     const ERL_NIF_TERM *options = NULL;
     int n = 0;
-    if (!enif_get_tuple(env, argv[5], &n, &options) || n != 4) call_fail(&c, "options: must be a tuple of 4");
+    if (!enif_get_tuple(env, argv[5], &n, &options) || n != 7) call_fail(&c, "options: must be a tuple of 7");
     generation_job *s = c.job == NULL || c.job->state == NULL ? &nothing : c.job->state;
     s->session = call_object(&c, argv[1], "session", KIND_SESSION);
     if (!enif_is_identical(argv[2], enif_make_atom(env, "nil"))) {
@@ -212,6 +220,9 @@ NIF_FUNCTION(nif_generation_new) {
         s->args.ignore_eos = call_bool(&c, options[1], "ignore_eos");
         s->args.split_reasoning = call_bool(&c, options[2], "split_reasoning");
         decode_stops(&c, s, options[3]);
+        s->args.min_tokens = (int32_t)call_int(&c, options[4], "min_tokens", INT32_MIN, INT32_MAX);
+        call_binary(&c, options[5], "ends", &s->ends.binary);
+        call_binary(&c, options[6], "stop_token_ids", &s->stop_ids.binary);
     }
     return call_submit(&c, s->session == NULL ? NULL : s->session->worker, new_generation, finish_generation);
 }

@@ -90,7 +90,9 @@ static ErlNifFunc functions[] = {
     {"tokenizer_decode", 4, nif_tokenizer_decode, 0},
     {"tokenizer_id", 3, nif_tokenizer_id, 0},
     {"chat_open", 3, nif_chat_open, 0},
-    {"chat_render", 6, nif_chat_render, 0},
+    {"chat_render", 3, nif_chat_render, 0},
+    {"chat_encode", 5, nif_chat_encode, 0},
+    {"chat_ends", 3, nif_chat_ends, 0},
 };
 
 ERL_NIF_INIT(Elixir.Quern.Nif, functions, load, NULL, upgrade, NULL)

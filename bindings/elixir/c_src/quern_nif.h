@@ -212,6 +212,8 @@ NIF_FUNCTION(nif_tokenizer_decode);
 NIF_FUNCTION(nif_tokenizer_id);
 NIF_FUNCTION(nif_chat_open);
 NIF_FUNCTION(nif_chat_render);
+NIF_FUNCTION(nif_chat_encode);
+NIF_FUNCTION(nif_chat_ends);
 NIF_FUNCTION(nif_free);
 NIF_FUNCTION(nif_counts);
 NIF_FUNCTION(nif_version);

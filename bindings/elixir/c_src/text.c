@@ -1,22 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Tokenizers and chat templates. They need no device: files are opened on the loader, texts handled on a worker of their
- * own. */
+/* Tokenizers. They need no device: files are opened on the loader, texts handled on a worker of their own. */
 #include "quern_nif.h"
 
 typedef struct text_job {
-    char *path, *second_path;
+    char *path;
     object *object;
-    ErlNifBinary text, tools;
-    bool has_tools;
-    bool flag; /* special, skip_special, add_generation_prompt */
-    qn_think think;
+    ErlNifBinary text;
+    bool flag; /* special, skip_special */
     packed_ids ids;
 } text_job;
 
 static void finish_text(job *j) {
     const text_job *s = j->state;
     if (s->path != NULL) enif_free(s->path);
-    if (s->second_path != NULL) enif_free(s->second_path);
     if (s->ids.data != NULL) enif_free(s->ids.data);
 }
 
@@ -69,24 +65,19 @@ NIF_FUNCTION(nif_tokenizer_encode) {
     return call_submit(&c, c.nif->text, encode, finish_text);
 }
 
-/* The text, which is released, or the error. */
-static bool answer_text(job *j, qn_status status, qn_text *text, const qn_error *error) {
-    if (status == QN_OK) {
-        job_value(j, binary_term(j->env, text->data, text->size));
-    } else {
-        job_error(j, status, error);
-    }
-    qn_text_release(text);
-    return true;
-}
-
 static bool decode(job *j) {
     text_job *s = j->state;
     qn_error error;
     qn_text text = {0};
     if (!job_unpack(j, &s->ids)) return true;
     qn_status status = qn_tokenizer_decode(s->object->value, &text, s->ids.data, s->ids.n, s->flag, &error);
-    return answer_text(j, status, &text, &error);
+    if (status == QN_OK) {
+        job_value(j, binary_term(j->env, text.data, text.size));
+    } else {
+        job_error(j, status, &error);
+    }
+    qn_text_release(&text);
+    return true;
 }
 
 /* Reference, Tokenizer, Ids, SkipSpecial. */
@@ -116,63 +107,4 @@ NIF_FUNCTION(nif_tokenizer_id) {
     s.path = call_string(&c, argv[2], "text");
     if (c.job != NULL && c.job->state != NULL) *(text_job *)c.job->state = s;
     return call_submit(&c, c.nif->text, find_id, finish_text);
-}
-
-static bool open_template(job *j) {
-    const text_job *s = j->state;
-    qn_error error;
-    qn_chat_template *template = NULL;
-    qn_status status = s->second_path == NULL ? qn_chat_template_open(&template, s->path, &error)
-                                              : qn_chat_template_open_file(&template, s->second_path, s->path, &error);
-    if (status != QN_OK) return job_error(j, status, &error);
-    object *o = object_new(j->nif, KIND_TEMPLATE, template, j->nif->text, NULL, NULL);
-    if (o == NULL) return job_error(j, QN_ENOMEM, &(qn_error){.message = "chat template: no memory"});
-    return job_value(j, object_term(j->env, o));
-}
-
-/* Reference, Directory, File | nil. */
-NIF_FUNCTION(nif_chat_open) {
-    (void)argc;
-    call c = call_begin(env, argv[0], sizeof(text_job));
-    text_job s = {.path = call_string(&c, argv[1], "path")};
-    if (!enif_is_identical(argv[2], enif_make_atom(env, "nil"))) s.second_path = call_string(&c, argv[2], "file");
-    if (c.job != NULL && c.job->state != NULL) *(text_job *)c.job->state = s;
-    return call_submit(&c, c.nif->loader, open_template, finish_text);
-}
-
-static bool render(job *j) {
-    const text_job *s = j->state;
-    qn_error error;
-    /* To the library no size means: up to a zero byte. */
-    if (s->text.size == 0) return job_error(j, QN_EINVAL, &(qn_error){.message = "messages: is empty"});
-    if (s->has_tools && s->tools.size == 0) return job_error(j, QN_EINVAL, &(qn_error){.message = "tools: is empty"});
-    qn_prompt prompt = {0};
-    const qn_chat_input input = {.messages = (const char *)s->text.data,
-                                 .messages_size = s->text.size,
-                                 .tools = (const char *)s->tools.data,
-                                 .tools_size = s->tools.size,
-                                 .add_generation_prompt = s->flag,
-                                 .think = s->think};
-    qn_status status = qn_chat_render(s->object->value, &prompt, &input, &error);
-    answer_text(j, status, &prompt.text, &error);
-    qn_prompt_release(&prompt);
-    return true;
-}
-
-/* Reference, Template, Messages, Tools | nil, AddGenerationPrompt, Think. The texts are JSON. */
-NIF_FUNCTION(nif_chat_render) {
-    (void)argc;
-    static const char *const think_names[] = {"auto", "on", "off", NULL};
-    call c = call_begin(env, argv[0], sizeof(text_job));
-    const text_job s = {.object = call_object(&c, argv[1], "template", KIND_TEMPLATE),
-                        .has_tools = !enif_is_identical(argv[3], enif_make_atom(env, "nil")),
-                        .flag = call_bool(&c, argv[4], "add_generation_prompt"),
-                        .think = (qn_think)call_choice(&c, argv[5], "think", think_names)};
-    if (!c.has_failed) {
-        text_job *to = c.job->state;
-        *to = s;
-        call_binary(&c, argv[2], "messages", &to->text);
-        if (s.has_tools) call_binary(&c, argv[3], "tools", &to->tools);
-    }
-    return call_submit(&c, c.nif->text, render, finish_text);
 }

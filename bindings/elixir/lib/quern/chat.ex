@@ -7,11 +7,23 @@ defmodule Quern.Chat do
       prompt = Quern.Chat.render(template, [%{role: "user", content: "Hello!"}])
   """
   require Quern.Job
-  alias Quern.{Error, Job, Json}
+  alias Quern.{Error, Job, Json, Tokenizer}
 
   defstruct [:ref, :path]
 
   @type t :: %__MODULE__{ref: reference, path: String.t()}
+  # Options of a conversation, with their defaults.
+  @conversation [
+    tools: nil,
+    documents: nil,
+    chat_template_kwargs: nil,
+    add_generation_prompt: nil,
+    continue_final_message: false,
+    tool_arguments: :text,
+    date: nil,
+    think: nil
+  ]
+
   @type message :: %{optional(atom | String.t()) => term}
 
   @doc "Open the template of a model's directory. Option: `:file`, a file with another template for its tokens."
@@ -38,16 +50,80 @@ defmodule Quern.Chat do
   Options:
 
     * `:tools` - a list of maps in the form of the OpenAI API, or JSON
-    * `:add_generation_prompt` - default `true`
-    * `:think` - `true` or `false`; by default the template is not told
+    * `:documents` - a list of maps, or JSON
+    * `:chat_template_kwargs` - a map of more variables for the template, or JSON
+    * `:add_generation_prompt` - default `true`, or `false` with `:continue_final_message`
+    * `:continue_final_message` - end the prompt within the last message, for the model to continue it
+    * `:tool_arguments` - `:object`: arguments of tool calls that are JSON text reach the template as objects; default `:text`
+    * `:date` - what the template takes for now: a `Date`, a `NaiveDateTime`, or a text like `"2026-01-31"`
+    * `:think` - `true` or `false`; by default the template is not told. An error where it does not ask
   """
   @spec render(t, [message] | String.t(), keyword) :: String.t()
   def render(%__MODULE__{ref: ref}, messages, opts \\ []) do
-    opts = Keyword.validate!(opts, tools: nil, add_generation_prompt: true, think: nil)
-    tools = opts[:tools] && json(opts[:tools])
-    think = Map.get(%{nil => :auto, true => :on, false => :off}, opts[:think], opts[:think])
-    Job.run!(:chat_render, [ref, json(messages), tools, opts[:add_generation_prompt], think])
+    opts = Keyword.validate!(opts, @conversation)
+    Job.run!(:chat_render, [ref, conversation(messages, opts)])
   end
+
+  @doc """
+  The ids of that prompt.
+
+  Only what the template itself wrote is read as added tokens: a message that has `<|im_end|>` in it ends no turn. Options
+  are those of `render/3` and `:parse_special`, default `false`: read the tokens in messages too, as
+  `Quern.Tokenizer.encode/3` does.
+  """
+  @spec encode(t, Tokenizer.t(), [message] | String.t(), keyword) :: [non_neg_integer]
+  def encode(%__MODULE__{ref: ref}, %Tokenizer{} = tokenizer, messages, opts \\ []) do
+    opts = Keyword.validate!(opts, [{:parse_special, false} | @conversation])
+    conversation = conversation(messages, opts)
+    Job.run!(:chat_encode, [ref, tokenizer.ref, conversation, opts[:parse_special]])
+  end
+
+  @doc """
+  The ids that end an answer by the tokenizer and the template: an option of `Quern.Generation.new/3`. The model's own files
+  may name others, or none.
+  """
+  @spec ends(t, Tokenizer.t()) :: [non_neg_integer]
+  def ends(%__MODULE__{ref: ref}, %Tokenizer{} = tokenizer) do
+    Job.run!(:chat_ends, [ref, tokenizer.ref])
+  end
+
+  # What the NIF takes.
+  defp conversation(messages, opts) do
+    continues = opts[:continue_final_message]
+
+    generates =
+      if opts[:add_generation_prompt] == nil,
+        do: continues != true,
+        else: opts[:add_generation_prompt]
+
+    think = Map.get(%{nil => :auto, true => :on, false => :off}, opts[:think], opts[:think])
+
+    {json(messages), json_or_nil(opts[:tools]), json_or_nil(opts[:documents]),
+     json_or_nil(opts[:chat_template_kwargs]), date(opts[:date]), generates, continues,
+     arguments_object(opts[:tool_arguments]), think}
+  end
+
+  defp arguments_object(:text), do: false
+  defp arguments_object(:object), do: true
+
+  defp arguments_object(other) do
+    raise ArgumentError,
+          "expected :tool_arguments to be :text or :object, got: #{inspect(other)}"
+  end
+
+  defp date(nil), do: nil
+  defp date(%Date{} = date), do: Date.to_iso8601(date)
+
+  defp date(%NaiveDateTime{} = time) do
+    time |> NaiveDateTime.truncate(:second) |> NaiveDateTime.to_iso8601()
+  end
+
+  defp date(text), do: text
+
+  defp json_or_nil(nil), do: nil
+  # An empty map would be taken for an empty list.
+  defp json_or_nil(map) when map == %{}, do: "{}"
+  defp json_or_nil(value), do: json(value)
 
   defp json(text) when is_binary(text), do: text
   defp json(value), do: value |> Json.encode() |> IO.iodata_to_binary()

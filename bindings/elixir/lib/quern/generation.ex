@@ -29,6 +29,9 @@ defmodule Quern.Generation do
     * `:tokenizer` - needed for texts; without one, a generation yields ids alone
     * `:n_predict` - tokens at most; 0, the default: until the text or the context ends
     * `:stop` - texts that end the generation and are not handed out
+    * `:stop_token_ids` - ids that end it too, also with `:ignore_eos`
+    * `:min_tokens` - no id that ends the text is drawn before so many tokens
+    * `:ends` - end-of-text ids besides the model's: see `Quern.Chat.ends/2`
     * `:ignore_eos` - end-of-text ids are tokens like any other
     * `:split_reasoning` - tell the text between `<think>` and `</think>` apart
   """
@@ -43,12 +46,23 @@ defmodule Quern.Generation do
   @doc false
   # For those who cannot wait: the arguments of Nif.generation_new after its reference.
   def arguments(%Session{} = session, prompt, opts) do
-    own = [:tokenizer, n_predict: 0, stop: [], ignore_eos: false, split_reasoning: false]
+    own = [
+      :tokenizer,
+      n_predict: 0,
+      stop: [],
+      stop_token_ids: [],
+      min_tokens: 0,
+      ends: [],
+      ignore_eos: false,
+      split_reasoning: false
+    ]
+
     opts = Keyword.validate!(opts, own ++ Sampler.keys())
     {sampler, seed} = Sampler.settle(opts)
 
     options =
-      {opts[:n_predict], opts[:ignore_eos], opts[:split_reasoning], List.wrap(opts[:stop])}
+      {opts[:n_predict], opts[:ignore_eos], opts[:split_reasoning], List.wrap(opts[:stop]),
+       opts[:min_tokens], Job.pack_ids(opts[:ends]), Job.pack_ids(opts[:stop_token_ids])}
 
     prompt = if is_list(prompt), do: {:ids, Job.pack_ids(prompt)}, else: prompt
     {[session.ref, tokenizer(opts[:tokenizer]), prompt, sampler, options], seed}

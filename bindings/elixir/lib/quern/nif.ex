@@ -42,7 +42,9 @@ defmodule Quern.Nif do
     tokenizer_decode: 4,
     tokenizer_id: 3,
     chat_open: 3,
-    chat_render: 6
+    chat_render: 3,
+    chat_encode: 5,
+    chat_ends: 3
   ]
 
   def load do

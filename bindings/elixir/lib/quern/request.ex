@@ -38,10 +38,28 @@ defmodule Quern.Request do
     kv_cache: nil,
     n_batch: 512,
     kv_type: nil,
-    chat: nil,
-    think: nil,
-    tools: nil
+    min_tokens: 0,
+    stop_token_ids: [],
+    chat: nil
   ]
+
+  # Those of Quern.Chat.encode/4: for messages alone.
+  @conversation [
+    think: nil,
+    tools: nil,
+    documents: nil,
+    chat_template_kwargs: nil,
+    add_generation_prompt: nil,
+    continue_final_message: false,
+    tool_arguments: :text,
+    date: nil,
+    parse_special: false
+  ]
+
+  # Those of Quern.Generation.new/3.
+  @generation [:stop, :stop_token_ids, :min_tokens, :ignore_eos, :split_reasoning]
+
+  def conversation_keys, do: Keyword.keys(@conversation)
 
   # `kind` is :run or :stream.
   def new(tokenizer, model, input, opts, kind) do
@@ -49,7 +67,7 @@ defmodule Quern.Request do
     check_state!(tokenizer, model)
     {max_new, max_len} = {opts[:max_new_tokens], min(opts[:max_len], model.config.n_ctx_max)}
     {ahead, group} = host_sync!(kind, opts)
-    ids = Tokenizer.encode(tokenizer, prompt(input, opts))
+    {ids, ends} = prompt(input, tokenizer, opts)
     if ids == [], do: raise(ArgumentError, "prompt: is empty")
 
     room = max_len - length(ids)
@@ -60,8 +78,8 @@ defmodule Quern.Request do
     end
 
     generation =
-      [tokenizer: tokenizer, n_predict: min(max_new, room)] ++
-        Keyword.take(opts, [:stop, :ignore_eos, :split_reasoning | Sampler.keys()])
+      [tokenizer: tokenizer, n_predict: min(max_new, room), ends: ends] ++
+        Keyword.take(opts, @generation ++ Sampler.keys())
 
     %__MODULE__{
       model: model,
@@ -93,7 +111,7 @@ defmodule Quern.Request do
 
   # With defaults for what is not given.
   defp checked!(opts) do
-    opts = Keyword.validate!(opts, @own ++ Sampler.keys())
+    opts = Keyword.validate!(opts, @own ++ @conversation ++ Sampler.keys())
     for key <- [:max_new_tokens, :max_len], do: positive!(opts, key)
     one_of!(opts, :output_format, [:native, :bumblebee])
     one_of!(opts, :stream_chunking, [:stable, :token])
@@ -151,13 +169,24 @@ defmodule Quern.Request do
     raise ArgumentError, "expected #{inspect(key)} to be #{wanted}, got: #{inspect(got)}"
   end
 
-  defp prompt(text, _opts) when is_binary(text), do: text
-  defp prompt(%{text: text}, _opts) when is_binary(text), do: text
+  # {ids, those that end an answer besides the model's}
+  defp prompt(text, tokenizer, opts) when is_binary(text) do
+    for {key, default} <- @conversation, opts[key] != default do
+      raise ArgumentError, "#{key}: goes with messages, not with a text"
+    end
 
-  defp prompt(%{messages: messages}, opts) do
+    {Tokenizer.encode(tokenizer, text), []}
+  end
+
+  defp prompt(%{text: text}, tokenizer, opts) when is_binary(text) do
+    prompt(text, tokenizer, opts)
+  end
+
+  defp prompt(%{messages: messages}, tokenizer, opts) do
     case opts[:chat] do
       %Chat{} = chat ->
-        Chat.render(chat, messages, tools: opts[:tools], think: opts[:think])
+        conversation = Keyword.take(opts, conversation_keys())
+        {Chat.encode(chat, tokenizer, messages, conversation), Chat.ends(chat, tokenizer)}
 
       other ->
         raise ArgumentError,
@@ -165,11 +194,11 @@ defmodule Quern.Request do
     end
   end
 
-  defp prompt(inputs, _opts) when is_list(inputs) do
+  defp prompt(inputs, _tokenizer, _opts) when is_list(inputs) do
     raise ArgumentError, "text generation takes one input at a time, got a list"
   end
 
-  defp prompt(other, _opts) do
+  defp prompt(other, _tokenizer, _opts) do
     raise ArgumentError,
           "expected input to be a binary, %{text: binary} or %{messages: list}, got: #{inspect(other)}"
   end

@@ -167,6 +167,12 @@ defmodule Quern.Serving do
   defp request(server, input, opts, kind) do
     for key <- [:kv_type, :n_batch | @not_here], Keyword.has_key?(opts, key), do: refuse!(key)
     {tokenizer, model, n_ctx, defaults} = GenServer.call(server, :config, :infinity)
+    # Settings of the serving for conversations are none for a text.
+    defaults =
+      if match?(%{messages: _}, input),
+        do: defaults,
+        else: Keyword.drop(defaults, Request.conversation_keys())
+
     opts = Keyword.merge(defaults, opts)
     max_len = Keyword.get(opts, :max_len, n_ctx)
 

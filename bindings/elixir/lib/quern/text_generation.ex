@@ -18,7 +18,9 @@ defmodule Quern.TextGeneration do
     * `:ignore_eos` - go on after an end-of-text id
     * `:split_reasoning` - tell the text between `<think>` and `</think>` apart: results then have `:reasoning_text`, and
       streams emit `{:content, text}` and `{:reasoning, text}`
-    * `:chat`, `:think`, `:tools` - for messages, see `Quern.Chat.render/3`
+    * `:stop_token_ids`, `:min_tokens` - see `Quern.Generation.new/3`
+    * `:chat`, and the options of `Quern.Chat.encode/4` - for messages. An answer to messages ends with the ids of
+      `Quern.Chat.ends/2` too
     * `:output_format` - `:native` (default): `%{generated_text: text, num_tokens: n}`; `:bumblebee`: `%{text: text,
       token_summary: %{input: n, output: n, padding: 0}}`
     * `:kv_type`, `:n_batch` - as in `Quern.Session.new/2`
