@@ -19,7 +19,7 @@ static int read_option(conversation *c, const char *text) {
     static const char name[] = "--chat-template-kwargs";
     qn_error err;
     if (qni_json_parse(&c->kwargs, name, text, strlen(text), &err)) return usage_error(NULL, "%s", err.message);
-    if (!json_is_object(c->kwargs))
+    if (!is_object(c->kwargs))
         return usage_error(NULL, "%s: must be an object, not %s", name, json_type_name(c->kwargs));
     json_t *enable = json_object_get(c->kwargs, "enable_thinking");
     if (!enable) return EXIT_DONE;
@@ -63,10 +63,10 @@ static bool read_list(json_t *record, const char *name, const json_t **out, reco
 /* The record's kwargs over those of the command line. */
 static bool read_kwargs(conversation *c, json_t *record, record_error *error) {
     json_t *own = json_object_get(record, "chat_template_kwargs");
-    if (own && !json_is_null(own) && !json_is_object(own))
+    if (own && !json_is_null(own) && !is_object(own))
         return record_fail(error, "chat_template_kwargs: must be an object, not %s", json_type_name(own));
     c->kwargs = c->kwargs ? json_copy(c->kwargs) : json_object();
-    if (json_is_object(own)) json_object_update(c->kwargs, own);
+    if (is_object(own)) json_object_update(c->kwargs, own);
     return true;
 }
 

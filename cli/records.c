@@ -41,7 +41,7 @@ json_t *json_number(double value) {
 
 char *json_source(const json_t *value) {
     if (!value) return NULL;
-    char *text = json_dumps(value, JSON_COMPACT | JSON_ENCODE_ANY);
+    char *text = qni_json_print(value, JSON_COMPACT | JSON_ENCODE_ANY);
     if (!text) out_of_memory();
     return text;
 }
@@ -122,7 +122,12 @@ int records_answer(record_fn answer, void *user) {
 const char *json_type_name(const json_t *value) {
     static const char *const names[] = {"an object", "a list", "a string", "a number",
                                         "a number",  "true",   "false",    "null"};
+    if (value && qni_json_large(value)) return "a number that is too large";
     return value ? names[json_typeof(value)] : "nothing";
+}
+
+bool is_object(const json_t *value) {
+    return json_is_object(value) && !qni_json_large(value);
 }
 
 /* The value of a field, or NULL when it is missing or null. */
@@ -195,8 +200,7 @@ static int64_t key_id(const char *key) {
 bool field_logit_bias(json_t *record, qn_logit_bias **out, size_t *n, record_error *error) {
     json_t *object = present(record, "logit_bias"), *item;
     if (!object) return true;
-    if (!json_is_object(object))
-        return record_fail(error, "logit_bias: must be an object, not %s", json_type_name(object));
+    if (!is_object(object)) return record_fail(error, "logit_bias: must be an object, not %s", json_type_name(object));
     free(*out);
     *out = must_calloc(json_object_size(object), sizeof(qn_logit_bias));
     *n = 0;

@@ -48,6 +48,9 @@ bool json_was_refused(void);
 
 const char *json_type_name(const json_t *value);
 
+/* Whether a value is an object, and no number that is too large for JSON's types. */
+bool is_object(const json_t *value);
+
 /* A JSON string of text that may hold U+0000; bytes that are no UTF-8 become "?". */
 json_t *json_text(const char *text, size_t size);
 

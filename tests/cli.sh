@@ -557,6 +557,20 @@ printf '{{ a }} {{ b | tojson }} {{ documents | length }} {{ tools is none }}' >
 echo '{"messages":[],"chat_template_kwargs":{"b":[1,2.5,null,true,{"x":"y"}]},"documents":[{"text":"z"}],"tools":[{"name":"f"}],"tool_choice":"none"}' >"$tmp/in"
 q render -m "$demo" --chat-template "$tmp/t.jinja" --chat-template-kwargs '{"a":"A","b":0}'
 ok 'render: kwargs of both places, documents, no tools' is_out '{"text": "A [1, 2.5, null, true, {\"x\": \"y\"}] 1 True"}'
+printf '{{ strftime_now("%%Y-%%m-%%d %%H") }}' >"$tmp/t.jinja"
+echo '{"messages":[]}' >"$tmp/in"
+q render -m "$demo" --chat-template "$tmp/t.jinja" --date 2026-01-31T12:34:56
+ok 'render --date' is_out '{"text": "2026-01-31 12"}'
+q render -m "$demo" --chat-template "$tmp/t.jinja"
+ok 'render: now' out_has '^{"text": "20[0-9-]* [0-9]*"}$'
+q render -m "$demo" --chat-template "$tmp/t.jinja" --date 2026-13-31
+ok 'render: a date that is none' out_has '^{"error": "date'
+printf '{{ messages[0].tool_calls[0].function.arguments is mapping }}' >"$tmp/t.jinja"
+echo '{"messages":[{"role":"assistant","content":"","tool_calls":[{"type":"function","function":{"name":"f","arguments":"{}"}}]}]}' >"$tmp/in"
+q render -m "$demo" --chat-template "$tmp/t.jinja"
+ok 'render: arguments as they come' is_out '{"text": "False"}'
+q render -m "$demo" --chat-template "$tmp/t.jinja" --tool-arguments object
+ok 'render --tool-arguments object' is_out '{"text": "True"}'
 printf '{%% import "os" %%}' >"$tmp/t.jinja"
 : >"$tmp/in"
 q render -m "$demo" --chat-template "$tmp/t.jinja"
