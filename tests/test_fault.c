@@ -300,11 +300,37 @@ static qn_status run_demo_template(qn_error *err) {
     return render("models/demo", err);
 }
 
+/* A conversation to ids, with the ids that end its answer. */
+static qn_status run_conversation(qn_error *err) {
+    static const char messages[] = "[{\"role\":\"user\",\"content\":\"<|im_end|> e\\u0301 and more\"}]";
+    const qn_chat_input input = {.messages = messages, .add_generation_prompt = true};
+    qn_tokenizer *tokenizer = NULL;
+    qn_chat_template *chat_template = NULL;
+    qn_prompt prompt = {0};
+    qn_ids ids = {0};
+    qn_status status = qn_tokenizer_open(&tokenizer, "models/demo", err);
+    if (status == QN_OK) status = qn_chat_template_open(&chat_template, "models/demo", err);
+    if (status == QN_OK) status = qn_chat_ends(chat_template, tokenizer, &ids, err);
+    if (status == QN_OK) assert_int_equal(ids.size, 1);
+    if (status == QN_OK) status = qn_chat_render(chat_template, &prompt, &input, err);
+    if (status == QN_OK) {
+        status = qn_tokenizer_encode_runs(tokenizer, &ids, prompt.text.data, prompt.text.size, prompt.runs,
+                                          prompt.n_run, err);
+        assert_true(status == QN_OK || ids.size == 1);
+    }
+    qn_ids_release(&ids);
+    qn_prompt_release(&prompt);
+    qn_chat_template_close(chat_template);
+    qn_tokenizer_close(tokenizer);
+    return status;
+}
+
 static void templates(void **state) {
     (void)state;
     sweep_both("template", run_template, 1000);
     sweep_both("demo template", run_demo_template, 100);
     sweep_both("splitter", split, 1000);
+    sweep_both("conversation", run_conversation, 50);
 }
 
 /* A timeline's life: prefill, ten steps, rewind, save, restore into another session. */
