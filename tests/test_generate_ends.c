@@ -246,7 +246,7 @@ static void test_chat_ends(void **state) {
         {"{% for m in messages %}{{ m.content }} and <|endoftext|>{% endfor %}", {IM_END}},
         {"{% for m in messages %}[{{ m.content | upper }}]<|endoftext|>{% endfor %}", {IM_END}},
         {"{{ raise_exception('never') }}", {IM_END}},
-        {"", {IM_END}},
+        {" ", {IM_END}},
     };
     char *dir = files_make_dir();
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
