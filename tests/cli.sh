@@ -511,7 +511,9 @@ cp "$tmp/out" "$tmp/answers"
 ok "a chat ends at the tokenizer's eos_token" answer 1 '^{"ids": \[4089\], .*"finish_reason": "stop"'
 ok 'raw text does not' answer 2 '^{"ids": \[4089, 4089, 4089\], .*"finish_reason": "length"'
 ok 'nor does ignore_eos' answer 3 '^{"ids": \[4089, 4089, 4089\]'
-ok 'the files disagree: it is told' err_has 'answers end with <|im_end|> (4089) .*eos_token_id does not name'
+ok 'the files disagree: it is told' err_has '^quern: warning: .*answers end with <|im_end|> (4089) .*eos_token_id does not name'
+q run --jsonl -m "$tmp/ends" -q
+ok 'unless -q' err_lines 0
 printf '{%% for m in messages %%}{{ m.content }}<|endoftext|>{%% endfor %%}' >"$tmp/t.jinja"
 sed 's/4089/4087/' "$tmp/in" >"$tmp/in2" && mv "$tmp/in2" "$tmp/in"
 q run --jsonl -m "$tmp/ends" --chat-template "$tmp/t.jinja"
