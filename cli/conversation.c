@@ -106,7 +106,8 @@ static bool read_effort(conversation *c, json_t *record, const char **first, rec
         json_object_set(c->kwargs, "reasoning_effort", value);
         return true;
     }
-    if (index > 0 && index < 5)
+    /* a prompt is the same for all of them */
+    if (index > 0 && index < 5 && !c->think_is_variable)
         return record_fail(error, "reasoning_effort: \"%s\" is a budget for thoughts, which is not offered", effort);
     return ask_think(c, "reasoning_effort", index > 0, first, error);
 }
@@ -118,8 +119,8 @@ static bool read_think(conversation *c, json_t *record, record_error *error) {
         !read_switch(c, record, "enable_thinking", "enable_thinking", &first, error) ||
         !read_switch(c, record, "think", "think", &first, error) || !read_effort(c, record, &first, error))
         return false;
-    /* what the record says goes before the command line's */
-    if (first) json_object_del(c->kwargs, "enable_thinking");
+    /* it is in c->think now; null is as if it were not there */
+    json_object_del(c->kwargs, "enable_thinking");
     return true;
 }
 

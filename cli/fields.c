@@ -121,7 +121,6 @@ static const refused_field refused[] = {
     {"no_repeat_ngram_size", DRAW, OFF},
     {"repeat_last_n", DRAW, MINUS_ONE},
     {"penalty_range", DRAW, MINUS_ONE},
-    {"length_penalty", RUN, ONE},
     {"guidance_scale", DRAW, ONE},
     {"samplers", DRAW, OFF},
     {"sampler_order", DRAW, OFF},

@@ -110,10 +110,14 @@ void generator_close(generator *g) {
     *g = (generator){.settings = NULL};
 }
 
-void generator_take_prompt(const generator *g, const qn_prompt *prompt, qn_generate_args *args) {
+void generator_take_prompt(const generator *g, qn_prompt *prompt, qn_generate_args *args) {
+    if (g->settings->parse_special && prompt->n_run) {
+        prompt->runs[0] = (qn_text_run){prompt->text.size, true};
+        prompt->n_run = 1;
+    }
     args->prompt = prompt->text.data;
     args->prompt_size = prompt->text.size;
-    args->runs = g->settings->parse_special ? NULL : prompt->runs;
+    args->runs = prompt->runs;
     args->n_run = prompt->n_run;
     args->ends = g->ends.data;
     args->n_end = g->ends.size;

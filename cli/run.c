@@ -58,7 +58,7 @@ static int make_prompt(generator *g, qn_ids *ids, qn_text *text, qn_prompt *rend
     return code;
 }
 
-static int generate(generator *g, const qn_ids *ids, const qn_text *text, const qn_prompt *rendered) {
+static int generate(generator *g, const qn_ids *ids, const qn_text *text, qn_prompt *rendered) {
     const settings *s = g->settings;
     bool is_chat = g->chat_template != NULL;
     stream state = {.printer = {.aside = stderr}, .prints_ids = s->ids != NULL};

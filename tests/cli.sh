@@ -449,7 +449,7 @@ done <<'CASES'
 "max_tokens":1,"tools":null,"response_format":null,"guided_json":null,"functions":[],"suffix":"","echo":false,"lora":[]
 "max_tokens":1,"typical_p":1.0,"mirostat":0,"repeat_last_n":-1,"thinking_budget":-1,"include_reasoning":true,"modalities":["text"]
 "max_tokens":1,"user":"x","stream":true,"metadata":{},"store":false,"service_tier":"auto","nobody_knows":1
-"think":false,"enable_thinking":false,"reasoning_effort":"none","top_k":-1,"max_completion_tokens":1.0
+"think":false,"enable_thinking":false,"reasoning_effort":"none","chat_template_kwargs":{"enable_thinking":null},"top_k":-1,"max_completion_tokens":1.0
 CASES
 while read -r record; do
     echo "$record" >"$tmp/in"
@@ -531,6 +531,12 @@ q run --jsonl -m "$demo" --chat-template "$tmp/t.jinja"
 ok 'jsonl: enable_thinking likewise' out_has '^{"error": .*does not read enable_thinking'
 q render -m "$demo" --chat-template "$tmp/t.jinja"
 ok 'render: a variable like any other' is_out '{"text": "Hi<think>"}'
+printf '{{ reasoning_effort }}' >"$tmp/t2.jinja"
+echo "{$user,\"reasoning_effort\":\"low\"}" >"$tmp/in"
+q render -m "$demo" --chat-template "$tmp/t2.jinja"
+ok 'a template that reads reasoning_effort gets it' is_out '{"text": "low"}'
+q run --jsonl -m "$demo" --chat-template "$tmp/t2.jinja" -n 1
+ok 'jsonl: likewise' out_has '^{"ids"'
 printf '/no_think\nx\n' >"$tmp/in"
 q chat -m "$demo" --chat-template "$tmp/t.jinja" -n 1
 ok 'chat: /no_think likewise' err_has '/no_think: the chat template does not read enable_thinking'
