@@ -33,16 +33,18 @@ static int read_option(conversation *c, const char *text) {
     return EXIT_DONE;
 }
 
-int conversation_begin(conversation *out, const settings *s, const qn_chat_template *chat_template,
-                       bool think_is_variable) {
-    *out = (conversation){.chat_template = chat_template,
-                          .date = s->date,
+int conversation_begin(conversation *out, const settings *s, bool think_is_variable) {
+    *out = (conversation){.date = s->date,
                           .add_generation_prompt = true,
                           .tool_arguments_object = s->tool_arguments,
                           .think_is_variable = think_is_variable,
                           .think = (qn_think)s->think};
-    int code = s->template_kwargs ? read_option(out, s->template_kwargs) : EXIT_DONE;
-    if (code || out->think == QN_THINK_AUTO || conversation_can_think(out)) return code;
+    return s->template_kwargs ? read_option(out, s->template_kwargs) : EXIT_DONE;
+}
+
+int conversation_use(conversation *c, const settings *s, const qn_chat_template *chat_template) {
+    c->chat_template = chat_template;
+    if (c->think == QN_THINK_AUTO || conversation_can_think(c)) return EXIT_DONE;
     return fail(s->think ? "--think" : "--chat-template-kwargs", "%s", think_unread);
 }
 

@@ -16,9 +16,9 @@ typedef struct conversation {
     qn_think think;
 } conversation;
 
-/* What the settings say. Returns an exit code; release it in any case. */
-int conversation_begin(conversation *out, const settings *s, const qn_chat_template *chat_template,
-                       bool think_is_variable);
+/* What the settings say, and then with which template. Each returns an exit code; release it in any case. */
+int conversation_begin(conversation *out, const settings *s, bool think_is_variable);
+int conversation_use(conversation *c, const settings *s, const qn_chat_template *chat_template);
 void conversation_release(conversation *c);
 
 /* Whether asking to think, or not to, makes a difference; the words for where it does not. */

@@ -38,7 +38,7 @@ static int open_template(generator *g, need chat_template) {
     int code =
         open_chat_template(&g->chat_template, g->settings, g->dir, chat_template == NEED_IF_THERE ? &missing : NULL);
     if (missing) record_fail(&g->no_template, "messages: %s has no chat template", g->dir);
-    return code ? code : conversation_begin(&g->conversation, g->settings, g->chat_template, false);
+    return code ? code : conversation_use(&g->conversation, g->settings, g->chat_template);
 }
 
 static bool is_eos(const generator *g, int32_t id) {
@@ -86,7 +86,8 @@ static int find_ends(generator *g) {
 
 int generator_open(generator *g, const settings *s, need tokenizer, need chat_template) {
     *g = (generator){.settings = s, .dir = model_dir(s)};
-    int code = parse_bias(g, s);
+    int code = conversation_begin(&g->conversation, s, false);
+    if (!code) code = parse_bias(g, s);
     if (!code) code = open_tokenizer(g, tokenizer);
     if (!code && g->tokenizer) code = open_template(g, chat_template);
     if (!code && !g->tokenizer) record_fail(&g->no_template, "text: %s has no tokenizer.json", g->dir);

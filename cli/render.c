@@ -27,8 +27,9 @@ int command_render(const settings *s) {
     qn_chat_template *chat_template = NULL;
     conversation defaults = {.kwargs = NULL};
     char *dir = model_dir(s);
-    int code = open_chat_template(&chat_template, s, dir, NULL);
-    if (code == EXIT_DONE) code = conversation_begin(&defaults, s, chat_template, true);
+    int code = conversation_begin(&defaults, s, true);
+    if (code == EXIT_DONE) code = open_chat_template(&chat_template, s, dir, NULL);
+    if (code == EXIT_DONE) code = conversation_use(&defaults, s, chat_template);
     if (code == EXIT_DONE) code = records_answer(render_record, &defaults);
     conversation_release(&defaults);
     qn_chat_template_close(chat_template);
