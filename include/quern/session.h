@@ -65,8 +65,8 @@ typedef struct qn_token {
 typedef struct qn_generate_args {
     const char *prompt; /**< text. Or NULL with `ids` */
     size_t prompt_size; /**< 0: strlen(prompt) */
-    /** n_run runs of the prompt, as qn_chat_render gives them: only trusted text is read as added tokens. NULL: all of it is
-     * trusted. */
+    /** n_run runs of the prompt, as qn_chat_render gives them: only trusted text is read as added tokens. NULL: raw text, all
+     * of it trusted. */
     const qn_text_run *runs;
     size_t n_run;
     const int32_t *ids; /**< the whole timeline to continue */
