@@ -23,10 +23,11 @@ qn_status qni_prompt_encode(qn_ids *out, const qn_tokenizer *tokenizer, const qn
         return QN_OK;
     }
     const size_t size = prompt_size(args);
-    const qn_text_run whole = {size, true};
-    const bool has_runs = args->runs != NULL;
-    QN_TRY(qn_tokenizer_encode_runs(tokenizer, out, args->prompt, size, has_runs ? args->runs : &whole,
-                                    has_runs ? args->n_run : 1, err));
+    if (args->runs != NULL) {
+        QN_TRY(qn_tokenizer_encode_runs(tokenizer, out, args->prompt, size, args->runs, args->n_run, err));
+    } else {
+        QN_TRY(qn_tokenizer_encode_document(tokenizer, out, args->prompt, size, true, err));
+    }
     return out->size > 0 ? QN_OK : qni_fail(err, QN_EINVAL, "prompt: is empty");
 }
 
