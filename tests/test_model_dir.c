@@ -178,6 +178,7 @@ static void files_not_downloaded(void **state) {
         write_text("tokenizer_config.json", cases[i].text);
         refuse_text(cases[i].what);
         write_text("tokenizer_config.json", "{}");
+        if (cases[i].text[0] == '\0') continue; /* an empty template is a template */
         write_text("chat_template.jinja", cases[i].text);
         refuse_text(cases[i].what);
         remove_file("chat_template.jinja");

@@ -130,7 +130,7 @@ qn_status qni_file_slurp(char **out, size_t *size, const char *path, size_t max_
     char *data = NULL;
     size_t n = 0;
     QN_TRY(qni_file_slurp_any(&data, &n, path, max_bytes, err));
-    qn_status status = qni_file_check_content(path, data, n, err);
+    qn_status status = n > 0 ? qni_file_check_content(path, data, n, err) : QN_OK;
     if (status != QN_OK) {
         qni_free(data);
         return status;

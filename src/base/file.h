@@ -23,7 +23,7 @@ qn_status qni_file_read(const qni_file *file, void *out, uint64_t offset, size_t
 qn_status qni_file_check_content(const char *path, const char *head, size_t size, qn_error *err);
 
 /* A whole file of at most max_bytes; *out is followed by a zero byte and freed with qni_free(). The first function checks
- * its content as above, the second takes anything. */
+ * its content as above but takes an empty file, the second takes anything. */
 qn_status qni_file_slurp(char **out, size_t *size, const char *path, size_t max_bytes, qn_error *err);
 qn_status qni_file_slurp_any(char **out, size_t *size, const char *path, size_t max_bytes, qn_error *err);
 

@@ -250,7 +250,8 @@ qn_status qni_json_read(json_t **out, const char *path, size_t max_bytes, qn_err
     char *text = NULL;
     size_t size = 0;
     QN_TRY(qni_file_slurp(&text, &size, path, max_bytes, err));
-    qn_status status = qni_json_parse(out, path, text, size, err);
+    qn_status status = qni_file_check_content(path, text, size, err);
+    if (status == QN_OK) status = qni_json_parse(out, path, text, size, err);
     qni_free(text);
     return status;
 }

@@ -28,9 +28,13 @@ static qn_status read_config(qni_config *config, const char *dir, qn_sha256 *has
     size_t size = 0;
     qn_status status = check_is_model(dir, path, err);
     if (status == QN_OK) status = qni_file_slurp(&text, &size, path, QNI_CONFIG_MAX_BYTES, err);
+    if (status == QN_OK) status = qni_file_check_content(path, text, size, err);
     qni_free(path);
-    if (status != QN_OK) return status;
     json_t *root = NULL;
+    if (status != QN_OK) {
+        qni_free(text);
+        return status;
+    }
     qn_sha256_update(hash, text, size);
     status = qni_json_parse(&root, name, text, size, err);
     qni_free(text);
