@@ -193,6 +193,35 @@ static void test_added_tokens(void **state) {
     CHECK_EDITS(edits);
 }
 
+/* Each byte of a text may be compared with a whole added token, so their length is bounded. */
+static void test_long_added_token(void **state) {
+    (void)state;
+    enum { MOST = 1024, TEXT = 1 << 16 };
+    for (int extra = 0; extra < 2; extra++) {
+        char content[MOST + 2] = "";
+        memset(content, 'q', (size_t)(MOST + extra));
+        json_t *root = small_tokenizer(), *token = json_pack("{s:i, s:s}", "id", 260, "content", content);
+        assert_int_equal(json_array_append_new(json_object_get(root, "added_tokens"), token), 0);
+        qn_tokenizer *tokenizer = NULL;
+        qn_error err = {0};
+        qn_status status = open_json(&tokenizer, root, NULL, &err);
+        assert_int_equal(status, extra == 0 ? QN_OK : QN_EUNSUPPORTED);
+        if (extra == 1) assert_non_null(strstr(err.message, "1025 bytes are not supported, only 1024"));
+        if (extra == 0) {
+            static char text[TEXT];
+            qn_ids ids = {0};
+            memset(text, 'q', sizeof text);
+            assert_int_equal(qn_tokenizer_encode(tokenizer, &ids, text, TEXT - 1, true, &err), QN_OK);
+            assert_int_equal(ids.size, TEXT / MOST - 1 + MOST - 1);
+            assert_int_equal(ids.data[0], 260);
+            assert_int_equal(ids.data[ids.size - 1], 'q');
+            qn_ids_release(&ids);
+        }
+        qn_tokenizer_close(tokenizer);
+        json_decref(root);
+    }
+}
+
 #define TEMPLATE(single, specials)                                                                                     \
     "{\"type\": \"TemplateProcessing\", \"single\": [" single "], \"pair\": [], \"special_tokens\": {" specials "}}"
 #define TEXT(id)               "{\"Sequence\": {\"id\": \"" id "\", \"type_id\": 0}}"
@@ -330,9 +359,13 @@ static void test_directories(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_kinds),           cmocka_unit_test(test_model),
-        cmocka_unit_test(test_added_tokens),    cmocka_unit_test(test_bad_post_processors),
-        cmocka_unit_test(test_post_processors), cmocka_unit_test(test_no_json),
+        cmocka_unit_test(test_kinds),
+        cmocka_unit_test(test_model),
+        cmocka_unit_test(test_added_tokens),
+        cmocka_unit_test(test_long_added_token),
+        cmocka_unit_test(test_bad_post_processors),
+        cmocka_unit_test(test_post_processors),
+        cmocka_unit_test(test_no_json),
         cmocka_unit_test(test_directories),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -3,13 +3,18 @@
 #ifndef QNI_ADDED_H
 #define QNI_ADDED_H
 
+#include "hash.h"
+
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
+/* Bytes of an added token: what a search may look at for each byte of a text. */
+enum { QNI_ADDED_BYTES = 1024 };
+
 typedef struct qni_added_node {
-    uint32_t child, sibling; /* 0: none */
-    int32_t id;              /* of the token that ends here, or -1 */
+    uint32_t parent; /* 0: none */
+    int32_t id;      /* of the token that ends here, or -1 */
     unsigned char byte;
 } qni_added_node;
 
@@ -18,6 +23,9 @@ typedef struct qni_added {
     qni_added_node *node; /* node 0 is no node */
     size_t n, capacity;
     uint32_t root[256]; /* by first byte; 0: none */
+    uint32_t *slot;     /* hash table of edges: the child, or 0; a power of two */
+    size_t n_slot;
+    qni_hash_key key;
 } qni_added;
 
 void qni_added_release(qni_added *added);

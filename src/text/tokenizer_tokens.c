@@ -61,6 +61,10 @@ qn_status qni_tokenizer_add(qn_tokenizer *t, const qni_added_token *token, int64
         return qni_fail(err, QN_EFORMAT, "added token \"%.*s\": has id %lld, but tokenizers would give it %lld", shown,
                         token->text, (long long)id, (long long)next);
     }
+    if (token->size > QNI_ADDED_BYTES) {
+        return qni_fail(err, QN_EUNSUPPORTED, "added token \"%.*s\": %zu bytes are not supported, only %d", shown,
+                        token->text, token->size, QNI_ADDED_BYTES);
+    }
     const unsigned special = token->special ? QNI_TOKEN_SPECIAL : 0, normal = token->normalized ? QNI_TOKEN_NORMAL : 0;
     QN_TRY(qni_vocab_add(&t->vocab, token->text, token->size, id, QNI_TOKEN_ADDED | special | normal, err));
     if (id > t->top_added) t->top_added = id;
