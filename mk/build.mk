@@ -38,3 +38,9 @@ $(QUERN): $(CLI_OBJ) $(LIB_STATIC)
 	$(QUIET)$(CC) -o $@ $^ $(LDFLAGS_ALL) $(PKG_LIBS) $(EDIT_LIBS) -lm
 
 -include $(LIB_OBJ:.o=.d) $(CLI_OBJ:.o=.d)
+
+.PHONY: compdb
+compdb: ## compile_commands.json for editors: the commands of all objects
+	@$(MAKE) --no-print-directory -Bn V=1 build $(TEST_BIN) | \
+	    sed -n 's|^\(.* -c \([^ ]*\.c\) -o .*\)$$|{"directory": "$(CURDIR)", "file": "\2", "command": "\1"},|p' | \
+	    sed -e '1s/^/[\n/' -e '$$s/,$$/\n]/' > compile_commands.json
