@@ -1,4 +1,5 @@
-# Tests: tests/test_NAME.c is one cmocka program over the static library; tests/support/*.c is linked to each.
+# Tests: tests/test_NAME.c is one cmocka program over the static library; tests/support/*.c is linked to each. ONLY picks
+# programs and scripts by words in their names, as in tests/run, TEST cases of the programs by a word in theirs.
 TEST_SRC := $(wildcard tests/test_*.c)
 TEST_BIN := $(TEST_SRC:tests/%.c=$(B)/tests/%)
 SUPPORT_OBJ := $(patsubst %.c,$(B)/%.o,$(wildcard tests/support/*.c))
@@ -24,7 +25,10 @@ test-deps:
 test: test-deps ## install what is missing, build, and run every test that needs neither a GPU nor a network
 	@$(MAKE) --no-print-directory check
 
-check: build $(TEST_BIN)
+# What ONLY does not pick is not linked either.
+PICKED_SRC := $(if $(ONLY),$(filter $(TEST_SRC),$(wildcard $(ONLY:%=tests/*%*.c))),$(TEST_SRC))
+
+check: build $(PICKED_SRC:tests/%.c=$(B)/tests/%)
 	@tests/run $(B) $(QUERN)
 
 # What computes and what is quick, with AVX-512 made of AVX2.

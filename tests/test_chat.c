@@ -1,18 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Chat templates: golden renders, opening from a directory, putting messages in order, refusals. */
+#include "support/cmocka_all.h"
+
 #include <quern/chat.h>
 
 #include <jansson.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
-
-#include <cmocka.h>
 
 /* One line of a file of JSON records, or NULL at the end. */
 static json_t *next_record(FILE *file) {

@@ -1,17 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The template interpreter: vectors rendered by transformers' Jinja, refusals by line and construct, bounds. */
 #include <jansson.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include <cmocka.h>
-
 #include "../src/base/json.h"
 #include "../src/text/jinja.h"
+#include "support/cmocka_all.h"
 
 static qn_status render(const char *source, size_t size, const json_t *variables, qn_prompt *prompt, qn_error *err) {
     qni_jinja *jinja = NULL;

@@ -2,14 +2,9 @@
 /* The thread pool: every task once, private thread numbers, many loops in a row, and more threads than processors. */
 #include "../src/base/cpu.h"
 #include "../src/base/pool.h"
+#include "support/cmocka_all.h"
 
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
 #include <string.h>
-
-#include <cmocka.h>
 
 #include <pthread.h>
 #include <sched.h>

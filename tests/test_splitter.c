@@ -2,15 +2,11 @@
 /* The splitter: every case is run at once, byte by byte, and with every split in two. */
 #include <quern/chat.h>
 
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
 #include <stdio.h>
 #include <string.h>
 
-#include <cmocka.h>
-
 #include "../src/text/utf8.h"
+#include "support/cmocka_all.h"
 
 typedef struct collected {
     char text[2][512]; /* by piece */
