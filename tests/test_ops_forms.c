@@ -55,10 +55,12 @@ static problem rounded_problem(const problem *p, dtypes types) {
     return r;
 }
 
-static void assert_same_floats(const char *what, const device_case *dc, const float *a, const float *b, int64_t n) {
-    if (memcmp(a, b, (size_t)n * sizeof *a) != 0) {
-        fail_msg("%s on %s: bits differ, error %g", what, dc->name, worst_error(a, b, n));
-    }
+static void expect_same_tensors(const char *name, const qn_tensor *got, const qn_tensor *want) {
+    void *a = tensor_bits(got), *b = tensor_bits(want);
+    assert_int_equal(qn_tensor_bytes(got), qn_tensor_bytes(want));
+    expect_same_bits(name, qn_tensor_dtype(got), a, b, tensor_count(got));
+    free(a);
+    free(b);
 }
 
 /* bf16 and f16 operands are widened exactly, sums do not know about them, and the result is rounded once: so a call
@@ -82,7 +84,9 @@ static void exact_widening(const device_case *dc, const problem *p) {
             float *a = tensor_floats(primitive_compute(id, &half)), *b = tensor_floats(primitive_compute(id, &wide));
             int64_t n = tensor_count(id == KV_ATTENTION ? half.attn_out : half.out);
             for (int64_t i = 0; i < n; i++) b[i] = rounded(b[i], types.stream);
-            assert_same_floats(primitive_name(id), dc, a, b, n);
+            const char *name = case_text("%s on %s, stream %s, linear %s", primitive_name(id), dc->name,
+                                         qn_dtype_name(types.stream), qn_dtype_name(types.linear));
+            expect_same_bits(name, QN_DTYPE_F32, a, b, n);
             free(a);
             free(b);
         }
@@ -117,10 +121,8 @@ static void mixtures(const device_case *dc, const problem *p) {
                                             {s.t[V_CACHE], o.t[V_CACHE]}};
             for (int i = 0; i < 3; i++) {
                 float *a = tensor_floats(pairs[i][0]), *b = tensor_floats(pairs[i][1]);
-                double worst = worst_error(a, b, tensor_count(pairs[i][0]));
-                if (!(worst <= bound)) {
-                    fail_msg("%s on %s, mixture %d, part %d: error %g", primitive_name(id), dc->name, k, i, worst);
-                }
+                const char *name = case_text("%s on %s, mixture %d, part %d", primitive_name(id), dc->name, k, i);
+                expect_close(name, a, b, tensor_count(pairs[i][0]), bound);
                 free(a);
                 free(b);
             }
@@ -153,8 +155,11 @@ static void other_cache_rows(const device_case *dc, const problem *p) {
                     bool inside = r % p->c >= p->offset && r % p->c < p->offset + p->t;
                     bool same = memcmp(before + (size_t)r * row, after + (size_t)r * row, row) == 0;
                     /* Random numbers are not written over by themselves. */
-                    if (cache == K_CACHE && inside && same) fail_msg("%s: row %d is not written", dc->name, (int)r);
-                    if (!inside && !same) fail_msg("%s: row %d is written", dc->name, (int)r);
+                    const char *what = primitive_name(id), *where = operand_name(cache);
+                    if (cache == K_CACHE && inside && same) {
+                        fail_msg("%s on %s: row %d is not written", what, dc->name, (int)r);
+                    }
+                    if (!inside && !same) fail_msg("%s on %s: row %d of %s is written", what, dc->name, (int)r, where);
                 }
                 free(before);
                 free(after);
@@ -237,12 +242,8 @@ static void strided(const device_case *dc, const problem *p) {
                                             {dense.t[K_CACHE], gaps.t[K_CACHE]},
                                             {dense.t[V_CACHE], gaps.t[V_CACHE]}};
             for (int i = 0; i < 3; i++) {
-                void *a = tensor_bits(pairs[i][0]), *b = tensor_bits(pairs[i][1]);
-                if (memcmp(a, b, qn_tensor_bytes(pairs[i][0])) != 0) {
-                    fail_msg("%s on %s: strided part %d differs", primitive_name(id), dc->name, i);
-                }
-                free(a);
-                free(b);
+                const char *name = case_text("%s on %s, strided part %d", primitive_name(id), dc->name, i);
+                expect_same_tensors(name, pairs[i][1], pairs[i][0]);
             }
         }
         padded_check(&out, dc);
@@ -273,7 +274,9 @@ static void in_place(const device_case *dc, const problem *p) {
             bench same = s;
             same.out = s.t[HIDDEN];
             void *together = tensor_bits(primitive_compute(ids[i], &same));
-            assert_memory_equal(apart, together, qn_tensor_bytes(s.out));
+            const char *name =
+                case_text("%s on %s in place, %s", primitive_name(ids[i]), dc->name, qn_dtype_name(types.stream));
+            expect_same_bits(name, types.stream, together, apart, tensor_count(s.out));
             assert_int_equal(qn_tensor_write(s.t[HIDDEN], hidden, qn_tensor_bytes(s.t[HIDDEN]), NULL), QN_OK);
             free(apart);
             free(hidden);
@@ -284,7 +287,7 @@ static void in_place(const device_case *dc, const problem *p) {
     qn_device_close(device);
 }
 
-/* What a call leaves: out, k_cache, v_cache. */
+/* What a call in f32 leaves: out, k_cache, v_cache. */
 typedef struct result {
     void *part[3];
     size_t bytes[3];
@@ -302,11 +305,11 @@ static result run_at(primitive_id id, bench *s, qn_offset offset) {
     return r;
 }
 
-static bool same_result(const result *a, const result *b) {
+static void expect_same_result(const char *name, const result *got, const result *want) {
     for (int i = 0; i < 3; i++) {
-        if (memcmp(a->part[i], b->part[i], a->bytes[i]) != 0) return false;
+        expect_same_bits(case_text("%s, part %d", name, i), QN_DTYPE_F32, got->part[i], want->part[i],
+                         got->bytes[i] / sizeof(float));
     }
-    return true;
 }
 
 static void free_result(result *r) {
@@ -337,6 +340,7 @@ static void offsets(const device_case *dc, const problem *p) {
     bench_make(&s, p, device, all_f32, dc->packed);
     const primitive_id ids[] = {KV_ATTENTION, ATTENTION_BLOCK, LAYER};
     for (int i = 0; i < 3; i++) {
+        const char *what = primitive_name(ids[i]);
         for (size_t k = 0; k < sizeof positions / sizeof positions[0]; k++) {
             const int64_t *asked = positions[k].asked, *meant = positions[k].meant;
             result rows = run_at(ids[i], &s, (qn_offset){.rows = meant, .n_rows = 2});
@@ -344,14 +348,15 @@ static void offsets(const device_case *dc, const problem *p) {
             for (int b = 0; b < 2; b++) {
                 result whole = run_at(ids[i], &s, (qn_offset){.value = meant[b]});
                 for (int part = 0; part < 3; part++) {
-                    size_t half = rows.bytes[part] / 2;
-                    assert_memory_equal((char *)rows.part[part] + (size_t)b * half,
-                                        (char *)whole.part[part] + (size_t)b * half, half);
+                    size_t half = rows.bytes[part] / 2, at = (size_t)b * half;
+                    expect_same_bits(case_text("%s on %s, offsets %zu, row %d, part %d", what, dc->name, k, b, part),
+                                     QN_DTYPE_F32, (char *)rows.part[part] + at, (char *)whole.part[part] + at,
+                                     half / sizeof(float));
                 }
                 qn_dtype dtype = k % 2 ? QN_DTYPE_S64 : QN_DTYPE_S32;
                 qn_tensor *one = integers(device, dtype, 1, asked[b], 0);
                 result scalar = run_at(ids[i], &s, (qn_offset){.tensor = one});
-                if (!same_result(&whole, &scalar)) fail_msg("%s: tensor offset {1} differs", dc->name);
+                expect_same_result(case_text("%s on %s, tensor offset {1} %zu", what, dc->name, k), &scalar, &whole);
                 free_result(&whole);
                 free_result(&scalar);
                 qn_tensor_free(one);
@@ -359,7 +364,7 @@ static void offsets(const device_case *dc, const problem *p) {
             for (int d = 0; d < 2; d++) {
                 qn_tensor *two = integers(device, d ? QN_DTYPE_S64 : QN_DTYPE_S32, 2, asked[0], asked[1]);
                 result each = run_at(ids[i], &s, (qn_offset){.tensor = two});
-                if (!same_result(&rows, &each)) fail_msg("%s: tensor offset {B} differs", dc->name);
+                expect_same_result(case_text("%s on %s, tensor offset {B} %zu", what, dc->name, k), &each, &rows);
                 free_result(&each);
                 qn_tensor_free(two);
             }
@@ -368,7 +373,7 @@ static void offsets(const device_case *dc, const problem *p) {
         qn_tensor *far = integers(device, QN_DTYPE_S64, 2, INT64_MIN, INT64_MAX);
         result clamped = run_at(ids[i], &s, (qn_offset){.tensor = far});
         result ends = run_at(ids[i], &s, (qn_offset){.rows = (const int64_t[]){0, 10}, .n_rows = 2});
-        assert_true(same_result(&clamped, &ends));
+        expect_same_result(case_text("%s on %s, clamped offsets", what, dc->name), &clamped, &ends);
         free_result(&clamped);
         free_result(&ends);
         qn_tensor_free(far);
@@ -405,7 +410,8 @@ static void layouts(const device_case *dc, const problem *p) {
             assert_true(qn_linear_bytes(s.packed[O_PROJ]) >= qn_tensor_bytes(turned));
             if (qn_linear_arith(s.packed[O_PROJ]) != QN_ARITH_F32) continue; /* auto took native bf16 */
             void *got = tensor_bits(primitive_compute(ATTENTION_RESIDUAL, &s));
-            assert_memory_equal(want, got, qn_tensor_bytes(s.out));
+            const char *name = case_text("o_proj %s on %s, source %d", qn_dtype_name(floats[k]), dc->name, i);
+            expect_same_bits(name, QN_DTYPE_F32, got, want, tensor_count(s.out));
             free(got);
         }
         free(want);

@@ -5,7 +5,6 @@
 
 #include <quern/ops.h>
 
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -26,8 +25,7 @@ static void compare(const char *path, const char *what, const char *part, const 
     assert_int_equal(qn_tensor_file_read(&want, file, qn_tensor_device(got), name, NULL), QN_OK);
     assert_int_equal(tensor_count(got), tensor_count(want));
     float *g = tensor_floats(got), *w = tensor_floats(want);
-    double worst = worst_error(g, w, tensor_count(got));
-    if (!(worst <= bound_of(dc))) fail_msg("%s %s on %s: error %g", path, name, dc->name, worst);
+    expect_close(case_text("%s %s on %s", path, name, dc->name), g, w, tensor_count(got), bound_of(dc));
     free(g);
     free(w);
     qn_tensor_free(want);

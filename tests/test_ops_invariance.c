@@ -73,7 +73,8 @@ static void put_tokens(char *all, const qn_tensor *whole, const qn_tensor *part,
 /* out, k_cache and v_cache behind one another. */
 typedef struct outcome {
     char *bytes;
-    size_t n_out, n_cache;
+    size_t n_out, n_k, n_v;
+    dtypes types;
 } outcome;
 
 /* The primitive over all tokens in calls of at most `chunk`. */
@@ -83,8 +84,11 @@ static outcome compute(primitive_id id, const problem *p, const device_case *dc,
     bench s;
     bench_make(&s, p, device, types, dc->packed);
     qn_tensor *whole = id == KV_ATTENTION ? s.attn_out : s.out;
-    outcome o = {.n_out = qn_tensor_bytes(whole), .n_cache = qn_tensor_bytes(s.t[K_CACHE])};
-    o.bytes = malloc(o.n_out + o.n_cache + qn_tensor_bytes(s.t[V_CACHE]));
+    outcome o = {.n_out = qn_tensor_bytes(whole),
+                 .n_k = qn_tensor_bytes(s.t[K_CACHE]),
+                 .n_v = qn_tensor_bytes(s.t[V_CACHE]),
+                 .types = types};
+    o.bytes = malloc(o.n_out + o.n_k + o.n_v);
     assert_non_null(o.bytes);
     for (int64_t first = 0; first < p->t; first += chunk) {
         int64_t n = p->t - first < chunk ? p->t - first : chunk;
@@ -100,20 +104,28 @@ static outcome compute(primitive_id id, const problem *p, const device_case *dc,
         qn_tensor_free(part.attn_out);
     }
     qn_error err;
-    assert_int_equal(qn_tensor_read(s.t[K_CACHE], o.bytes + o.n_out, o.n_cache, &err), QN_OK);
-    assert_int_equal(qn_tensor_read(s.t[V_CACHE], o.bytes + o.n_out + o.n_cache, qn_tensor_bytes(s.t[V_CACHE]), &err),
-                     QN_OK);
-    o.n_cache += qn_tensor_bytes(s.t[V_CACHE]);
+    assert_int_equal(qn_tensor_read(s.t[K_CACHE], o.bytes + o.n_out, o.n_k, &err), QN_OK);
+    assert_int_equal(qn_tensor_read(s.t[V_CACHE], o.bytes + o.n_out + o.n_k, o.n_v, &err), QN_OK);
     bench_free(&s);
     qn_device_close(device);
     return o;
 }
 
-static void assert_same(const outcome *a, const outcome *b, primitive_id id, const device_case *dc, const char *what) {
-    assert_int_equal(a->n_out, b->n_out);
-    if (memcmp(a->bytes, b->bytes, a->n_out + a->n_cache) != 0) {
-        fail_msg("%s on %s: %s changes the result", primitive_name(id), dc->name, what);
-    }
+/* That the result is the same in spite of `what`. */
+static void expect_same(const outcome *want, const outcome *got, primitive_id id, const device_case *dc,
+                        const char *what) {
+    const dtypes *t = &want->types;
+    const char *name =
+        case_text("%s on %s, stream %s, %s", primitive_name(id), dc->name, qn_dtype_name(t->stream), what);
+    const char *a = got->bytes, *b = want->bytes;
+    assert_int_equal(got->n_out, want->n_out);
+    expect_same_bits(name, t->stream, a, b, want->n_out / qn_dtype_bytes(t->stream));
+    a += want->n_out;
+    b += want->n_out;
+    expect_same_bits(case_text("%s, k_cache", name), t->k_cache, a, b, want->n_k / qn_dtype_bytes(t->k_cache));
+    a += want->n_k;
+    b += want->n_k;
+    expect_same_bits(case_text("%s, v_cache", name), t->v_cache, a, b, want->n_v / qn_dtype_bytes(t->v_cache));
 }
 
 static const dtypes half_types = {QN_DTYPE_BF16, QN_DTYPE_F16, QN_DTYPE_BF16, QN_DTYPE_BF16, QN_DTYPE_F32};
@@ -133,7 +145,7 @@ static void threads_and_chunks(const device_case *dc, const problem *p, dtypes t
         outcome whole = compute(id, p, dc, types, 1, 1000);
         for (size_t i = 0; i < sizeof ways / sizeof ways[0]; i++) {
             outcome other = compute(id, p, dc, types, ways[i].n_thread, ways[i].chunk);
-            assert_same(&whole, &other, id, dc, ways[i].what);
+            expect_same(&whole, &other, id, dc, ways[i].what);
             free(other.bytes);
         }
         free(whole.bytes);
@@ -149,9 +161,10 @@ static void batch(const device_case *dc, const problem *p, dtypes types) {
             outcome alone = compute(id, &row, dc, types, 2, 1000);
             size_t n = (size_t)p->b;
             assert_int_equal(alone.n_out * n, whole.n_out);
-            if (memcmp(whole.bytes + (size_t)b * alone.n_out, alone.bytes, alone.n_out) != 0) {
-                fail_msg("%s on %s: the batch changes the result of row %d", primitive_name(id), dc->name, (int)b);
-            }
+            const char *name = case_text("%s on %s, stream %s, row %d of a batch", primitive_name(id), dc->name,
+                                         qn_dtype_name(types.stream), (int)b);
+            expect_same_bits(name, types.stream, whole.bytes + (size_t)b * alone.n_out, alone.bytes,
+                             alone.n_out / qn_dtype_bytes(types.stream));
             free(alone.bytes);
         }
         free(whole.bytes);
@@ -194,7 +207,7 @@ static void forms(void **state) {
                                   strcmp(cases[i].backend, cases[i - 1].backend) == 0;
                 outcome o = compute(id, &p, &cases[i], types[k], 2, 1000);
                 if (same_level) {
-                    assert_same(&first, &o, id, &cases[i], "the form");
+                    expect_same(&first, &o, id, &cases[i], "the form");
                     free(o.bytes);
                 } else {
                     free(first.bytes);

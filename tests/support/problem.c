@@ -355,13 +355,3 @@ qn_tensor *primitive_compute(primitive_id id, const bench *s) {
     if (primitive_run(id, s, &err) != QN_OK) fail_msg("%s: %s", primitive_name(id), err.message);
     return id == KV_ATTENTION ? s->attn_out : s->out;
 }
-
-double worst_error(const float *got, const float *want, int64_t n) {
-    double worst = 0, greatest = 0;
-    for (int64_t i = 0; i < n; i++) {
-        if (!isfinite(got[i])) return INFINITY;
-        worst = fmax(worst, fabs((double)got[i] - (double)want[i]));
-        greatest = fmax(greatest, fabs((double)want[i]));
-    }
-    return worst / (1e-6 + greatest);
-}

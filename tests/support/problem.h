@@ -7,6 +7,8 @@
 #ifndef QNI_TEST_PROBLEM_H
 #define QNI_TEST_PROBLEM_H
 
+#include "close.h"
+
 #include <quern/ops.h>
 
 /* All forms in which a primitive can be computed by this build on this machine. */
@@ -103,9 +105,6 @@ qn_tensor *tensor_make(qn_device *device, qn_dtype dtype, int32_t rank, const in
 float *tensor_floats(const qn_tensor *t); /* allocated */
 void *tensor_bits(const qn_tensor *t);    /* allocated; qn_tensor_bytes() */
 int64_t tensor_count(const qn_tensor *t);
-
-/* max |got - want| / (1e-6 + max |want|); infinite if a value is not finite. */
-double worst_error(const float *got, const float *want, int64_t n);
 
 /* Random numbers: a state that is never 0. */
 double random_uniform(uint64_t *state); /* [0, 1) */

@@ -101,13 +101,3 @@ float *golden_f32(const char *dir, const char *name, int64_t *shape) {
 int64_t *golden_s64(const char *dir, const char *name, int64_t *shape) {
     return golden(dir, name, shape, QN_DTYPE_S64);
 }
-
-double relative_error(const float *x, const float *expected, size_t n) {
-    double error = 0, most = 0;
-    for (size_t i = 0; i < n; i++) {
-        double difference = fabs((double)x[i] - (double)expected[i]);
-        if (!(difference <= error)) error = difference; /* a NaN stays */
-        most = fmax(most, fabs((double)expected[i]));
-    }
-    return error / (1e-6 + most);
-}

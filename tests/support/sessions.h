@@ -3,6 +3,7 @@
 #ifndef QNI_TEST_SESSIONS_H
 #define QNI_TEST_SESSIONS_H
 
+#include "close.h"
 #include "cmocka_all.h"
 
 #include <quern/session.h>
@@ -38,9 +39,6 @@ int32_t *random_ids(test_rng *rng, size_t n);
 /* A tensor of a golden file, read whole as f32 (or s64), allocated; shape has QN_MAX_RANK places, filled with 1. */
 float *golden_f32(const char *dir, const char *name, int64_t *shape);
 int64_t *golden_s64(const char *dir, const char *name, int64_t *shape);
-
-/* max |x - golden| / (1e-6 + max |golden|). */
-double relative_error(const float *x, const float *golden, size_t n);
 
 #define assert_ok(call)                                                                                                \
     do {                                                                                                               \
