@@ -2,10 +2,11 @@
 /* Packed linears: a backend's own form of a weight matrix, filled in ranges of outputs by the device's threads. */
 #include "linear.h"
 
+#include "../base/cut.h"
 #include "../base/half.h"
 
 /* Elements that one task of a packing loop moves at least, so that small matrices are not cut to crumbs. */
-enum { TASK_ELEMENTS = 1 << 18 };
+enum { TASK_ELEMENTS = QNI_CUT(1 << 18, 1 << 10) };
 
 qn_status qni_linear_create(qn_linear **out, qn_device *device, const qni_source *source, qn_error *err) {
     qni_packing packing = {0};

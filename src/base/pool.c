@@ -11,6 +11,7 @@
 #include "pool.h"
 
 #include "cpu.h"
+#include "cut.h"
 #include "memory.h"
 
 #include <pthread.h>
@@ -25,7 +26,10 @@
 
 /* Looks at the gate before a thread sleeps: a wake-up costs about as much as SPIN_LONG pauses (some 20 to 50 us).
  * With more threads than processors a spinning thread keeps a working one from running. */
-enum { SPIN_LONG = 1000, SPIN_SHORT = 16 };
+enum { SPIN_LONG = QNI_CUT(1000, 50), SPIN_SHORT = QNI_CUT(16, 2) };
+
+/* The number of the last loop of a new pool: a debug build starts before the counter wraps. */
+#define LAST_LOOP QNI_CUT((uint64_t)0, (uint64_t)UINT32_MAX)
 
 /* Tasks that a thread has left: first << 32 | end. */
 typedef struct share {
@@ -232,7 +236,7 @@ qn_status qni_pool_create(qni_pool **out, int32_t n_thread, bool pin, qn_error *
     pool->n_thread = n_thread;
     pool->shares = (share *)(void *)((unsigned char *)pool + fixed);
     pool->n_spin = n_thread <= qni_cpu_count() ? SPIN_LONG : SPIN_SHORT;
-    atomic_init(&pool->gate, 0);
+    atomic_init(&pool->gate, LAST_LOOP << 32);
     atomic_init(&pool->stop, false);
     atomic_init(&pool->n_asleep, 0);
     atomic_init(&pool->caller_waits, false);

@@ -11,15 +11,16 @@
  * its result, and those beyond the last query's are not read.
  */
 #include "attention.h"
+#include "../base/cut.h"
 
 #include <math.h>
 
 enum {
-    TILE_QUERIES = 64, /* of a task: their state and a block of K or V lie in the second cache */
-    TILE_ROWS = 32,    /* each sees half of them in vain */
-    FEW_QUERIES = 8,   /* up to here a block is converted on the way; more queries share a converted one */
+    TILE_QUERIES = QNI_CUT(64, 16), /* of a task: their state and a block of K or V lie in the second cache */
+    TILE_ROWS = QNI_CUT(32, 8),     /* each sees half of them in vain */
+    FEW_QUERIES = 8,                /* up to here a block is converted on the way; more queries share a converted one */
     TASKS_A_THREAD = 4,
-    ELEMENTS_A_TASK = 1 << 14,
+    ELEMENTS_A_TASK = QNI_CUT(1 << 14, 1 << 7),
 };
 
 static int64_t tile_rows(int64_t group) {

@@ -3,11 +3,12 @@
  * Rows of activations as products take them. A tile of rows is made in f32 first (converted, normed), then put down once
  * for each encoding. One f32 row that needs no change is taken as it lies.
  */
+#include "../base/cut.h"
 #include "cpu.h"
 
 #include <string.h>
 
-enum { ELEMENTS_A_TASK = 1 << 14 }; /* below, a parallel loop costs more than it saves */
+enum { ELEMENTS_A_TASK = QNI_CUT(1 << 14, 1 << 7) }; /* below, a parallel loop costs more than it saves */
 
 /* What a weight wants, without its place. */
 static qni_cpu_encoding wanted_by(const qni_cpu_kernels *k, const qni_weight *w) {

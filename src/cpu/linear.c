@@ -7,13 +7,14 @@
  * tiles over it. Plain and quantised weights are gathered and unpacked into the same blocks. Arithmetics bf16 and int8
  * read the packed panels where they lie, whatever the number of rows. The sums are formed in the same order in all cases.
  */
+#include "../base/cut.h"
 #include "pack.h"
 
 enum {
-    GROUP = 4,          /* panels of a task with many rows; 4 blocks of kc x nr floats lie in the second cache */
-    GROUP_DECODE = 32,  /* most panels of a task with one tile of rows */
-    BLOCK_ROWS = 512,   /* about the most rows of a task: its sums lie in the second cache */
-    SUB_TILES = 32,     /* tiles that run over one panel before the next: their inputs lie in the second cache */
+    GROUP = 4,         /* panels of a task with many rows; 4 blocks of kc x nr floats lie in the second cache */
+    GROUP_DECODE = 32, /* most panels of a task with one tile of rows */
+    BLOCK_ROWS = QNI_CUT(512, 32), /* about the most rows of a task: its sums lie in the second cache */
+    SUB_TILES = QNI_CUT(32, 2),    /* tiles over one panel before the next: their inputs lie in the second cache */
     FEW_TILES = 4,      /* up to here 16-bit panels are converted on the way once more, cheaper than through memory */
     TASKS_A_THREAD = 8, /* so that threads end together */
 };

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Work on rows: norms, and the small elementwise ops. */
+#include "../base/cut.h"
 #include "pack.h"
 
 #include <math.h>
 
 enum {
-    ELEMENTS_A_TASK = 1 << 14, /* below, a parallel loop costs more than it saves */
-    LOGITS_A_TASK = 1 << 14,
+    ELEMENTS_A_TASK = QNI_CUT(1 << 14, 1 << 7), /* below, a parallel loop costs more than it saves */
+    LOGITS_A_TASK = QNI_CUT(1 << 14, 1 << 6),
 };
 
 float *qni_cpu_take_floats(const qni_run *run, int64_t n) {

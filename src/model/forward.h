@@ -3,11 +3,12 @@
 #ifndef QNI_FORWARD_H
 #define QNI_FORWARD_H
 
+#include "../base/cut.h"
 #include "model.h"
 
 /* Rows of the head that are computed at once: bounds the logits in scratch, and is wide enough that a head over many
  * rows is bound by arithmetic and no longer by reading lm_head. */
-enum { QNI_HEAD_ROWS = 32 };
+enum { QNI_HEAD_ROWS = QNI_CUT(32, 3) };
 
 /* Called while the device is held. */
 typedef struct qni_forward_sink {

@@ -3,7 +3,7 @@
 #include "pieces.h"
 
 /* Pieces between two looks at the progress callback, for each thread. */
-enum { PIECES_PER_WAVE = 32 };
+enum { PIECES_PER_WAVE = QNI_CUT(32, 2) };
 
 typedef struct wave {
     const qni_pieces *work;

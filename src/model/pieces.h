@@ -4,10 +4,11 @@
 #ifndef QNI_PIECES_H
 #define QNI_PIECES_H
 
+#include "../base/cut.h"
 #include "model.h"
 
 /* Bytes of a piece of a weight: long enough for a read, short enough for the second-level cache. */
-enum { QNI_PIECE_BYTES = 512 << 10 };
+enum { QNI_PIECE_BYTES = QNI_CUT(512 << 10, 4 << 10) };
 
 typedef struct qni_pieces {
     int64_t n_piece;

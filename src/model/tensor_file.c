@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The public reader of safetensors files: one tensor at a time, onto a device, through a small buffer. */
+#include "../base/cut.h"
 #include "../base/memory.h"
 #include "checkpoint.h"
 
 #include <quern/tensor.h>
 
 /* A tensor goes to the device in pieces of this size, so that reading takes no second copy of it. */
-enum { PIECE_BYTES = 1 << 20 };
+enum { PIECE_BYTES = QNI_CUT(1 << 20, 1 << 10) };
 
 struct qn_tensor_file {
     qni_safetensors st;

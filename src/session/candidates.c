@@ -7,6 +7,7 @@
  * top_k leaves, so that the best id has e = 1 whatever the range of the numbers. Each later filter only takes
  * candidates away, and the final probability is e / sum of e.
  */
+#include "../base/cut.h"
 #include "sampler.h"
 
 #include <float.h>
@@ -14,7 +15,7 @@
 #include <string.h>
 
 enum {
-    IDS_A_LOOP = 1 << 14, /* below, a parallel loop costs more than it saves */
+    IDS_A_LOOP = QNI_CUT(1 << 14, 1 << 6), /* below, a parallel loop costs more than it saves */
     GROUPS_A_BLOCK = QNI_BLOCK_IDS / QNI_GROUP_IDS,
 };
 

@@ -12,6 +12,7 @@
  * Files are untrusted. restore looks at everything before the session changes: the checksum, then the header, the
  * ids and the logits; KV may hold any numbers, whose worst effect is logits that are not finite.
  */
+#include "../base/cut.h"
 #include "../base/file.h"
 #include "session.h"
 
@@ -22,7 +23,7 @@
 #error "session files are written in the machine's byte order, which must be little-endian"
 #endif
 
-enum { VERSION = 1, FLAG_YARN = 1, FLAG_LOGITS = 2, FINGERPRINT = 32, DIGEST = 32, BUFFER = 1 << 18 };
+enum { VERSION = 1, FLAG_YARN = 1, FLAG_LOGITS = 2, FINGERPRINT = 32, DIGEST = 32, BUFFER = QNI_CUT(1 << 18, 1 << 8) };
 
 typedef struct header {
     char magic[8];

@@ -12,6 +12,7 @@
  * order of the sums could change it, by a bound of their errors; else, and among few candidates, all that may be above
  * the cut are put in order and added as defined.
  */
+#include "../base/cut.h"
 #include "sampler.h"
 
 #include <float.h>
@@ -19,7 +20,7 @@
 #include <string.h>
 
 /* Numbers that are put in order at once. */
-enum { FEW = 1024 };
+enum { FEW = QNI_CUT(1024, 8) };
 
 typedef struct search {
     qn_sampler *s;

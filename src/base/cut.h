@@ -1,0 +1,13 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Sizes at which work is cut, or buffers end. No result depends on them. Debug builds use small ones, so that small tests
+ * meet several tasks, pieces and portions, and counters that wrap. */
+#ifndef QNI_CUT_H
+#define QNI_CUT_H
+
+#if defined(QNI_DEBUG)
+#define QNI_CUT(size, small) (small)
+#else
+#define QNI_CUT(size, small) (size)
+#endif
+
+#endif
