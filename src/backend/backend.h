@@ -12,7 +12,8 @@
  *
  * Scratch. An op takes its temporary memory from run->scratch, gives it back at the end, and returns right after
  * taking it when the scratch is measuring. One pass with a measuring scratch therefore tells the bytes that a call of
- * the same (or a larger) shape needs, composed or fused, with no second formula to keep in step.
+ * the same shape needs, composed or fused, with no second formula to keep in step. A call with fewer rows must not need
+ * more.
  */
 #ifndef QNI_BACKEND_H
 #define QNI_BACKEND_H

@@ -117,9 +117,9 @@ static void no_tap(void *user, int32_t state, const qni_mat *hidden) {
     (void)hidden;
 }
 
-/* Scratch of n_row rows at the end of one sequence, with logits of all of them and a tap. */
-static qn_status measure(size_t *bytes, const qn_model *model, int32_t n_row, int32_t n_ctx, qn_dtype kv_dtype,
-                         qn_error *err) {
+/* n_row rows at the end of one sequence, with logits of all of them and a tap. Fewer rows need no more: see backend.h. */
+qn_status qni_forward_measure(size_t *bytes, const qn_model *model, int32_t n_row, int32_t n_ctx, qn_dtype kv_dtype,
+                              qn_error *err) {
     int32_t *arrays = qni_calloc(2 * (size_t)n_row, sizeof *arrays);
     if (arrays == NULL) return qni_fail(err, QN_ENOMEM, "forward: no memory for %d rows", n_row);
     int32_t *zeros = arrays, *pos = arrays + n_row;
@@ -142,14 +142,4 @@ static qn_status measure(size_t *bytes, const qn_model *model, int32_t n_row, in
     if (status == QN_OK) *bytes = scratch.peak;
     qni_free(arrays);
     return status;
-}
-
-qn_status qni_forward_measure(size_t *bytes, const qn_model *model, int32_t n_row, int32_t n_ctx, qn_dtype kv_dtype,
-                              qn_error *err) {
-    /* A backend may spread one row over more threads than many rows, so one row is measured too. */
-    size_t one = 0, all = 0;
-    QN_TRY(measure(&one, model, 1, n_ctx, kv_dtype, err));
-    QN_TRY(measure(&all, model, n_row, n_ctx, kv_dtype, err));
-    *bytes = one > all ? one : all;
-    return QN_OK;
 }
