@@ -150,6 +150,8 @@ typedef struct qni_scratch {
 
 /* QNI_ALIGN-aligned bytes; while measuring a pointer that must not be used. Never fails: the size was measured. */
 void *qni_scratch_take(qni_scratch *scratch, size_t bytes);
+/* Give back what was taken since `used` was `mark`. */
+void qni_scratch_reset(qni_scratch *scratch, size_t mark);
 /* count · n elements of `size` bytes; a product that overflows is measured as SIZE_MAX, which no reservation can meet. */
 void *qni_scratch_array(qni_scratch *scratch, int64_t count, int64_t n, size_t size);
 static inline bool qni_scratch_measures(const qni_scratch *scratch) {

@@ -32,7 +32,7 @@ static qn_status mlp(const qni_run *run, qni_mat out, qni_mat hidden, const qni_
     QN_TRY(ops->linear(run, up, x, &w->up_proj));
     QN_TRY(ops->swiglu(run, gate, gate, up));
     QN_TRY(ops->attention_residual(run, out, hidden, gate, &w->down_proj));
-    run->scratch->used = mark;
+    qni_scratch_reset(run->scratch, mark);
     return QN_OK;
 }
 
@@ -53,7 +53,7 @@ static qn_status attention_block(const qni_run *run, qni_mat out, qni_mat hidden
     QN_TRY(ops->rms_norm(run, head_rows(k), head_rows(k), w->k_norm, call->eps));
     QN_TRY(ops->kv_attention(run, attn, q, k, v, kv, call));
     QN_TRY(ops->attention_residual(run, out, hidden, attn, &w->o_proj));
-    run->scratch->used = mark;
+    qni_scratch_reset(run->scratch, mark);
     return QN_OK;
 }
 
@@ -69,7 +69,7 @@ static qn_status head(const qni_run *run, qni_mat logits, qni_mat hidden, qni_ve
     qni_mat x = take_mat(run, hidden.n_row, hidden.n_col);
     QN_TRY(run->ops->rms_norm(run, x, hidden, norm, eps));
     QN_TRY(run->ops->linear(run, logits, x, lm_head));
-    run->scratch->used = mark;
+    qni_scratch_reset(run->scratch, mark);
     return QN_OK;
 }
 
@@ -79,7 +79,7 @@ static qn_status greedy(const qni_run *run, uint32_t *ids, qni_mat hidden, qni_v
     qni_mat logits = take_mat(run, hidden.n_row, lm_head->n_out);
     QN_TRY(run->ops->head(run, logits, hidden, norm, lm_head, eps));
     qn_status status = run->ops->argmax(run, ids, logits, n_valid);
-    run->scratch->used = mark;
+    qni_scratch_reset(run->scratch, mark);
     return status;
 }
 

@@ -278,7 +278,7 @@ static qn_status forward_layers(const qni_run *run, const qn_forward_greedy_args
         qni_kv kv = kv_of(run, a->k_caches[i], a->v_caches[i]);
         qni_layer_weights w = layer_of(&a->layers[i]);
         QN_TRY(run->ops->layer(run, stream, i == 0 ? hidden : stream, &w, &kv, call));
-        run->scratch->used = mark;
+        qni_scratch_reset(run->scratch, mark);
     }
     return QN_OK;
 }

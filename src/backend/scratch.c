@@ -1,19 +1,27 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Scratch: a bump allocator that can run without memory to measure what a call needs, and a device's own block. */
+/* Scratch: a bump allocator that can run without memory to measure what a call needs, and a device's own block. Under the
+ * address sanitizer only what is taken may be touched: red zones are measured as the rest is. */
 #include "backend.h"
 
 static size_t rounded(size_t bytes) {
-    return bytes > SIZE_MAX - QNI_ALIGN ? SIZE_MAX : qni_round_up(bytes, QNI_ALIGN);
+    return bytes > SIZE_MAX - QNI_ALIGN - QNI_RED_ZONE ? SIZE_MAX : qni_round_up(bytes, QNI_ALIGN);
 }
 
 void *qni_scratch_take(qni_scratch *scratch, size_t bytes) {
     size_t at = scratch->used, end;
-    if (!qni_add_size(&end, at, rounded(bytes))) end = SIZE_MAX;
+    if (!qni_add_size(&end, at, rounded(bytes)) || !qni_add_size(&end, end, QNI_RED_ZONE)) end = SIZE_MAX;
     scratch->used = end;
     if (end > scratch->peak) scratch->peak = end;
     /* While measuring an address that is aligned and not NULL, so that arithmetic on it stays defined. */
     if (qni_scratch_measures(scratch)) return (void *)(uintptr_t)QNI_ALIGN; // NOLINT(performance-no-int-to-ptr)
+    qni_unpoison(scratch->base + at, bytes);
+    qni_poison(scratch->base + at + bytes, end - at - bytes);
     return scratch->base + at;
+}
+
+void qni_scratch_reset(qni_scratch *scratch, size_t mark) {
+    if (!qni_scratch_measures(scratch)) qni_poison(scratch->base + mark, scratch->used - mark);
+    scratch->used = mark;
 }
 
 void *qni_scratch_array(qni_scratch *scratch, int64_t count, int64_t n, size_t size) {
@@ -34,6 +42,7 @@ qn_status qni_device_reserve(qn_device *device, size_t bytes, qn_error *err) {
 }
 
 qni_run qni_device_run(qn_device *device, qni_scratch *scratch, bool measure, qn_error *err) {
+    if (!measure && device->scratch != NULL) qni_poison(device->scratch, device->scratch_bytes);
     *scratch = (qni_scratch){.base = measure ? NULL : device->scratch, .size = measure ? 0 : device->scratch_bytes};
     return (qni_run){.ops = &device->ops, .backend = device->state, .scratch = scratch, .err = err};
 }

@@ -15,6 +15,7 @@ void *qni_device_alloc(const qn_allocator *allocator, size_t bytes) {
 
 void qni_device_free(const qn_allocator *allocator, void *pointer, size_t bytes) {
     if (pointer == NULL) return;
+    qni_unpoison(pointer, bytes);
     if (allocator->free != NULL) {
         allocator->free(allocator->user, pointer, bytes);
     } else {

@@ -5,8 +5,39 @@
 
 #include <quern/device.h>
 
+#if defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define QNI_ASAN 1
+#endif
+#elif defined(__SANITIZE_ADDRESS__)
+#define QNI_ASAN 1
+#endif
+
 /* Alignment of everything that kernels read: a cache line, and the widest vector. */
 enum { QNI_ALIGN = 64 };
+
+/* Blocks that are cut into pieces have poisoned bytes behind each piece in builds with the address sanitizer, which sees
+ * no overrun within a block by itself. In all other builds there are none, and poisoning does nothing. */
+#if defined(QNI_ASAN)
+#include <sanitizer/asan_interface.h>
+enum { QNI_RED_ZONE = 2 * QNI_ALIGN };
+static inline void qni_poison(const void *pointer, size_t bytes) {
+    __asan_poison_memory_region(pointer, bytes);
+}
+static inline void qni_unpoison(const void *pointer, size_t bytes) {
+    __asan_unpoison_memory_region(pointer, bytes);
+}
+#else
+enum { QNI_RED_ZONE = 0 };
+static inline void qni_poison(const void *pointer, size_t bytes) {
+    (void)pointer;
+    (void)bytes;
+}
+static inline void qni_unpoison(const void *pointer, size_t bytes) {
+    (void)pointer;
+    (void)bytes;
+}
+#endif
 
 /* a * b and a + b; false on overflow, *out untouched. */
 static inline bool qni_mul_size(size_t *out, size_t a, size_t b) {

@@ -264,6 +264,6 @@ qn_status qni_cpu_op_kv_attention(const qni_run *run, qni_mat out, qni_heads q, 
     qni_cpu_attention a = {.out = out, .q = q, .k = k, .v = v, .kv = kv, .call = call};
     qni_cpu_attention_scratch scratch = qni_cpu_take_attention(run, &a);
     if (!qni_scratch_measures(run->scratch)) qni_cpu_attend(run, &a, scratch);
-    run->scratch->used = mark;
+    qni_scratch_reset(run->scratch, mark);
     return QN_OK;
 }

@@ -24,7 +24,7 @@ qn_status qni_cpu_op_linear(const qni_run *run, qni_mat out, qni_mat x, const qn
         qni_cpu_linear(run, &input, &(qni_cpu_product){.epilogue = QNI_CPU_STORE, .weight = weight, .out = out}, 1,
                        scratch);
     }
-    run->scratch->used = mark;
+    qni_scratch_reset(run->scratch, mark);
     return QN_OK;
 }
 
@@ -38,7 +38,7 @@ qn_status qni_cpu_op_attention_residual(const qni_run *run, qni_mat out, qni_mat
         qni_cpu_encode(run, &input, attn, NULL, 0);
         qni_cpu_linear(run, &input, &product, 1, scratch);
     }
-    run->scratch->used = mark;
+    qni_scratch_reset(run->scratch, mark);
     return QN_OK;
 }
 
@@ -58,7 +58,7 @@ qn_status qni_cpu_op_mlp(const qni_run *run, qni_mat out, qni_mat hidden, const 
         qni_cpu_encode(run, &y, active, NULL, 0);
         qni_cpu_linear(run, &y, &last, 1, scratch);
     }
-    run->scratch->used = mark;
+    qni_scratch_reset(run->scratch, mark);
     return QN_OK;
 }
 
@@ -100,7 +100,7 @@ qn_status qni_cpu_op_attention_block(const qni_run *run, qni_mat out, qni_mat hi
         qni_cpu_encode(run, &y, attn, NULL, 0);
         qni_cpu_linear(run, &y, &last, 1, scratch);
     }
-    run->scratch->used = mark;
+    qni_scratch_reset(run->scratch, mark);
     return QN_OK;
 }
 
@@ -120,7 +120,7 @@ qn_status qni_cpu_op_head(const qni_run *run, qni_mat logits, qni_mat hidden, qn
         qni_cpu_encode(run, &x, hidden, w, eps);
         qni_cpu_linear(run, &x, &(qni_cpu_product){.weight = lm_head, .out = logits}, 1, scratch);
     }
-    run->scratch->used = mark;
+    qni_scratch_reset(run->scratch, mark);
     return QN_OK;
 }
 

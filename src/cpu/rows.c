@@ -92,7 +92,7 @@ static void embed_row(const row_job *j, int64_t r, float *a, float *b) {
 qn_status qni_cpu_op_embed(const qni_run *run, qni_mat out, const qni_weight *table, const int32_t *ids) {
     size_t mark = run->scratch->used;
     qn_status status = run_rows(run, (row_job){.out = out, .table = table, .ids = ids, .row = embed_row});
-    run->scratch->used = mark;
+    qni_scratch_reset(run->scratch, mark);
     return status;
 }
 
@@ -100,14 +100,14 @@ qn_status qni_cpu_op_rms_norm(const qni_run *run, qni_mat out, qni_mat x, qni_ve
     size_t mark = run->scratch->used;
     const float *norm = qni_cpu_take_vec(run, weight);
     qn_status status = run_rows(run, (row_job){.out = out, .x = x, .norm = norm, .eps = eps, .row = norm_row});
-    run->scratch->used = mark;
+    qni_scratch_reset(run->scratch, mark);
     return status;
 }
 
 qn_status qni_cpu_op_swiglu(const qni_run *run, qni_mat out, qni_mat gate, qni_mat up) {
     size_t mark = run->scratch->used;
     qn_status status = run_rows(run, (row_job){.out = out, .x = gate, .y = up, .row = swiglu_row});
-    run->scratch->used = mark;
+    qni_scratch_reset(run->scratch, mark);
     return status;
 }
 
@@ -170,6 +170,6 @@ qn_status qni_cpu_op_argmax(const qni_run *run, uint32_t *ids, qni_mat logits, i
         }
         for (int64_t r = 0; r < logits.n_row && status == QN_OK; r++) ids[r] = (uint32_t)best_of_row(&j, r);
     }
-    run->scratch->used = mark;
+    qni_scratch_reset(run->scratch, mark);
     return status;
 }

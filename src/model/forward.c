@@ -68,7 +68,7 @@ static qn_status head(const qni_run *run, const qni_forward_call *call, const qn
             }
         }
     }
-    run->scratch->used = mark;
+    qni_scratch_reset(run->scratch, mark);
     return QN_OK;
 }
 
@@ -107,7 +107,7 @@ qn_status qni_forward(const qni_run *run, const qni_forward_call *call) {
         QN_TRY(run->ops->rms_norm(run, hidden, hidden, model->norm, config->rms_eps));
         if (!measures) sink->hidden(sink->user, config->n_layer, &hidden);
     }
-    run->scratch->used = mark;
+    qni_scratch_reset(run->scratch, mark);
     return QN_OK;
 }
 

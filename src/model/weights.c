@@ -106,10 +106,10 @@ static qn_status take_table(cutter *c, const qni_checkpoint *from, qn_error *err
         model->embedding = model->lm_head;
         return QN_OK;
     }
-    const size_t before = c->block.used;
     if (is_packed(ref)) {
         QN_TRY(take_linear(c, &model->table_linear, ref, QN_ARITH_F32, err));
         model->embedding = model->table_linear.weight;
+        model->table_bytes = qni_round_up(model->table_linear.bytes, QNI_ALIGN);
     } else {
         model->embedding = (qni_weight){.data = qni_scratch_take(&c->block, (size_t)ref->data.tensor->bytes),
                                         .dtype = qni_weight_dtype(ref->data.tensor),
@@ -120,8 +120,8 @@ static qn_status take_table(cutter *c, const qni_checkpoint *from, qn_error *err
                                         .ki = 1,
                                         .panel_stride = from->config.d_model,
                                         .group_stride = 1};
+        model->table_bytes = qni_round_up((size_t)ref->data.tensor->bytes, QNI_ALIGN);
     }
-    model->table_bytes = c->block.used - before;
     return QN_OK;
 }
 

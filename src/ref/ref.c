@@ -65,9 +65,8 @@ static qn_status linear_plus(const qni_run *run, qni_mat out, const qni_mat *add
     size_t mark = run->scratch->used;
     double *sums = qni_scratch_array(run->scratch, w->n_out, 1, sizeof *sums);
     double *in = qni_scratch_array(run->scratch, w->n_in, 1, sizeof *in);
-    run->scratch->used = mark;
-    if (qni_scratch_measures(run->scratch)) return QN_OK;
-    for (int64_t r = 0; r < x.n_row; r++) {
+    const bool measures = qni_scratch_measures(run->scratch);
+    for (int64_t r = 0; r < x.n_row && !measures; r++) {
         const void *from = qni_mat_row(&x, r);
         for (int64_t i = 0; i < w->n_in; i++) in[i] = load(from, x.dtype, i);
         product(sums, in, w);
@@ -76,6 +75,7 @@ static qn_status linear_plus(const qni_run *run, qni_mat out, const qni_mat *add
             qni_store_f32(qni_mat_row(&out, r), out.dtype, o, (float)y);
         }
     }
+    qni_scratch_reset(run->scratch, mark);
     return QN_OK;
 }
 
@@ -148,9 +148,8 @@ static qn_status kv_attention(const qni_run *run, qni_mat out, qni_heads q, qni_
     double *sum = qni_scratch_array(run->scratch, d, 1, sizeof *sum);
     float *row = qni_scratch_array(run->scratch, d, 1, sizeof *row);
     double *scores = qni_scratch_array(run->scratch, kv->pages_per_seq, kv->page_tokens, sizeof *scores);
-    run->scratch->used = mark;
-    if (qni_scratch_measures(run->scratch)) return QN_OK;
-    for (int64_t r = 0; r < rows->n_row; r++) {
+    const bool measures = qni_scratch_measures(run->scratch);
+    for (int64_t r = 0; r < rows->n_row && !measures; r++) {
         for (int64_t g = 0; g < kv->n_kv_head; g++) {
             load_head(x, &k, r, g);
             rotate(x, call->rope.cos_sin + r * d, d);
@@ -161,7 +160,7 @@ static qn_status kv_attention(const qni_run *run, qni_mat out, qni_heads q, qni_
             qni_kv_store(v_row(kv, rows->seq[r], g, rows->pos[r]), kv->v_dtype, row, d);
         }
     }
-    for (int64_t r = 0; r < rows->n_row; r++) {
+    for (int64_t r = 0; r < rows->n_row && !measures; r++) {
         for (int64_t h = 0; h < q.n_head; h++) {
             load_head(x, &q, r, h);
             rotate(x, call->rope.cos_sin + r * d, d);
@@ -169,6 +168,7 @@ static qn_status kv_attention(const qni_run *run, qni_mat out, qni_heads q, qni_
             for (int64_t i = 0; i < d; i++) qni_store_f32(qni_mat_row(&out, r), out.dtype, h * d + i, (float)sum[i]);
         }
     }
+    qni_scratch_reset(run->scratch, mark);
     return QN_OK;
 }
 

@@ -56,8 +56,8 @@ qn_status qni_session_layout(qni_arena *out, const qn_model_config *config, int3
     a.token_bytes = 2 * (size_t)config->n_layer * row;
     a.plane_bytes = plane;
     a.kv_bytes = kv;
-    a.logits_offset = qni_round_up(kv, QNI_ALIGN);
-    a.ids_offset = a.logits_offset + qni_round_up(logits, QNI_ALIGN);
+    a.logits_offset = qni_round_up(kv, QNI_ALIGN) + QNI_RED_ZONE;
+    a.ids_offset = a.logits_offset + qni_round_up(logits, QNI_ALIGN) + QNI_RED_ZONE;
     a.total_bytes = a.ids_offset + ids;
     *out = a;
     return QN_OK;
@@ -96,6 +96,9 @@ static qn_status take_device_memory(qn_session *s, qn_error *err) {
     if (s->arena == NULL) {
         return qni_fail(err, QN_ENOMEM, "session: no memory for %zu bytes (n_ctx %d)", s->layout.total_bytes, o->n_ctx);
     }
+    const size_t logits = (size_t)s->model->config.n_vocab * sizeof(float), ids = s->layout.ids_offset;
+    qni_poison(s->arena + s->layout.kv_bytes, s->layout.logits_offset - s->layout.kv_bytes);
+    qni_poison(s->arena + s->layout.logits_offset + logits, ids - s->layout.logits_offset - logits);
     s->logits = (float *)(void *)(s->arena + s->layout.logits_offset);
     s->ids = (int32_t *)(void *)(s->arena + s->layout.ids_offset);
     pthread_mutex_lock(&device->lock);
