@@ -1,5 +1,5 @@
-# Quern's build. `make help` lists the targets. CONFIG=release|debug|asan|tsan|cov|simde; objects go to build/CONFIG/, those
-# for another processor than this machine's to build/CONFIG-PROCESSOR/.
+# Quern's build. `make help` lists the targets. CONFIG=release|debug|asan|tsan|cov|simde|simde-asan; objects go to
+# build/CONFIG/, those for another processor than this machine's to build/CONFIG-PROCESSOR/.
 CONFIG ?= release
 CC ?= gcc
 ifeq ($(origin CC),default)

@@ -8,10 +8,12 @@ OPT_debug := -O0 -g3 -DQNI_DEBUG
 OPT_asan := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer -DQNI_DEBUG
 OPT_tsan := -O1 -g -fsanitize=thread -fno-omit-frame-pointer -DQNI_DEBUG
 OPT_cov := -O0 -g --coverage
-OPT_fuzz := -O1 -g -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
+OPT_fuzz := -O1 -g -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer \
+            -DQNI_DEBUG
 OPT_simde := -O2 -g -DQNI_EMULATE_AVX512
+OPT_simde-asan := $(OPT_asan) -DQNI_EMULATE_AVX512
 OPT := $(OPT_$(CONFIG))
-$(if $(OPT),,$(error CONFIG=$(CONFIG): unknown; one of release debug asan tsan cov fuzz simde))
+$(if $(OPT),,$(error CONFIG=$(CONFIG): unknown; one of release debug asan tsan cov fuzz simde simde-asan))
 
 # GCC 12 for AArch64 ends with an internal error where it vectorises the loop m = fmax(m, fabs(x)).
 ifeq ($(ARCH),aarch64)
@@ -34,9 +36,9 @@ ISA_neonbf16 := -march=armv8.2-a+bf16
 ISA_neoni8mm := -march=armv8.2-a+i8mm
 # The sums of a tile fill the registers: GCC, where it reorders before it allots them, spills some.
 ISA_neon := $(if $(findstring clang,$(CC)),,-fno-schedule-insns)
-# CONFIG=simde compiles the files of AVX-512 to AVX2, for the tests: a vector is two, and the compiler says that code which
+# CONFIG=simde and simde-asan compile the files of AVX-512 to AVX2, for the tests: a vector is two, and the compiler says that code which
 # passes vectors would differ.
-ifeq ($(CONFIG),simde)
+ifneq ($(filter simde simde-asan,$(CONFIG)),)
 ISA_avx512 := $(ISA_avx2) -include tests/emulate/avx512.h -Wno-psabi
 ISA_avx512bf16 := $(ISA_avx512)
 endif

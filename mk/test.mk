@@ -5,7 +5,7 @@ TEST_BIN := $(TEST_SRC:tests/%.c=$(B)/tests/%)
 SUPPORT_OBJ := $(patsubst %.c,$(B)/%.o,$(wildcard tests/support/*.c))
 
 # The failing malloc takes the place of the C library's, which sanitizers have already taken.
-FAULT_OBJ := $(if $(filter asan tsan fuzz,$(CONFIG)),,$(B)/tests/fault/malloc.o)
+FAULT_OBJ := $(if $(findstring -fsanitize,$(OPT)),,$(B)/tests/fault/malloc.o)
 $(B)/tests/test_fault: $(FAULT_OBJ)
 
 # The command with that malloc, which fails as tests/fault/command.c says.
