@@ -3,7 +3,7 @@
  * all element types, unaligned rows, and canaries around whatever is written. */
 #include "../src/base/half.h"
 #include "../src/cpu/cpu.h"
-#include "support/cmocka_all.h"
+#include "support/close.h"
 #include "support/problem.h"
 
 #include <math.h>
@@ -37,10 +37,10 @@ static float *guarded(int64_t n) {
     for (int64_t i = 0; i < n + 2 * GUARD; i++) block[i] = canary;
     return block + GUARD;
 }
-static void check_guard(float *data, int64_t n) {
+static void check_guard(const char *name, float *data, int64_t n) {
     for (int i = 0; i < GUARD; i++) {
-        assert_true(data[-1 - i] == canary);
-        assert_true(data[n + i] == canary);
+        expect_that(data[-1 - i] == canary, name, -1 - i, data[-1 - i]);
+        expect_that(data[n + i] == canary, name, n + i, data[n + i]);
     }
     free(data - GUARD);
 }
@@ -58,7 +58,10 @@ static void check_gemm(const qni_cpu_kernels *k, int dtype, int64_t m, int64_t n
     void *w_block = random_array(&w, dtypes_all[dtype], n_panel * stride, seed);
     float *c = guarded(m * ldc);
     const float *x = a;
+    char name[CASE_SIZE];
     for (int add = 0; add < 2; add++) {
+        case_write(name, "gemm%s %s %s, m %d, panels %d, k %d", add ? " add" : "", k->isa,
+                   qn_dtype_name(dtypes_all[dtype]), (int)m, (int)n_panel, (int)n_k);
         k->gemm[dtype](c, ldc, a, m, w, stride, n_panel, n_k, add);
         for (int64_t r = 0; r < m; r++) {
             for (int64_t o = 0; o < n_panel * k->nr; o++) {
@@ -70,13 +73,14 @@ static void check_gemm(const qni_cpu_kernels *k, int dtype, int64_t m, int64_t n
                     size += fabs(p);
                 }
                 /* A chain of at most 256 roundings of 2^-24, which add up like a random walk: 4 sigma. */
-                double error = fabs((double)c[r * ldc + o] - (1 + add) * sum);
-                assert_true(error <= 4e-6 * size + 1e-30);
+                expect_near(name, r * ldc + o, (double)c[r * ldc + o], (1 + add) * sum, 4e-6 * size + 1e-30);
             }
-            for (int64_t o = n_panel * k->nr; o < ldc; o++) assert_true(c[r * ldc + o] == canary);
+            for (int64_t o = n_panel * k->nr; o < ldc; o++) {
+                expect_that(c[r * ldc + o] == canary, name, r * ldc + o, c[r * ldc + o]);
+            }
         }
     }
-    check_guard(c, m * ldc);
+    check_guard(name, c, m * ldc);
     free(a_block);
     free(w_block);
 }
@@ -105,7 +109,10 @@ static void check_pairs(const qni_cpu_kernels *k, int64_t m, int64_t n_panel, in
     uint16_t *row = malloc((size_t)n_k * sizeof *row);
     float *c = guarded(m * ldc), *alone = guarded(nr);
     assert_non_null(row);
+    char name[CASE_SIZE];
     for (int add = 0; add < 2; add++) {
+        case_write(name, "gemm_pairs%s %s%s, m %d, panels %d, k %d", add ? " add" : "", k->isa,
+                   k->native_bf16 ? " native" : "", (int)m, (int)n_panel, (int)n_k);
         k->gemm_pairs(c, ldc, a, m, w, stride, n_panel, n_k, add);
         for (int64_t r = 0; r < m; r++) {
             for (int64_t o = 0; o < n_panel * nr; o++) {
@@ -118,20 +125,22 @@ static void check_pairs(const qni_cpu_kernels *k, int64_t m, int64_t n_panel, in
                     size += fabs(p);
                 }
                 /* Products are exact, sums as in check_gemm. */
-                double error = fabs((double)c[r * ldc + o] - (1 + add) * sum);
-                assert_true(error <= 4e-6 * size + 1e-30);
+                expect_near(name, r * ldc + o, (double)c[r * ldc + o], (1 + add) * sum, 4e-6 * size + 1e-30);
             }
-            for (int64_t o = n_panel * nr; o < ldc; o++) assert_true(c[r * ldc + o] == canary);
+            for (int64_t o = n_panel * nr; o < ldc; o++) {
+                expect_that(c[r * ldc + o] == canary, name, r * ldc + o, c[r * ldc + o]);
+            }
             if (add) continue;
             for (int64_t i = 0; i < n_k; i++) row[i] = ((uint16_t *)a)[(i / 2 * m + r) * 2 + i % 2];
             for (int64_t p = 0; p < n_panel; p++) {
                 k->gemm_pairs(alone, nr, row, 1, (uint16_t *)w + p * stride, stride, 1, n_k, false);
-                assert_memory_equal(alone, c + r * ldc + p * nr, (size_t)nr * sizeof *alone);
+                expect_same_bits(case_text("%s, row %d and panel %d alone", name, (int)r, (int)p), QN_DTYPE_F32, alone,
+                                 c + r * ldc + p * nr, nr);
             }
         }
     }
-    check_guard(c, m * ldc);
-    check_guard(alone, nr);
+    check_guard(name, c, m * ldc);
+    check_guard(name, alone, nr);
     free(row);
     free(a_block);
     free(w_block);
@@ -169,6 +178,7 @@ static void conversions(void **state) {
     for (int i = 0; i < N; i++) half[i] = (uint16_t)i;
     FOR_EACH_LEVEL(k) {
         for (int dtype = QNI_CPU_BF16; dtype < QNI_CPU_N_DTYPE; dtype++) {
+            CASE(name, "%s %s", k.isa, qn_dtype_name(dtypes_all[dtype]));
             /* All patterns, cut so that each lands in a tail too. */
             for (int64_t n = 1; n <= 9; n += 4) {
                 for (int64_t i = 0; i + n <= N; i += n) k.widen[dtype](wide + i, half + i, n);
@@ -176,10 +186,14 @@ static void conversions(void **state) {
                 for (int64_t i = 0; i < N / n * n; i++) {
                     float want = qni_load_f32(half, dtypes_all[dtype], i);
                     if (isnan(want)) {
-                        assert_true(isnan(wide[i]) && isnan(qni_load_f32(back, dtypes_all[dtype], i)));
+                        expect_that(isnan(wide[i]), name, i, wide[i]);
+                        expect_that(isnan(qni_load_f32(back, dtypes_all[dtype], i)), name, i, back[i]);
                     } else {
-                        assert_memory_equal(&wide[i], &want, sizeof want);
-                        assert_int_equal(back[i], half[i]);
+                        if (memcmp(&wide[i], &want, sizeof want) != 0) {
+                            fail_msg("widen %s: 0x%04x becomes %a, not %a", name, half[i], (double)wide[i],
+                                     (double)want);
+                        }
+                        expect_that(back[i] == half[i], name, i, back[i]);
                     }
                 }
             }
@@ -193,9 +207,9 @@ static void conversions(void **state) {
             for (int64_t i = 0; i < N; i++) {
                 uint16_t want = dtype == QNI_CPU_BF16 ? qni_bf16_of_f32(wide[i]) : qni_f16_of_f32(wide[i]);
                 if (isnan(wide[i])) {
-                    assert_true(isnan(qni_load_f32(back, dtypes_all[dtype], i)));
-                } else {
-                    assert_int_equal(back[i], want);
+                    expect_that(isnan(qni_load_f32(back, dtypes_all[dtype], i)), name, i, back[i]);
+                } else if (back[i] != want) {
+                    fail_msg("narrow %s: %a becomes 0x%04x, not 0x%04x", name, (double)wide[i], back[i], want);
                 }
             }
         }
@@ -203,12 +217,12 @@ static void conversions(void **state) {
         for (int i = 0; i < 256; i++) codes[i] = (int8_t)(i - 128);
         for (int64_t n = 1; n <= 256; n += 51) {
             k.widen[QNI_CPU_Q8](wide, codes, n);
-            for (int64_t i = 0; i < n; i++) assert_true(wide[i] == (float)(i - 128));
+            for (int64_t i = 0; i < n; i++) expect_that(wide[i] == (float)(i - 128), k.isa, i, wide[i]);
         }
         float odd[3] = {1, -0.0f, 3}, out[4] = {0, 0, 0, canary};
         k.widen[QNI_CPU_F32](out, odd, 3);
-        assert_memory_equal(out, odd, sizeof odd);
-        assert_true(out[3] == canary);
+        expect_same_bits(k.isa, QN_DTYPE_F32, out, odd, 3);
+        expect_that(out[3] == canary, k.isa, 3, out[3]);
     }
     free(half);
     free(back);
@@ -229,21 +243,27 @@ static void exponential(void **state) {
     FOR_EACH_LEVEL(k) {
         for (int i = 0; i < N; i++) x[i] = -87.3f + 176.0f * (float)i / N; /* all normal results */
         k.exp(y, x, N);
-        double worst = 0;
-        for (int i = 0; i < N; i++) worst = fmax(worst, ulps(y[i], exp((double)x[i])));
-        assert_true(worst <= 2.0); /* what kernels.h promises */
+        for (int i = 0; i < N; i++) { /* what kernels.h promises */
+            if (!(ulps(y[i], exp((double)x[i])) <= 2.0)) {
+                fail_msg("exp %s of %a is %a, not %a", k.isa, (double)x[i], (double)y[i], exp((double)x[i]));
+            }
+        }
         const float ends[] = {-INFINITY, -1e30f, -104.0f, -90.0f, 0.0f, -0.0f, 88.8f, 1e30f, INFINITY, NAN, 1.0f};
         float out[12];
         out[11] = canary;
         k.exp(out, ends, 11);
-        assert_true(out[0] == 0 && out[1] == 0 && out[2] < 1e-40f && out[3] < 1e-38f);
-        assert_true(out[4] == 1 && out[5] == 1 && isinf(out[6]) && isinf(out[7]) && isinf(out[8]) && isnan(out[9]));
-        assert_true(out[11] == canary);
+        for (int i = 0; i < 12; i++) {
+            const bool is_right[] = {out[i] == 0, out[i] == 0,     out[i] < 1e-40f, out[i] < 1e-38f, out[i] == 1,
+                                     out[i] == 1, isinf(out[i]),   isinf(out[i]),   isinf(out[i]),   isnan(out[i]),
+                                     true,        out[i] == canary};
+            expect_that(is_right[i], case_text("exp %s of the ends", k.isa), i, out[i]);
+        }
         /* An element does not depend on where it stands. */
         float alone;
         for (int i = 0; i < 11; i++) {
             k.exp(&alone, ends + i, 1);
-            if (!isnan(alone)) assert_memory_equal(&alone, out + i, sizeof alone);
+            CASE(name, "exp %s of end %d alone", k.isa, i);
+            if (!isnan(alone)) expect_same_bits(name, QN_DTYPE_F32, &alone, out + i, 1);
         }
     }
     free(x);
@@ -256,6 +276,7 @@ static void rows(void **state) {
     uint64_t seed = 3;
     FOR_EACH_LEVEL(k) {
         for (int64_t n = 1; n <= MAX; n++) {
+            CASE(name, "%s, n %d", k.isa, (int)n);
             float a[MAX], b[MAX];
             double squares = 0;
             for (int64_t i = 0; i < n; i++) {
@@ -263,21 +284,23 @@ static void rows(void **state) {
                 b[i] = (float)random_normal(&seed);
                 squares += (double)a[i] * (double)a[i];
             }
-            assert_true(fabs(k.sum_squares(a, n) - squares) <= 1e-14 * squares);
+            expect_near(case_text("sum_squares %s", name), 0, k.sum_squares(a, n), squares, 1e-14 * squares);
             float *out = guarded(n);
             k.swiglu(out, a, b, n);
             for (int64_t i = 0; i < n; i++) {
                 double want = (double)a[i] / (1 + exp(-(double)a[i])) * (double)b[i];
                 /* exp 2 ulp, and four roundings */
-                assert_true(fabs((double)out[i] - want) <= 6e-7 * fabs(want));
+                expect_near(name, i, (double)out[i], want, 6e-7 * fabs(want));
             }
             k.scale_mul(out, a, 0.3f, b, n);
-            for (int64_t i = 0; i < n; i++) assert_true(fabsf(out[i] - a[i] * 0.3f * b[i]) <= 1e-6f * fabsf(out[i]));
+            for (int64_t i = 0; i < n; i++) {
+                expect_near(name, i, (double)out[i], (double)(a[i] * 0.3f * b[i]), 1e-6 * fabs((double)out[i]));
+            }
             k.add(out, a, b, n);
-            for (int64_t i = 0; i < n; i++) assert_true(out[i] == a[i] + b[i]);
+            for (int64_t i = 0; i < n; i++) expect_that(out[i] == a[i] + b[i], name, i, out[i]);
             k.scale(out, 2.0f, n);
-            for (int64_t i = 0; i < n; i++) assert_true(out[i] == 2 * (a[i] + b[i]));
-            check_guard(out, n);
+            for (int64_t i = 0; i < n; i++) expect_that(out[i] == 2 * (a[i] + b[i]), name, i, out[i]);
+            check_guard(name, out, n);
             if (n % 2 != 0) continue;
             float turn[MAX], *x = guarded(n);
             memcpy(x, a, (size_t)n * sizeof *x);
@@ -289,10 +312,10 @@ static void rows(void **state) {
             for (int64_t i = 0; i < n / 2; i++) {
                 double u = a[i], v = a[i + n / 2], c = turn[i], s = turn[i + n / 2];
                 double size = 2e-7 * (fabs(u) + fabs(v)); /* two or three roundings */
-                assert_true(fabs((double)x[i] - (u * c - v * s)) <= size);
-                assert_true(fabs((double)x[i + n / 2] - (v * c + u * s)) <= size);
+                expect_near(name, i, (double)x[i], u * c - v * s, size);
+                expect_near(name, i + n / 2, (double)x[i + n / 2], v * c + u * s, size);
             }
-            check_guard(x, n);
+            check_guard(name, x, n);
         }
     }
 }
@@ -303,17 +326,18 @@ static void argmax(void **state) {
     float x[MAX];
     FOR_EACH_LEVEL(k) {
         for (int64_t n = 1; n <= MAX; n++) {
+            CASE(name, "argmax %s, n %d", k.isa, (int)n);
             for (int64_t at = 0; at < n; at++) {
                 for (int64_t i = 0; i < n; i++) x[i] = -3.0f - (float)(i % 3);
                 x[at] = -1.0f;
                 x[n - 1] = -1.0f; /* a tie: the lower one wins */
-                assert_int_equal(k.argmax(x, n), at);
+                expect_that(k.argmax(x, n) == at, name, at, k.argmax(x, n));
                 x[at] = NAN;
-                assert_int_equal(k.argmax(x, n), -1);
+                expect_that(k.argmax(x, n) == -1, name, at, k.argmax(x, n));
                 x[at] = x[n - 1] = -INFINITY;
             }
             for (int64_t i = 0; i < n; i++) x[i] = -INFINITY;
-            assert_int_equal(k.argmax(x, n), 0);
+            expect_that(k.argmax(x, n) == 0, name, 0, k.argmax(x, n));
         }
     }
 }
@@ -328,6 +352,7 @@ static void transposition(void **state) {
     FOR_EACH_LEVEL(k) {
         for (int64_t n_j = 1; n_j <= k.nr; n_j += n_j == 1 ? 2 : 1) {
             for (int64_t n_i = 1; n_i <= MAX_I; n_i += 7) {
+                CASE(name, "transpose %s, %d outputs, %d inputs", k.isa, (int)n_j, (int)n_i);
                 memset(out4, 0xAA, sizeof out4);
                 memset(out2, 0xAA, sizeof out2);
                 memset(zipped, 0xAA, sizeof zipped);
@@ -337,21 +362,22 @@ static void transposition(void **state) {
                 for (int64_t i = 0; i < n_i; i++) {
                     for (int64_t j = 0; j < k.nr; j++) {
                         uint32_t want = j < n_j ? in4[1 + j * STRIDE + i] : 0;
-                        assert_int_equal(out4[i * k.nr + j], want);
-                        assert_int_equal(out2[i * k.nr + j], want);
-                        assert_int_equal(zipped[i * k.nr + place_of(&k, QNI_CPU_BF16, j)], want);
+                        const int64_t at = i * k.nr + j, place = i * k.nr + place_of(&k, QNI_CPU_BF16, j);
+                        expect_that(out4[at] == want, name, at, out4[at]);
+                        expect_that(out2[at] == want, name, at, out2[at]);
+                        expect_that(zipped[place] == want, name, place, zipped[place]);
                     }
                 }
-                assert_int_equal(out4[n_i * k.nr], 0xAAAAAAAAu);
-                assert_int_equal(out2[n_i * k.nr], 0xAAAA);
-                assert_int_equal(zipped[n_i * k.nr], 0xAAAA);
+                expect_that(out4[n_i * k.nr] == 0xAAAAAAAAu, name, n_i * k.nr, out4[n_i * k.nr]);
+                expect_that(out2[n_i * k.nr] == 0xAAAA, name, n_i * k.nr, out2[n_i * k.nr]);
+                expect_that(zipped[n_i * k.nr] == 0xAAAA, name, n_i * k.nr, zipped[n_i * k.nr]);
             }
         }
     }
 }
 
 /* Elements of keys and values: floats, or codes. */
-static const size_t kv_bytes[QNI_CPU_N_KV] = {4, 2, 2, 1};
+static const qn_dtype kv_dtypes[QNI_CPU_N_KV] = {QN_DTYPE_F32, QN_DTYPE_BF16, QN_DTYPE_F16, QN_DTYPE_Q8};
 
 static double load_kv(const void *data, int dtype, int64_t i) {
     return dtype == QNI_CPU_Q8 ? ((const int8_t *)data)[i] : (double)qni_load_f32(data, dtypes_all[dtype], i);
@@ -374,12 +400,15 @@ static void check_attend(const qni_cpu_kernels *k, int dtype, int64_t n_q, int64
     void *kv_block = random_rows(&kv, dtype, n_k * stride, seed);
     float *s = guarded(n_q * block), *alone = guarded(block), *o = guarded(n_q * d), *o_alone = guarded(d);
     const qni_cpu_kv_rows rows = {kv, stride, n_k, NULL, 0};
+    CASE(name, "attend %s %s, queries %d, positions %d, d %d", k->isa, qn_dtype_name(kv_dtypes[dtype]), (int)n_q,
+         (int)n_k, (int)d);
     k->attend_scores[dtype](s, q, n_q, &rows, d);
     k->attend_values[dtype](o, s, n_q, &rows, d, false);
     for (int64_t i = 0; i < n_q; i++) {
         const float *query = (const float *)q + i * d;
         k->attend_scores[dtype](alone, query, 1, &rows, d);
-        assert_memory_equal(alone, s + i * block, (size_t)n_k * sizeof *s);
+        expect_same_bits(case_text("%s, scores of query %d alone", name, (int)i), QN_DTYPE_F32, alone, s + i * block,
+                         n_k);
         for (int64_t j = 0; j < n_k; j++) {
             double sum = 0, size = 0;
             for (int64_t c = 0; c < d; c++) {
@@ -387,17 +416,20 @@ static void check_attend(const qni_cpu_kernels *k, int dtype, int64_t n_q, int64
                 sum += p;
                 size += fabs(p);
             }
-            assert_true(fabs((double)s[i * block + j] - sum) <= 1e-6 * size); /* chains of at most 64 + 3 */
+            expect_near(name, i * block + j, (double)s[i * block + j], sum, 1e-6 * size); /* chains of at most 64 + 3 */
         }
-        for (int64_t j = n_k; j < block; j++) assert_true(s[i * block + j] == canary);
+        for (int64_t j = n_k; j < block; j++) {
+            expect_that(s[i * block + j] == canary, name, i * block + j, s[i * block + j]);
+        }
         /* Values in two pieces: one chain all the same. */
         const int64_t half = n_k / 2;
-        const size_t bytes = (size_t)(half * stride) * kv_bytes[dtype];
+        const size_t bytes = (size_t)(half * stride) * qn_dtype_bytes(kv_dtypes[dtype]);
         const qni_cpu_kv_rows head = {kv, stride, half, NULL, 0};
         const qni_cpu_kv_rows rest = {(const char *)kv + bytes, stride, n_k - half, NULL, 0};
         k->attend_values[dtype](o_alone, alone, 1, &head, d, false);
         k->attend_values[dtype](o_alone, alone + half, 1, &rest, d, true);
-        assert_memory_equal(o_alone, o + i * d, (size_t)d * sizeof *o);
+        expect_same_bits(case_text("%s, values of query %d in two pieces", name, (int)i), QN_DTYPE_F32, o_alone,
+                         o + i * d, d);
         for (int64_t c = 0; c < d; c++) {
             double sum = 0, size = 0;
             for (int64_t j = 0; j < n_k; j++) {
@@ -405,13 +437,13 @@ static void check_attend(const qni_cpu_kernels *k, int dtype, int64_t n_q, int64
                 sum += p;
                 size += fabs(p);
             }
-            assert_true(fabs((double)o[i * d + c] - sum) <= 4e-6 * size); /* a chain of at most 128 */
+            expect_near(name, i * d + c, (double)o[i * d + c], sum, 4e-6 * size); /* a chain of at most 128 */
         }
     }
-    check_guard(s, n_q * block);
-    check_guard(alone, block);
-    check_guard(o, n_q * d);
-    check_guard(o_alone, d);
+    check_guard(name, s, n_q * block);
+    check_guard(name, alone, block);
+    check_guard(name, o, n_q * d);
+    check_guard(name, o_alone, d);
     free(q_block);
     free(kv_block);
 }
@@ -429,12 +461,13 @@ static void check_panels(const qni_cpu_kernels *k, int64_t n_q, int64_t n_k, int
         k->transpose4((void *)(panels + j * d), (const void *)((const float *)keys + j * stride), stride, n, d);
     }
     k->attend_panels(s, q, n_q, panels, (n_k + k->nr - 1) / k->nr * k->nr, d);
+    CASE(name, "attend_panels %s, queries %d, positions %d, d %d", k->isa, (int)n_q, (int)n_k, (int)d);
     for (int64_t i = 0; i < n_q; i++) {
-        assert_memory_equal(s + i * block, want + i * block, (size_t)n_k * sizeof *s);
+        expect_same_bits(case_text("%s, query %d", name, (int)i), QN_DTYPE_F32, s + i * block, want + i * block, n_k);
     }
-    check_guard(s, n_q * block);
-    check_guard(want, n_q * block);
-    check_guard(panels, block * d);
+    check_guard(name, s, n_q * block);
+    check_guard(name, want, n_q * block);
+    check_guard(name, panels, block * d);
     free(q_block);
     free(key_block);
 }
@@ -477,6 +510,7 @@ static void check_f16_pairs(const qni_cpu_kernels *k, int64_t n_q, int64_t n_k, 
     assert_true(wide != NULL && turned != NULL);
     const qni_cpu_kv_rows rows = {kv, stride, n_k, NULL, 0}, converted = {wide, stride, n_k, NULL, 0};
     const float factors[] = {QNI_CPU_PAIRS_FACTOR, 1};
+    CASE(name, "f16 pairs, queries %d, positions %d, d %d", (int)n_q, (int)n_k, (int)d);
     for (int f = 0; f < 2; f++) {
         memcpy(turned, q, (size_t)(n_q * d) * sizeof *turned);
         for (int64_t i = 0; i < n_q; i++) k->pairs.order(turned + i * d, factors[f], d);
@@ -484,22 +518,22 @@ static void check_f16_pairs(const qni_cpu_kernels *k, int64_t n_q, int64_t n_k, 
         k->widen[QNI_CPU_F16](wide, kv, n_k * stride);
         for (int64_t j = 0; j < n_k; j++) k->pairs.order(wide + j * stride, 1 / factors[f], d);
         k->attend_scores[QNI_CPU_F32](want, turned, n_q, &converted, d);
-        assert_memory_equal(s, want, (size_t)(n_q * block) * sizeof *s); /* what is beyond n_k is untouched in both */
+        expect_same_bits(name, QN_DTYPE_F32, s, want, n_q * block); /* what is beyond n_k is untouched in both */
     }
     for (int64_t i = 0; i < n_q * block; i++) want[i] = (float)random_uniform(seed); /* weights, at most 1 */
     k->attend_values[QNI_CPU_F16](want_o, want, n_q, &rows, d, false);
     k->scale(want, QNI_CPU_PAIRS_FACTOR, n_q * block);
     k->pairs.values(o, want, n_q, &rows, d, false);
-    assert_memory_equal(o, want_o, (size_t)(n_q * d) * sizeof *o);
+    expect_same_bits(name, QN_DTYPE_F32, o, want_o, n_q * d);
     const qni_cpu_kv_rows head = {kv, stride, n_k / 2, NULL, 0};
     const qni_cpu_kv_rows rest = {(uint16_t *)kv + head.n * stride, stride, n_k - head.n, NULL, 0};
     k->pairs.values(o, want, n_q, &head, d, false);
     k->pairs.values(o, want + head.n, n_q, &rest, d, true);
-    assert_memory_equal(o, want_o, (size_t)(n_q * d) * sizeof *o);
-    check_guard(s, n_q * block);
-    check_guard(want, n_q * block);
-    check_guard(o, n_q * d);
-    check_guard(want_o, n_q * d);
+    expect_same_bits(name, QN_DTYPE_F32, o, want_o, n_q * d);
+    check_guard(name, s, n_q * block);
+    check_guard(name, want, n_q * block);
+    check_guard(name, o, n_q * d);
+    check_guard(name, want_o, n_q * d);
     free(q_block);
     free(kv_block);
     free(wide);
@@ -525,23 +559,24 @@ static void f16_pairs(void **state) {
 static void check_softmax(const qni_cpu_kernels *k, int64_t n, uint64_t *seed) {
     float max = -INFINITY, sum = 0;
     double want_max = -INFINITY, want_sum = 0;
+    CASE(name, "attend_softmax %s, n %d", k->isa, (int)n);
     for (int block = 0; block < 2; block++) {
         float s[QNI_CPU_KV_BLOCK], given[QNI_CPU_KV_BLOCK];
         const float before = max;
         for (int j = 0; j < QNI_CPU_KV_BLOCK; j++) s[j] = given[j] = j < n ? (float)(5 * random_normal(seed)) : NAN;
         float factor = k->attend_softmax(s, n, &max, &sum);
         for (int64_t j = 0; j < n; j++) want_max = fmax(want_max, (double)given[j]);
-        assert_true((double)max == want_max);
+        expect_near(name, block, (double)max, want_max, 0);
         double want_factor = exp((double)(before - max));
-        assert_true(fabs((double)factor - want_factor) <= 3e-7 * want_factor);
-        assert_true(want_factor != 1 || factor == 1); /* exact: results are left alone then */
+        expect_near(name, block, (double)factor, want_factor, 3e-7 * want_factor);
+        expect_that(want_factor != 1 || factor == 1, name, block, factor); /* exact: results are left alone then */
         want_sum *= want_factor;
         for (int64_t j = 0; j < n; j++) {
             double want = exp((double)(given[j] - max));
-            assert_true(fabs((double)s[j] - want) <= 3e-7 * want);
+            expect_near(name, j, (double)s[j], want, 3e-7 * want);
             want_sum += want;
         }
-        assert_true(fabs((double)sum - want_sum) <= 1e-6 * want_sum);
+        expect_near(name, block, (double)sum, want_sum, 1e-6 * want_sum);
     }
 }
 

@@ -11,14 +11,21 @@
 
 const char *case_text(const char *format, ...) {
     enum { N_TEXT = 8 };
-    static char texts[N_TEXT][200];
+    static char texts[N_TEXT][CASE_SIZE];
     static int next;
     char *text = texts[next++ % N_TEXT];
     va_list arguments;
     va_start(arguments, format);
-    (void)vsnprintf(text, sizeof texts[0], format, arguments);
+    (void)vsnprintf(text, CASE_SIZE, format, arguments);
     va_end(arguments);
     return text;
+}
+
+void case_write(char text[CASE_SIZE], const char *format, ...) {
+    va_list arguments;
+    va_start(arguments, format);
+    (void)vsnprintf(text, CASE_SIZE, format, arguments);
+    va_end(arguments);
 }
 
 /* cmocka writes the line of the test itself. */

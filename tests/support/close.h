@@ -12,8 +12,15 @@
 
 #include <math.h>
 
-/* The words for a case, formatted; valid until eight more are made. */
+/* The words for a case that are used at once: they are valid until eight more are made. */
 const char *case_text(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+/* Words that stay: CASE(name, "gemm %s", isa) declares them. */
+enum { CASE_SIZE = 200 };
+void case_write(char text[CASE_SIZE], const char *format, ...) __attribute__((format(printf, 2, 3)));
+#define CASE(name, ...)                                                                                                \
+    char name[CASE_SIZE];                                                                                              \
+    case_write(name, __VA_ARGS__)
 
 typedef struct test_line {
     const char *file;
