@@ -5,7 +5,7 @@
  */
 #include "../src/backend/linear.h"
 #include "../src/base/half.h"
-#include "support/cmocka_all.h"
+#include "support/close.h"
 #include "support/problem.h"
 
 #include <math.h>
@@ -139,21 +139,27 @@ static void check_linear(int level, const matrix *w) {
             qn_linear *linear;
             qni_weight weight = weight_of(w, form, device, &linear);
             bool is_first = n_thread == 1 && f == 0;
+            CASE(name, "linear %s %s {%d, %d}, form %d, threads %d", level_name(level), qn_dtype_name(w->dtype),
+                 (int)w->n_in, (int)w->n_out, form, (int)n_thread);
             for (int64_t r = 0; is_first && r < MAX_ROW; r++) {
                 float *row = one + r * w->n_out;
                 RUN(device, run->ops->linear(run, qni_mat_of(row, QN_DTYPE_F32, 1, w->n_out),
                                              qni_mat_of(x + r * w->n_in, QN_DTYPE_F32, 1, w->n_in), &weight));
                 for (int64_t o = 0; o < w->n_out; o++) {
                     double size, want = exact(w, x + r * w->n_in, o, &size);
-                    assert_true(fabs((double)row[o] - want) <= 4e-6 * size); /* as in test_cpu_kernels.c */
+                    expect_near(name, r * w->n_out + o, (double)row[o], want,
+                                4e-6 * size); /* as in test_cpu_kernels.c */
                 }
             }
             for (int64_t n_row = 1; n_row <= MAX_ROW; n_row += n_thread == 1 ? 1 : 4) {
                 memset(all, 0xFF, (size_t)(MAX_ROW * w->n_out) * sizeof *all);
                 RUN(device, run->ops->linear(run, qni_mat_of(all, QN_DTYPE_F32, n_row, w->n_out),
                                              qni_mat_of(x, QN_DTYPE_F32, n_row, w->n_in), &weight));
-                assert_memory_equal(all, one, (size_t)(n_row * w->n_out) * sizeof *all);
-                if (n_row < MAX_ROW) assert_true(isnan(all[n_row * w->n_out]));
+                expect_same_bits(case_text("%s, rows %d", name, (int)n_row), QN_DTYPE_F32, all, one, n_row * w->n_out);
+                if (n_row < MAX_ROW) {
+                    const int64_t end = n_row * w->n_out;
+                    expect_that(isnan(all[end]), name, end, all[end]);
+                }
             }
             qn_linear_free(linear);
         }
@@ -184,6 +190,7 @@ static void rows_of_any_form(void **state) {
     for (int level = 0; level_name(level) != NULL; level++) {
         for (int t = 0; t < 3; t++) {
             qn_dtype dtype = dtypes_all[t];
+            CASE(name, "attention_residual %s, rows in %s", level_name(level), qn_dtype_name(dtype));
             qn_device *device = open_cpu(level, 2, false);
             qn_linear *linear;
             qni_weight weight = weight_of(&w, PACKED_OUT_IN, device, &linear);
@@ -203,16 +210,18 @@ static void rows_of_any_form(void **state) {
                     want += (double)qni_load_f32(qni_mat_row(&mh, r), dtype, o);
                     double got = (double)qni_load_f32(qni_mat_row(&mo, r), dtype, o);
                     double unit = dtype == QN_DTYPE_F32 ? 0 : dtype == QN_DTYPE_BF16 ? 0x1p-8 : 0x1p-11;
-                    assert_true(fabs(got - want) <= 2e-6 * (size + 1) + unit * fabs(want));
+                    expect_near(name, r * N_OUT + o, got, want, 2e-6 * (size + 1) + unit * fabs(want));
                 }
                 /* Nothing between the rows is written. */
                 const size_t bytes = qn_dtype_bytes(dtype);
                 size_t gap = (size_t)((char *)qni_mat_row(&mo, r) - (char *)out) + N_OUT * bytes;
-                assert_memory_equal((char *)out + gap, (char *)kept + gap, (STRIDE - N_OUT) * bytes);
+                expect_same_bits(case_text("%s, behind row %d", name, (int)r), dtype, (char *)out + gap,
+                                 (char *)kept + gap, STRIDE - N_OUT);
             }
             RUN(device, run->ops->attention_residual(run, mh, mh, mx, &weight)); /* in place */
             for (int64_t r = 0; r < N_ROW; r++) {
-                assert_memory_equal(qni_mat_row(&mh, r), qni_mat_row(&mo, r), N_OUT * qn_dtype_bytes(dtype));
+                expect_same_bits(case_text("%s in place, row %d", name, (int)r), dtype, qni_mat_row(&mh, r),
+                                 qni_mat_row(&mo, r), N_OUT);
             }
             free(x);
             free(hidden);
@@ -237,10 +246,12 @@ static void embeddings_come_from_any_form(void **state) {
                 qn_linear *linear;
                 qni_weight table = weight_of(&w, form, device, &linear);
                 float out[N_ROW * N_IN];
+                CASE(name, "embed %s %s, form %d", level_name(level), qn_dtype_name(w.dtype), form);
                 RUN(device, run->ops->embed(run, qni_mat_of(out, QN_DTYPE_F32, N_ROW, N_IN), &table, ids));
                 for (int64_t r = 0; r < N_ROW; r++) {
                     for (int64_t i = 0; i < N_IN; i++) {
-                        assert_true(out[r * N_IN + i] == qni_load_f32(w.out_in, w.dtype, ids[r] * N_IN + i));
+                        const double want = (double)qni_load_f32(w.out_in, w.dtype, ids[r] * N_IN + i);
+                        expect_near(name, r * N_IN + i, (double)out[r * N_IN + i], want, 0);
                     }
                 }
                 qn_linear_free(linear);
@@ -287,13 +298,14 @@ static void argmax_of_many(void **state) {
             }
             uint32_t ids[N_ROW] = {7, 7, 7};
             RUN(device, run->ops->argmax(run, ids, logits, N - 1));
-            for (int64_t r = 0; r < N_ROW; r++) assert_int_equal(ids[r], best[r]);
+            CASE(name, "argmax %s %s", level_name(level), qn_dtype_name(dtypes_all[t]));
+            for (int64_t r = 0; r < N_ROW; r++) expect_that(ids[r] == best[r], name, r, ids[r]);
             qni_store_f32(data, dtypes_all[t], N + 20000, NAN);
             uint32_t untouched[N_ROW] = {7, 7, 7};
             qn_status status;
             RUN_STATUS(device, status, run->ops->argmax(run, untouched, logits, N - 1));
             assert_int_equal(status, QN_ENUMERIC);
-            for (int64_t r = 0; r < N_ROW; r++) assert_int_equal(untouched[r], 7);
+            for (int64_t r = 0; r < N_ROW; r++) expect_that(untouched[r] == 7, name, r, untouched[r]);
             free(data);
         }
         qn_device_close(device);

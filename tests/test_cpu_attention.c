@@ -6,7 +6,7 @@
  * queries of any size. The fused layer against the composed one, bit for bit.
  */
 #include "../src/cpu/cpu.h"
-#include "support/cmocka_all.h"
+#include "support/close.h"
 #include "support/problem.h"
 
 #include <math.h>
@@ -206,7 +206,8 @@ static void turned(double *out, const float *x, const float *cos_sin, int64_t d)
 }
 
 /* Attention of one head of one row in double, over the cache as it is after the call. */
-static void check_head(const shape *s, const inputs *in, const cache *c, const float *out, int64_t r, int64_t h) {
+static void check_head(const char *name, const shape *s, const inputs *in, const cache *c, const float *out, int64_t r,
+                       int64_t h) {
     double q[512], sum[512] = {0}, total = 0, largest = 0;
     float row[512];
     const int64_t g = h / s->group, seq = in->seq[r], n = in->pos[r] + 1;
@@ -229,14 +230,14 @@ static void check_head(const shape *s, const inputs *in, const cache *c, const f
     }
     for (int64_t e = 0; e < s->d; e++) {
         /* Scores of magnitude 5 carry 1e-6 absolute, and so do the weights; values are averages of |v| <= largest. */
-        double error = fabs((double)out[r * in->q_width + h * s->d + e] - sum[e] / total);
-        assert_true(error <= 3e-6 * largest);
+        const int64_t at = r * in->q_width + h * s->d + e;
+        expect_near(name, at, (double)out[at], sum[e] / total, 3e-6 * largest);
     }
     free(score);
 }
 
 /* The new rows of the cache: k turned, v as it is, both rounded to the cache's dtype. */
-static void check_written(const shape *s, const inputs *in, const cache *c, int64_t r, int64_t g) {
+static void check_written(const char *name, const shape *s, const inputs *in, const cache *c, int64_t r, int64_t g) {
     double want[512], greatest = 0;
     float k[512], v[512], rounded[512];
     char place[4 * 512 + 8];
@@ -249,27 +250,29 @@ static void check_written(const shape *s, const inputs *in, const cache *c, int6
     qni_kv_load(rounded, place, s->v_dtype, s->d);
     for (int64_t e = 0; e < s->d; e++) {
         double size = s->k_dtype == QN_DTYPE_Q8 ? greatest / 254 : fabs(want[e]) * unit;
-        assert_true(fabs((double)k[e] - want[e]) <= size + 1e-6);
-        assert_true(v[e] == rounded[e]);
+        const int64_t at = r * in->kv_width + g * s->d + e;
+        expect_near(name, at, (double)k[e], want[e], size + 1e-6);
+        expect_near(name, at, (double)v[e], (double)rounded[e], 0);
     }
 }
 
-static void check_untouched(const shape *s, const cache *c) {
+static void check_untouched(const char *name, const shape *s, const cache *c) {
     float row[512];
     for (int64_t seq = 0; seq < s->n_seq; seq++) {
         for (int64_t p = s->pos + s->n; p < s->pages * s->page_tokens; p++) {
             for (int is_k = 0; is_k < 2; is_k++) {
                 load_row(row, s, c, is_k, seq, s->n_kv_head - 1, p);
-                assert_true(isnan(row[s->d - 1]));
+                expect_that(isnan(row[s->d - 1]), name, p, row[s->d - 1]);
             }
         }
     }
 }
 
 /* The same bits; of a NaN no matter which. */
-static void assert_same_floats(const float *a, const float *b, int64_t n) {
+static void expect_same_floats(const char *name, const float *got, const float *want, int64_t n) {
     for (int64_t i = 0; i < n; i++) {
-        if (!isnan(a[i]) || !isnan(b[i])) assert_memory_equal(&a[i], &b[i], sizeof *a);
+        if (isnan(got[i]) && isnan(want[i])) continue;
+        if (memcmp(&got[i], &want[i], sizeof *got) != 0) expect_same_bits(name, QN_DTYPE_F32, got, want, n);
     }
 }
 
@@ -280,17 +283,20 @@ static void check_shape(int level, shape s, content what, bool tracks) {
     qn_device *device = open_cpu(level, 2, false);
     cache c = make_cache(&s);
     bool known = true;
+    CASE(name, "attention %s, k %s, v %s, {%d, %d x %d, %d}, positions %d + %d, content %d", level_name(level),
+         qn_dtype_name(s.k_dtype), qn_dtype_name(s.v_dtype), (int)s.n_seq, (int)s.n_kv_head, (int)s.group, (int)s.d,
+         (int)s.pos, (int)s.n, (int)what);
     attend(device, &s, &in, &c, out, 0, in.n_row, tracks ? &known : NULL);
     for (int64_t r = 0; r < in.n_row && what != WILD; r++) {
-        for (int64_t h = 0; h < s.n_kv_head * s.group && what != WIDE; h++) check_head(&s, &in, &c, out, r, h);
-        for (int64_t g = 0; g < s.n_kv_head; g++) check_written(&s, &in, &c, r, g);
+        for (int64_t h = 0; h < s.n_kv_head * s.group && what != WIDE; h++) check_head(name, &s, &in, &c, out, r, h);
+        for (int64_t g = 0; g < s.n_kv_head; g++) check_written(name, &s, &in, &c, r, g);
     }
     qni_cpu_kernels kernels;
     assert_int_equal(qni_cpu_select(&kernels, level_name(level), NULL), QN_OK);
     const bool looks = tracks && kernels.pairs.scores != NULL && s.d % QNI_CPU_PAIRS_ALIGN == 0;
     const bool wild = what == WILD && (s.k_dtype == QN_DTYPE_F16 || s.v_dtype == QN_DTYPE_F16);
     assert_true(known == !(looks && wild));
-    check_untouched(&s, &c);
+    check_untouched(name, &s, &c);
     free_cache(&c);
     /* In chunks of 1 and of 3, on 1 and 3 threads, in one page and in small ones; where nobody knows of the rows before. */
     const int64_t capacity = s.pages * s.page_tokens;
@@ -310,7 +316,9 @@ static void check_shape(int level, shape s, content what, bool tracks) {
             n = ways[i].chunk < in.n_row - r ? ways[i].chunk : in.n_row - r;
             attend(another, &other, &in, &c, again, r, n, tracks ? &known : NULL);
         }
-        assert_same_floats(again, out, n_out);
+        expect_same_floats(case_text("%s, chunks of %d on %d threads, pages of %d", name, (int)ways[i].chunk,
+                                     (int)ways[i].n_thread, (int)ways[i].page_tokens),
+                           again, out, n_out);
         free_cache(&c);
         qn_device_close(another);
     }
@@ -381,8 +389,12 @@ static void later_tokens_do_not_matter(void **state) {
         qn_device *device = open_cpu(level, 2, false);
         cache c = make_cache(&s);
         attend(device, &s, &in, &c, out, 0, in.n_row, NULL);
-        for (int64_t i = 0; i < 7 * in.q_width; i++) assert_true(isfinite(out[i]));
-        for (int64_t r = 7; r < in.n_row; r++) assert_true(isnan(out[r * in.q_width + 3]));
+        const char *isa = level_name(level);
+        for (int64_t i = 0; i < 7 * in.q_width; i++) expect_that(isfinite(out[i]), isa, i, out[i]);
+        for (int64_t r = 7; r < in.n_row; r++) {
+            const int64_t at = r * in.q_width + 3;
+            expect_that(isnan(out[at]), isa, at, out[at]);
+        }
         free_cache(&c);
         qn_device_close(device);
         free(out);
@@ -416,7 +428,9 @@ static void fused_equals_composed(void **state) {
                         want[id] = bits;
                         continue;
                     }
-                    assert_memory_equal(bits, want[id], qn_tensor_bytes(out));
+                    expect_same_bits(
+                        case_text("%s %s, way %d, types %d", primitive_name(id), level_name(level), way, kind),
+                        qn_tensor_dtype(out), bits, want[id], tensor_count(out));
                     free(bits);
                 }
                 bench_free(&s);

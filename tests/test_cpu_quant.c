@@ -5,7 +5,7 @@
 #include "../src/base/cpu.h"
 #include "../src/base/half.h"
 #include "../src/cpu/cpu.h"
-#include "support/cmocka_all.h"
+#include "support/close.h"
 #include "support/problem.h"
 
 #include <math.h>
@@ -187,22 +187,26 @@ static void check_int8(const qni_cpu_kernels *k, const qni_cpu_quant *q, int64_t
     activations a = make_activations(q, kernel->widen != NULL, m, kind, seed);
     float *c = new_block((size_t)(m * ldc) * sizeof *c), *alone = new_block((size_t)q->nr * sizeof *alone);
     for (int64_t i = 0; i < m * ldc; i++) c[i] = canary;
+    CASE(name, "int8 %s, %d bits, scales %s%s, %d groups of %d, m %d, panels %d, pattern %d", k->isa, q->bits,
+         q->scale_dtype == QNI_CPU_F32 ? "f32" : "bf16", q->symmetric ? ", symmetric" : "", (int)q->n_group,
+         (int)q->group, (int)m, (int)n_panel, (int)kind);
     kernel->gemm(c, ldc, &a.x, m, w.data, n_panel, q);
     for (int64_t r = 0; r < m; r++) {
         for (int64_t o = 0; o < n; o++) {
             double size, want = exact(&w, &a, r, o, &size);
             /* The sums of a group are integers below 2^24. A group adds two terms of at most three roundings each to a
              * chain of one rounding for each term. */
-            const double error = fabs((double)c[r * ldc + o] - want);
-            assert_true(error <= (double)(2 * q->n_group + 3) * 0x1p-24 * size);
+            const double bound = (double)(2 * q->n_group + 3) * 0x1p-24 * size;
+            expect_near(name, r * ldc + o, (double)c[r * ldc + o], want, bound);
         }
-        for (int64_t o = n; o < ldc; o++) assert_true(c[r * ldc + o] == canary);
+        for (int64_t o = n; o < ldc; o++) expect_that(c[r * ldc + o] == canary, name, r * ldc + o, c[r * ldc + o]);
         /* Bit for bit what one row and one panel give. */
         const qni_cpu_codes row = {a.data + r * a.x.stride, a.x.stride, a.scale + r * q->n_group,
                                    a.sum + r * q->n_group, a.even + r * q->n_group};
         for (int64_t p = 0; p < n_panel; p++) {
             kernel->gemm(alone, q->nr, &row, 1, w.data + p * q->panel_bytes, 1, q);
-            assert_memory_equal(alone, c + r * ldc + p * q->nr, (size_t)q->nr * sizeof *alone);
+            expect_same_bits(case_text("%s, row %d and panel %d alone", name, (int)r, (int)p), QN_DTYPE_F32, alone,
+                             c + r * ldc + p * q->nr, q->nr);
         }
     }
     free(c);
@@ -273,6 +277,9 @@ static void check_unpack(const qni_cpu_kernels *k, const qni_cpu_quant *q, uint6
     for (int64_t k0 = 0; k0 < q->n_in; k0 += k->kc) {
         const int64_t n_k = qni_min_i64(k->kc, q->n_in - k0);
         for (int64_t i = 0; i < k->kc * nr + 2 * GUARD; i++) block[i] = canary;
+        CASE(name, "unpack %s, %s%d bits, scales %s%s, groups of %d, inputs %d + %d", k->isa, q->fp8 ? "fp8, " : "",
+             q->bits, q->scale_dtype == QNI_CPU_F32 ? "f32" : "bf16", q->symmetric ? ", symmetric" : "", (int)q->group,
+             (int)k0, (int)n_k);
         k->unpack(out, w.data, q, k0, n_k);
         for (int64_t i = 0; i < n_k; i++) {
             for (int64_t j = 0; j < nr; j++) {
@@ -282,14 +289,18 @@ static void check_unpack(const qni_cpu_kernels *k, const qni_cpu_quant *q, uint6
                 const double zero = q->symmetric ? -scale * (1 << (q->bits - 1)) : (double)w.bias[at];
                 const double want = q->fp8 ? scale * e4m3((uint8_t)code) : scale * code + zero;
                 const double size = q->fp8 ? fabs(want) : fabs(scale * code) + fabs(zero);
+                const float got = out[i * nr + j];
                 if (isnan(want)) {
-                    assert_true(isnan(out[i * nr + j]));
+                    expect_that(isnan(got), name, i * nr + j, got);
                 } else { /* two roundings */
-                    assert_true(fabs((double)out[i * nr + j] - want) <= 2 * 0x1p-24 * size);
+                    expect_near(name, i * nr + j, (double)got, want, 2 * 0x1p-24 * size);
                 }
             }
         }
-        for (int i = 0; i < GUARD; i++) assert_true(block[i] == canary && out[n_k * nr + i] == canary);
+        for (int i = 0; i < GUARD; i++) {
+            expect_that(block[i] == canary, name, i - GUARD, block[i]);
+            expect_that(out[n_k * nr + i] == canary, name, n_k * nr + i, out[n_k * nr + i]);
+        }
     }
     free(block);
     free_panels(&w);
@@ -329,6 +340,7 @@ static void check_quantize(const qni_cpu_kernels *k, const float *x, int64_t n, 
     float scale[9];
     int32_t sum[9];
     memset(block, 0x55, (size_t)(n + 2 * GUARD));
+    CASE(name, "quantize %s, n %d, groups of %d", k->isa, (int)n, (int)group);
     k->quantize(codes, scale, sum, x, n, group);
     for (int64_t g = 0; g < n / group; g++) {
         double max = 0;
@@ -339,21 +351,24 @@ static void check_quantize(const qni_cpu_kernels *k, const float *x, int64_t n, 
             max = fmax(max, fabs((double)x[i]));
             total += codes[i];
         }
-        assert_int_equal(sum[g], total);
+        expect_that(sum[g] == total, name, g, sum[g]);
         if (!is_finite) {
-            assert_true(isnan(scale[g]));
+            expect_that(isnan(scale[g]), name, g, scale[g]);
             continue;
         }
         if (max < 0x1p-100) { /* nearly zeros */
-            assert_true(scale[g] == 0 && total == 0);
+            expect_that(scale[g] == 0 && total == 0, name, g, scale[g]);
             continue;
         }
-        assert_true(fabs((double)scale[g] - max / 127) <= 0x1p-24 * max / 127);
+        expect_near(name, g, (double)scale[g], max / 127, 0x1p-24 * max / 127);
         for (int64_t i = g * group; i < (g + 1) * group; i++) {
-            assert_true(fabs(codes[i] - 127 * (double)x[i] / max) <= 0.5 + 127 * 0x1p-23);
+            expect_near(name, i, codes[i], 127 * (double)x[i] / max, 0.5 + 127 * 0x1p-23);
         }
     }
-    for (int i = 0; i < GUARD; i++) assert_true(block[i] == 0x55 && codes[n + i] == 0x55);
+    for (int i = 0; i < GUARD; i++) {
+        expect_that(block[i] == 0x55, name, i - GUARD, block[i]);
+        expect_that(codes[n + i] == 0x55, name, n + i, codes[n + i]);
+    }
     free(block);
 }
 
@@ -367,14 +382,15 @@ static void check_widen(const qni_cpu_kernels *k, int64_t n, int64_t group, uint
     memset(block, 0x55, (size_t)(n + GUARD) * sizeof *block);
     int8_t *second = (int8_t *)block + n;
     for (int64_t i = 0; i < n; i++) second[i] = codes[i] = (int8_t)((int)(random_uniform(seed) * 255) - 127);
+    CASE(name, "widen codes %s, n %d, groups of %d", k->isa, (int)n, (int)group);
     k->int8[QNI_CPU_8_BITS].widen(block, even, second, n, group);
     for (int64_t g = 0; g < n / group; g++) {
         int32_t total = 0;
         for (int64_t i = g * group; i < (g + 1) * group; i += 2) total += codes[i];
-        assert_int_equal(even[g], total);
+        expect_that(even[g] == total, name, g, even[g]);
     }
-    for (int64_t i = 0; i < n; i++) assert_int_equal(block[i], word_of(codes, i));
-    for (int i = 0; i < GUARD; i++) assert_int_equal(block[n + i], 0x5555);
+    for (int64_t i = 0; i < n; i++) expect_that(block[i] == word_of(codes, i), name, i, block[i]);
+    for (int i = 0; i < GUARD; i++) expect_that(block[n + i] == 0x5555, name, n + i, block[n + i]);
     free(codes);
     free(block);
 }
