@@ -112,7 +112,7 @@ static size_t conversation(const fixture *f, const output *o, const qn_generate_
     size_t n = prompt.size + (size_t)o->n_id;
     qn_ids_release(&prompt);
     assert_int_equal(qn_session_n_tok(f->session), n - (o->n_id > 0));
-    assert_memory_equal(qn_session_ids(f->session), ids, (n - (o->n_id > 0)) * sizeof *ids);
+    expect_same_bits("ids", QN_DTYPE_S32, qn_session_ids(f->session), ids, n - (o->n_id > 0));
     return n;
 }
 
@@ -178,7 +178,7 @@ static void test_timeline(void **state) {
     args.n_predict = 60;
     r = generate(f, &args);
     assert_int_equal(r.n_reused, r.n_prompt - 1); /* its last id is computed again for the logits */
-    assert_memory_equal(o.ids + 40, again.ids, 20 * sizeof *ids);
+    expect_same_bits("ids", QN_DTYPE_S32, o.ids + 40, again.ids, 20);
 }
 
 static void test_stop_string(void **state) {
@@ -333,7 +333,7 @@ static void test_seeds(void **state) {
     args = args_for(&b, &p);
     args.ignore_eos = true;
     generate(&f, &args);
-    assert_memory_equal(a.ids, b.ids, sizeof a.ids);
+    expect_same_bits("ids", QN_DTYPE_S32, a.ids, b.ids, sizeof a.ids / sizeof *a.ids);
     p.seed = 42;
     args = args_for(&c, &p);
     args.ignore_eos = true;
@@ -345,7 +345,7 @@ static void test_seeds(void **state) {
     generate(&f, &args);
     args = args_for(&b, NULL);
     generate(&f, &args);
-    assert_memory_equal(a.ids, b.ids, sizeof a.ids);
+    expect_same_bits("ids", QN_DTYPE_S32, a.ids, b.ids, sizeof a.ids / sizeof *a.ids);
     f.session = kept;
     qn_session_free(other);
 }
@@ -561,7 +561,7 @@ static void test_passes(void **state) {
     assert_int_equal(r.finish, whole.finish);
     assert_int_equal(r.n_prompt, whole.n_prompt);
     assert_int_equal(r.n_reused, 0);
-    assert_memory_equal(o.ids, all.ids, 40 * sizeof *ids);
+    expect_same_bits("ids", QN_DTYPE_S32, o.ids, all.ids, 40);
     assert_int_equal(o.size[0], all.size[0]);
     assert_memory_equal(o.text[0], all.text[0], o.size[0]);
 
@@ -580,14 +580,14 @@ static void test_passes(void **state) {
     for (int32_t pass = 0; pass < 6; pass++) assert_ok(qn_generation_next(g, &done, err));
     qn_generation_free(g);
     assert_int_equal(qn_session_n_tok(f->session), n + 2);
-    assert_memory_equal(qn_session_ids(f->session) + n, all.ids, 2 * sizeof *ids);
+    expect_same_bits("ids", QN_DTYPE_S32, qn_session_ids(f->session) + n, all.ids, 2);
     args = args_for(&o, &p);
     args.prompt = NULL;
     args.ids = qn_session_ids(f->session);
     args.n_ids = (size_t)n + 2;
     r = generate(f, &args);
     assert_int_equal(r.n_reused, n + 2);
-    assert_memory_equal(o.ids, all.ids + 2, 38 * sizeof *ids);
+    expect_same_bits("ids", QN_DTYPE_S32, o.ids, all.ids + 2, 38);
 }
 
 int main(void) {

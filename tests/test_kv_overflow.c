@@ -103,9 +103,9 @@ typedef struct wanted {
 static void assert_calm(qn_session *s, const wanted *want) {
     float logits[N_LOGIT];
     assert_true(step(s, CALM, logits));
-    assert_memory_equal(logits, want->first, sizeof logits);
+    expect_same_bits("first", QN_DTYPE_F32, logits, want->first, N_LOGIT);
     assert_true(step(s, CALM, logits));
-    assert_memory_equal(logits, want->second, sizeof logits);
+    expect_same_bits("second", QN_DTYPE_F32, logits, want->second, N_LOGIT);
 }
 
 static void infinities_reach_who_sees_them(void **state) {
@@ -125,7 +125,7 @@ static void infinities_reach_who_sees_them(void **state) {
     assert_ok(qn_session_rewind(s, 2, err));
     assert_ok(qn_session_rewind(s, 1, err));
     assert_true(step(s, CALM, logits));
-    assert_memory_equal(logits, want.second, sizeof logits);
+    expect_same_bits("second", QN_DTYPE_F32, logits, want.second, N_LOGIT);
     assert_ok(qn_session_rewind(s, 0, err));
     assert_calm(s, &want);
 
@@ -135,9 +135,9 @@ static void infinities_reach_who_sees_them(void **state) {
     assert_int_equal(qn_session_append(s, both, 2, NULL, NULL, NULL), QN_ENUMERIC);
     const qn_span spans[] = {{.session = s, .ids = both, .n_ids = 2}, {.session = other, .ids = calm, .n_ids = 1}};
     assert_int_equal(qn_session_append_batch(spans, 2, NULL), QN_ENUMERIC);
-    assert_memory_equal(qn_session_logits(other), want.first, sizeof logits);
+    expect_same_bits("first", QN_DTYPE_F32, qn_session_logits(other), want.first, N_LOGIT);
     assert_true(step(other, CALM, logits));
-    assert_memory_equal(logits, want.second, sizeof logits);
+    expect_same_bits("second", QN_DTYPE_F32, logits, want.second, N_LOGIT);
 
     /* Restored. */
     char *path = files_path(dir, "session");
@@ -150,7 +150,7 @@ static void infinities_reach_who_sees_them(void **state) {
     assert_ok(qn_session_save(s, path, err));
     assert_ok(qn_session_restore(other, path, err));
     assert_true(step(other, CALM, logits));
-    assert_memory_equal(logits, want.second, sizeof logits);
+    expect_same_bits("second", QN_DTYPE_F32, logits, want.second, N_LOGIT);
     free(path);
     qn_session_free(s);
     qn_session_free(other);

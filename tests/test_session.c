@@ -59,13 +59,18 @@ static void release(snapshot *x) {
     free(x->logits);
 }
 
-static void assert_same(const snapshot *a, const snapshot *b) {
-    assert_int_equal(a->n_tok, b->n_tok);
-    assert_memory_equal(a->ids, b->ids, (size_t)a->n_tok * sizeof *a->ids);
-    assert_memory_equal(a->kv, b->kv, a->n_kv * sizeof *a->kv);
-    assert_true((a->logits == NULL) == (b->logits == NULL));
-    if (a->logits != NULL) assert_memory_equal(a->logits, b->logits, (size_t)a->n_vocab * sizeof *a->logits);
+static void same_snapshots(test_line at, const char *name, const snapshot *a, const snapshot *b) {
+    if (a->n_tok != b->n_tok) fail_msg("line %d: %s: %d tokens, not %d", at.line, name, a->n_tok, b->n_tok);
+    same_bits_at(at, case_text("%s, ids", name), QN_DTYPE_S32, a->ids, b->ids, a->n_tok);
+    same_bits_at(at, case_text("%s, KV", name), QN_DTYPE_F32, a->kv, b->kv, (int64_t)a->n_kv);
+    if ((a->logits == NULL) != (b->logits == NULL)) {
+        fail_msg("line %d: %s: one has logits, the other none", at.line, name);
+    }
+    if (a->logits != NULL)
+        same_bits_at(at, case_text("%s, logits", name), QN_DTYPE_F32, a->logits, b->logits, a->n_vocab);
 }
+#define assert_same(a, b)            same_snapshots(TEST_LINE, "snapshot", a, b)
+#define assert_same_case(name, a, b) same_snapshots(TEST_LINE, name, a, b)
 
 /* A session that computed the ids at once, as a snapshot. */
 static snapshot fresh(qn_model *model, const int32_t *ids, size_t n_ids) {
@@ -109,8 +114,9 @@ static void test_invariance(void **state) {
                     }
                     if (chunk > 1) assert_ok(qn_session_append(s, ids, n, collect, &one, err));
                     snapshot got = snap(s);
-                    assert_same(&expected, &got);
-                    assert_memory_equal(all.data, one.data, n_logit * sizeof(float));
+                    CASE(name, "%s on %s, %d threads, chunks of %d", dirs[d], device, (int)n_thread, (int)chunk);
+                    assert_same_case(name, &got, &expected);
+                    expect_same_bits(name, QN_DTYPE_F32, one.data, all.data, n_logit);
                     release(&got);
                     qn_session_free(s);
                     qn_model_close(model);
@@ -162,9 +168,10 @@ static void test_batch(void **state) {
             assert_ok(qn_session_append_batch(spans, S, err));
             for (int i = 0; i < S; i++) {
                 snapshot x = snap(together[i]), y = snap(alone[i]);
-                assert_same(&x, &y);
+                CASE(name, "%s, round %d, session %d of a batch", device, round, i);
+                assert_same_case(name, &x, &y);
                 assert_int_equal(got[i].n, expected[i].n);
-                assert_memory_equal(got[i].data, expected[i].data, MOST * 512 * sizeof(float));
+                expect_same_bits(name, QN_DTYPE_F32, got[i].data, expected[i].data, MOST * 512);
                 release(&x);
                 release(&y);
                 free(got[i].data);
@@ -454,7 +461,7 @@ static void test_cancel(void **state) {
         int32_t n_tok = qn_session_n_tok(s);
         assert_true(n_tok >= stop && n_tok < stop + 16);
         assert_null(qn_session_logits(s));
-        assert_memory_equal(qn_session_ids(s), ids, (size_t)n_tok * sizeof *ids);
+        expect_same_bits(case_text("canceled after %d", (int)stop), QN_DTYPE_S32, qn_session_ids(s), ids, n_tok);
         assert_ok(qn_session_sync(s, ids, 60, NULL, err));
         snapshot got = snap(s), expected = fresh(model, ids, 60);
         assert_same(&got, &expected);

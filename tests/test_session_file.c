@@ -43,15 +43,16 @@ static void test_round_trip(void **state) {
         assert_ok(qn_session_save(a, path, err));
         assert_ok(qn_session_restore(b, path, err));
         assert_int_equal(qn_session_n_tok(b), n);
-        assert_memory_equal(qn_session_ids(b), ids, n * sizeof *ids);
+        CASE(name, "round %d, %zu tokens", round, n);
+        expect_same_bits(name, QN_DTYPE_S32, qn_session_ids(b), ids, n);
         assert_true((qn_session_logits(b) != NULL) == (n > 0 && !rewound));
         if (qn_session_logits(b) != NULL) {
-            assert_memory_equal(qn_session_logits(a), qn_session_logits(b), 512 * sizeof(float));
+            expect_same_bits(name, QN_DTYPE_F32, qn_session_logits(b), qn_session_logits(a), 512);
         }
         float x[512], y[512];
         continue_with(a, ids + 90, 10, x);
         continue_with(b, ids + 90, 10, y);
-        assert_memory_equal(x, y, sizeof x);
+        expect_same_bits(case_text("%s, continued", name), QN_DTYPE_F32, y, x, 512);
         qn_session_free(a);
         qn_session_free(b);
         free(ids);
@@ -105,10 +106,10 @@ static void expect_refused(bench *x, const char *bytes, size_t size, qn_status s
     if (text != NULL && strstr(error.message, text) == NULL) fail_msg("\"%s\" lacks \"%s\"", error.message, text);
     assert_non_null(strstr(error.message, "x.session"));
     assert_int_equal(qn_session_n_tok(s), 5);
-    assert_memory_equal(qn_session_ids(s), some_ids + 4, 5 * sizeof *some_ids);
-    assert_memory_equal(qn_session_logits(s), logits, sizeof logits);
+    expect_same_bits("ids", QN_DTYPE_S32, qn_session_ids(s), some_ids + 4, 5);
+    expect_same_bits("logits", QN_DTYPE_F32, qn_session_logits(s), logits, sizeof logits / sizeof *logits);
     assert_ok(qn_session_read_kv(s, 1, 0, 5, k_after, NULL, err));
-    assert_memory_equal(k, k_after, sizeof k);
+    expect_same_bits("KV", QN_DTYPE_F32, k_after, k, sizeof k / sizeof *k);
 }
 
 /* Change bytes and make the checksum right again. */

@@ -112,7 +112,7 @@ void same_bits_at(test_line at, const char *name, qn_dtype dtype, const void *go
     const size_t bytes = qn_dtype_bytes(dtype);
     char texts[2][64];
     int64_t first = -1, n_other = 0;
-    if (memcmp(a, b, (size_t)n * bytes) == 0) return;
+    if (n == 0 || memcmp(a, b, (size_t)n * bytes) == 0) return;
     for (int64_t i = 0; i < n; i++) {
         if (memcmp(a + (size_t)i * bytes, b + (size_t)i * bytes, bytes) == 0) continue;
         if (first < 0) first = i;
