@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Rows of KV caches: q8 against its definition in double; floats to nearest even; what no number can be made of. */
 #include "../src/backend/backend.h"
-#include "support/cmocka_all.h"
+#include "support/close.h"
 #include "support/problem.h"
 
 #include <float.h>
@@ -35,13 +35,14 @@ static void q8_is_nearest(void **state) {
         store(row, x, n);
         qni_kv_load(back, row, QN_DTYPE_Q8, n);
         const double scale = (double)qni_q8_scale(row, n);
-        assert_true(fabs(scale - greatest / 127) <= 0x1p-24 * scale);
+        CASE(name, "q8 row of %d", (int)n);
+        expect_near(name, 0, scale, greatest / 127, 0x1p-24 * scale);
         for (int64_t i = 0; i < n; i++) {
             const int8_t code = (int8_t)row[i];
-            assert_true(code >= -127);
+            expect_that(code >= -127, name, i, code);
             /* Half a step, and the roundings of scale, quotient and product. */
-            assert_true(fabs((double)code * scale - (double)x[i]) <= scale * (0.5 + 127 * 0x1p-23));
-            assert_true((double)back[i] == (double)(float)(code * scale));
+            expect_near(name, i, (double)code * scale, (double)x[i], scale * (0.5 + 127 * 0x1p-23));
+            expect_near(name, i, (double)back[i], (double)(float)(code * scale), 0);
         }
     }
 }
@@ -53,7 +54,7 @@ static void q8_ties_go_to_even(void **state) {
     const int8_t want[] = {127, 0, 2, 2, 0, -2, -126, 0};
     unsigned char row[ROOM];
     store(row, x, 8);
-    assert_memory_equal(row, want, sizeof want);
+    expect_same_bits("ties", QN_DTYPE_Q8, row, want, sizeof want);
 }
 
 static void q8_of_extremes(void **state) {
@@ -63,17 +64,20 @@ static void q8_of_extremes(void **state) {
     const float zeros[] = {0, -0.0f, 0, 0}, largest[] = {FLT_MAX / 2, -FLT_MAX / 2, 0, FLT_MAX / 4};
     store(row, zeros, 4);
     qni_kv_load(back, row, QN_DTYPE_Q8, 4);
-    for (int i = 0; i < 4; i++) assert_true(back[i] == 0);
+    for (int i = 0; i < 4; i++) expect_that(back[i] == 0, "zeros", i, back[i]);
     store(row, largest, 4);
     qni_kv_load(back, row, QN_DTYPE_Q8, 4);
-    for (int i = 0; i < 4; i++) assert_true(fabs((double)back[i] - (double)largest[i]) <= (double)FLT_MAX / 507);
+    for (int i = 0; i < 4; i++) expect_near("largest", i, (double)back[i], (double)largest[i], (double)FLT_MAX / 507);
     /* Subnormal scales are coarse: within a step still. */
     for (int exponent = -149; exponent < -120; exponent++) {
         const float tiny = ldexpf(1.375f, exponent);
         const float x[] = {tiny, -tiny, tiny / 2, 0};
         store(row, x, 4);
         qni_kv_load(back, row, QN_DTYPE_Q8, 4);
-        for (int i = 0; i < 4; i++) assert_true(fabsf(back[i] - x[i]) <= fmaxf(tiny / 127, 127 * 0x1p-149f));
+        CASE(name, "subnormal, 2^%d", exponent);
+        for (int i = 0; i < 4; i++) {
+            expect_near(name, i, (double)back[i], (double)x[i], fmax((double)tiny / 127, 127 * 0x1p-149));
+        }
     }
     const float bad[] = {NAN, INFINITY, -INFINITY};
     for (int i = 0; i < 3; i++) {

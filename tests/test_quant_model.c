@@ -17,8 +17,7 @@ static void compare_with_twin(const char *what, const char *dir, const char *twi
     for (int d = 0; d < 2; d++) {
         const char *device = d == 0 ? "ref" : "cpu";
         float *got = tiny_logits(device, 2, dir, &f32), *wanted = tiny_logits(device, 1, twin, &f32);
-        double error = relative_error(got, wanted, N_LOGIT);
-        if (!(error <= (d == 0 ? 0 : 3e-5))) fail_msg("%s on %s: relative error %g", what, device, error);
+        expect_close(case_text("%s on %s", what, device), got, wanted, N_LOGIT, d == 0 ? 0 : 3e-5);
         free(got);
         free(wanted);
     }
@@ -249,7 +248,7 @@ static void believes_symmetry_once_checked(void **state) {
     tiny_write(&model, dir, twin, config, 3);
     assert_true(weight_bytes(dir, NULL) < with_biases);
     float *got = tiny_logits("cpu", 1, dir, &f32);
-    assert_memory_equal(got, wanted, N_LOGIT * sizeof *got);
+    expect_same_bits("symmetric", QN_DTYPE_F32, got, wanted, N_LOGIT);
     compare_with_twin("symmetric", dir, twin);
     const uint16_t other = 0x3F80;
     poke(dir, UP ".biases", 20, &other, 2);
@@ -310,7 +309,8 @@ static void quantises_alike(void **state) {
             for (int d = 0; d < 2; d++) {
                 const char *device = d == 0 ? "cpu" : "ref";
                 float *a = tiny_logits(device, 3, dir, &at_load), *b = tiny_logits(device, 1, out, &f32);
-                assert_memory_equal(a, b, N_LOGIT * sizeof *a);
+                expect_same_bits(case_text("variant %d on %s, %s", variant, device, shards ? "shards" : "one file"),
+                                 QN_DTYPE_F32, a, b, N_LOGIT);
                 free(a);
                 free(b);
             }
@@ -383,8 +383,9 @@ static void arithmetic_is_for_those_that_have_it(void **state) {
     tiny_write(&mixed, dir, NULL, Q4, 6);
     qn_model_options options = {.arith = QN_ARITH_INT8};
     float *logits = tiny_logits("cpu", 1, dir, &options), *wanted = tiny_logits("cpu", 1, dir, &f32);
+    expect_close("int8", logits, wanted, N_LOGIT, 6e-2); /* as in test_session_goldens */
     double error = relative_error(logits, wanted, N_LOGIT);
-    assert_true(error > 1e-5 && error < 6e-2); /* as in test_session_goldens */
+    if (!(error > 1e-5)) fail_msg("int8 was not used: relative error %g", error);
     free(logits);
     free(wanted);
     assert_ok(qn_device_open(&device, "cpu", NULL, err));

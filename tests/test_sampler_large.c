@@ -204,7 +204,9 @@ static void compare(const qn_sampler_params *p, void *context) {
     for (int i = 0; i < c->n_device; i++) {
         draw(p, c->devices[i], c->logits, c->n, 7, &id, shared);
         assert_int_equal(id, id_alone);
-        assert_memory_equal(shared, alone, (size_t)c->n * sizeof *alone);
+        CASE(name, "device %d, n %d, temperature %g, top_k %d, top_p %g, min_p %g", i, (int)c->n, p->temperature,
+             (int)p->top_k, p->top_p, p->min_p);
+        for (int32_t j = 0; j < c->n; j++) expect_near(name, j, shared[j], alone[j], 0);
     }
 }
 
