@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Rotary embeddings: frequencies, YaRN, tables, and angles that stay exact at any position. */
 #include "../src/backend/backend.h"
-#include "support/cmocka_all.h"
+#include "support/close.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -41,7 +41,7 @@ static void positions(void **state) {
 static void check_yarn(qn_yarn y, int low, int high, double want_factor) {
     double inv_freq[D / 2], factor;
     qni_rope_resolve(inv_freq, &factor, &(qn_rope){.theta = 1e6, .yarn = &y}, D);
-    assert_true(fabs(factor - want_factor) < 1e-6);
+    expect_near("attention factor", 0, factor, want_factor, 1e-6);
     for (int i = 0; i < D / 2; i++) {
         long double ramp = (long double)(i - low) / (high - low);
         ramp = ramp < 0 ? 0 : ramp > 1 ? 1 : ramp;
@@ -69,9 +69,15 @@ static void yarn_clamped(void **state) {
     const qn_yarn brief = {.factor = 2, .original_ctx = 1}, ages = {.factor = 2, .original_ctx = INT64_MAX};
     qni_rope_resolve(inv_freq, &factor, &(qn_rope){.theta = 1e4, .yarn = &brief}, D);
     assert_true(inv_freq[0] == 1.0); /* low = high = 0: pair 0 keeps its frequency, all others are slowed */
-    for (int i = 1; i < D / 2; i++) assert_true(fabs(inv_freq[i] / (double)(exact_freq(1e4L, i) / 2) - 1) < 1e-14);
+    for (int i = 1; i < D / 2; i++) {
+        const double want = (double)(exact_freq(1e4L, i) / 2);
+        expect_near("brief", i, inv_freq[i], want, 1e-14 * want);
+    }
     qni_rope_resolve(inv_freq, &factor, &(qn_rope){.theta = 1e4, .yarn = &ages}, D);
-    for (int i = 0; i < D / 2; i++) assert_true(fabs(inv_freq[i] / (double)exact_freq(1e4L, i) - 1) < 1e-14);
+    for (int i = 0; i < D / 2; i++) {
+        const double want = (double)exact_freq(1e4L, i);
+        expect_near("ages", i, inv_freq[i], want, 1e-14 * want);
+    }
 }
 
 static void table(void **state) {
@@ -81,15 +87,15 @@ static void table(void **state) {
     for (int i = 0; i < D / 2; i++) given[i] = 1.0f / (float)(1 + i);
     qni_rope_resolve(inv_freq, &factor, &(qn_rope){.inv_freq = given, .n_inv_freq = D / 2}, D);
     assert_true(factor == 1.0);
-    for (int i = 0; i < D / 2; i++) assert_true(inv_freq[i] == (double)given[i]);
+    for (int i = 0; i < D / 2; i++) expect_near("given", i, inv_freq[i], (double)given[i], 0);
     qni_rope_resolve(inv_freq, &factor, &(qn_rope){.inv_freq = given, .n_inv_freq = D / 2, .attention_factor = 1.25},
                      D);
     assert_true(factor == 1.25);
     const int32_t pos = 3;
     float cos_sin[D];
     qni_rope_fill(cos_sin, &pos, 1, inv_freq, factor, D);
-    assert_true(fabs((double)cos_sin[0] - 1.25 * cos(3.0)) < 1e-7);
-    assert_true(fabs((double)cos_sin[D / 2] - 1.25 * sin(3.0)) < 1e-7);
+    expect_near("cos", 0, (double)cos_sin[0], 1.25 * cos(3.0), 1e-7);
+    expect_near("sin", 0, (double)cos_sin[D / 2], 1.25 * sin(3.0), 1e-7);
 }
 
 int main(void) {
