@@ -106,6 +106,35 @@ static void caller_waits_for_a_slow_worker(void **state) {
     qni_pool_free(pool);
 }
 
+typedef struct meeting {
+    atomic_int n_come, n_missed;
+} meeting;
+
+/* A task waits until all have begun, so that each needs a thread of its own; one that does not come within 20 s is
+ * missed. */
+static void meet(void *context, int32_t task, int32_t thread) {
+    (void)task;
+    (void)thread;
+    meeting *m = context;
+    atomic_fetch_add(&m->n_come, 1);
+    for (int i = 0; i < 200000 && m->n_come < MAX_THREAD && m->n_missed == 0; i++) usleep(100);
+    if (m->n_come < MAX_THREAD) atomic_fetch_add(&m->n_missed, 1);
+}
+
+/* From the first loop on. Debug builds begin where the loop number wraps, and 0 is what a new worker has seen. */
+static void every_thread_comes(void **state) {
+    (void)state;
+    qni_pool *pool = NULL;
+    assert_int_equal(qni_pool_create(&pool, MAX_THREAD, false, NULL), QN_OK);
+    for (int round = 0; round < 5; round++) {
+        meeting m = {0};
+        qni_pool_run(pool, MAX_THREAD, meet, &m);
+        assert_int_equal(m.n_missed, 0);
+        assert_int_equal(m.n_come, MAX_THREAD);
+    }
+    qni_pool_free(pool);
+}
+
 static void note_mask(void *context, int32_t task, int32_t thread) {
     (void)task;
     sigset_t mask;
@@ -198,9 +227,13 @@ static void machine_is_described(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(every_task_runs_once),           cmocka_unit_test(loops_follow_each_other),
-        cmocka_unit_test(caller_waits_for_a_slow_worker), cmocka_unit_test(workers_take_no_signals),
-        cmocka_unit_test(workers_may_be_pinned),          cmocka_unit_test(refused_threads_are_an_error),
+        cmocka_unit_test(every_task_runs_once),
+        cmocka_unit_test(loops_follow_each_other),
+        cmocka_unit_test(caller_waits_for_a_slow_worker),
+        cmocka_unit_test(workers_take_no_signals),
+        cmocka_unit_test(every_thread_comes),
+        cmocka_unit_test(workers_may_be_pinned),
+        cmocka_unit_test(refused_threads_are_an_error),
         cmocka_unit_test(machine_is_described),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
