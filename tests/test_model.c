@@ -554,7 +554,7 @@ static void reports_progress(void **state) {
         assert_true(w.n >= 2);
         qn_model_close(model);
         int n = w.n;
-        for (int stop = 0; stop < n; stop++) {
+        for (int stop = 0; stop < n; stop += 1 + n / 32) { /* debug builds report some thousand times */
             qn_error err = {0};
             w = (watcher){.stop_at = stop};
             model = NULL;
