@@ -18,7 +18,7 @@ $(TEST_BIN): $(B)/tests/%: $(B)/tests/%.o $(SUPPORT_OBJ) $(LIB_STATIC)
 	$(call say,LD,$@)
 	$(QUIET)$(CC) -o $@ $^ $(LDFLAGS_ALL) $(PKG_LIBS) -lcmocka -lutil -lm -ldl
 
-.PHONY: test test-deps test-avx512 test-neon check cov
+.PHONY: test test-deps test-tsan test-avx512 test-neon check cov
 test-deps:
 	@tools/deps test
 
@@ -31,12 +31,19 @@ PICKED_SRC := $(if $(ONLY),$(filter $(TEST_SRC),$(wildcard $(ONLY:%=tests/*%*.c)
 check: build $(PICKED_SRC:tests/%.c=$(B)/tests/%)
 	@tests/run $(B) $(QUERN)
 
-# What computes and what is quick, with AVX-512 made of AVX2.
-AVX512_TESTS := cpu ops session
+# What starts threads, under the thread sanitizer.
+THREAD_TESTS := api cli cpu fault fork generate kv_overflow lifetimes model ops plan pool quant sampler session tensor
 
-test-avx512: ## the tests of kernels, ops and sessions on AVX-512, emulated
+test-tsan: test-deps ## the tests of what starts threads, under the thread sanitizer
+	@ONLY='$(or $(ONLY),$(THREAD_TESTS))' $(MAKE) --no-print-directory CONFIG=tsan check
+
+# What computes and what is quick, with AVX-512 made of AVX2. AVX512_CONFIG=simde-asan has sanitizers.
+AVX512_TESTS := cpu ops quant session
+AVX512_CONFIG ?= simde
+
+test-avx512: ## the tests of kernels, ops and sessions on AVX-512, emulated (AVX512_CONFIG=simde|simde-asan)
 	@tools/deps test avx512
-	@ONLY='$(or $(ONLY),$(AVX512_TESTS))' $(MAKE) --no-print-directory CONFIG=simde check
+	@ONLY='$(or $(ONLY),$(AVX512_TESTS))' $(MAKE) --no-print-directory CONFIG=$(AVX512_CONFIG) check
 
 # Built for AArch64 and run by qemu: what computes, and what is quick. NEON_CPU=cortex-a72 is a processor that has none of
 # the optional instructions.
