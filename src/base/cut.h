@@ -5,9 +5,10 @@
 #define QNI_CUT_H
 
 #if defined(QNI_DEBUG)
-#define QNI_CUT(size, small) (small)
+enum { QNI_CUTS_SMALL = 1 };
 #else
-#define QNI_CUT(size, small) (size)
+enum { QNI_CUTS_SMALL = 0 };
 #endif
+#define QNI_CUT(size, small) (QNI_CUTS_SMALL ? (small) : (size))
 
 #endif
