@@ -479,6 +479,34 @@ static void in_place(void **state) {
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) qn_tensor_free(all[i]);
 }
 
+/* One operand right behind the other does not overlap it, with rows at any distance; an element earlier it does. */
+static void neighbors(void **state) {
+    (void)state;
+    enum { EXTENT = 96 + 72, DENSE = 2 * 72 };
+    float data[EXTENT + DENSE] = {0};
+    qn_wrap apart = {.dtype = QN_DTYPE_F32, .rank = 3, .shape = {2, 3, 24}, .stride = {96, 24, 1}};
+    qn_wrap dense = {.dtype = QN_DTYPE_F32, .rank = 3, .shape = {2, 3, 24}, .stride = {72, 24, 1}};
+    call_args saved = c.args;
+    for (int i = 0; i < 4; i++) {
+        const bool first = i % 2 == 0, touches = i >= 2;
+        qn_tensor *hidden = NULL, *out = NULL;
+        apart.data = first ? data : data + DENSE - touches;
+        dense.data = first ? data + EXTENT - touches : data;
+        assert_int_equal(qn_tensor_wrap(&hidden, device, &apart, NULL), QN_OK);
+        assert_int_equal(qn_tensor_wrap(&out, device, &dense, NULL), QN_OK);
+        c.args.mlp.hidden = hidden;
+        c.args.mlp.out = out;
+        if (touches) {
+            calls_refused(&c, CALL_MLP, QN_EINVAL, "out: overlaps hidden");
+        } else {
+            assert_int_equal(calls_run(&c, CALL_MLP, NULL), QN_OK);
+        }
+        qn_tensor_free(hidden);
+        qn_tensor_free(out);
+    }
+    c.args = saved;
+}
+
 /* K and V of one buffer {B, 2, Nkv, C, D} take turns and do not overlap; one element further they do. */
 static void interleaved(void **state) {
     (void)state;
@@ -535,6 +563,7 @@ int main(void) {
         cmocka_unit_test(read_only),
         cmocka_unit_test(overlapping),
         cmocka_unit_test(in_place),
+        cmocka_unit_test(neighbors),
         cmocka_unit_test(interleaved),
         cmocka_unit_test(valid),
     };
