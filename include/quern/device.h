@@ -9,6 +9,10 @@
  * call on "cpu" or "ref" is complete when it returns. Tensors, linears, models and sessions keep
  * their device alive: qn_device_close() gives up the caller's reference, and the device ends with
  * the last of them, in any order and on any thread.
+ *
+ * fork(): a device belongs to the process that opened it. A child may close it, and what was made on it, which frees
+ * the child's copy of the memory and leaves the parent's device alone; it may open a device of its own. Whatever would
+ * compute on the parent's device or copy its tensors, on "ref" and with one thread too, is EDEVICE in the child.
  */
 #ifndef QUERN_DEVICE_H
 #define QUERN_DEVICE_H

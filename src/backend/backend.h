@@ -26,6 +26,7 @@
 
 #include <pthread.h>
 #include <stdatomic.h>
+#include <sys/types.h>
 
 /* Rows of activations: row r starts at data + (r / n_inner * outer_stride + r % n_inner * row_stride) elements.
  * For a plain matrix n_inner is n_row. The elements of a row are contiguous. */
@@ -259,13 +260,21 @@ struct qn_device {
     char description[96];
     int32_t n_thread;
     qn_allocator allocator;
-    pthread_mutex_t lock;   /* held by whatever computes or copies */
+    pid_t owner;            /* the process that opened it */
+    pthread_mutex_t lock;   /* held by whatever computes or copies; see qni_device_lock() */
     unsigned char *scratch; /* guarded by lock */
     size_t scratch_bytes;
 };
 
 void qni_device_retain(qn_device *device);
 void qni_device_release(qn_device *device);
+
+/* Wait for the device's turn. EDEVICE in a forked child of the process that opened the device: the child has none of the
+ * device's workers, and no thread of its own would ever release a lock that was held at the fork. */
+qn_status qni_device_lock(qn_device *device, qn_error *err);
+/* Take the turn if it can be had at once; never in a forked child. */
+bool qni_device_trylock(qn_device *device);
+void qni_device_unlock(qn_device *device);
 
 /* Make the device's scratch at least `bytes` large. The caller holds the lock. */
 qn_status qni_device_reserve(qn_device *device, size_t bytes, qn_error *err);

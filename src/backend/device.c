@@ -5,6 +5,7 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 enum { MAX_THREAD = 512 };
 
@@ -83,6 +84,7 @@ qn_status qn_device_open(qn_device **out, const char *name, const qn_device_opti
     if (device == NULL) return qni_fail(err, QN_ENOMEM, "device: no memory");
     device->backend = backend;
     device->allocator = o.allocator;
+    device->owner = getpid();
     device->n_thread = backend->parallel == NULL ? 1
                        : o.n_thread > 0          ? o.n_thread
                                                  : (int32_t)qni_min_i64(qni_cpu_count(), MAX_THREAD);
@@ -112,8 +114,27 @@ void qni_device_release(qn_device *device) {
     if (device == NULL || atomic_fetch_sub_explicit(&device->refs, 1, memory_order_acq_rel) != 1) return;
     device->backend->close(device->state);
     qni_device_free(&device->allocator, device->scratch, device->scratch_bytes);
-    pthread_mutex_destroy(&device->lock);
+    /* A thread of the parent may have held it at the fork: then it stays locked for good in the child. */
+    if (device->owner == getpid()) pthread_mutex_destroy(&device->lock);
     qni_free(device);
+}
+
+qn_status qni_device_lock(qn_device *device, qn_error *err) {
+    const pid_t self = getpid();
+    if (self != device->owner) {
+        return qni_fail(err, QN_EDEVICE, "device: opened by process %d before fork(); process %d must open its own",
+                        (int)device->owner, (int)self);
+    }
+    pthread_mutex_lock(&device->lock);
+    return QN_OK;
+}
+
+bool qni_device_trylock(qn_device *device) {
+    return device->owner == getpid() && pthread_mutex_trylock(&device->lock) == 0;
+}
+
+void qni_device_unlock(qn_device *device) {
+    pthread_mutex_unlock(&device->lock);
 }
 
 void qn_device_close(qn_device *device) {

@@ -158,14 +158,18 @@ static qn_status pack(qn_linear **out, pack_job *job, qn_device *device, const q
     units_per_task = qni_max_i64(units_per_task, qni_ceil_div(n_unit, INT32_MAX));
     job->n_per_task = units_per_task * unit;
     int32_t n_task = (int32_t)qni_ceil_div(n_unit, units_per_task);
+    const qn_status locked = qni_device_lock(device, err);
+    if (locked != QN_OK) {
+        qn_linear_free(linear);
+        return locked;
+    }
     pthread_mutex_init(&job->lock, NULL);
-    pthread_mutex_lock(&device->lock);
     if (device->backend->parallel != NULL) {
         device->backend->parallel(device->state, n_task, pack_task, job);
     } else {
         for (int32_t task = 0; task < n_task; task++) pack_task(job, task, 0);
     }
-    pthread_mutex_unlock(&device->lock);
+    qni_device_unlock(device);
     pthread_mutex_destroy(&job->lock);
     if (job->status != QN_OK) {
         qn_linear_free(linear);

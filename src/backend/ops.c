@@ -9,7 +9,7 @@ typedef qn_status (*body)(const qni_run *run, const void *args, const qni_dims *
 
 static qn_status execute(const qn_tensor *out, body run_body, const void *args, const qni_dims *dims, qn_error *err) {
     qn_device *device = out->storage->device;
-    pthread_mutex_lock(&device->lock);
+    QN_TRY(qni_device_lock(device, err));
     qni_scratch scratch;
     qni_run run = qni_device_run(device, &scratch, true, err);
     qn_status status = run_body(&run, args, dims);
@@ -18,7 +18,7 @@ static qn_status execute(const qn_tensor *out, body run_body, const void *args, 
         run = qni_device_run(device, &scratch, false, err);
         status = run_body(&run, args, dims);
     }
-    pthread_mutex_unlock(&device->lock);
+    qni_device_unlock(device);
     return status;
 }
 

@@ -203,17 +203,17 @@ static qn_status check_copy(const qn_tensor *tensor, const void *data, size_t by
 qn_status qn_tensor_write(qn_tensor *tensor, const void *data, size_t bytes, qn_error *err) {
     QN_TRY(check_copy(tensor, data, bytes, err));
     if (tensor->storage->read_only) return qni_fail(err, QN_EINVAL, "tensor: is read-only");
-    pthread_mutex_lock(&tensor->storage->device->lock);
+    QN_TRY(qni_device_lock(tensor->storage->device, err));
     copy(tensor, (unsigned char *)(uintptr_t)data, true);
-    pthread_mutex_unlock(&tensor->storage->device->lock);
+    qni_device_unlock(tensor->storage->device);
     return QN_OK;
 }
 
 qn_status qn_tensor_read(const qn_tensor *tensor, void *data, size_t bytes, qn_error *err) {
     QN_TRY(check_copy(tensor, data, bytes, err));
-    pthread_mutex_lock(&tensor->storage->device->lock);
+    QN_TRY(qni_device_lock(tensor->storage->device, err));
     copy(tensor, data, false);
-    pthread_mutex_unlock(&tensor->storage->device->lock);
+    qni_device_unlock(tensor->storage->device);
     return QN_OK;
 }
 

@@ -19,6 +19,7 @@
 #include <signal.h>
 #include <stdatomic.h>
 #include <string.h>
+#include <unistd.h>
 
 /* gate = loop number << 32 | open << 31 | workers inside */
 #define GATE_OPEN   ((uint64_t)1 << 31)
@@ -51,6 +52,7 @@ struct qni_pool {
     pthread_cond_t work; /* a gate has opened, or stop */
     pthread_cond_t left; /* the last worker has left a closed gate */
     int32_t n_started;
+    pid_t owner;   /* the process that started the workers: a forked child has none */
     share *shares; /* {n_thread} */
     struct worker {
         qni_pool *pool;
@@ -234,6 +236,7 @@ qn_status qni_pool_create(qni_pool **out, int32_t n_thread, bool pin, qn_error *
     if (pool == NULL) return qni_fail(err, QN_ENOMEM, "no memory for a pool of %d threads", n_thread);
     memset(pool, 0, bytes);
     pool->n_thread = n_thread;
+    pool->owner = getpid();
     pool->shares = (share *)(void *)((unsigned char *)pool + fixed);
     pool->n_spin = n_thread <= qni_cpu_count() ? SPIN_LONG : SPIN_SHORT;
     atomic_init(&pool->gate, LAST_LOOP << 32);
@@ -259,8 +262,8 @@ qn_status qni_pool_create(qni_pool **out, int32_t n_thread, bool pin, qn_error *
     return QN_OK;
 }
 
-void qni_pool_free(qni_pool *pool) {
-    if (pool == NULL) return;
+/* End the workers, and what they may wait in. */
+static void stop(qni_pool *pool) {
     pthread_mutex_lock(&pool->mutex);
     atomic_store(&pool->stop, true);
     pthread_cond_broadcast(&pool->work);
@@ -269,6 +272,13 @@ void qni_pool_free(qni_pool *pool) {
     pthread_cond_destroy(&pool->left);
     pthread_cond_destroy(&pool->work);
     pthread_mutex_destroy(&pool->mutex);
+}
+
+void qni_pool_free(qni_pool *pool) {
+    if (pool == NULL) return;
+    /* In a forked child there is nobody to join, and the lock and the conditions are as some thread of the parent held
+     * them: they are left alone, as are the parent's own. */
+    if (pool->owner == getpid()) stop(pool);
     qn_allocator c_library = {0};
     qni_device_free(&c_library, pool, 0);
 }

@@ -32,14 +32,15 @@ static void run_task(void *context, int32_t task, int32_t thread) {
 }
 
 /* The next n pieces. */
-static void run_wave(wave *w, qn_device *device, int32_t n) {
-    pthread_mutex_lock(&device->lock);
+static qn_status run_wave(wave *w, qn_device *device, int32_t n, qn_error *err) {
+    QN_TRY(qni_device_lock(device, err));
     if (device->backend->parallel != NULL) {
         device->backend->parallel(device->state, n, run_task, w);
     } else {
         for (int32_t task = 0; task < n; task++) run_task(w, task, 0);
     }
-    pthread_mutex_unlock(&device->lock);
+    qni_device_unlock(device);
+    return QN_OK;
 }
 
 static qn_status report(const qni_pieces *work, const qn_progress *progress, int64_t piece, qn_error *err) {
@@ -55,7 +56,7 @@ static qn_status run_all(wave *w, qn_device *device, const qn_progress *progress
     QN_TRY(report(work, progress, 0, err));
     while (w->first < work->n_piece) {
         int64_t n = qni_min_i64(per_wave, work->n_piece - w->first);
-        run_wave(w, device, (int32_t)n);
+        QN_TRY(run_wave(w, device, (int32_t)n, err));
         if (w->status != QN_OK) return qni_fail(err, w->status, "%s", w->error.message);
         w->first += n;
         QN_TRY(report(work, progress, w->first, err));

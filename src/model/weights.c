@@ -151,14 +151,15 @@ qn_status qni_model_describe(qn_model *model, const qni_checkpoint *from, qn_ari
 }
 
 /* Before anything is written, since a page stays where it was touched first. */
-static void place(qn_model *model) {
+static qn_status place(qn_model *model, qn_error *err) {
     qn_device *device = model->device;
-    if (device->backend->place == NULL) return;
-    pthread_mutex_lock(&device->lock);
+    if (device->backend->place == NULL) return QN_OK;
+    QN_TRY(qni_device_lock(device, err));
     for (int32_t i = 0; i < model->config.n_layer; i++) {
         device->backend->place(device->state, &model->layers[i], i == 0 ? &model->lm_head : NULL);
     }
-    pthread_mutex_unlock(&device->lock);
+    qni_device_unlock(device);
+    return QN_OK;
 }
 
 qn_status qni_model_allocate(qn_model *model, const qni_checkpoint *from, qn_arith arith, qn_error *err) {
@@ -173,8 +174,7 @@ qn_status qni_model_allocate(qn_model *model, const qni_checkpoint *from, qn_ari
     cutter c = {.model = model, .arith = choose_arith(from, arith)};
     c.block = (qni_scratch){.base = model->block, .size = model->block_bytes};
     QN_TRY(take_all(&c, from, err));
-    place(model);
-    return QN_OK;
+    return place(model, err);
 }
 
 void qni_model_free(qn_model *model) {

@@ -25,10 +25,9 @@ enum {
  */
 void qni_sampler_run(const qn_sampler *s, int32_t n_block, int64_t n, qni_task task, void *context) {
     qn_device *device = s->device;
-    if (n >= IDS_A_LOOP && device != NULL && device->backend->parallel != NULL &&
-        pthread_mutex_trylock(&device->lock) == 0) {
+    if (n >= IDS_A_LOOP && device != NULL && device->backend->parallel != NULL && qni_device_trylock(device)) {
         device->backend->parallel(device->state, n_block, task, context);
-        pthread_mutex_unlock(&device->lock);
+        qni_device_unlock(device);
     } else {
         for (int32_t b = 0; b < n_block; b++) task(context, b, 0);
     }

@@ -138,7 +138,7 @@ static qn_status run_pass(pass *p, qn_error *err) {
         if (s->options.tap.hidden != NULL) call.sink.hidden = take_hidden;
         call.kv_finite = call.kv_finite && s->kv_finite;
     }
-    pthread_mutex_lock(&device->lock);
+    QN_TRY(qni_device_lock(device, err));
     qni_scratch scratch = {0};
     qni_run run = qni_device_run(device, &scratch, true, err);
     qn_status status = qni_forward(&run, &call);
@@ -147,7 +147,7 @@ static qn_status run_pass(pass *p, qn_error *err) {
         run = qni_device_run(device, &scratch, false, err);
         status = qni_forward(&run, &call);
     }
-    pthread_mutex_unlock(&device->lock);
+    qni_device_unlock(device);
     for (int32_t i = 0; i < p->n_seq; i++) p->portions[i].session->kv_finite &= !wild; /* whosever it was */
     /* A callback cancels when all rows are in the caches already. */
     if (status == QN_ECANCELED) (void)commit(p, false, NULL);

@@ -101,9 +101,9 @@ static qn_status take_device_memory(qn_session *s, qn_error *err) {
     qni_poison(s->arena + s->layout.logits_offset + logits, ids - s->layout.logits_offset - logits);
     s->logits = (float *)(void *)(s->arena + s->layout.logits_offset);
     s->ids = (int32_t *)(void *)(s->arena + s->layout.ids_offset);
-    pthread_mutex_lock(&device->lock);
+    QN_TRY(qni_device_lock(device, err));
     qn_status status = qni_device_reserve(device, scratch, err);
-    pthread_mutex_unlock(&device->lock);
+    qni_device_unlock(device);
     return status;
 }
 

@@ -31,10 +31,11 @@ static qni_encoder *encoder_create(const qn_tokenizer *tokenizer) {
     return NULL;
 }
 
-/* A spare encoder, or a new one; NULL: no memory. */
+/* A spare encoder, or a new one; NULL: no memory. Whoever finds the lock taken does without it: in a forked child it may
+ * have been a thread of the parent that took it. */
 static qni_encoder *encoder_take(const qn_tokenizer *tokenizer) {
     qni_spares *spares = tokenizer->spares;
-    pthread_mutex_lock(&spares->lock);
+    if (pthread_mutex_trylock(&spares->lock) != 0) return encoder_create(tokenizer);
     qni_encoder *encoder = spares->n > 0 ? spares->encoder[--spares->n] : NULL;
     pthread_mutex_unlock(&spares->lock);
     return encoder != NULL ? encoder : encoder_create(tokenizer);
@@ -46,10 +47,12 @@ static void encoder_give(const qn_tokenizer *tokenizer, qni_encoder *encoder) {
     qni_trust_trim(&encoder->trust, QNI_ENCODER_KEEP_BYTES);
     qni_trust_trim(&encoder->normal, QNI_ENCODER_KEEP_BYTES);
     qni_spares *spares = tokenizer->spares;
-    pthread_mutex_lock(&spares->lock);
-    bool kept = spares->n < QNI_SPARE_ENCODERS;
-    if (kept) spares->encoder[spares->n++] = encoder;
-    pthread_mutex_unlock(&spares->lock);
+    bool kept = false;
+    if (pthread_mutex_trylock(&spares->lock) == 0) {
+        kept = spares->n < QNI_SPARE_ENCODERS;
+        if (kept) spares->encoder[spares->n++] = encoder;
+        pthread_mutex_unlock(&spares->lock);
+    }
     if (!kept) encoder_free(encoder);
 }
 
