@@ -253,7 +253,9 @@ const command commands[] = {
      "before "
      "anything is loaded.",
      info_groups, command_info},
-    {"devices", "", 0, 0, "list what can compute", "The backends, instruction set levels and devices of this machine.",
+    {"devices", "", 0, 0, "list what can compute",
+     "The backends, instruction set levels and devices of this machine. Threads and memory are those that this process "
+     "may use, with the limits of its control groups (containers).",
      devices_groups, command_devices},
     {"synth", "SHAPE DIR", 2, 2, "write a checkpoint with random weights",
      "SHAPE is 0.6B, 1.7B, 4B, 8B, 14B or 32B, or keys separated by commas that start from 0.6B or from the size named "

@@ -32,7 +32,9 @@ typedef struct qn_allocator {
 } qn_allocator;
 
 typedef struct qn_device_options {
-    /** Threads that compute, the caller's included, at most 512; 0: one for each CPU that this process may use. */
+    /** Threads that compute, the caller's included, at most 512; 0: one for each CPU that this process may use: those
+     * of its affinity mask, or fewer where a control group (a container) has a quota, which is rounded down to whole
+     * CPUs, at least one. */
     int32_t n_thread;
     /** Bind each thread that the device starts to a CPU of its own; the caller's are left alone. For machines whose
      * scheduler moves threads about; a hint. */
@@ -52,8 +54,9 @@ typedef struct qn_device_info {
     const char *isa;         /**< level in use: "portable", "avx2", … */
     const char *description; /**< the processor's name */
     int32_t n_thread;
-    uint64_t memory_total_bytes;
-    uint64_t memory_available_bytes; /**< now, as the operating system estimates it; 0: unknown */
+    uint64_t memory_total_bytes;     /**< of the machine, or the least limit of its control groups; 0: unknown */
+    uint64_t memory_available_bytes; /**< now, as the operating system estimates it, and at most what the control
+                                          groups leave; 0: unknown */
 } qn_device_info;
 
 #ifdef __cplusplus

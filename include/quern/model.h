@@ -95,7 +95,7 @@ typedef struct qn_plan_options {
     int32_t n_ctx;               /**< 0: the smaller of the model's and 4096 */
     int32_t n_batch;             /**< as in qn_session_options */
     qn_dtype kv_dtype;           /**< as in qn_session_options */
-    uint64_t memory_limit_bytes; /**< for n_ctx_fits; 0: what the machine has available now */
+    uint64_t memory_limit_bytes; /**< for n_ctx_fits; 0: what is available now, as in qn_device_info */
 } qn_plan_options;
 
 /** Memory of a model and one session, in bytes, exactly as the device's allocator will hand it out. */

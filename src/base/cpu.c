@@ -7,6 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "cgroup.h"
 #include "memory.h"
 
 #if defined(__x86_64__)
@@ -78,7 +79,8 @@ qni_cpu_features qni_cpu_detect(void) {
 }
 #endif
 
-int32_t qni_cpu_count(void) {
+/* Those that the scheduler may run this process on. */
+static int32_t count_allowed(void) {
     cpu_set_t few;
     if (sched_getaffinity(0, sizeof few, &few) == 0) return CPU_COUNT(&few) > 0 ? CPU_COUNT(&few) : 1;
     /* The kernel knows more CPUs than the fixed set has room for. */
@@ -89,6 +91,13 @@ int32_t qni_cpu_count(void) {
     if (many != NULL && sched_getaffinity(0, bytes, many) == 0) count = CPU_COUNT_S(bytes, many);
     qni_free(many);
     return count > 0 ? count : 1;
+}
+
+int32_t qni_cpu_count(void) {
+    const int32_t n_allowed = count_allowed();
+    qni_cgroup_limits limits;
+    qni_cgroup_read(&limits, "");
+    return limits.n_cpu > 0 && limits.n_cpu < n_allowed ? limits.n_cpu : n_allowed;
 }
 
 void qni_cpu_pin(pthread_t thread, int32_t index) {
@@ -149,4 +158,13 @@ static uint64_t meminfo_bytes(const char *key) {
 void qni_memory_info(uint64_t *total_bytes, uint64_t *available_bytes) {
     *total_bytes = meminfo_bytes("MemTotal:");
     *available_bytes = meminfo_bytes("MemAvailable:");
+    qni_cgroup_limits limits;
+    qni_cgroup_read(&limits, "");
+    if (limits.memory_bytes != UINT64_MAX && (*total_bytes == 0 || limits.memory_bytes < *total_bytes)) {
+        *total_bytes = limits.memory_bytes;
+    }
+    if (limits.memory_left_bytes != UINT64_MAX &&
+        (*available_bytes == 0 || limits.memory_left_bytes < *available_bytes)) {
+        *available_bytes = limits.memory_left_bytes;
+    }
 }

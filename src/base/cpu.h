@@ -23,7 +23,8 @@ typedef struct qni_cpu_features {
 
 qni_cpu_features qni_cpu_detect(void);
 
-/* CPUs that this process may run on, at least 1. */
+/* CPUs that this process may use: those it may run on, or fewer where a quota of its control groups gives less time, rounded
+ * down; at least 1. */
 int32_t qni_cpu_count(void);
 
 /* Bind a thread to the index-th of the CPUs that this process may run on, counted round and round; a hint: where it
@@ -33,7 +34,8 @@ void qni_cpu_pin(pthread_t thread, int32_t index);
 /* The processor's name, into a buffer; "unknown processor" if it does not tell. */
 void qni_cpu_name(char *out, size_t size);
 
-/* Physical memory, and what can be had without swapping (MemAvailable); 0 = unknown. */
+/* Memory of the machine, and what can be had without swapping (MemAvailable), or less where control groups have limits;
+ * 0: unknown. */
 void qni_memory_info(uint64_t *total_bytes, uint64_t *available_bytes);
 
 #endif
