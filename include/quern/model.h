@@ -146,7 +146,7 @@ QN_NODISCARD QN_API qn_status qn_model_open(qn_model **out, qn_device *device, c
  * out_dir  is there, and should be empty. Each file appears in it when it is whole, config.json last; after an error
  *          some may be there.
  * Errors   as qn_model_read_config; EUNSUPPORTED: `dir` is quantised already, or no linear can be; EFORMAT: a weight
- *          is not finite; EIO; ENOMEM; ECANCELED; EINVAL: NULL, or `to`.
+ *          that the form cannot hold, as in qn_linear_quantize(); EIO; ENOMEM; ECANCELED; EINVAL: NULL, or `to`.
  */
 QN_NODISCARD QN_API qn_status qn_model_quantize(const char *out_dir, const char *dir,
                                                 const qn_quantize_options *options, qn_error *err);

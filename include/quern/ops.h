@@ -26,15 +26,25 @@
 
 #include "tensor.h"
 
-/** Arithmetic of a packed linear, fixed when it is packed. */
+/**
+ * Arithmetic of a packed linear, fixed when it is packed.
+ *
+ * Subnormal numbers (below 2^-126) count in full, whatever the floating-point mode of the caller, with one exception: an
+ * instruction for bf16 (AVX-512 BF16, FEAT_BF16) takes them for zeros, as weights, activations and partial sums. So it
+ * multiplies only linears all of whose weights are 0 or of a magnitude within 2^-100 … 2^20, where that changes an output
+ * by less than n_in · 2^-105; any other linear with bf16 arithmetic is multiplied without it.
+ */
 typedef enum qn_arith {
     QN_ARITH_AUTO = 0, /**< bf16 for bf16 weights where the instruction set has it natively, int8 for affine weights
                             with groups of a multiple of 32 inputs, else f32; on "ref" always f32 */
     QN_ARITH_F32 = 1,  /**< f32 activations and sums */
     QN_ARITH_BF16 = 2, /**< bf16 weights: activations rounded to bf16, products exact, f32 sums; slow where it is not
                             native */
-    QN_ARITH_INT8 = 3, /**< affine weights: activations rounded to int8 with a scale for each group of inputs, sums of a
-                            group exact in integers, f32 sums over groups */
+    QN_ARITH_INT8 = 3, /**< affine weights: activations rounded to int8 with a scale for each group of inputs (those of
+                            a group all below 2^-100 to 0), sums of a group exact in integers, f32 sums over groups. A
+                            group whose sum could leave 32 bits, from 66,312 inputs of 8 bits on, counts as several
+                            with the same scale. A linear with a scale that is not 0 or within 2^-100 … 2^20, or with a
+                            bias above that, is multiplied in f32; qn_linear_arith() says so */
 } qn_arith;
 
 /** How a matrix that is to be packed lies in memory. */
@@ -245,7 +255,9 @@ QN_NODISCARD QN_API qn_status qn_linear_pack(qn_linear **out, const qn_tensor *w
  * Quantise a matrix and pack it, as qn_model_options.quantize does with a model's.
  *
  * weight   as in qn_linear_pack; its inputs must be a multiple of the groups of `to`.
- * Errors   as qn_linear_pack.
+ * Errors   as qn_linear_pack; EINVAL: a value that the form cannot hold, by output and input: a NaN, an infinity, in 8
+ *          bits one above 3.376e38; the greatest of a group that is so small that a step, range / 15 or greatest / 127,
+ *          would be below 2^-133, the least bf16.
  */
 QN_NODISCARD QN_API qn_status qn_linear_quantize(qn_linear **out, const qn_tensor *weight, qn_linear_layout layout,
                                                  qn_quantize to, qn_arith arith, qn_error *err);
@@ -256,7 +268,8 @@ QN_NODISCARD QN_API qn_status qn_linear_quantize(qn_linear **out, const qn_tenso
  *
  * weight   its tensors are contiguous, on one device, stay the caller's and are not needed afterwards.
  * arith    AUTO, F32 or (affine alone) INT8.
- * Errors   EINVAL: NULL, rank, shape, dtype, bits, a group; EUNSUPPORTED: the arithmetic; ENOMEM.
+ * Errors   EINVAL: NULL, rank, shape, dtype, bits, a group, a scale without biases whose bias would not be finite;
+ *          EUNSUPPORTED: the arithmetic; ENOMEM.
  */
 QN_NODISCARD QN_API qn_status qn_linear_pack_quantized(qn_linear **out, const qn_quantized *weight, qn_arith arith,
                                                        qn_error *err);

@@ -73,11 +73,21 @@ typedef struct qni_weight {
     qn_arith arith;  /* F32 for plain ones */
     qni_quant quant; /* as it is packed */
     bool packed;
+    bool far;    /* packed: holds weights far from 1, see QNI_NEAR_LEAST; whoever filled it says so */
     bool zipped; /* packed: in the formula o % nr is replaced by o % nr % (nr/2) · 2 + o % nr / (nr/2) */
     int64_t n_in, n_out;
     int64_t nr, ki;
     int64_t panel_stride, group_stride; /* in elements */
 } qni_weight;
+
+/*
+ * Magnitudes of weights (of scales, where they are quantised) that the faster arithmetics are made for; beyond them, zeros
+ * apart, a weight is far from 1. An instruction for bf16 may take numbers below 2^-126 for zeros: with near weights that
+ * loses less than 2^-105 of an output for each input, with far ones it may be all of it. int8 takes activations below
+ * 2^-100 for zeros, and its products of scales may overflow: far ones are multiplied in f32 instead.
+ */
+#define QNI_NEAR_LEAST 0x1p-100f
+#define QNI_NEAR_MOST  0x1p20f
 
 /* What a linear is packed from. */
 typedef struct qni_source {
@@ -285,6 +295,7 @@ qni_run qni_device_run(qn_device *device, qni_scratch *scratch, bool measure, qn
 struct qn_linear {
     qn_device *device;
     qni_weight weight;
+    atomic_bool far; /* set by whoever fills a part; then `weight` by qni_linear_finish() */
     void *data;
     size_t bytes;
 };

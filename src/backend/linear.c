@@ -5,6 +5,8 @@
 #include "../base/cut.h"
 #include "../base/half.h"
 
+#include <math.h>
+
 /* Elements that one task of a packing loop moves at least, so that small matrices are not cut to crumbs. */
 enum { TASK_ELEMENTS = QNI_CUT(1 << 18, 1 << 10) };
 
@@ -35,15 +37,64 @@ void qn_linear_free(qn_linear *linear) {
     qni_free(linear);
 }
 
-void qni_linear_fill(const qn_linear *linear, int64_t first, int64_t n, const qni_dense_rows *rows) {
+/* Whether all of n bf16 values that are not 0 are near 1. */
+static bool are_near_bf16(const uint16_t *x, int64_t n) {
+    const uint16_t least = qni_bf16_of_f32(QNI_NEAR_LEAST), most = qni_bf16_of_f32(QNI_NEAR_MOST);
+    bool far = false;
+    for (int64_t i = 0; i < n; i++) {
+        const uint16_t magnitude = x[i] & 0x7FFF;
+        far |= magnitude != 0 && (uint16_t)(magnitude - least) > most - least;
+    }
+    return !far;
+}
+
+static bool are_near_rows(const qni_dense_rows *rows, int64_t n, int64_t n_in) {
+    bool near = true;
+    for (int64_t o = 0; o < n && near; o++) {
+        const uint16_t *row = (const uint16_t *)rows->data + o * rows->out_stride;
+        if (rows->in_stride == 1) {
+            near = are_near_bf16(row, n_in);
+        } else {
+            for (int64_t i = 0; i < n_in; i++) near = near && are_near_bf16(row + i * rows->in_stride, 1);
+        }
+    }
+    return near;
+}
+
+/* Of scales; where they are NaNs too, they are not. Biases may be as small as they like. */
+static bool are_near_scales(const void *values, qn_dtype dtype, int64_t n, float least) {
+    bool near = true;
+    for (int64_t i = 0; i < n; i++) {
+        const float x = fabsf(qni_load_f32(values, dtype, i));
+        near = near && (x == 0 || (x >= least && x <= QNI_NEAR_MOST));
+    }
+    return near;
+}
+
+void qni_linear_finish(qn_linear *linear) {
+    qni_weight *w = &linear->weight;
+    w->far = atomic_load(&linear->far);
+    if (w->far && w->arith == QN_ARITH_INT8) w->arith = QN_ARITH_F32;
+}
+
+void qni_linear_fill(qn_linear *linear, int64_t first, int64_t n, const qni_dense_rows *rows) {
     const qn_device *device = linear->device;
+    if (linear->weight.arith == QN_ARITH_BF16 && !are_near_rows(rows, n, linear->weight.n_in)) {
+        atomic_store(&linear->far, true);
+    }
     device->backend->pack(device->state, &linear->weight, linear->data, first, n, rows->data, rows->in_stride,
                           rows->out_stride);
 }
 
-qn_status qni_linear_fill_quantized(const qn_linear *linear, int64_t first, int64_t n, const qni_quant *source,
+qn_status qni_linear_fill_quantized(qn_linear *linear, int64_t first, int64_t n, const qni_quant *source,
                                     const qni_quant_rows *rows, qn_error *err) {
     const qn_device *device = linear->device;
+    const int64_t n_scale = n * qni_quant_n_group(source, linear->weight.n_in);
+    if (linear->weight.arith == QN_ARITH_INT8 &&
+        (!are_near_scales(rows->scales, source->scale_dtype, n_scale, QNI_NEAR_LEAST) ||
+         (rows->biases != NULL && !are_near_scales(rows->biases, source->scale_dtype, n_scale, 0)))) {
+        atomic_store(&linear->far, true);
+    }
     return device->backend->pack_quantized(device->state, &linear->weight, linear->data, first, n, source, rows, err);
 }
 
@@ -58,16 +109,21 @@ static void widen_row(float *row, const qni_dense_rows *rows, int64_t o, int64_t
     for (int64_t i = 0; i < n_in; i++) row[i] = qni_load_f32(rows->data, rows->dtype, first + i * stride);
 }
 
-void qni_quantize_rows(unsigned char *codes, uint16_t *scales, uint16_t *biases, const qni_quant *to,
-                       const qni_dense_rows *rows, int64_t n, int64_t n_in, float *row) {
+qn_status qni_quantize_rows(const qni_quantized_rows *out, const qni_quant *to, const qni_dense_rows *rows,
+                            int64_t first, int64_t n, int64_t n_in, qn_error *err) {
     const int64_t n_scale = n_in / to->group, code_bytes = qni_quant_code_bytes(to, n_in);
     for (int64_t o = 0; o < n; o++) {
-        widen_row(row, rows, o, n_in);
-        qni_quantize_row(codes + o * code_bytes, scales + o * n_scale, biases + o * n_scale, to, row, n_in);
+        widen_row(out->row, rows, o, n_in);
+        const int64_t bad = qni_quantize_row(out->codes + o * code_bytes, out->scales + o * n_scale,
+                                             out->biases + o * n_scale, to, out->row, n_in);
+        if (bad < 0) continue;
+        return qni_fail(err, QN_EFORMAT, "output %lld, input %lld: %g cannot be quantized to %d bits",
+                        (long long)(first + o), (long long)bad, (double)out->row[bad], (int)to->bits);
     }
+    return QN_OK;
 }
 
-qn_status qni_linear_quantize(const qn_linear *linear, int64_t first, int64_t n, const qni_quant *to,
+qn_status qni_linear_quantize(qn_linear *linear, int64_t first, int64_t n, const qni_quant *to,
                               const qni_dense_rows *rows, qn_error *err) {
     const int64_t n_in = linear->weight.n_in, n_scale = n_in / to->group;
     const int64_t code_bytes = qni_quant_code_bytes(to, n_in);
@@ -78,10 +134,10 @@ qn_status qni_linear_quantize(const qn_linear *linear, int64_t first, int64_t n,
     if (row == NULL || scales == NULL || codes == NULL) {
         status = qni_fail(err, QN_ENOMEM, "linear: no memory to quantise %lld rows", (long long)n);
     } else {
-        uint16_t *biases = scales + n * n_scale;
-        qni_quantize_rows(codes, scales, biases, to, rows, n, n_in, row);
-        qni_quant_rows made = {codes, (const unsigned char *)scales, (const unsigned char *)biases};
-        status = qni_linear_fill_quantized(linear, first, n, to, &made, err);
+        const qni_quantized_rows out = {codes, scales, scales + n * n_scale, row};
+        status = qni_quantize_rows(&out, to, rows, first, n, n_in, err);
+        qni_quant_rows made = {codes, (const unsigned char *)scales, (const unsigned char *)out.biases};
+        if (status == QN_OK) status = qni_linear_fill_quantized(linear, first, n, to, &made, err);
     }
     qni_free(codes);
     qni_free(scales);
@@ -91,16 +147,17 @@ qn_status qni_linear_quantize(const qn_linear *linear, int64_t first, int64_t n,
 
 /* Outputs [first, first + n) from the caller's tensors. */
 typedef struct pack_job {
-    const qn_linear *linear;
+    qn_linear *linear;
     qni_dense_rows dense;   /* of output 0; dense and quantize */
     qni_quant quant;        /* quantize: to; quantised: what it is */
     const qn_quantized *of; /* quantised */
     int64_t n_per_task;     /* outputs, whole panels */
     qn_status (*fill)(const struct pack_job *job, int64_t first, int64_t n, qn_error *err);
 
-    pthread_mutex_t lock; /* guards what follows */
+    pthread_mutex_t lock; /* guards what follows: the error of the first task that failed */
     qn_status status;
     qn_error error;
+    int32_t failed;
 } pack_job;
 
 static qni_dense_rows rows_from(const pack_job *job, int64_t first) {
@@ -118,7 +175,22 @@ static qn_status fill_dense(const pack_job *job, int64_t first, int64_t n, qn_er
 
 static qn_status fill_quantize(const pack_job *job, int64_t first, int64_t n, qn_error *err) {
     qni_dense_rows rows = rows_from(job, first);
-    return qni_linear_quantize(job->linear, first, n, &job->quant, &rows, err);
+    qn_error detail = {0};
+    const qn_status status = qni_linear_quantize(job->linear, first, n, &job->quant, &rows, &detail);
+    if (status == QN_EFORMAT) return qni_fail(err, QN_EINVAL, "weight: %s", detail.message);
+    return status == QN_OK ? QN_OK : qni_fail(err, status, "%s", detail.message);
+}
+
+/* Symmetric codes have their zero in the middle: -zero · scale is a bias that some kernels form. */
+static qn_status check_symmetric(const qni_quant *q, const void *scales, int64_t n, qn_error *err) {
+    const float factor = -(float)(1 << (q->bits - 1));
+    for (int64_t i = 0; i < n; i++) {
+        const float scale = qni_load_f32(scales, q->scale_dtype, i);
+        if (!isfinite(scale) || isfinite(factor * scale)) continue;
+        return qni_fail(err, QN_EINVAL, "scales: %g times %g, the bias of a symmetric code, is not finite",
+                        (double)factor, (double)scale);
+    }
+    return QN_OK;
 }
 
 static qn_status fill_quantized(const pack_job *job, int64_t first, int64_t n, qn_error *err) {
@@ -128,6 +200,7 @@ static qn_status fill_quantized(const pack_job *job, int64_t first, int64_t n, q
     qni_quant_rows rows = {.codes = job->of->codes->data + first * qni_quant_code_bytes(q, n_in),
                            .scales = job->of->scales->data + scale_at};
     if (job->of->biases != NULL) rows.biases = job->of->biases->data + scale_at;
+    if (q->symmetric) QN_TRY(check_symmetric(q, rows.scales, n * qni_quant_n_group(q, n_in), err));
     return qni_linear_fill_quantized(job->linear, first, n, q, &rows, err);
 }
 
@@ -140,8 +213,11 @@ static void pack_task(void *context, int32_t task, int32_t thread) {
     qn_status status = job->fill(job, first, n, &error);
     if (status == QN_OK) return;
     pthread_mutex_lock(&job->lock);
-    job->status = status;
-    job->error = error;
+    if (job->status == QN_OK || task < job->failed) {
+        job->status = status;
+        job->error = error;
+        job->failed = task;
+    }
     pthread_mutex_unlock(&job->lock);
 }
 
@@ -175,6 +251,7 @@ static qn_status pack(qn_linear **out, pack_job *job, qn_device *device, const q
         qn_linear_free(linear);
         return qni_fail(err, job->status, "%s", job->error.message);
     }
+    qni_linear_finish(linear);
     *out = linear;
     return QN_OK;
 }

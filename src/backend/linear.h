@@ -25,16 +25,27 @@ static inline int64_t qni_linear_unit(const qni_weight *form, const qni_source *
 }
 
 /* Fill outputs [first, first + n), first a multiple of the unit. `rows` begins at output `first`. */
-void qni_linear_fill(const qn_linear *linear, int64_t first, int64_t n, const qni_dense_rows *rows);
-qn_status qni_linear_fill_quantized(const qn_linear *linear, int64_t first, int64_t n, const qni_quant *source,
+void qni_linear_fill(qn_linear *linear, int64_t first, int64_t n, const qni_dense_rows *rows);
+qn_status qni_linear_fill_quantized(qn_linear *linear, int64_t first, int64_t n, const qni_quant *source,
                                     const qni_quant_rows *rows, qn_error *err);
+/* After all outputs: settle how weights far from 1 are multiplied, for the whole linear, so that an output depends on no
+ * batch and no chunk. Copies of linear->weight are to be made anew. */
+void qni_linear_finish(qn_linear *linear);
 /* Quantise dense rows; `to` is from qni_quant_of(), and the inputs are a multiple of its group. */
-qn_status qni_linear_quantize(const qn_linear *linear, int64_t first, int64_t n, const qni_quant *to,
+qn_status qni_linear_quantize(qn_linear *linear, int64_t first, int64_t n, const qni_quant *to,
                               const qni_dense_rows *rows, qn_error *err);
 
-/* Quantise n rows of n_in inputs, each as qni_quantize_row(); `row` has room for one in f32. */
-void qni_quantize_rows(unsigned char *codes, uint16_t *scales, uint16_t *biases, const qni_quant *to,
-                       const qni_dense_rows *rows, int64_t n, int64_t n_in, float *row);
+/* A block of rows on its way from dense to quantised. */
+typedef struct qni_quantized_rows {
+    unsigned char *codes;
+    uint16_t *scales, *biases;
+    float *row; /* room for one in f32 */
+} qni_quantized_rows;
+
+/* Quantise n rows of n_in inputs, the first of which is row `first` of its matrix, each as qni_quantize_row(). Errors:
+ * EFORMAT: a value that cannot be had, by row and input. */
+qn_status qni_quantize_rows(const qni_quantized_rows *out, const qni_quant *to, const qni_dense_rows *rows,
+                            int64_t first, int64_t n, int64_t n_in, qn_error *err);
 
 /* Check a quantised operand and describe it: quant, n_in and n_out of *source (quantized.c). */
 qn_status qni_quantized_check(qni_source *source, const qn_quantized *weight, qn_error *err);

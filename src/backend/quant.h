@@ -75,15 +75,19 @@ bool qni_quant_are_finite(const void *values, qn_dtype dtype, int64_t n);
 qni_quant qni_quant_of(qn_quantize to);
 
 /*
- * Quantise a row: its codes, scales and biases as qni_quant_rows holds them (biases also for a symmetric one).
+ * Quantise a row: its codes, scales and biases as qni_quant_rows holds them (biases also for a symmetric one). All that
+ * it makes decodes to finite weights. Returns -1, or the input of a value that cannot be had, after which the row is not
+ * whole: a NaN, an infinity; in 8 bits one whose bias, -128 · scale, would be no bf16 (from 3.376e38 on); the greatest
+ * of a group whose steps would have to be less than the least bf16, 2^-133 (in 8 bits below 1.2e-38, if not all are 0).
  *
  * q     from qni_quant_of(); n_in is a multiple of q->group.
  * Q8    scale = max |x| / 127 or / 128, whichever has the less squared error; codes to nearest.
  * Q4    the scale and bias with the least squared error among the minimum and maximum pulled in by some steps, each
  *       refined by one fit of least squares.
- * NaN   a group that holds a NaN or an infinity gets a NaN as scale.
+ * Ends  where a step is below 2^-126, and bf16 is coarse, or a magnitude is above 2^126, the scales one bf16 below and
+ *       above the nearest are tried too.
  */
-void qni_quantize_row(unsigned char *codes, uint16_t *scales, uint16_t *biases, const qni_quant *q, const float *x,
-                      int64_t n_in);
+int64_t qni_quantize_row(unsigned char *codes, uint16_t *scales, uint16_t *biases, const qni_quant *q, const float *x,
+                         int64_t n_in);
 
 #endif

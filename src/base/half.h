@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* bf16 and f16 as 16-bit patterns: exact to f32, and from f32 rounded to nearest even. */
+/* bf16 and f16 as 16-bit patterns: exact to f32, and from f32 rounded to nearest even; e4m3 and affine codes to f32. */
 #ifndef QNI_HALF_H
 #define QNI_HALF_H
 
@@ -61,6 +61,12 @@ static inline float qni_f32_of_e4m3(uint8_t h) {
     if (magnitude >= 8) return qni_float_of_bits(sign | ((magnitude << 20) + (120u << 23)));
     float value = (float)magnitude * 0x1p-9f; /* subnormal: exact */
     return sign ? -value : value;
+}
+
+/* A weight of affine form, scale · code + bias. The product may overflow where the weight does not. */
+static inline float qni_f32_of_affine(float scale, uint8_t code, float bias) {
+    const float value = scale * (float)code + bias;
+    return __builtin_isfinite(value) ? value : __builtin_fmaf(scale, (float)code, bias);
 }
 
 #endif

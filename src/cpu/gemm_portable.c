@@ -93,7 +93,7 @@ void qni_cpu_gemm_portable(qni_cpu_kernels *k) {
     k->gemm[QNI_CPU_F32] = gemm_f32;
     k->gemm[QNI_CPU_BF16] = gemm_bf16;
     k->gemm[QNI_CPU_F16] = gemm_f16;
-    k->gemm_pairs = gemm_pairs;
+    k->gemm_pairs = k->gemm_pairs_far = gemm_pairs;
     k->transpose2 = transpose2;
     k->transpose4 = transpose4;
     k->transpose_bf16 = transpose2;

@@ -39,7 +39,8 @@ enum { QNI_CPU_NR_MAX = 64 };
  * Where the level multiplies words (qni_cpu_int8.widen) the top bit of an 8-bit code of an odd input is flipped, which
  * makes it the signed byte code - 128; those of even inputs stay as they are.
  *
- * The last group is whole, padded with codes whose weight is 0; so are outputs.
+ * The last group is whole, padded with codes whose weight is 0; so are outputs. For int8 arithmetic a group is small
+ * enough that the sum of its products fits into 32 bits; parts of that sum need not, where they are added modulo 2^32.
  */
 typedef struct qni_cpu_quant {
     bool fp8, symmetric; /* symmetric: the code 2^(bits-1) is 0, no biases */
@@ -68,7 +69,7 @@ typedef struct qni_cpu_int8 {
      * NULL: gemm takes activations as int8. Else it takes words, made by this: of each four codes x0, x2, x1 - 256 x0,
      * x3 - 256 x2. A word of two bytes of a weight, even + 256 odd, times x0, and odd times x1 - 256 x0, add up to the two
      * products, with a shift for the odd bytes and nothing for the even ones. even: as in qni_cpu_codes. n is a multiple
-     * of group; codes may be the second half of words.
+     * of group, which is one of 32; codes may be the second half of words.
      */
     void (*widen)(int16_t *words, int32_t *even, const int8_t *codes, int64_t n, int64_t group);
     /*
@@ -118,7 +119,7 @@ typedef struct qni_cpu_kernels {
     /* Panels that gemm and gemm_pairs like to take at once for at most stream_rows rows; for more it takes one after the other, whose
      * blocks of inputs are then read as they lie. */
     int64_t n_stream, stream_rows;
-    int64_t d_align; /* head dimensions that attend_* takes are multiples of it; pad with zeros */
+    int64_t d_align; /* d and n of attend_scores, _panels, _values and _merge are multiples of it; pad with zeros */
 
     /* Where bf16 meets f32 arithmetic a panel's row of nr outputs may be zipped: output j lies at place
      * (j % (nr/2)) · 2 + j / (nr/2), so that shift and mask make two vectors of it. */
@@ -133,11 +134,14 @@ typedef struct qni_cpu_kernels {
      * even. Products of bf16 are exact in f32; how the two of a pair are added is the level's own. */
     void (*gemm_pairs)(float *c, int64_t ldc, const uint16_t *a, int64_t m, const uint16_t *w, int64_t panel_stride,
                        int64_t n_panel, int64_t n_k, bool add);
-    bool native_bf16; /* gemm_pairs is the processor's: AUTO takes it */
+    bool native_bf16; /* gemm_pairs is the processor's: AUTO takes it. It may take subnormal numbers for zeros. */
+    /* The same for weights far from 1 (qni_weight.far), from the same panels: subnormal numbers count. */
+    void (*gemm_pairs_far)(float *c, int64_t ldc, const uint16_t *a, int64_t m, const uint16_t *w, int64_t panel_stride,
+                           int64_t n_panel, int64_t n_k, bool add);
 
     qni_cpu_int8 int8[QNI_CPU_N_BITS];
 
-    /* Codes of a row: scale = max |x| of the group / 127, codes to nearest, sums of codes. n is a multiple of group. A
+    /* Codes of a row: scale = max |x| of the group / 127, codes to nearest, sums of codes. n is a multiple of group, which is one of 32. A
      * group with a NaN or an infinity gets a NaN as scale, one that is (nearly) all zeros gets 0. */
     void (*quantize)(int8_t *codes, float *scale, int32_t *sum, const float *x, int64_t n, int64_t group);
 
@@ -174,7 +178,7 @@ typedef struct qni_cpu_kernels {
     int64_t (*argmax)(const float *x, int64_t n);
 
     /* s[i · QNI_CPU_KV_BLOCK + j] = q[i · d] · k row j for i < n_q, j < k.n; q f32 rows of d, k by its dtype; each sum
-     * alike whatever n_q and k.n. d % d_align == 0 */
+     * alike whatever n_q and k.n. d is a multiple of d_align, here and below. */
     void (*attend_scores[QNI_CPU_N_KV])(float *s, const float *q, int64_t n_q, const qni_cpu_kv_rows *k, int64_t d);
     /* The same sums, to the bit, from k {n_k / nr, d, nr} in f32, n_k in whole panels: keys as transpose4 lays them, for
      * many queries. NULL: rows do as well. */
@@ -188,7 +192,7 @@ typedef struct qni_cpu_kernels {
     void (*attend_values[QNI_CPU_N_KV])(float *o, const float *p, int64_t n_q, const qni_cpu_kv_rows *v, int64_t d,
                                         bool add);
     qni_cpu_pairs pairs;
-    /* o = o · a + b · c over n elements */
+    /* o = o · a + b · c over n elements, a multiple of d_align: whole vectors of both are read and written */
     void (*attend_merge)(float *o, float a, const float *b, float c, int64_t n);
 } qni_cpu_kernels;
 

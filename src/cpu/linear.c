@@ -182,13 +182,15 @@ static void stream(const job *j, const work *t, const part *a) {
 static void multiply_pairs(const job *j, const work *t, const part *a) {
     const qni_cpu_kernels *k = j->k;
     const int64_t n_in = a->w->n_in + a->w->n_in % 2;
+    void (*const gemm)(float *, int64_t, const uint16_t *, int64_t, const uint16_t *, int64_t, int64_t, int64_t, bool) =
+        a->w->far ? k->gemm_pairs_far : k->gemm_pairs;
     for (int64_t p = 0, n; p < a->n_panel; p += n) {
         n = at_once(j, a->n_panel - p);
         for (int64_t k0 = 0; k0 < n_in; k0 += k->kc) {
             for (int64_t i = 0; i < a->n_tile; i++) {
-                k->gemm_pairs(a->c + i * k->mr * t->ldc + p * k->nr, t->ldc, tile_at(j, a->x, a->tile + i, k0),
-                              qni_cpu_tile_rows(j->x, a->tile + i), weight_at(a->w, k0, (a->panel + p) * a->w->nr),
-                              a->w->panel_stride, n, qni_min_i64(k->kc, n_in - k0), k0 > 0);
+                gemm(a->c + i * k->mr * t->ldc + p * k->nr, t->ldc, tile_at(j, a->x, a->tile + i, k0),
+                     qni_cpu_tile_rows(j->x, a->tile + i), weight_at(a->w, k0, (a->panel + p) * a->w->nr),
+                     a->w->panel_stride, n, qni_min_i64(k->kc, n_in - k0), k0 > 0);
             }
         }
     }

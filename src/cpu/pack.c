@@ -36,9 +36,19 @@ static qn_status choose_arith(qn_arith *out, const qni_cpu_kernels *k, const qni
     return QN_OK;
 }
 
+/* The sum of a group of codes, each at most 2^bits - 1, times int8 activations, each at most 127, must fit into 32 bits. A
+ * group with more inputs becomes equal parts with the same scale and bias, which are multiples of 32 too. */
+static int64_t int8_group(const qni_quant *q) {
+    const int64_t most = INT32_MAX / (127 * ((1 << q->bits) - 1)), unit = q->group / 32;
+    int64_t n_part = qni_ceil_div(q->group, most);
+    while (unit % n_part != 0) n_part++;
+    return q->group / n_part;
+}
+
 /* Codes are kept in 4 or 8 bits, scales as bf16 where they are, else as f32. */
-static qni_quant packed_quant(const qni_quant *q) {
+static qni_quant packed_quant(const qni_quant *q, qn_arith arith) {
     qni_quant form = *q;
+    if (arith == QN_ARITH_INT8) form.group = int8_group(q);
     if (q->kind == QNI_AFFINE) form.bits = q->bits <= 4 ? 4 : 8;
     /* The zero of a symmetric code is half of its range, and the range grows with the width. */
     if (form.bits != q->bits) form.symmetric = false;
@@ -111,7 +121,7 @@ static qn_status quantised_packing(const qni_cpu_kernels *k, qni_packing *out, c
     }
     qni_weight form = {.dtype = source->quant.kind == QNI_FP8 ? QN_DTYPE_F8 : QN_DTYPE_U32,
                        .arith = arith,
-                       .quant = packed_quant(&source->quant),
+                       .quant = packed_quant(&source->quant, arith),
                        .packed = true,
                        .n_in = source->n_in,
                        .n_out = source->n_out,
@@ -209,14 +219,14 @@ static void put_scale(unsigned char *scales, const qni_cpu_quant *q, int64_t j, 
     qni_store_f32(scales, q->scale_dtype == QNI_CPU_BF16 ? QN_DTYPE_BF16 : QN_DTYPE_F32, j, scale);
 }
 
-/* Output j of a panel from a row that was taken apart. */
-static void put_output(const qni_cpu_kernels *k, unsigned char *panel, const qni_cpu_quant *q, const uint8_t *codes,
-                       const float *scales, const float *biases, int64_t j) {
+/* Output j of a panel from a row that was taken apart, whose groups may be larger. */
+static void put_output(const qni_cpu_kernels *k, unsigned char *panel, const qni_cpu_quant *q,
+                       const qni_quant_buffer *row, int64_t row_group, int64_t j) {
     for (int64_t g = 0; g < q->n_group; g++, panel += q->group_bytes) {
-        put_scale(panel, q, j, scales[g]);
-        if (!q->symmetric && !q->fp8) put_scale(panel + q->scales_bytes, q, j, biases[g]);
-        const int64_t first = g * q->group;
-        put_codes(k, panel + q->codes_at, q, codes + first, qni_min_i64(q->group, q->n_in - first), j);
+        const int64_t first = g * q->group, from = first / row_group;
+        put_scale(panel, q, j, row->scales[from]);
+        if (!q->symmetric && !q->fp8) put_scale(panel + q->scales_bytes, q, j, row->biases[from]);
+        put_codes(k, panel + q->codes_at, q, row->codes + first, qni_min_i64(q->group, q->n_in - first), j);
     }
 }
 
@@ -247,7 +257,7 @@ qn_status qni_cpu_pack_quantized(const void *state, const qni_weight *form, void
             for (int64_t i = 0; i < form->n_in; i++) to[i * form->nr] = values[i];
         } else {
             unsigned char *panel = (unsigned char *)data + at / form->nr * form->panel_stride;
-            put_output(k, panel, &q, row.codes, row.scales, row.biases, j);
+            put_output(k, panel, &q, &row, source->group, j);
         }
     }
     qni_free(values);

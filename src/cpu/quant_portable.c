@@ -87,7 +87,7 @@ static void unpack(float *out, const unsigned char *panel, const qni_cpu_quant *
                 out[j] = scale * qni_f32_of_e4m3((uint8_t)code);
             } else {
                 const float bias = q->symmetric ? -zero * scale : scale_at(group + q->scales_bytes, q, j);
-                out[j] = scale * (float)code + bias;
+                out[j] = qni_f32_of_affine(scale, (uint8_t)code, bias);
             }
         }
     }

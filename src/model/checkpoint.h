@@ -71,6 +71,9 @@ qn_status qni_weight_check(qni_weight_ref *ref, const qni_stated_quant *stated, 
 /* Check one tensor's shape; columns 0: rank 1. Errors: EFORMAT, naming it and both shapes. */
 qn_status qni_tensor_check_shape(const qni_tensor_ref *ref, int64_t rows, int64_t columns, qn_error *err);
 
+/* Fail with "FILE: tensor NAME: what". */
+qn_status qni_tensor_fail(const qni_tensor_ref *ref, qn_status status, const char *what, qn_error *err);
+
 /* The path of a weight's module: its tensor's name without ".weight". */
 typedef struct qni_module_path {
     char text[96];

@@ -7,8 +7,8 @@
 /* One weight and how it is cut. Rows are those of the checkpoint: outputs of a linear, ids of the table. */
 typedef struct load_item {
     const qni_weight_ref *ref;
-    const qn_linear *linear; /* NULL: rows are copied as they are */
-    unsigned char *to;       /* where to, without a linear */
+    qn_linear *linear; /* NULL: rows are copied as they are */
+    unsigned char *to; /* where to, without a linear */
     int64_t rows_per_piece;
     size_t row_bytes, scale_row_bytes; /* of elements or codes; of scales, 0 where dense */
     int64_t first_piece;               /* pieces of all items before */
@@ -40,7 +40,7 @@ static piece_layout layout_of(const load_item *item) {
 }
 
 /* Into a linear, or as it is to memory. */
-static void add_item(load_job *job, const qni_weight_ref *ref, const qn_linear *linear, const void *to) {
+static void add_item(load_job *job, const qni_weight_ref *ref, qn_linear *linear, const void *to) {
     load_item *item = &job->items[job->n_item++];
     *item = (load_item){.ref = ref, .linear = linear, .first_piece = job->n_piece};
     item->to = (unsigned char *)(uintptr_t)to; /* views of what the model owns are const; here it is filled */
@@ -54,12 +54,12 @@ static void add_item(load_job *job, const qni_weight_ref *ref, const qn_linear *
     job->n_piece += qni_ceil_div(ref->rows, item->rows_per_piece);
 }
 
-static void add_linear(load_job *job, const qni_weight_ref *ref, const qn_linear *linear) {
+static void add_linear(load_job *job, const qni_weight_ref *ref, qn_linear *linear) {
     add_item(job, ref, linear, NULL);
 }
 
 /* Items in the order in which published files hold them, so that a disk reads forward. */
-static void add_items(load_job *job, const qn_model *model, const qni_checkpoint *c) {
+static void add_items(load_job *job, qn_model *model, const qni_checkpoint *c) {
     add_linear(job, qni_checkpoint_head(c), &model->head_linear);
     if (!c->config.tied) {
         const bool packed = model->table_linear.data != NULL;
@@ -104,7 +104,11 @@ static qn_status load_dense(const load_item *item, int64_t first, int64_t n, uns
     const qni_weight_ref *ref = item->ref;
     QN_TRY(read_rows(&ref->data, buffer, first, n, item->row_bytes, err));
     const qni_dense_rows rows = {buffer, qni_weight_dtype(ref->data.tensor), 1, ref->columns};
-    if (ref->to.kind != QNI_DENSE) return qni_linear_quantize(item->linear, first, n, &ref->to, &rows, err);
+    if (ref->to.kind != QNI_DENSE) {
+        qn_error detail = {0};
+        const qn_status status = qni_linear_quantize(item->linear, first, n, &ref->to, &rows, &detail);
+        return status == QN_OK ? QN_OK : qni_tensor_fail(&ref->data, status, detail.message, err);
+    }
     qni_linear_fill(item->linear, first, n, &rows);
     return QN_OK;
 }
@@ -187,5 +191,6 @@ qn_status qni_model_load(qn_model *model, const qni_checkpoint *c, const qn_prog
     }
     qni_free(job.buffer);
     qni_free(job.items);
+    if (status == QN_OK) qni_model_finish(model, c->config.tied);
     return status;
 }

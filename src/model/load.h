@@ -18,7 +18,10 @@ qn_status qni_model_describe(qn_model *model, const qni_checkpoint *from, qn_ari
  * taken. */
 qn_status qni_model_allocate(qn_model *model, const qni_checkpoint *from, qn_arith arith, qn_error *err);
 
-/* Read and pack all weights, in parallel. */
+/* After all is packed: settle how each linear is multiplied, in its records too. */
+void qni_model_finish(qn_model *model, bool tied);
+
+/* Read and pack all weights, in parallel, and finish the model. */
 qn_status qni_model_load(qn_model *model, const qni_checkpoint *checkpoint, const qn_progress *progress, qn_error *err);
 
 /* Free a model that nobody refers to, or a part of one. */

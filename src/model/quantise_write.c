@@ -210,13 +210,11 @@ static qn_status run_piece(void *context, int64_t piece, int32_t thread, qn_erro
     if (ref->to.kind != QNI_DENSE) {
         const qni_dense_rows rows = {buffer, qni_weight_dtype(t), 1, ref->columns};
         for (int i = 0; i < N_PART; i++) from[i] = buffer + at.parts[i];
-        qni_quantize_rows(from[CODES], (uint16_t *)(void *)from[SCALES], (uint16_t *)(void *)from[BIASES], &ref->to,
-                          &rows, n, ref->columns, (float *)(void *)(buffer + at.row));
-        if (!qni_quant_are_finite(from[SCALES], QN_DTYPE_BF16, n * qni_quant_n_group(&ref->to, ref->columns)) ||
-            !qni_quant_are_finite(from[BIASES], QN_DTYPE_BF16, n * qni_quant_n_group(&ref->to, ref->columns))) {
-            return qni_fail(err, QN_EFORMAT, "%s: tensor %s holds a NaN, an infinity, or values near them",
-                            qni_base_name(ref->data.file->file.path), t->name);
-        }
+        const qni_quantized_rows out = {from[CODES], (uint16_t *)(void *)from[SCALES], (uint16_t *)(void *)from[BIASES],
+                                        (float *)(void *)(buffer + at.row)};
+        qn_error detail = {0};
+        const qn_status status = qni_quantize_rows(&out, &ref->to, &rows, first, n, ref->columns, &detail);
+        if (status != QN_OK) return qni_tensor_fail(&ref->data, status, detail.message, err);
     }
     for (int i = 0; i < N_PART && w->parts[i].row_bytes > 0; i++) {
         QN_TRY(qni_writer_write_at(&job->shards[w->shard].writer, from[i],

@@ -249,6 +249,10 @@ static qn_status derive_sizes(qni_checkpoint *c, qn_error *err) {
     return QN_OK;
 }
 
+qn_status qni_tensor_fail(const qni_tensor_ref *ref, qn_status status, const char *what, qn_error *err) {
+    return qni_fail(err, status, "%s: tensor %s: %s", qni_base_name(ref->file->file.path), ref->tensor->name, what);
+}
+
 qn_status qni_tensor_check_shape(const qni_tensor_ref *ref, int64_t rows, int64_t columns, qn_error *err) {
     const qni_st_tensor *t = ref->tensor;
     const int32_t rank = columns > 0 ? 2 : 1;

@@ -177,6 +177,20 @@ qn_status qni_model_allocate(qn_model *model, const qni_checkpoint *from, qn_ari
     return place(model, err);
 }
 
+void qni_model_finish(qn_model *model, bool tied) {
+    for (int32_t i = 0; i < model->config.n_layer; i++) {
+        const layer_linears linears = linears_of(&model->layers[i]);
+        for (int k = 0; k < QNI_N_LINEAR; k++) {
+            qn_linear *owned = &model->linears[(size_t)i * QNI_N_LINEAR + (size_t)k];
+            qni_linear_finish(owned);
+            *linears.weight[k] = owned->weight;
+        }
+    }
+    qni_linear_finish(&model->head_linear);
+    model->lm_head = model->head_linear.weight;
+    if (tied) model->embedding = model->lm_head;
+}
+
 void qni_model_free(qn_model *model) {
     qni_device_free(&model->device->allocator, model->block, model->block_bytes);
     qni_free(model->linears);

@@ -73,5 +73,5 @@ void qni_cpu_gemm_avx512(qni_cpu_kernels *k) {
     k->gemm[QNI_CPU_F32] = gemm_f32;
     k->gemm[QNI_CPU_BF16] = gemm_bf16;
     k->gemm[QNI_CPU_F16] = gemm_f16;
-    k->gemm_pairs = gemm_pairs;
+    k->gemm_pairs = k->gemm_pairs_far = gemm_pairs;
 }

@@ -78,13 +78,14 @@ static inline __attribute__((always_inline)) void begin_group(__m256i *sum, cons
                                                               int64_t g, const qni_cpu_quant *q) {
     for (int r = 0; r < m; r++) {
         const int64_t at = r * q->n_group + g;
-        int32_t start;
+        /* Modulo 2^32, as all that follows: the whole sum of a group fits, its parts need not. */
+        uint32_t start;
         if (q->bits == 8) { /* even inputs lack the -128 of symmetric codes, odd ones have it */
-            start = 128 * (q->symmetric ? -x->even[at] : x->sum[at] - x->even[at]);
+            start = 128u * (uint32_t)(q->symmetric ? -x->even[at] : x->sum[at] - x->even[at]);
         } else {
-            start = q->symmetric ? -(1 << (q->bits - 1)) * x->sum[at] : 0;
+            start = q->symmetric ? (uint32_t)(-(1 << (q->bits - 1)) * x->sum[at]) : 0;
         }
-        sum[2 * r] = sum[2 * r + 1] = _mm256_set1_epi32(start);
+        sum[2 * r] = sum[2 * r + 1] = _mm256_set1_epi32((int32_t)start);
     }
 }
 
