@@ -56,7 +56,7 @@ static qn_status parse_config(qn_chat_template *t, const char *dir, const json_t
     const json_t *text = json_object_get(config, "chat_template");
     if (text == NULL || json_is_null(text)) return no_template(dir, err);
     if (json_is_string(text)) return parse_text(&t->standard, text, err);
-    if (json_is_object(text)) {
+    if (qni_json_is_object(text)) {
         QN_TRY(parse_text(&t->standard, json_object_get(text, "default"), err));
         QN_TRY(parse_text(&t->tool_use, json_object_get(text, "tool_use"), err));
     } else if (json_is_array(text)) {

@@ -139,7 +139,7 @@ static qn_status order_calls(const json_t *message, size_t i, qn_error *err) {
     const json_t *calls = json_object_get(message, "tool_calls");
     for (size_t k = 0; k < json_array_size(calls); k++) {
         json_t *call = json_array_get(calls, k), *function = json_object_get(call, "function");
-        bool nested = json_is_object(function);
+        bool nested = qni_json_is_object(function);
         char where[96];
         snprintf(where, sizeof where, "messages[%zu].tool_calls[%zu]%s.arguments", i, k, nested ? ".function" : "");
         QN_TRY(parse_arguments(nested ? function : call, where, err));

@@ -37,7 +37,7 @@ qn_status qni_chat_json(json_t **out, const char *dir, const char *name, qn_erro
     if (path == NULL) return qni_fail(err, QN_ENOMEM, "%s: out of memory", dir);
     qn_status status = QN_OK;
     if (qni_path_exists(path)) status = qni_json_read(out, path, QNI_CHAT_JSON, err);
-    if (status == QN_OK && *out != NULL && !json_is_object(*out)) {
+    if (status == QN_OK && *out != NULL && !qni_json_is_object(*out)) {
         status = qni_fail(err, QN_EFORMAT, "%s: must be an object", path);
     }
     qni_free(path);
@@ -70,7 +70,7 @@ static qn_status read_sources(sources *s, const char *dir, qn_error *err) {
 
 static qn_status set_token(json_t *tokens, const char *file, const char *name, const json_t *value, qn_error *err) {
     if (json_is_null(value)) return QN_OK;
-    const json_t *text = json_is_object(value) ? json_object_get(value, "content") : value;
+    const json_t *text = qni_json_is_object(value) ? json_object_get(value, "content") : value;
     if (!json_is_string(text)) return qni_fail(err, QN_EFORMAT, "%s: %s must be a text or null", file, name);
     if (json_object_set_new(tokens, name, json_copy((json_t *)text)) == 0) return QN_OK;
     return qni_fail(err, QN_ENOMEM, "%s: out of memory", name);
@@ -109,7 +109,7 @@ static qn_status set_others(json_t *tokens, const char *file, const json_t *from
         /* In tokenizer_config.json such an object counts when it says that it is a token. */
         bool marked =
             from == NULL || strcmp(file, "special_tokens_map.json") == 0 || json_object_get(value, "__type") != NULL;
-        if (objects ? json_is_object(value) && marked : json_is_string(value))
+        if (objects ? qni_json_is_object(value) && marked : json_is_string(value))
             QN_TRY(set_token(tokens, file, name, value, err));
     }
     return QN_OK;

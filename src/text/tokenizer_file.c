@@ -43,7 +43,7 @@ static qn_status read_normalizer(qn_tokenizer *t, const json_t *normalizer, qn_e
 static qn_status read_split(qn_tokenizer *t, const json_t *split, qn_error *err) {
     const char *what = "pre_tokenizer Split";
     const json_t *pattern = json_object_get(split, "pattern"), *behavior = json_object_get(split, "behavior");
-    if (!json_is_object(pattern)) return qni_fail(err, QN_EFORMAT, "%s: pattern is no object", what);
+    if (!qni_json_is_object(pattern)) return qni_fail(err, QN_EFORMAT, "%s: pattern is no object", what);
     const json_t *regex = json_object_get(pattern, "Regex");
     if (regex == NULL && json_object_get(pattern, "String") != NULL) {
         return qni_fail(err, QN_EUNSUPPORTED, "%s: a String pattern is not supported", what);
@@ -100,7 +100,7 @@ static qn_status read_pipeline(qn_tokenizer *t, const json_t *root, qn_error *er
 }
 
 static qn_status read_vocab(qn_tokenizer *t, const json_t *vocab, qn_error *err) {
-    if (!json_is_object(vocab)) return qni_fail(err, QN_EFORMAT, "model: vocab is no object");
+    if (!qni_json_is_object(vocab)) return qni_fail(err, QN_EFORMAT, "model: vocab is no object");
     QN_TRY(qni_vocab_reserve(&t->vocab, json_object_size(vocab), err));
     const char *text;
     json_t *id;
@@ -173,7 +173,7 @@ static qn_status expect_empty(const json_t *model, const char *key, qn_error *er
 }
 
 static qn_status read_model(qn_tokenizer *t, const json_t *model, qn_error *err) {
-    if (!json_is_object(model)) return qni_fail(err, QN_EFORMAT, "model is no object");
+    if (!qni_json_is_object(model)) return qni_fail(err, QN_EFORMAT, "model is no object");
     /* Old files leave the type out. */
     if (json_object_get(model, "type") != NULL && !qni_is_type(model, "BPE"))
         return qni_unknown_type(model, "model", err);
@@ -230,7 +230,7 @@ qn_status qni_in_file(const char *name, qn_status status, qn_error *err) {
 }
 
 static qn_status read_tokenizer(qn_tokenizer *t, const json_t *root, qn_error *err) {
-    if (!json_is_object(root)) return qni_fail(err, QN_EFORMAT, "is no object");
+    if (!qni_json_is_object(root)) return qni_fail(err, QN_EFORMAT, "is no object");
     const json_t *version = json_object_get(root, "version");
     if (version != NULL && (!json_is_string(version) || strcmp(json_string_value(version), "1.0") != 0)) {
         return qni_fail(err, QN_EUNSUPPORTED, "a version other than \"1.0\" is not supported");

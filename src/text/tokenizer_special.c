@@ -50,12 +50,12 @@ static const char *file_of(const reader *r, const char *key) {
 
 /* A token is a text, or an object with "content". */
 static const json_t *content_of(const json_t *token) {
-    return json_is_object(token) ? json_object_get(token, "content") : token;
+    return qni_json_is_object(token) ? json_object_get(token, "content") : token;
 }
 
 static bool is_empty(const json_t *value) {
     return value == NULL || json_is_null(value) || (json_is_array(value) && json_array_size(value) == 0) ||
-           (json_is_object(value) && json_object_size(value) == 0);
+           (qni_json_is_object(value) && json_object_size(value) == 0);
 }
 
 /* extra_special_tokens of tokenizer_config.json, or its former name where that says nothing. */
@@ -107,7 +107,7 @@ static qn_status read_special(const reader *r, const char *key, const json_t *to
     qni_added_token one = {json_string_value(content), json_string_length(content), true, false};
     const int32_t known = qni_vocab_id(&r->t->vocab, one.text, one.size);
     const bool is_new = known < 0 || (r->t->vocab.token[known].kind & QNI_TOKEN_ADDED) == 0;
-    if (is_new && json_is_object(token)) {
+    if (is_new && qni_json_is_object(token)) {
         QN_TRY(qni_added_token_read(&one, token, key, true, r->err));
         if (is_named) one.special = true;
     }
@@ -148,7 +148,7 @@ static qn_status take_own_names(const reader *r) {
     json_t *token;
     /* Jansson's macro takes no const object; nothing is changed. */
     json_object_foreach((json_t *)r->config, key, token) {
-        if (!is_own_name(key) || !json_is_object(token)) continue;
+        if (!is_own_name(key) || !qni_json_is_object(token)) continue;
         QN_TRY(take_special(r, file_of(r, key), key, value_of(r, key), true));
     }
     json_object_foreach((json_t *)r->map, key, token) {
@@ -192,13 +192,13 @@ static qn_status take_extra(const reader *r) {
     static const char key[] = "extra_special_tokens", former[] = "additional_special_tokens";
     const json_t *extra = extra_of(r), *mapped = json_object_get(r->map, key);
     const json_t *own = json_object_get(r->config, "model_specific_special_tokens");
-    if (json_is_object(extra)) {
+    if (qni_json_is_object(extra)) {
         QN_TRY(take_object(r, config_file, extra));
         extra = NULL;
-    } else if (json_is_object(own) && !has_own_text(r->config)) {
+    } else if (qni_json_is_object(own) && !has_own_text(r->config)) {
         QN_TRY(take_object(r, config_file, own));
     }
-    if (json_is_object(mapped)) {
+    if (qni_json_is_object(mapped)) {
         QN_TRY(take_object(r, map_file, mapped));
         extra = mapped = NULL;
     }
@@ -236,7 +236,7 @@ static int32_t eos_id(const reader *r) {
 
 qn_status qni_tokenizer_read_special(qn_tokenizer *t, const qni_tokenizer_files *files, qn_error *err) {
     const reader r = make_reader(t, files, err);
-    if (files->special_map != NULL && !json_is_object(files->special_map)) {
+    if (files->special_map != NULL && !qni_json_is_object(files->special_map)) {
         return qni_fail(err, QN_EFORMAT, "%s: is no object", map_file);
     }
     QN_TRY(take_names(&r));
