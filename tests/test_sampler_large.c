@@ -10,6 +10,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 enum { MAX_IDS = 30000, SUM_IDS = 4096 /* of sampler.h: the order of sums */ };
 
@@ -241,7 +242,7 @@ static void test_order_of_blocks(void **state) {
     (void)state;
     const qni_backend backend = {.name = "backwards", .parallel = run_backwards};
     int n_loop = 0;
-    qn_device device = {.backend = &backend, .state = &n_loop, .n_thread = 1};
+    qn_device device = {.backend = &backend, .state = &n_loop, .owner = getpid(), .n_thread = 1};
     atomic_init(&device.refs, 1);
     assert_int_equal(pthread_mutex_init(&device.lock, NULL), 0);
     comparison c = {.devices = {&device}, .n_device = 1};
