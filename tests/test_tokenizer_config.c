@@ -98,7 +98,7 @@ static void test_added(void **state) {
          "60 120 62 261 60 122 62 257 259",
          "<x><z>abc<b>"},
         {{"{" DECODER ", \"image_token\": \"<z>\", \"mask_token\": \"<y>\", \"audio_token\": {\"__type\": "
-                      "\"AddedToken\", \"content\": \"<x>\", \"normalized\": false}}",
+          "\"AddedToken\", \"content\": \"<x>\", \"normalized\": false}}",
           NULL, NULL},
          264,
          260,
@@ -111,8 +111,8 @@ static void test_added(void **state) {
          "261 262 263 257 259",
          "abc<b>"},
         {{"{" DECODER ", " PLAIN ", \"additional_special_tokens\": [\"<z>\"], \"pad_token\": {\"__type\": "
-                                 "\"AddedToken\", \"content\": \"<y>\", \"normalized\": false}, \"eos_token\": "
-                                 "{\"__type\": \"AddedToken\", \"content\": \"<x>\", \"normalized\": false}}",
+          "\"AddedToken\", \"content\": \"<y>\", \"normalized\": false}, \"eos_token\": "
+          "{\"__type\": \"AddedToken\", \"content\": \"<x>\", \"normalized\": false}}",
           NULL, NULL},
          264,
          261,
@@ -145,7 +145,7 @@ static void test_added(void **state) {
          "<x><y><z>abc<b>"},
         {{"{" DECODER ", " PLAIN "}", NULL, NULL}, 261, -1, "60 120 62 60 121 62 60 122 62 257 259", "<x><y><z>abc<b>"},
         {{"{" DECODER_OPEN ", \"262\": {\"special\": true, \"normalized\": false, \"content\": \"<x>\"}, \"261\": "
-                           "{\"special\": true, \"normalized\": false, \"content\": \"<y>\"}}, \"pad_token\": \"<z>\"}",
+          "{\"special\": true, \"normalized\": false, \"content\": \"<y>\"}}, \"pad_token\": \"<z>\"}",
           NULL, NULL},
          264,
          260,
@@ -209,8 +209,8 @@ static void test_added(void **state) {
          "60 120 62 60 121 62 60 122 62 257 259",
          "<x><y><z>abc<b>"},
         {{"{" DECODER ", \"add_bos_token\": true, \"add_eos_token\": true, \"bos_token\": \"<b>\", "
-                      "\"split_special_tokens\": false, \"do_lower_case\": true, \"clean_up_tokenization_spaces\": "
-                      "true, \"fast_tokenizer_files\": [\"tokenizer.json\"]}",
+          "\"split_special_tokens\": false, \"do_lower_case\": true, \"clean_up_tokenization_spaces\": "
+          "true, \"fast_tokenizer_files\": [\"tokenizer.json\"]}",
           NULL, NULL},
          261,
          260,
@@ -255,8 +255,8 @@ static void test_refused(void **state) {
         const char *message;
     } cases[] = {
         {{"[]", NULL, NULL}, QN_EFORMAT, "tokenizer_config.json: is no object"},
-        {{NULL, "[]", NULL}, QN_EFORMAT, "special_tokens_map.json: is no object"},
-        {{NULL, NULL, "[]"}, QN_EFORMAT, "added_tokens.json: is no object"},
+        {{NULL, "[]", NULL}, QN_EFORMAT, "special_tokens_map.json: must be an object"},
+        {{NULL, NULL, "[]"}, QN_EFORMAT, "added_tokens.json: must be an object"},
         {{"{\"added_tokens_decoder\": []}", NULL, NULL},
          QN_EFORMAT,
          "tokenizer_config.json: added_tokens_decoder is no object"},
@@ -295,10 +295,10 @@ static void test_refused(void **state) {
          "tokenizer_config.json: added_tokens_decoder: \"\" is not within 0 … 4194303"},
         {{"{\"eos_token\": 5}", NULL, NULL},
          QN_EFORMAT,
-         "tokenizer_config.json: eos_token: is neither a text nor an object with \"content\""},
+         "tokenizer_config.json: eos_token: must be a string or an object with \"content\""},
         {{"{\"additional_special_tokens\": \"<x>\"}", NULL, NULL},
          QN_EFORMAT,
-         "tokenizer_config.json: extra_special_tokens is no list of tokens"},
+         "tokenizer_config.json: extra_special_tokens must be a list of tokens"},
         {{"{\"pad_token\": {\"content\": \"<x>\", \"rstrip\": true}}", NULL, NULL},
          QN_EUNSUPPORTED,
          "tokenizer_config.json: added token \"<x>\": rstrip true is not supported"},
@@ -307,7 +307,7 @@ static void test_refused(void **state) {
          "tokenizer_config.json: split_special_tokens true is not supported"},
         {{"{\"split_special_tokens\": 1}", NULL, NULL},
          QN_EFORMAT,
-         "tokenizer_config.json: split_special_tokens is no boolean"},
+         "tokenizer_config.json: split_special_tokens must be a boolean"},
         {{"{\"add_prefix_space\": true}", NULL, NULL},
          QN_EUNSUPPORTED,
          "tokenizer_config.json: add_prefix_space true is not supported"},
@@ -330,7 +330,7 @@ static void test_refused(void **state) {
          "tokenizer_config.json"},
         {{NULL, "{\"eos_token\": []}", NULL},
          QN_EFORMAT,
-         "special_tokens_map.json: eos_token: is neither a text nor an object with \"content\""},
+         "special_tokens_map.json: eos_token: must be a string or an object with \"content\""},
         {{"{" DECODER "}", NULL, "{\"<x>\": 261}"},
          QN_EFORMAT,
          "added_tokens.json: token \"<x>\": is in neither tokenizer.json nor added_tokens_decoder"},
@@ -346,7 +346,7 @@ static void test_refused(void **state) {
         {{NULL, NULL, "{\"<x>\": 97}"}, QN_EFORMAT, "added_tokens.json: id 97: is both \"a\" and \"<x>\""},
         {{NULL, NULL, "{\"<x>\": \"261\"}"},
          QN_EFORMAT,
-         "added_tokens.json: token \"<x>\": id \"261\" is no integer within 0 … 4194303"},
+         "added_tokens.json: token \"<x>\": id must be an integer within 0 … 4194303, got \"261\""},
         {{NULL, NULL, "{\"<x>\": 9223372036854775807}"},
          QN_EFORMAT,
          "added_tokens.json: token \"<x>\": id 9223372036854775807 is not within 0 … 4194303"},

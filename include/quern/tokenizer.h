@@ -100,6 +100,8 @@ QN_NODISCARD QN_API qn_status qn_tokenizer_encode_runs(const qn_tokenizer *token
  * As qn_tokenizer_encode, with the ids that the post_processor puts before and after a text, as transformers' `tokenizer(text)`
  * gives them (Qwen3-Embedding: "<|endoftext|>" after it; Qwen3: none). For texts that stand alone; neither for one that
  * continues another nor for a prompt that a chat template rendered. An empty text has these ids too.
+ *
+ * Errors   as qn_tokenizer_encode.
  */
 QN_NODISCARD QN_API qn_status qn_tokenizer_encode_document(const qn_tokenizer *tokenizer, qn_ids *ids, const char *text,
                                                            size_t size, bool special, qn_error *err);

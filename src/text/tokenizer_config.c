@@ -98,7 +98,7 @@ static qn_status take_listed(qn_tokenizer *t, const listed *one, const qni_token
 }
 
 static qn_status read_list(qn_tokenizer *t, const qni_tokenizer_files *files, qn_error *err) {
-    if (!qni_json_is_object(files->added)) return qni_fail(err, QN_EFORMAT, "is no object");
+    if (!qni_json_is_object(files->added)) return qni_fail(err, QN_EFORMAT, "must be an object");
     listed *list = qni_calloc(json_object_size(files->added), sizeof *list);
     if (list == NULL) return qni_fail(err, QN_ENOMEM, "out of memory");
     size_t n = 0;
@@ -125,7 +125,7 @@ static qn_status check_settings(const json_t *config, bool qwen2, qn_error *err)
     for (size_t i = 0; i < sizeof off / sizeof *off - (qwen2 ? 0 : 1); i++) {
         const json_t *value = json_object_get(config, off[i]);
         if (value == NULL || json_is_null(value) || json_is_false(value)) continue;
-        if (!json_is_true(value)) return qni_fail(err, QN_EFORMAT, "%s is no boolean", off[i]);
+        if (!json_is_true(value)) return qni_fail(err, QN_EFORMAT, "%s must be a boolean", off[i]);
         return qni_fail(err, QN_EUNSUPPORTED, "%s true is not supported", off[i]);
     }
     const json_t *others = json_object_get(config, "fast_tokenizer_files");

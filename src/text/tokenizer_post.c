@@ -37,7 +37,7 @@ static qn_status read_special(qn_tokenizer *t, qn_ids *ids, const json_t *piece,
 /* "single": the ids before the text, the text ("A"), the ids after it. "pair" is for two texts, which nobody has here. */
 static qn_status read_template(qn_tokenizer *t, const json_t *post, qn_error *err) {
     const json_t *single = json_object_get(post, "single"), *specials = json_object_get(post, "special_tokens");
-    if (!json_is_array(single)) return qni_fail(err, QN_EFORMAT, "%s: single is no array", what);
+    if (!json_is_array(single)) return qni_fail(err, QN_EFORMAT, "%s: single must be an array", what);
     int n_text = 0;
     for (size_t i = 0; i < json_array_size(single); i++) {
         const json_t *piece = json_array_get(single, i), *special = json_object_get(piece, "SpecialToken");
@@ -46,7 +46,8 @@ static qn_status read_template(qn_tokenizer *t, const json_t *post, qn_error *er
             continue;
         }
         const char *name = json_string_value(json_object_get(json_object_get(piece, "Sequence"), "id"));
-        if (name == NULL) return qni_fail(err, QN_EFORMAT, "%s: single[%zu] is no Sequence or SpecialToken", what, i);
+        if (name == NULL)
+            return qni_fail(err, QN_EFORMAT, "%s: single[%zu] must be a Sequence or a SpecialToken", what, i);
         if (strcmp(name, "A") != 0) return qni_fail(err, QN_EFORMAT, "%s: single has Sequence %.16s", what, name);
         n_text++;
     }
@@ -62,7 +63,7 @@ static qn_status read_processor(qn_tokenizer *t, const json_t *post, int *n_temp
     }
     if (!qni_is_type(post, "Sequence")) return qni_unknown_type(post, "post_processor", err);
     const json_t *list = json_object_get(post, "processors");
-    if (!json_is_array(list)) return qni_fail(err, QN_EFORMAT, "post_processor Sequence: processors is no array");
+    if (!json_is_array(list)) return qni_fail(err, QN_EFORMAT, "post_processor Sequence: processors must be an array");
     for (size_t i = 0; i < json_array_size(list); i++) {
         QN_TRY(read_processor(t, json_array_get(list, i), n_template, err));
     }

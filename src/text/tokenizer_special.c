@@ -101,7 +101,7 @@ static qn_status take_added(const reader *r, const qni_added_token *token, bool 
 static qn_status read_special(const reader *r, const char *key, const json_t *token, bool is_named) {
     const json_t *content = content_of(token);
     if (!json_is_string(content)) {
-        return qni_fail(r->err, QN_EFORMAT, "%.64s: is neither a text nor an object with \"content\"", key);
+        return qni_fail(r->err, QN_EFORMAT, "%.64s: must be a string or an object with \"content\"", key);
     }
     if (json_string_length(content) == 0) return QN_OK;
     qni_added_token one = {json_string_value(content), json_string_length(content), true, false};
@@ -170,7 +170,7 @@ static qn_status take_object(const reader *r, const char *file, const json_t *ob
 
 static qn_status take_list(const reader *r, const char *file, const char *key, const json_t *list) {
     if (list == NULL || json_is_null(list)) return QN_OK;
-    if (!json_is_array(list)) return qni_fail(r->err, QN_EFORMAT, "%s: %s is no list of tokens", file, key);
+    if (!json_is_array(list)) return qni_fail(r->err, QN_EFORMAT, "%s: %s must be a list of tokens", file, key);
     for (size_t i = 0; i < json_array_size(list); i++) {
         QN_TRY(take_special(r, file, key, json_array_get(list, i), false));
     }
@@ -237,7 +237,7 @@ static int32_t eos_id(const reader *r) {
 qn_status qni_tokenizer_read_special(qn_tokenizer *t, const qni_tokenizer_files *files, qn_error *err) {
     const reader r = make_reader(t, files, err);
     if (files->special_map != NULL && !qni_json_is_object(files->special_map)) {
-        return qni_fail(err, QN_EFORMAT, "%s: is no object", map_file);
+        return qni_fail(err, QN_EFORMAT, "%s: must be an object", map_file);
     }
     QN_TRY(take_names(&r));
     QN_TRY(take_own_names(&r));

@@ -20,8 +20,8 @@ qn_status qni_tokenizer_read_id(int64_t *out, const json_t *value, const char *t
         return QN_OK;
     }
     char *shown = value != NULL ? qni_json_print(value, JSON_ENCODE_ANY | JSON_COMPACT) : NULL;
-    qn_status status = qni_fail(err, QN_EFORMAT, "token \"%.64s\": id %.48s is no integer within 0 … %d", text,
-                                shown != NULL ? shown : "(none)", QNI_ID_LIMIT - 1);
+    qn_status status = qni_fail(err, QN_EFORMAT, "token \"%.64s\": id must be an integer within 0 … %d, got %.48s",
+                                text, QNI_ID_LIMIT - 1, shown != NULL ? shown : "none");
     qni_free(shown);
     return status;
 }
