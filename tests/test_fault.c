@@ -247,8 +247,9 @@ static void tokenizers(void **state) {
 static qn_status render(const char *dir, qn_error *err) {
     static const char messages[] =
         "[{\"role\":\"system\",\"content\":\"Be kind.\"},{\"role\":\"user\",\"content\":[{\"type\":"
-        "\"text\",\"text\":\"Hi\"}]},{\"role\":\"assistant\",\"content\":null,\"tool_calls\":[{"
-        "\"function\":{\"name\":\"w\",\"arguments\":{\"c\":\"x\",\"n\":[1,2.5,null]}}}]},{\"role\":"
+        "\"text\",\"text\":\"Hi\"}]},{\"role\":\"assistant\",\"content\":null,\"reasoning\":\"r\",\"name\":null,"
+        "\"tool_calls\":[{\"function\":{\"name\":\"w\",\"arguments\":{\"c\":\"x\",\"n\":[1,2.5,null]}}},{\"function\":"
+        "{\"name\":\"v\",\"arguments\":\"{\\\"a\\\":99999999999999999999}\"}}]},{\"role\":"
         "\"tool\",\"content\":\"42\"},{\"role\":\"user\",\"content\":\"And?\"}]";
     static const char tools[] = "[{\"type\":\"function\",\"function\":{\"name\":\"w\",\"parameters\":{\"a\":1e-5}}}]";
     qn_chat_template *chat_template = NULL;
@@ -256,8 +257,10 @@ static qn_status render(const char *dir, qn_error *err) {
     qn_chat_input input = {.messages = messages,
                            .tools = tools,
                            .tools_size = sizeof tools - 1,
-                           .add_generation_prompt = true,
-                           .kwargs = "{\"enable_thinking\": false}"};
+                           .documents = "[{\"text\": \"d\"}]",
+                           .continue_final_message = true,
+                           .tool_arguments_object = true,
+                           .kwargs = "{\"enable_thinking\": false, \"x\": [\"y\"]}"};
     qn_status status = qn_chat_template_open(&chat_template, dir, err);
     if (status == QN_OK) status = qn_chat_render(chat_template, &prompt, &input, err);
     size_t size = prompt.text.size;
