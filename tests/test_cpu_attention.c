@@ -2,8 +2,7 @@
 /*
  * Attention of the cpu backend on each level: against plain double arithmetic at odd shapes, with NaN in every cache row
  * that may not be read; and bit for bit against itself: one row at a time, in chunks, batched, threaded, over pages of
- * any size, with a cache whose numbers are known to be finite and with one where nobody knows, with infinities in it,
- * queries of any size. The fused layer against the composed one, bit for bit.
+ * any size, with infinities in the cache, with queries of any size. The fused layer against the composed one, bit for bit.
  */
 #include "../src/base/half.h"
 #include "../src/cpu/cpu.h"
@@ -174,16 +173,9 @@ static void free_inputs(inputs *in) {
     free(in->pos);
 }
 
-/* Rows [first, first + n) in one call. `known`: whether the rows before are known to be finite (NULL: nobody keeps
- * track); told of what this call has written. */
+/* Rows [first, first + n) in one call. */
 static void attend(qn_device *device, const shape *s, const inputs *in, const cache *c, float *out, int64_t first,
-                   int64_t n, bool *known) {
-    atomic_bool wild = false;
-    qni_kv kv = c->kv;
-    if (known != NULL) {
-        kv.wild = &wild;
-        kv.finite = *known;
-    }
+                   int64_t n) {
     qni_attention_call call = {{n, (int32_t)s->n_seq, in->seq + first, in->pos + first},
                                {in->cos_sin + first * s->d},
                                1 / sqrt((double)s->d),
@@ -194,8 +186,7 @@ static void attend(qn_device *device, const shape *s, const inputs *in, const ca
     qni_heads v = k;
     v.rows.data = in->v + first * in->kv_width;
     qni_mat o = qni_mat_of(out + first * in->q_width, QN_DTYPE_F32, n, in->q_width);
-    RUN(device, run->ops->kv_attention(run, o, q, k, v, &kv, &call));
-    if (known != NULL) *known &= !wild;
+    RUN(device, run->ops->kv_attention(run, o, q, k, v, &c->kv, &call));
 }
 
 static void turned(double *out, const float *x, const float *cos_sin, int64_t d) {
@@ -278,45 +269,37 @@ static void expect_same_floats(const char *name, const float *got, const float *
     }
 }
 
-static void check_shape(int level, shape s, content what, bool tracks) {
+static void check_shape(int level, shape s, content what) {
     inputs in = make_inputs(&s, what);
     const int64_t n_out = in.n_row * in.q_width;
     float *out = new_block((size_t)n_out * sizeof *out), *again = new_block((size_t)n_out * sizeof *out);
     qn_device *device = open_cpu(level, 2, false);
     cache c = make_cache(&s);
-    bool known = true;
     CASE(name, "attention %s, k %s, v %s, {%d, %d x %d, %d}, positions %d + %d, content %d", level_name(level),
          qn_dtype_name(s.k_dtype), qn_dtype_name(s.v_dtype), (int)s.n_seq, (int)s.n_kv_head, (int)s.group, (int)s.d,
          (int)s.pos, (int)s.n, (int)what);
-    attend(device, &s, &in, &c, out, 0, in.n_row, tracks ? &known : NULL);
+    attend(device, &s, &in, &c, out, 0, in.n_row);
     for (int64_t r = 0; r < in.n_row && what != WILD; r++) {
         for (int64_t h = 0; h < s.n_kv_head * s.group && what != WIDE; h++) check_head(name, &s, &in, &c, out, r, h);
         for (int64_t g = 0; g < s.n_kv_head; g++) check_written(name, &s, &in, &c, r, g);
     }
-    qni_cpu_kernels kernels;
-    assert_int_equal(qni_cpu_select(&kernels, level_name(level), NULL), QN_OK);
-    const bool looks = tracks && kernels.pairs.scores != NULL && s.d % QNI_CPU_PAIRS_ALIGN == 0;
-    const bool wild = what == WILD && (s.k_dtype == QN_DTYPE_F16 || s.v_dtype == QN_DTYPE_F16);
-    assert_true(known == !(looks && wild));
     check_untouched(name, &s, &c);
     free_cache(&c);
-    /* In chunks of 1 and of 3, on 1 and 3 threads, in one page and in small ones; where nobody knows of the rows before. */
+    /* In chunks of 1 and of 3, on 1 and 3 threads, in one page and in small ones. */
     const int64_t capacity = s.pages * s.page_tokens;
     const struct {
         int64_t chunk, page_tokens;
         int32_t n_thread;
-        bool known;
-    } ways[] = {{1, s.page_tokens, 1, true}, {3, 7, 3, true}, {in.n_row, 48, 1, false}, {1, 48, 3, false}};
+    } ways[] = {{1, s.page_tokens, 1}, {3, 7, 3}, {in.n_row, 48, 1}, {1, 48, 3}};
     for (int i = 0; i < 4; i++) {
         shape other = s;
         other.page_tokens = ways[i].page_tokens;
         other.pages = (capacity + other.page_tokens - 1) / other.page_tokens;
         qn_device *another = open_cpu(level, ways[i].n_thread, false);
         c = make_cache(&other);
-        known = ways[i].known;
         for (int64_t r = 0, n; r < in.n_row; r += n) {
             n = ways[i].chunk < in.n_row - r ? ways[i].chunk : in.n_row - r;
-            attend(another, &other, &in, &c, again, r, n, tracks ? &known : NULL);
+            attend(another, &other, &in, &c, again, r, n);
         }
         expect_same_floats(case_text("%s, chunks of %d on %d threads, pages of %d", name, (int)ways[i].chunk,
                                      (int)ways[i].n_thread, (int)ways[i].page_tokens),
@@ -350,14 +333,11 @@ static void attention_of_odd_shapes(void **state) {
         {1, 1, 8, 6, 160, 1, 110, 33, bf16, q8},
     };
     for (int level = 0; level_name(level) != NULL; level++) {
-        for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
-            check_shape(level, shapes[i], NUMBERS, false);
-            check_shape(level, shapes[i], NUMBERS, true);
-        }
+        for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) check_shape(level, shapes[i], NUMBERS);
     }
 }
 
-/* Levels may read an f16 cache in different ways, by what they know of it and of the queries: never with another result. */
+/* Subnormal, huge and infinite values. */
 static void attention_of_odd_numbers(void **state) {
     (void)state;
     const qn_dtype f16 = QN_DTYPE_F16;
@@ -366,13 +346,13 @@ static void attention_of_odd_numbers(void **state) {
                             {1, 2, 1, 64, 64, 6, 254, 5, QN_DTYPE_BF16, f16}};
     for (int level = 0; level_name(level) != NULL; level++) {
         for (content what = TINY; what <= WILD; what++) {
-            for (int i = 0; i < 3; i++) check_shape(level, shapes[i], what, true);
+            for (int i = 0; i < 3; i++) check_shape(level, shapes[i], what);
         }
 #if defined(__x86_64__)
         /* A host's thread that flushes subnormal numbers: they count all the same, in its own share of the work too. */
         const uint32_t before = __builtin_ia32_stmxcsr();
         __builtin_ia32_ldmxcsr(before | 0x8040);
-        check_shape(level, shapes[0], TINY, true);
+        check_shape(level, shapes[0], TINY);
         assert_int_equal(__builtin_ia32_stmxcsr() & 0x8040, 0x8040);
         __builtin_ia32_ldmxcsr(before);
 #endif
@@ -390,7 +370,7 @@ static void later_tokens_do_not_matter(void **state) {
         float *out = new_block((size_t)(in.n_row * in.q_width) * sizeof(float));
         qn_device *device = open_cpu(level, 2, false);
         cache c = make_cache(&s);
-        attend(device, &s, &in, &c, out, 0, in.n_row, NULL);
+        attend(device, &s, &in, &c, out, 0, in.n_row);
         const char *isa = level_name(level);
         for (int64_t i = 0; i < 7 * in.q_width; i++) expect_that(isfinite(out[i]), isa, i, out[i]);
         for (int64_t r = 7; r < in.n_row; r++) {

@@ -487,74 +487,6 @@ static void panels(void **state) {
     if (n_level == 0) skip();
 }
 
-#if defined(__x86_64__)
-/* Finite f16 of all magnitudes: n of them, one element off their alignment. */
-static void *random_f16(void **data, int64_t n, uint64_t *seed) {
-    uint16_t *block = malloc((size_t)(n + 1) * sizeof *block);
-    assert_non_null(block);
-    for (int64_t i = 0; i <= n; i++) {
-        do block[i] = (uint16_t)(random_uniform(seed) * 0x10000);
-        while ((block[i] & 0x7C00) == 0x7C00);
-    }
-    *data = block + 1;
-    return block;
-}
-
-/* Scores and values from pairs of f16 have the bits of those from conversions: keys in the same order, whatever factor. */
-static void check_f16_pairs(const qni_cpu_kernels *k, int64_t n_q, int64_t n_k, int64_t d, uint64_t *seed) {
-    const int64_t stride = d + 3, block = QNI_CPU_KV_BLOCK;
-    void *q, *kv;
-    void *q_block = random_array(&q, QN_DTYPE_F32, n_q * d, seed), *kv_block = random_f16(&kv, n_k * stride, seed);
-    float *s = guarded(n_q * block), *want = guarded(n_q * block), *o = guarded(n_q * d), *want_o = guarded(n_q * d);
-    float *wide = malloc((size_t)(n_k * stride) * sizeof *wide), *turned = malloc((size_t)(n_q * d) * sizeof *turned);
-    assert_true(wide != NULL && turned != NULL);
-    const qni_cpu_kv_rows rows = {kv, stride, n_k, NULL, 0}, converted = {wide, stride, n_k, NULL, 0};
-    const float factors[] = {QNI_CPU_PAIRS_FACTOR, 1};
-    CASE(name, "f16 pairs, queries %d, positions %d, d %d", (int)n_q, (int)n_k, (int)d);
-    for (int f = 0; f < 2; f++) {
-        memcpy(turned, q, (size_t)(n_q * d) * sizeof *turned);
-        for (int64_t i = 0; i < n_q; i++) k->pairs.order(turned + i * d, factors[f], d);
-        if (f == 0) k->pairs.scores(s, turned, n_q, &rows, d);
-        k->widen[QNI_CPU_F16](wide, kv, n_k * stride);
-        for (int64_t j = 0; j < n_k; j++) k->pairs.order(wide + j * stride, 1 / factors[f], d);
-        k->attend_scores[QNI_CPU_F32](want, turned, n_q, &converted, d);
-        expect_same_bits(name, QN_DTYPE_F32, s, want, n_q * block); /* what is beyond n_k is untouched in both */
-    }
-    for (int64_t i = 0; i < n_q * block; i++) want[i] = (float)random_uniform(seed); /* weights, at most 1 */
-    k->attend_values[QNI_CPU_F16](want_o, want, n_q, &rows, d, false);
-    k->scale(want, QNI_CPU_PAIRS_FACTOR, n_q * block);
-    k->pairs.values(o, want, n_q, &rows, d, false);
-    expect_same_bits(name, QN_DTYPE_F32, o, want_o, n_q * d);
-    const qni_cpu_kv_rows head = {kv, stride, n_k / 2, NULL, 0};
-    const qni_cpu_kv_rows rest = {(uint16_t *)kv + head.n * stride, stride, n_k - head.n, NULL, 0};
-    k->pairs.values(o, want, n_q, &head, d, false);
-    k->pairs.values(o, want + head.n, n_q, &rest, d, true);
-    expect_same_bits(name, QN_DTYPE_F32, o, want_o, n_q * d);
-    check_guard(name, s, n_q * block);
-    check_guard(name, want, n_q * block);
-    check_guard(name, o, n_q * d);
-    check_guard(name, want_o, n_q * d);
-    free(q_block);
-    free(kv_block);
-    free(wide);
-    free(turned);
-}
-
-/* On any processor that can, also where conversions are faster. */
-static void f16_pairs(void **state) {
-    (void)state;
-    qni_cpu_kernels k;
-    assert_int_equal(qni_cpu_select(&k, "avx2", NULL), QN_OK);
-    if (strcmp(k.isa, "avx2") != 0) skip();
-    qni_cpu_attention_zen_avx2(&k);
-    uint64_t seed = 6;
-    const int64_t ds[] = {16, 80, 128, 512}, n_ks[] = {1, 2, 5, 9, 127, 128};
-    for (int64_t n_q = 1; n_q <= 8; n_q++) {
-        for (int i = 0; i < 6; i++) check_f16_pairs(&k, n_q, n_ks[i], ds[(n_q + i) % 4], &seed);
-    }
-}
-#endif
-
 /* Two blocks of n scores: the first after nothing, the second after the first. */
 static void check_softmax(const qni_cpu_kernels *k, int64_t n, uint64_t *seed) {
     float max = -INFINITY, sum = 0;
@@ -608,18 +540,9 @@ static void attention(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(gemm),
-        cmocka_unit_test(gemm_pairs),
-        cmocka_unit_test(conversions),
-        cmocka_unit_test(exponential),
-        cmocka_unit_test(rows),
-        cmocka_unit_test(argmax),
-        cmocka_unit_test(transposition),
-        cmocka_unit_test(attention),
-        cmocka_unit_test(panels),
-#if defined(__x86_64__)
-        cmocka_unit_test(f16_pairs),
-#endif
+        cmocka_unit_test(gemm),          cmocka_unit_test(gemm_pairs), cmocka_unit_test(conversions),
+        cmocka_unit_test(exponential),   cmocka_unit_test(rows),       cmocka_unit_test(argmax),
+        cmocka_unit_test(transposition), cmocka_unit_test(attention),  cmocka_unit_test(panels),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Values that an f16 cache cannot hold, in a model that has them for some tokens and not for others. A session keeps track of
- * whether its rows are finite, because levels may read those faster: whatever becomes of the rows, an infinity must reach the
- * logits of each token that sees it, and no other's.
+ * Values that an f16 cache cannot hold, in a model that has them for some tokens and not for others: an infinity must reach
+ * the logits of each token that sees it, and of no other.
  */
 #include "support/cmocka_all.h"
 #include "support/files.h"

@@ -117,10 +117,6 @@ typedef struct qni_kv {
     qn_dtype k_dtype, v_dtype;
     int64_t k_head_stride, k_token_stride; /* in elements, those of q8 being bytes */
     int64_t v_head_stride, v_token_stride;
-    /* NULL, or set by an op that writes an infinity or a NaN; an earlier layer of the pass may have set it. An op that makes
-     * no use of `finite` need not look. */
-    atomic_bool *wild;
-    bool finite; /* with `wild`: no row written before this pass holds one, as far as ops have looked */
 } qni_kv;
 
 /* RoPE of a call: cos_sin {n_row, head_dim}: cos of the D/2 angles, then sin, attention factor included. Filled

@@ -24,16 +24,6 @@ static bool has(uint32_t word, int bit) {
     return (word >> bit & 1u) != 0;
 }
 
-/* AMD's family 17h, whose models from 30h on are Zen 2. leaf1: eax of leaf 1, with the family in two parts. */
-static bool is_first_zen(uint32_t leaf1) {
-    uint32_t eax = 0, ebx = 0, ecx = 0, edx = 0;
-    const uint32_t family = (leaf1 >> 8 & 0xF) + (leaf1 >> 20 & 0xFF),
-                   model = (leaf1 >> 12 & 0xF0) | (leaf1 >> 4 & 0xF);
-    const bool amd = __get_cpuid(0, &eax, &ebx, &ecx, &edx) && ebx == signature_AMD_ebx && ecx == signature_AMD_ecx &&
-                     edx == signature_AMD_edx;
-    return amd && family == 0x17 && model < 0x30;
-}
-
 qni_cpu_features qni_cpu_detect(void) {
     enum { OSXSAVE = 27, AVX = 28, FMA = 12, F16C = 29 };                         /* leaf 1, ecx */
     enum { AVX2 = 5, AVX512F = 16, AVX512DQ = 17, AVX512BW = 30, AVX512VL = 31 }; /* leaf 7, ebx */
@@ -44,7 +34,6 @@ qni_cpu_features qni_cpu_detect(void) {
     uint32_t eax, ebx, ecx, edx, leaf1;
     if (!__get_cpuid(1, &eax, &ebx, &leaf1, &edx)) return f;
     if (!has(leaf1, OSXSAVE) || !has(leaf1, AVX)) return f;
-    f.slow_f16 = is_first_zen(eax);
     uint64_t saved = read_xcr0();
     if ((saved & ymm) != ymm || !__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx)) return f;
     uint32_t n_subleaf = eax;
@@ -57,7 +46,6 @@ qni_cpu_features qni_cpu_detect(void) {
     }
 #if defined(QNI_EMULATE_AVX512) /* the build whose kernels of this level are compiled to AVX2, for tests */
     f.avx512 = f.avx512_vnni = f.avx512_bf16 = f.avx2_fma_f16c;
-    f.slow_f16 = f.avx2_fma_f16c; /* and what few processors take is tested on all */
 #endif
     return f;
 }

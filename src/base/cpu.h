@@ -11,7 +11,6 @@
 /* Features that both the processor and the operating system (XCR0; AArch64: AT_HWCAP) support. */
 typedef struct qni_cpu_features {
     bool avx2_fma_f16c; /* AVX2, FMA, F16C */
-    bool slow_f16;      /* AMD's Zen and Zen+: a conversion from f16 and a multiply-add share a port */
     bool avx512;        /* F BW VL DQ, and all of AVX2 */
     bool avx512_bf16;
     bool avx512_vnni;

@@ -74,21 +74,12 @@ static void load_head(const job *j, float *out, const qni_heads *h, int64_t row,
     j->k->rope(out, j->a->call->rope.cos_sin + row * h->head_dim, h->head_dim);
 }
 
-/* Of a row of the cache: tell if an f16 cannot hold it, for then rows must not be read in pairs. */
-static void inspect_row(const job *j, qn_dtype dtype, const float *x, int64_t n) {
-    if (!in_pairs(j, dtype)) return;
-    bool fits = true;
-    for (int64_t i = 0; i < n; i++) fits &= fabsf(x[i]) < 65520.0f; /* from there on, the nearest is infinity */
-    if (!fits) atomic_store(j->a->kv->wild, true);
-}
-
 static void store_row(const job *j, void *row, qn_dtype dtype, const float *x, int64_t n) {
     if (dtype == QN_DTYPE_Q8) {
         qni_q8_store(row, x, n);
     } else {
         j->k->narrow[qni_cpu_dtype(dtype)](row, x, n);
     }
-    inspect_row(j, dtype, x, n);
 }
 
 /* The new keys and values of a KV head, of rows [first, end) of the call; `head` is scratch. */
@@ -161,7 +152,6 @@ static void load_queries(const job *j, tile *t) {
         j->k->scale(q, (float)a->call->scale, a->q.head_dim);
         for (int64_t c = a->q.head_dim; c < j->d_pad; c++) q[c] = 0;
     }
-    if (in_pairs(j, a->kv->k_dtype)) qni_cpu_order_queries(j, t);
 }
 
 /* The rows of a tile whose positions lie in [pos, end), where tasks write: before they read any of them. */

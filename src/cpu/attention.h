@@ -44,22 +44,11 @@ typedef struct tile {
     float *block;    /* {BLOCK, d_pad + ROW_GAP} of K or V */
     float *panels;   /* {BLOCK, d_pad} of K, as attend_panels takes them */
     bool direct;     /* few queries: the cache is read as it lies where it can be */
-    float q_factor;  /* where K is in pairs: QNI_CPU_PAIRS_FACTOR, or 1 if keys must be converted */
 } tile;
 
 /* Address of a row of the cache. */
 unsigned char *qni_cpu_k_at(const qni_kv *kv, int64_t seq, int64_t head, int64_t pos);
 unsigned char *qni_cpu_v_at(const qni_kv *kv, int64_t seq, int64_t head, int64_t pos);
-
-/* Whether keys or values of this dtype are taken in pairs (kernels.h): read so while all are finite, which the caller keeps
- * track of; if K's are converted, the copy is in the same order. */
-static inline bool in_pairs(const job *j, qn_dtype dtype) {
-    return dtype == QN_DTYPE_F16 && j->k->pairs.scores != NULL && j->a->kv->wild != NULL &&
-           j->a->kv->head_dim % QNI_CPU_PAIRS_ALIGN == 0;
-}
-
-/* Bring the tile's queries into the form that its blocks of keys take, once they are all there. */
-void qni_cpu_order_queries(const job *j, tile *t);
 
 /* What the positions of a chunk, from pos on, yield for the tile's queries. */
 void qni_cpu_attend_chunk(const job *j, const tile *t, const state *to, int64_t pos);

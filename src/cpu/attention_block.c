@@ -72,7 +72,6 @@ static qni_cpu_kv_rows convert_block(const job *j, const tile *t, bool is_k, int
         for (int64_t r = 0; r < rows.n; r++, to += out.stride) {
             j->k->widen[qni_cpu_dtype(dtype)](to, from + (size_t)(r * rows.stride) * qn_dtype_bytes(dtype), d);
             for (int64_t c = d; c < j->d_pad; c++) to[c] = 0;
-            if (is_k && in_pairs(j, dtype)) j->k->pairs.order(to, 1 / t->q_factor, j->d_pad);
         }
         i += rows.n;
     }
@@ -96,12 +95,6 @@ static void scale_block(const job *j, const tile *t, bool is_k, int64_t pos, int
     }
 }
 
-/* Whether rows of K or V are read as they lie. */
-static bool reads_cache(const job *j, const tile *t, bool is_k) {
-    if (!t->direct || !in_pairs(j, dtype_of(t, is_k))) return t->direct;
-    return t->kv->finite && !atomic_load(t->kv->wild) && !(is_k && t->q_factor == 1);
-}
-
 /* p = q · keys in f32, as they lie or, for many queries, in panels. */
 static void score_converted(const job *j, const tile *t, float *p, const float *q, int64_t n_query,
                             const qni_cpu_kv_rows *keys) {
@@ -123,15 +116,14 @@ static void score_block(const job *j, const tile *t, int64_t pos, int64_t n, int
     float *p = t->p + query * BLOCK;
     const float *q = t->q + query * j->d_pad;
     const int64_t n_query = t->n_query - query;
-    if (!reads_cache(j, t, true)) {
+    if (!t->direct) {
         qni_cpu_kv_rows rows = convert_block(j, t, true, pos, n);
         score_converted(j, t, p, q, n_query, &rows);
         return;
     }
     for (int64_t i = 0; i < n;) {
         qni_cpu_kv_rows rows = direct_rows(t, true, pos + i, n - i);
-        (in_pairs(j, t->kv->k_dtype) ? j->k->pairs.scores : j->k->attend_scores[qni_cpu_dtype(t->kv->k_dtype)])(
-            p + i, q, n_query, &rows, j->d_pad);
+        j->k->attend_scores[qni_cpu_dtype(t->kv->k_dtype)](p + i, q, n_query, &rows, j->d_pad);
         i += rows.n;
     }
 }
@@ -155,8 +147,7 @@ static void value_span(const job *j, const tile *t, const state *to, const qni_c
     }
     for (int64_t i = s.first; i < s.end;) {
         qni_cpu_kv_rows rows = direct_rows(t, false, s.pos + i, s.end - i);
-        (in_pairs(j, t->kv->v_dtype) ? j->k->pairs.values : j->k->attend_values[qni_cpu_dtype(t->kv->v_dtype)])(
-            o, p + i, s.n_query, &rows, j->d_pad, s.add || i > s.first);
+        j->k->attend_values[qni_cpu_dtype(t->kv->v_dtype)](o, p + i, s.n_query, &rows, j->d_pad, s.add || i > s.first);
         i += rows.n;
     }
 }
@@ -181,11 +172,9 @@ static void attend_block(const job *j, const tile *t, const state *to, int64_t p
     }
     scale_block(j, t, false, pos, n, query);
     qni_cpu_kv_rows block, *converted = NULL;
-    if (!reads_cache(j, t, false)) {
+    if (!t->direct) {
         block = convert_block(j, t, false, pos, n);
         converted = &block;
-    } else if (in_pairs(j, t->kv->v_dtype)) {
-        for (int64_t i = query; i < t->n_query; i++) j->k->scale(t->p + i * BLOCK, QNI_CPU_PAIRS_FACTOR, n);
     }
     value_span(j, t, to, converted, (span){pos, 0, common, query, t->n_query - query, !is_first});
     for (int64_t r = row; r < t->n_row; r++) {
@@ -202,12 +191,4 @@ void qni_cpu_attend_chunk(const job *j, const tile *t, const state *to, int64_t 
         n = qni_min_i64(BLOCK, end - pos);
         attend_block(j, t, to, pos, n);
     }
-}
-
-/* Queries in the order of their keys; with the factor of pairs where they can bear it. */
-void qni_cpu_order_queries(const job *j, tile *t) {
-    bool small = true;
-    for (int64_t i = 0; i < t->n_query * j->d_pad; i++) small &= fabsf(t->q[i]) < QNI_CPU_PAIRS_LIMIT;
-    t->q_factor = small && t->direct ? QNI_CPU_PAIRS_FACTOR : 1;
-    for (int64_t i = 0; i < t->n_query; i++) j->k->pairs.order(t->q + i * j->d_pad, t->q_factor, j->d_pad);
 }

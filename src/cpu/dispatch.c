@@ -21,14 +21,12 @@ static void fill_portable(qni_cpu_kernels *k) {
 
 #if defined(__x86_64__)
 static void fill_avx2(qni_cpu_kernels *k) {
-    const qni_cpu_features has = qni_cpu_detect();
-    if (!has.avx2_fma_f16c) return;
+    if (!qni_cpu_detect().avx2_fma_f16c) return;
     qni_cpu_gemm_avx2(k);
     qni_cpu_pack_avx2(k);
     qni_cpu_quant_avx2(k);
     qni_cpu_rows_avx2(k);
     qni_cpu_attention_avx2(k);
-    if (has.slow_f16) qni_cpu_attention_zen_avx2(k);
 }
 
 static void fill_avx512(qni_cpu_kernels *k) {
@@ -39,7 +37,6 @@ static void fill_avx512(qni_cpu_kernels *k) {
     qni_cpu_quant_avx512(k);
     qni_cpu_rows_avx512(k);
     qni_cpu_attention_avx512(k);
-    k->pairs = (qni_cpu_pairs){NULL, NULL, NULL}; /* their order is that of the avx2 level */
     if (has.avx512_bf16) qni_cpu_gemm_avx512bf16(k);
 }
 #else

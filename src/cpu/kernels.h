@@ -94,22 +94,6 @@ typedef struct qni_cpu_kv_rows {
     int64_t next_bytes;
 } qni_cpu_kv_rows;
 
-/*
- * An f16 cache read in pairs, where conversions are slow: each element comes times 1 / QNI_CPU_PAIRS_FACTOR, so the other
- * operand of its product comes times QNI_CPU_PAIRS_FACTOR, and is below QNI_CPU_PAIRS_LIMIT before; d is a multiple of
- * QNI_CPU_PAIRS_ALIGN. Rows with an infinity or a NaN cannot be read so. All NULL: the level converts.
- */
-#define QNI_CPU_PAIRS_FACTOR 0x1p112f
-#define QNI_CPU_PAIRS_LIMIT  0x1p15f
-enum { QNI_CPU_PAIRS_ALIGN = 16 };
-typedef struct qni_cpu_pairs {
-    /* A query, or a key in f32, times factor, in the order in which scores adds up. */
-    void (*order)(float *row, float factor, int64_t d);
-    /* As attend_scores, with q ordered, and attend_values. */
-    void (*scores)(float *s, const float *q, int64_t n_q, const qni_cpu_kv_rows *k, int64_t d);
-    void (*values)(float *o, const float *p, int64_t n_q, const qni_cpu_kv_rows *v, int64_t d, bool add);
-} qni_cpu_pairs;
-
 typedef struct qni_cpu_kernels {
     const char *isa;
 
@@ -191,7 +175,6 @@ typedef struct qni_cpu_kernels {
      * with o */
     void (*attend_values[QNI_CPU_N_KV])(float *o, const float *p, int64_t n_q, const qni_cpu_kv_rows *v, int64_t d,
                                         bool add);
-    qni_cpu_pairs pairs;
     /* o = o · a + b · c over n elements, a multiple of d_align: whole vectors of both are read and written */
     void (*attend_merge)(float *o, float a, const float *b, float c, int64_t n);
 } qni_cpu_kernels;
@@ -208,7 +191,6 @@ void qni_cpu_pack_avx2(qni_cpu_kernels *k);
 void qni_cpu_quant_avx2(qni_cpu_kernels *k);
 void qni_cpu_rows_avx2(qni_cpu_kernels *k);
 void qni_cpu_attention_avx2(qni_cpu_kernels *k);
-void qni_cpu_attention_zen_avx2(qni_cpu_kernels *k); /* upon it, where qni_cpu_features.slow_f16 */
 
 /* x86/: AVX-512 F, BW, VL, DQ and VNNI, upon AVX2; last what needs AVX-512 BF16. */
 void qni_cpu_gemm_avx512(qni_cpu_kernels *k);

@@ -29,8 +29,6 @@ static qni_kv kv_of_layer(const qni_forward_call *call, int32_t layer) {
         .k_token_stride = row,
         .v_head_stride = head,
         .v_token_stride = row,
-        .finite = call->kv_finite,
-        .wild = call->kv_wild,
     };
 }
 

@@ -30,8 +30,6 @@ typedef struct qni_forward_call {
     void *const *pages;
     int32_t n_ctx;
     qn_dtype kv_dtype;
-    bool kv_finite; /* as in qni_kv, of all sequences */
-    atomic_bool *kv_wild;
 
     const double *inv_freq; /* {head_dim / 2} */
     double attention_factor;

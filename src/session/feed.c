@@ -117,7 +117,6 @@ static qn_status commit(const pass *p, bool complete, qn_error *err) {
 static qn_status run_pass(pass *p, qn_error *err) {
     qn_session *leader = p->leader;
     qn_device *device = leader->model->device;
-    atomic_bool wild = false;
     qni_forward_call call = {
         .model = leader->model,
         .rows = {p->n_row, p->n_seq, leader->row_seq, leader->row_pos},
@@ -125,8 +124,6 @@ static qn_status run_pass(pass *p, qn_error *err) {
         .pages = leader->pages,
         .n_ctx = leader->options.n_ctx,
         .kv_dtype = leader->options.kv_dtype,
-        .kv_finite = true,
-        .kv_wild = &wild,
         .inv_freq = leader->inv_freq,
         .attention_factor = leader->attention_factor,
         .logit_rows = leader->logit_row,
@@ -136,7 +133,6 @@ static qn_status run_pass(pass *p, qn_error *err) {
     for (int32_t i = 0; i < p->n_seq; i++) {
         const qn_session *s = p->portions[i].session;
         if (s->options.tap.hidden != NULL) call.sink.hidden = take_hidden;
-        call.kv_finite = call.kv_finite && s->kv_finite;
     }
     QN_TRY(qni_device_lock(device, err));
     qni_scratch scratch = {0};
@@ -148,7 +144,6 @@ static qn_status run_pass(pass *p, qn_error *err) {
         status = qni_forward(&run, &call);
     }
     qni_device_unlock(device);
-    for (int32_t i = 0; i < p->n_seq; i++) p->portions[i].session->kv_finite &= !wild; /* whosever it was */
     /* A callback cancels when all rows are in the caches already. */
     if (status == QN_ECANCELED) (void)commit(p, false, NULL);
     return status == QN_OK ? commit(p, true, err) : status;

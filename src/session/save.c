@@ -207,7 +207,6 @@ static qn_status load(const source *in, qn_session *s, qn_error *err) {
     size_t n_tok = (size_t)in->header.n_tok, row = qni_session_row(config, s->options.kv_dtype);
     s->n_tok = 0;
     s->has_logits = false;
-    s->kv_finite = true;
     uint64_t at = ids_at();
     QN_TRY(qni_file_read(&in->file, s->ids, at, n_tok * sizeof *s->ids, err));
     at += n_tok * sizeof *s->ids;
@@ -217,8 +216,6 @@ static qn_status load(const source *in, qn_session *s, qn_error *err) {
             unsigned char *rows = plane + head * (size_t)s->options.n_ctx * row;
             QN_TRY(qni_file_read(&in->file, rows, at, n_tok * row, err));
             at += n_tok * row;
-            if (s->options.kv_dtype != QN_DTYPE_F16) continue;
-            s->kv_finite = s->kv_finite && qni_quant_are_finite(rows, QN_DTYPE_F16, (int64_t)(n_tok * row / 2));
         }
     }
     bool logits = (in->header.flags & FLAG_LOGITS) != 0;

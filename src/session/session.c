@@ -120,7 +120,6 @@ qn_status qn_session_create(qn_session **out, qn_model *model, const qn_session_
     s->model = model;
     s->options = settled;
     s->yarn = yarn;
-    s->kv_finite = true;
     qn_status status = resolve_rope(s, err);
     if (status == QN_OK) status = take_rows(s, err);
     if (status == QN_OK) status = take_device_memory(s, err);
@@ -172,7 +171,6 @@ qn_status qn_session_rewind(qn_session *session, size_t n_tok, qn_error *err) {
     }
     if (n_tok < (size_t)session->n_tok) session->has_logits = false;
     session->n_tok = (int32_t)n_tok;
-    session->kv_finite |= n_tok == 0;
     return QN_OK;
 }
 

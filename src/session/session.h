@@ -41,7 +41,6 @@ struct qn_session {
     int32_t *ids;         /* in the arena */
     int32_t n_tok;
     bool has_logits; /* of the last id */
-    bool kv_finite;  /* no infinity or NaN is in the rows of the timeline, as far as ops look (qni_kv) */
     bool marked;     /* while a batch is checked */
 
     /* The rows of a pass that this session leads, n_batch each. */

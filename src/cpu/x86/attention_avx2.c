@@ -6,8 +6,7 @@
  * Tile      as in attention_tiles.h. Scores: 8 of them, queries x keys 4 x 2, 2 x 4 or 1 x 8, each with 8 partial sums; of
  *           panels, queries x vectors of keys 4 x 2, one partial sum after the other. Values: queries x vectors of d
  *           4 x 2, 2 x 4, 1 x 8.
- * Bound     compute for a converted block, memory where few queries read the cache itself; f16 on the first Zen processors
- *           has a file of its own.
+ * Bound     compute for a converted block, memory where few queries read the cache itself.
  */
 #include "../kernels.h"
 #include "vector_avx2.h"
