@@ -9,7 +9,6 @@
  * attention; each figure is the best of the calls.
  */
 #include "../cli/roof.h"
-#include "../src/backend/backend.h"
 #include "../src/backend/linear.h"
 
 #include <stdio.h>

@@ -4,6 +4,7 @@
  * that may not be read; and bit for bit against itself: one row at a time, in chunks, batched, threaded, over pages of
  * any size, with infinities in the cache, with queries of any size. The fused layer against the composed one, bit for bit.
  */
+#include "../src/backend/device.h"
 #include "../src/base/half.h"
 #include "../src/cpu/cpu.h"
 #include "support/close.h"

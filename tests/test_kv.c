@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Rows of KV caches: q8 against its definition in double; floats to nearest even; what no number can be made of. */
 #include "../src/backend/backend.h"
+#include "../src/backend/device.h"
 #include "support/close.h"
 #include "support/problem.h"
 

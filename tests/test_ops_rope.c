@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Rotary embeddings: frequencies, YaRN, tables, and angles that stay exact at any position. */
 #include "../src/backend/backend.h"
+#include "../src/backend/device.h"
 #include "support/close.h"
 
 #include <math.h>

@@ -19,135 +19,7 @@
 #define QNI_BACKEND_H
 
 #include "../base/error.h"
-#include "../base/memory.h"
 #include "quant.h"
-
-#include <quern/ops.h>
-
-#include <pthread.h>
-#include <stdatomic.h>
-#include <sys/types.h>
-
-/* Rows of activations: row r starts at data + (r / n_inner * outer_stride + r % n_inner * row_stride) elements.
- * For a plain matrix n_inner is n_row. The elements of a row are contiguous. */
-typedef struct qni_mat {
-    void *data;
-    qn_dtype dtype;
-    int64_t n_row, n_col;
-    int64_t n_inner;
-    int64_t outer_stride, row_stride; /* in elements */
-} qni_mat;
-
-/* Rows of heads: head h of row r starts head_stride · h elements after the row. rows.n_col is n_head · head_dim. */
-typedef struct qni_heads {
-    qni_mat rows;
-    int64_t n_head, head_dim;
-    int64_t head_stride;
-} qni_heads;
-
-/* A norm's weight, contiguous. */
-typedef struct qni_vec {
-    const void *data;
-    qn_dtype dtype;
-    int64_t n;
-} qni_vec;
-
-/*
- * A weight matrix W {in, out} in panels of nr consecutive outputs, inputs in groups of ki:
- *
- *   W[i, o] = data[o / nr · panel_stride + i / ki · group_stride + (o % nr) · ki + i % ki]
- *
- *   plain {in, out}   nr = n_out, ki = 1, group_stride = row stride            (one panel)
- *   plain {out, in}   nr = 1,     ki = 1, group_stride = 1, panel_stride = row stride
- *   packed            nr and ki of the kernel table; outputs and inputs padded with zeros to whole
- * panels and groups
- *
- * so that one description serves all dense forms; `packed` says that padding is there and data is QNI_ALIGN-aligned.
- *
- * A quantised weight (quant.kind not QNI_DENSE) is always packed; what its panels hold is the backend's affair, and
- * panel_stride counts bytes.
- */
-typedef struct qni_weight {
-    const void *data;
-    qn_dtype dtype;  /* of the elements; affine: U32, fp8: F8 */
-    qn_arith arith;  /* F32 for plain ones */
-    qni_quant quant; /* as it is packed */
-    bool packed;
-    bool far;    /* packed: holds weights far from 1, see QNI_NEAR_LEAST; whoever filled it says so */
-    bool zipped; /* packed: in the formula o % nr is replaced by o % nr % (nr/2) · 2 + o % nr / (nr/2) */
-    int64_t n_in, n_out;
-    int64_t nr, ki;
-    int64_t panel_stride, group_stride; /* in elements */
-} qni_weight;
-
-/*
- * Magnitudes of weights (of scales, where they are quantised) that the faster arithmetics are made for; beyond them, zeros
- * apart, a weight is far from 1. An instruction for bf16 may take numbers below 2^-126 for zeros: with near weights that
- * loses less than 2^-105 of an output for each input, with far ones it may be all of it. int8 takes activations below
- * 2^-100 for zeros, and its products of scales may overflow: far ones are multiplied in f32 instead.
- */
-#define QNI_NEAR_LEAST 0x1p-100f
-#define QNI_NEAR_MOST  0x1p20f
-
-/* What a linear is packed from. */
-typedef struct qni_source {
-    qn_dtype dtype;  /* of a dense one's elements */
-    qni_quant quant; /* kind QNI_DENSE: it has none */
-    qn_arith arith;  /* as asked for: AUTO is resolved by the backend */
-    int64_t n_in, n_out;
-} qni_source;
-
-/* Rows of a call. */
-typedef struct qni_rows {
-    int64_t n_row;
-    int32_t n_seq;
-    const int32_t *seq; /* {n_row} */
-    const int32_t *pos; /* {n_row} */
-} qni_rows;
-
-/* KV of one layer. Page j of sequence s holds positions j·page_tokens …; its k is {n_kv_head, page_tokens,
- * head_dim} with the strides below, at k_page[s · pages_per_seq + j] + offset_bytes. */
-typedef struct qni_kv {
-    void *const *k_page; /* {n_seq, pages_per_seq} */
-    void *const *v_page;
-    size_t k_offset_bytes, v_offset_bytes;
-    int32_t pages_per_seq;
-    int64_t page_tokens;
-    int64_t n_kv_head, head_dim;
-    qn_dtype k_dtype, v_dtype;
-    int64_t k_head_stride, k_token_stride; /* in elements, those of q8 being bytes */
-    int64_t v_head_stride, v_token_stride;
-} qni_kv;
-
-/* RoPE of a call: cos_sin {n_row, head_dim}: cos of the D/2 angles, then sin, attention factor included. Filled
- * once a call by qni_rope_fill(), used by all layers. */
-typedef struct qni_rope {
-    const float *cos_sin;
-} qni_rope;
-
-typedef struct qni_attention_weights {
-    qni_vec norm;
-    qni_weight q_proj, k_proj, v_proj, o_proj;
-    qni_vec q_norm, k_norm;
-} qni_attention_weights;
-
-typedef struct qni_mlp_weights {
-    qni_vec norm;
-    qni_weight gate_proj, up_proj, down_proj;
-} qni_mlp_weights;
-
-typedef struct qni_layer_weights {
-    qni_attention_weights attention;
-    qni_mlp_weights mlp;
-} qni_layer_weights;
-
-/* What kv_attention, attention_block and layer share for all layers of a call. */
-typedef struct qni_attention_call {
-    qni_rows rows;
-    qni_rope rope;
-    double scale;
-    double eps;
-} qni_attention_call;
 
 /* A bump allocator for one call at a time. base NULL: it measures. */
 typedef struct qni_scratch {
@@ -213,12 +85,6 @@ struct qni_ops {
                         int64_t n_valid, double eps);
 };
 
-/* How a backend packs a linear. */
-typedef struct qni_packing {
-    qni_weight form; /* data NULL */
-    size_t bytes;    /* padding included */
-} qni_packing;
-
 typedef struct qni_backend {
     const char *name;
     /* State for a device; err names the reason. isa_out: static string. */
@@ -257,45 +123,6 @@ const qni_backend *qni_backend_at(int32_t index);
 /* Fill the larger ops that `ops` leaves NULL; with `all`, replace those that it has (device option compose). */
 void qni_compose(qni_ops *ops, bool all);
 
-struct qn_device {
-    atomic_int refs;
-    const qni_backend *backend;
-    void *state;
-    qni_ops ops; /* complete */
-    const char *isa;
-    char description[96];
-    int32_t n_thread;
-    qn_allocator allocator;
-    pid_t owner;            /* the process that opened it */
-    pthread_mutex_t lock;   /* held by whatever computes or copies; see qni_device_lock() */
-    unsigned char *scratch; /* guarded by lock */
-    size_t scratch_bytes;
-};
-
-void qni_device_retain(qn_device *device);
-void qni_device_release(qn_device *device);
-
-/* Wait for the device's turn. EDEVICE in a forked child of the process that opened the device: the child has none of the
- * device's workers, and no thread of its own would ever release a lock that was held at the fork. */
-qn_status qni_device_lock(qn_device *device, qn_error *err);
-/* Take the turn if it can be had at once; never in a forked child. */
-bool qni_device_trylock(qn_device *device);
-void qni_device_unlock(qn_device *device);
-
-/* Make the device's scratch at least `bytes` large. The caller holds the lock. */
-qn_status qni_device_reserve(qn_device *device, size_t bytes, qn_error *err);
-
-/* A run context over the device's whole scratch (or a measuring one). The caller holds the lock for the former. */
-qni_run qni_device_run(qn_device *device, qni_scratch *scratch, bool measure, qn_error *err);
-
-struct qn_linear {
-    qn_device *device;
-    qni_weight weight;
-    atomic_bool far; /* set by whoever fills a part; then `weight` by qni_linear_finish() */
-    void *data;
-    size_t bytes;
-};
-
 /* inv_freq {head_dim/2} in double and the factor on cos and sin, from a checked qn_rope. */
 void qni_rope_resolve(double *inv_freq, double *attention_factor, const qn_rope *rope, int64_t head_dim);
 
@@ -313,16 +140,5 @@ void qni_kv_store(void *row, qn_dtype dtype, const float *x, int64_t n);
 void qni_kv_load(float *x, const void *row, qn_dtype dtype, int64_t n);
 void qni_q8_store(void *row, const float *x, int64_t n);
 float qni_q8_scale(const void *row, int64_t n);
-
-/* Address of row r. */
-static inline void *qni_mat_row(const qni_mat *m, int64_t r) {
-    int64_t element = r / m->n_inner * m->outer_stride + r % m->n_inner * m->row_stride;
-    return (unsigned char *)m->data + element * (int64_t)qn_dtype_bytes(m->dtype);
-}
-
-/* A contiguous matrix over memory. */
-static inline qni_mat qni_mat_of(void *data, qn_dtype dtype, int64_t n_row, int64_t n_col) {
-    return (qni_mat){data, dtype, n_row, n_col, n_row, n_row * n_col, n_col};
-}
 
 #endif

@@ -9,6 +9,7 @@
  * gets a scale of NaN: no number can come of it.
  */
 #include "../base/half.h"
+#include "../base/memory.h"
 #include "backend.h"
 
 #include <math.h>

@@ -1,37 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/*
- * Quantised matrices {out, in} as checkpoints store them, and how a dense one becomes such.
- *
- *   affine   W[o, i] = scale[o, i / group] · code[o, i] + bias[o, i / group]: unsigned codes of 2, 3, 4, 5, 6 or 8 bits,
- *            a row being one little-endian stream of bits, padded to nothing (a row is whole u32 words). As MLX
- *            stores them. Symmetric: bias = -2^(bits-1) · scale everywhere, so that it need not be kept.
- *   fp8      W[o, i] = scale[o / group_out, i / group] · e4m3(code[o, i]); as DeepSeek and Qwen publish them
- *            (weight_scale_inv, which multiplies). The last blocks may be ragged.
- */
+/* Rows of quantized matrices: decoding them, and quantizing dense ones. types.h has the formats. */
 #ifndef QNI_QUANT_H
 #define QNI_QUANT_H
 
 #include "../base/error.h"
-
-#include <quern/ops.h>
-
-typedef enum qni_quant_kind { QNI_DENSE, QNI_AFFINE, QNI_FP8 } qni_quant_kind;
-
-typedef struct qni_quant {
-    qni_quant_kind kind;
-    int32_t bits;      /* affine: of a code; fp8: 8 */
-    int64_t group;     /* inputs that share a scale */
-    int64_t group_out; /* outputs that share one; affine: 1 */
-    qn_dtype scale_dtype;
-    bool symmetric; /* affine */
-} qni_quant;
-
-/* Rows of a quantised matrix in memory; row 0 is the first of a group of outputs (fp8). */
-typedef struct qni_quant_rows {
-    const unsigned char *codes;  /* rows of qni_quant_code_bytes() */
-    const unsigned char *scales; /* rows of n_group scale_dtype, one for each group_out outputs */
-    const unsigned char *biases; /* affine: as scales; NULL: symmetric */
-} qni_quant_rows;
+#include "types.h"
 
 static inline int64_t qni_quant_n_group(const qni_quant *q, int64_t n_in) {
     return (n_in + q->group - 1) / q->group;

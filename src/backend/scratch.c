@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Scratch: a bump allocator that can run without memory to measure what a call needs, and a device's own block. Under the
  * address sanitizer only what is taken may be touched: red zones are measured as the rest is. */
-#include "backend.h"
+#include "device.h"
 
 static size_t rounded(size_t bytes) {
     return bytes > SIZE_MAX - QNI_ALIGN - QNI_RED_ZONE ? SIZE_MAX : qni_round_up(bytes, QNI_ALIGN);

@@ -3,7 +3,7 @@
 #ifndef QNI_TENSOR_H
 #define QNI_TENSOR_H
 
-#include "backend.h"
+#include "device.h"
 
 typedef struct qni_storage {
     atomic_int refs;

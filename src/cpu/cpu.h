@@ -15,6 +15,7 @@
 #define QNI_CPU_BACKEND_H
 
 #include "../backend/backend.h"
+#include "../base/memory.h"
 #include "../base/pool.h"
 #include "kernels.h"
 

@@ -3,7 +3,7 @@
 #ifndef QNI_MODEL_H
 #define QNI_MODEL_H
 
-#include "../backend/backend.h"
+#include "../backend/device.h"
 #include "../format/config.h"
 
 #include <quern/model.h>

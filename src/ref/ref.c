@@ -7,6 +7,7 @@
  * Results are rounded once, when they are stored in the dtype of their operand.
  */
 #include "../backend/backend.h"
+#include "../base/memory.h"
 
 #include <math.h>
 #include <string.h>

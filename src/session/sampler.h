@@ -7,7 +7,7 @@
 #ifndef QNI_SAMPLER_H
 #define QNI_SAMPLER_H
 
-#include "../backend/backend.h"
+#include "../backend/device.h"
 #include "../base/pool.h"
 
 #include <quern/sampler.h>

@@ -1,0 +1,177 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Data types of the ops: matrices, weights, KV caches, rows of a call. Plain data that backends in other languages can
+ * include: valid as C11, as C++17 and in CUDA (tools/lint/headers).
+ */
+#ifndef QNI_TYPES_H
+#define QNI_TYPES_H
+
+#include <quern/ops.h>
+
+/* Rows of activations: row r starts at data + (r / n_inner * outer_stride + r % n_inner * row_stride) elements.
+ * For a plain matrix n_inner is n_row. The elements of a row are contiguous. */
+typedef struct qni_mat {
+    void *data;
+    qn_dtype dtype;
+    int64_t n_row, n_col;
+    int64_t n_inner;
+    int64_t outer_stride, row_stride; /* in elements */
+} qni_mat;
+
+/* Rows of heads: head h of row r starts head_stride · h elements after the row. rows.n_col is n_head · head_dim. */
+typedef struct qni_heads {
+    qni_mat rows;
+    int64_t n_head, head_dim;
+    int64_t head_stride;
+} qni_heads;
+
+/* A norm's weight, contiguous. */
+typedef struct qni_vec {
+    const void *data;
+    qn_dtype dtype;
+    int64_t n;
+} qni_vec;
+
+/*
+ * Formats of quantized matrices {out, in}, as checkpoints store them:
+ *
+ *   affine   W[o, i] = scale[o, i / group] · code[o, i] + bias[o, i / group]: unsigned codes of 2, 3, 4, 5, 6 or 8 bits,
+ *            a row being one little-endian stream of bits without padding (a row is whole u32 words). As MLX
+ *            stores them. Symmetric: bias = -2^(bits-1) · scale everywhere, so that it need not be kept.
+ *   fp8      W[o, i] = scale[o / group_out, i / group] · e4m3(code[o, i]); as DeepSeek and Qwen publish them
+ *            (weight_scale_inv, which multiplies). The last blocks may be ragged.
+ */
+typedef enum qni_quant_kind { QNI_DENSE, QNI_AFFINE, QNI_FP8 } qni_quant_kind;
+
+typedef struct qni_quant {
+    qni_quant_kind kind;
+    int32_t bits;      /* affine: of a code; fp8: 8 */
+    int64_t group;     /* inputs that share a scale */
+    int64_t group_out; /* outputs that share one; affine: 1 */
+    qn_dtype scale_dtype;
+    bool symmetric; /* affine */
+} qni_quant;
+
+/* Rows of a quantized matrix in memory; row 0 is the first of a group of outputs (fp8). */
+typedef struct qni_quant_rows {
+    const unsigned char *codes;  /* rows of qni_quant_code_bytes() */
+    const unsigned char *scales; /* rows of n_group scale_dtype, one for each group_out outputs */
+    const unsigned char *biases; /* affine: as scales; NULL: symmetric */
+} qni_quant_rows;
+
+/*
+ * A weight matrix W {in, out} in panels of nr consecutive outputs, inputs in groups of ki:
+ *
+ *   W[i, o] = data[o / nr · panel_stride + i / ki · group_stride + (o % nr) · ki + i % ki]
+ *
+ *   plain {in, out}   nr = n_out, ki = 1, group_stride = row stride            (one panel)
+ *   plain {out, in}   nr = 1,     ki = 1, group_stride = 1, panel_stride = row stride
+ *   packed            nr and ki of the kernel table; outputs and inputs are padded with zeros to whole panels and groups
+ *
+ * so that one description serves all dense forms; `packed` says that the padding exists and that data is
+ * QNI_ALIGN-aligned.
+ *
+ * A quantized weight (quant.kind not QNI_DENSE) is always packed. The content of its panels is private to the backend,
+ * and panel_stride counts bytes.
+ */
+typedef struct qni_weight {
+    const void *data;
+    qn_dtype dtype;  /* of the elements; affine: U32, fp8: F8 */
+    qn_arith arith;  /* F32 for plain ones */
+    qni_quant quant; /* as it is packed */
+    bool packed;
+    bool far;    /* packed: holds weights far from 1, see QNI_NEAR_LEAST; whoever filled it says so */
+    bool zipped; /* packed: in the formula o % nr is replaced by o % nr % (nr/2) · 2 + o % nr / (nr/2) */
+    int64_t n_in, n_out;
+    int64_t nr, ki;
+    int64_t panel_stride, group_stride; /* in elements */
+} qni_weight;
+
+/*
+ * Magnitudes of weights (of scales, where they are quantized) that the faster arithmetics are made for; beyond them, zeros
+ * apart, a weight is far from 1. An instruction for bf16 may take numbers below 2^-126 for zeros: with near weights that
+ * loses less than 2^-105 of an output for each input, with far ones it may be all of it. int8 takes activations below
+ * 2^-100 for zeros, and its products of scales may overflow: far ones are multiplied in f32 instead.
+ */
+#define QNI_NEAR_LEAST 0x1p-100f
+#define QNI_NEAR_MOST  0x1p20f
+
+/* What a linear is packed from. */
+typedef struct qni_source {
+    qn_dtype dtype;  /* of a dense one's elements */
+    qni_quant quant; /* kind QNI_DENSE: it has none */
+    qn_arith arith;  /* as asked for: AUTO is resolved by the backend */
+    int64_t n_in, n_out;
+} qni_source;
+
+/* How a backend packs a linear. */
+typedef struct qni_packing {
+    qni_weight form; /* data NULL */
+    size_t bytes;    /* padding included */
+} qni_packing;
+
+typedef struct qni_attention_weights {
+    qni_vec norm;
+    qni_weight q_proj, k_proj, v_proj, o_proj;
+    qni_vec q_norm, k_norm;
+} qni_attention_weights;
+
+typedef struct qni_mlp_weights {
+    qni_vec norm;
+    qni_weight gate_proj, up_proj, down_proj;
+} qni_mlp_weights;
+
+typedef struct qni_layer_weights {
+    qni_attention_weights attention;
+    qni_mlp_weights mlp;
+} qni_layer_weights;
+
+/* Rows of a call. */
+typedef struct qni_rows {
+    int64_t n_row;
+    int32_t n_seq;
+    const int32_t *seq; /* {n_row} */
+    const int32_t *pos; /* {n_row} */
+} qni_rows;
+
+/* KV of one layer. Page j of sequence s holds positions j·page_tokens …; its k is {n_kv_head, page_tokens,
+ * head_dim} with the strides below, at k_page[s · pages_per_seq + j] + offset_bytes. */
+typedef struct qni_kv {
+    void *const *k_page; /* {n_seq, pages_per_seq} */
+    void *const *v_page;
+    size_t k_offset_bytes, v_offset_bytes;
+    int32_t pages_per_seq;
+    int64_t page_tokens;
+    int64_t n_kv_head, head_dim;
+    qn_dtype k_dtype, v_dtype;
+    int64_t k_head_stride, k_token_stride; /* in elements, those of q8 being bytes */
+    int64_t v_head_stride, v_token_stride;
+} qni_kv;
+
+/* RoPE of a call: cos_sin {n_row, head_dim}: cos of the D/2 angles, then sin, attention factor included. Computed
+ * once a call by qni_rope_fill(), used by all layers. */
+typedef struct qni_rope {
+    const float *cos_sin;
+} qni_rope;
+
+/* What kv_attention, attention_block and layer share for all layers of a call. */
+typedef struct qni_attention_call {
+    qni_rows rows;
+    qni_rope rope;
+    double scale;
+    double eps;
+} qni_attention_call;
+
+/* Address of row r. */
+static inline void *qni_mat_row(const qni_mat *m, int64_t r) {
+    int64_t element = r / m->n_inner * m->outer_stride + r % m->n_inner * m->row_stride;
+    return (unsigned char *)m->data + element * (int64_t)qn_dtype_bytes(m->dtype);
+}
+
+/* A contiguous matrix over memory. */
+static inline qni_mat qni_mat_of(void *data, qn_dtype dtype, int64_t n_row, int64_t n_col) {
+    const qni_mat m = {data, dtype, n_row, n_col, n_row, n_row * n_col, n_col};
+    return m;
+}
+
+#endif
