@@ -41,9 +41,9 @@ typedef struct bench {
     const qni_weight *head;
     float *ones;
     uint16_t *cache; /* {N_LAYER, 2, N_KV_HEAD, N_CTX, HEAD_DIM} */
-    void *k_page[1], *v_page[1];
     float *hidden, *q, *k, *v, *attn, *logits, *cos_sin;
-    int32_t seq[N_PREFILL], pos[N_PREFILL];
+    int32_t tok_begin[2], pos_begin, block; /* of one sequence, whose cache is one block */
+    qni_batch batch;
     int64_t n_row, depth;
 } bench;
 
@@ -148,22 +148,19 @@ static qni_heads heads(const bench *b, float *data, int64_t n_head) {
     return (qni_heads){mat(b, data, n_head * HEAD_DIM), n_head, HEAD_DIM, HEAD_DIM};
 }
 
-static qni_kv kv_of(bench *b, int layer) {
+static qni_kv_layer kv_of(const bench *b, int layer) {
     const int64_t one = (int64_t)N_CTX * KV_WIDTH;
-    b->k_page[0] = b->cache + 2 * layer * one;
-    b->v_page[0] = b->cache + (2 * layer + 1) * one;
-    return (qni_kv){.k_page = b->k_page,
-                    .v_page = b->v_page,
-                    .pages_per_seq = 1,
-                    .page_tokens = N_CTX,
-                    .n_kv_head = N_KV_HEAD,
-                    .head_dim = HEAD_DIM,
-                    .k_dtype = QN_DTYPE_BF16,
-                    .v_dtype = QN_DTYPE_BF16,
-                    .k_head_stride = (int64_t)N_CTX * HEAD_DIM,
-                    .k_token_stride = HEAD_DIM,
-                    .v_head_stride = (int64_t)N_CTX * HEAD_DIM,
-                    .v_token_stride = HEAD_DIM};
+    return (qni_kv_layer){.k = b->cache + 2 * layer * one,
+                          .v = b->cache + (2 * layer + 1) * one,
+                          .block_tokens = N_CTX,
+                          .n_kv_head = N_KV_HEAD,
+                          .head_dim = HEAD_DIM,
+                          .k_dtype = QN_DTYPE_BF16,
+                          .v_dtype = QN_DTYPE_BF16,
+                          .k_head_stride = (int64_t)N_CTX * HEAD_DIM,
+                          .k_token_stride = HEAD_DIM,
+                          .v_head_stride = (int64_t)N_CTX * HEAD_DIM,
+                          .v_token_stride = HEAD_DIM};
 }
 
 typedef enum op { LINEAR, KV_ATTENTION, ATTENTION_RESIDUAL, MLP, ATTENTION_BLOCK, LAYER, HEAD, FORWARD, N_OP } op;
@@ -174,8 +171,8 @@ static qn_status run_op(bench *b, const qni_run *run, op which, int layer) {
     const qni_ops *ops = run->ops;
     const qni_layer_weights *w = &b->layers[layer];
     qni_mat hidden = mat(b, b->hidden, D_MODEL);
-    qni_kv kv = kv_of(b, layer);
-    qni_attention_call call = {{b->n_row, 1, b->seq, b->pos}, {b->cos_sin}, 0.08838834764831845, 1e-6};
+    qni_kv_layer kv = kv_of(b, layer);
+    qni_attention_call call = {&b->batch, b->cos_sin, 0.08838834764831845, 1e-6};
     qni_mat last = qni_mat_of(b->hidden, QN_DTYPE_F32, 1, D_MODEL);
     qni_vec norm = w->mlp.norm;
     switch (which) {
@@ -250,13 +247,17 @@ static void time_op(bench *b, op which) {
 static void set_rows(bench *b, int64_t n_row, int64_t depth) {
     b->n_row = n_row;
     b->depth = depth;
-    for (int64_t r = 0; r < n_row; r++) {
-        b->seq[r] = 0;
-        b->pos[r] = (int32_t)(depth + r);
-    }
+    b->tok_begin[1] = (int32_t)n_row;
+    b->pos_begin = (int32_t)depth;
+    b->batch = (qni_batch){.n_tok = n_row,
+                           .n_seq = 1,
+                           .max_block = 1,
+                           .tok_begin = b->tok_begin,
+                           .pos_begin = &b->pos_begin,
+                           .block_table = &b->block};
     double inv_freq[HEAD_DIM / 2], factor;
     qni_rope_resolve(inv_freq, &factor, &(qn_rope){.theta = 1e6}, HEAD_DIM);
-    qni_rope_fill(b->cos_sin, b->pos, n_row, inv_freq, factor, HEAD_DIM);
+    qni_rope_fill(mat(b, b->cos_sin, HEAD_DIM), &b->batch, &(qni_rope){inv_freq, factor});
 }
 
 static void time_case(bench *b, int64_t n_row, int64_t depth) {

@@ -107,6 +107,7 @@ static int run_all(bench *b) {
 static void release(bench *b) {
     for (int32_t i = 0; i < b->n_session; i++) qn_session_free(b->sessions[i]);
     for (int i = 0; i < b->n_test; i++) free(b->tests[i].samples_s);
+    qn_kv_pool_free(b->pool);
     free(b->sessions);
     free(b->ids);
     free(b->tests);

@@ -30,9 +30,10 @@ typedef struct bench {
     qn_model_config config;
     qn_plan plan;
     roof roof;
-    int32_t *ids;          /* {n_ctx}: the timeline of every session */
+    int32_t *ids;          /* {n_ctx}: the ids of every session */
     int32_t n_ctx;         /* of the sessions */
-    qn_session **sessions; /* {n_session} so far, of max_parallel */
+    qn_kv_pool *pool;      /* of all sessions, so that they are computed in common steps */
+    qn_session **sessions; /* {n_session} so far */
     int32_t n_session;
     bench_test *tests;
     int n_test, n_done;

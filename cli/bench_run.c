@@ -39,10 +39,27 @@ int bench_load(bench *b, bench_test *t) {
     return EXIT_DONE;
 }
 
-/* Sessions for so many sequences at once, all alike, so that they go through common passes. */
+/* The pool, for as many sequences as any test has. */
+static int need_pool(bench *b) {
+    enum { BLOCK = 256 }; /* at least a block of any backend, since each session has one that is partial */
+    if (b->pool) return EXIT_DONE;
+    int64_t n_tok = 0;
+    for (int i = 0; i < b->n_test; i++) {
+        const int64_t of_test = (int64_t)b->tests[i].n_parallel * (b->n_ctx + BLOCK);
+        if (of_test > n_tok) n_tok = of_test;
+    }
+    qn_kv_pool_options options = {.n_ctx = b->n_ctx,
+                                  .n_tok = (int32_t)(n_tok < INT32_MAX ? n_tok : INT32_MAX),
+                                  .kv_dtype = (qn_dtype)b->settings->kv,
+                                  .yarn = (qn_yarn_mode)b->settings->yarn};
+    qn_error err;
+    return qn_kv_pool_create(&b->pool, b->model, &options, &err) ? fail_error(b->name, &err) : EXIT_DONE;
+}
+
+/* Sessions for so many sequences at once. */
 static int need_sessions(bench *b, int32_t n) {
-    settings wanted = *b->settings;
-    wanted.n_ctx = (whole){b->n_ctx, true};
+    int code = need_pool(b);
+    if (code) return code;
     if (!b->ids) {
         b->ids = must_calloc((size_t)b->n_ctx, sizeof(int32_t));
         uint64_t x = 1; /* xorshift64 (Marsaglia 2003) */
@@ -52,9 +69,9 @@ static int need_sessions(bench *b, int32_t n) {
         }
     }
     if (n > b->n_session) b->sessions = must_realloc(b->sessions, (size_t)n, sizeof(qn_session *));
-    for (int code; b->n_session < n; b->n_session++) {
-        code = open_session(&b->sessions[b->n_session], &wanted, b->model, b->name);
-        if (code) return code;
+    const qn_session_options options = {.pool = b->pool};
+    for (qn_error err; b->n_session < n; b->n_session++) {
+        if (qn_session_create(&b->sessions[b->n_session], b->model, &options, &err)) return fail_error(b->name, &err);
     }
     return EXIT_DONE;
 }

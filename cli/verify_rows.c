@@ -22,12 +22,8 @@ static bool on_logits(void *user, int32_t position, const float *logits, int32_t
     return !interrupted();
 }
 
-static bool open_row(row_run *run, row *r, int32_t n_ctx) {
-    qn_session_options options = {
-        .n_ctx = n_ctx,
-        .kv_dtype = (qn_dtype)run->verifier->compute.kv,
-        .yarn = run->config->yarn.factor > 0 ? QN_YARN_ON : QN_YARN_AUTO,
-    };
+static bool open_row(row_run *run, row *r, qn_kv_pool *pool) {
+    qn_session_options options = {.pool = pool};
     if (r->hidden) options.tap = (qn_tap){on_hidden, r};
     qn_error err;
     r->run = run;
@@ -122,6 +118,22 @@ static bool greedy(row_run *run, row *rows, int32_t n_row, qn_span *spans, int32
     return true;
 }
 
+/* A pool for n_row sessions of n_ctx tokens: those on one pool are computed in common steps. */
+static qn_kv_pool *open_pool(row_run *run, int32_t n_row, int32_t n_ctx) {
+    enum { BLOCK = 256 }; /* at least a block of any backend, since each session has one that is partial */
+    const int64_t wanted = (int64_t)n_row * (n_ctx + BLOCK);
+    qn_kv_pool_options options = {
+        .n_ctx = n_ctx,
+        .n_tok = (int32_t)(wanted < INT32_MAX ? wanted : INT32_MAX),
+        .kv_dtype = (qn_dtype)run->verifier->compute.kv,
+        .yarn = run->config->yarn.factor > 0 ? QN_YARN_ON : QN_YARN_AUTO,
+    };
+    qn_error err;
+    qn_kv_pool *pool = NULL;
+    if (qn_kv_pool_create(&pool, run->model, &options, &err)) verdict_fail_error(run->verdict, &err);
+    return pool;
+}
+
 /* n_row rows together, from sessions to tokens. */
 static bool run_together(row_run *run, row *rows, int32_t n_row) {
     int32_t n_ctx = (int32_t)run->verifier->settings->n_ctx.value;
@@ -129,8 +141,9 @@ static bool run_together(row_run *run, row *rows, int32_t n_row) {
         if (rows[i].n_ids + rows[i].n_greedy > n_ctx) n_ctx = rows[i].n_ids + rows[i].n_greedy;
     qn_span *spans = must_calloc((size_t)n_row, sizeof(*spans));
     int32_t *drawn = must_calloc((size_t)n_row, sizeof(*drawn));
-    bool good = true;
-    for (int32_t i = 0; good && i < n_row; i++) good = open_row(run, rows + i, n_ctx);
+    qn_kv_pool *pool = open_pool(run, n_row, n_ctx);
+    bool good = pool != NULL;
+    for (int32_t i = 0; good && i < n_row; i++) good = open_row(run, rows + i, pool);
     good = good && prefill(run, rows, n_row, spans);
     for (int32_t i = 0; good && i < n_row; i++)
         if (rows[i].k_cache) good = compare_cache(run, rows + i);
@@ -139,6 +152,7 @@ static bool run_together(row_run *run, row *rows, int32_t n_row) {
         qn_session_free(rows[i].session);
         rows[i].session = NULL;
     }
+    qn_kv_pool_free(pool);
     free(spans);
     free(drawn);
     return good;

@@ -54,8 +54,8 @@ typedef struct shape {
 /* A cache of random rows up to the position and NaN beyond, in pages that lie in any order. */
 typedef struct cache {
     void *k, *v;
-    void **k_page, **v_page;
-    qni_kv kv;
+    int32_t *blocks; /* {n_seq, pages} */
+    qni_kv_layer kv;
 } cache;
 
 /* What is in the cache and in the new rows. */
@@ -90,13 +90,11 @@ static cache make_cache(const shape *s) {
     const int64_t n_page = s->n_seq * s->pages, n_row = n_page * s->n_kv_head * s->page_tokens;
     cache c = {new_block((size_t)(n_row * k_row) * qn_dtype_bytes(s->k_dtype)),
                new_block((size_t)(n_row * v_row) * qn_dtype_bytes(s->v_dtype)),
-               new_block((size_t)n_page * sizeof(void *)),
-               new_block((size_t)n_page * sizeof(void *)),
+               new_block((size_t)n_page * sizeof(int32_t)),
                {0}};
     for (int64_t seq = 0; seq < s->n_seq; seq++) {
         for (int64_t p = 0; p < s->pages; p++) {
-            c.k_page[seq * s->pages + p] = row_of(s, &c, true, seq, 0, p * s->page_tokens);
-            c.v_page[seq * s->pages + p] = row_of(s, &c, false, seq, 0, p * s->page_tokens);
+            c.blocks[seq * s->pages + p] = (int32_t)((n_page - 1) - (seq * s->pages + p)); /* as row_of() */
         }
         for (int64_t h = 0; h < s->n_kv_head; h++) {
             for (int64_t pos = 0; pos < s->pages * s->page_tokens; pos++) {
@@ -110,31 +108,31 @@ static cache make_cache(const shape *s) {
             }
         }
     }
-    c.kv = (qni_kv){.k_page = c.k_page,
-                    .v_page = c.v_page,
-                    .pages_per_seq = (int32_t)s->pages,
-                    .page_tokens = s->page_tokens,
-                    .n_kv_head = s->n_kv_head,
-                    .head_dim = s->d,
-                    .k_dtype = s->k_dtype,
-                    .v_dtype = s->v_dtype,
-                    .k_head_stride = s->page_tokens * k_row,
-                    .k_token_stride = k_row,
-                    .v_head_stride = s->page_tokens * v_row,
-                    .v_token_stride = v_row};
+    c.kv = (qni_kv_layer){.k = c.k,
+                          .v = c.v,
+                          .k_dtype = s->k_dtype,
+                          .v_dtype = s->v_dtype,
+                          .block_tokens = s->page_tokens,
+                          .n_kv_head = s->n_kv_head,
+                          .head_dim = s->d,
+                          .k_block_stride = s->n_kv_head * s->page_tokens * k_row,
+                          .k_head_stride = s->page_tokens * k_row,
+                          .k_token_stride = k_row,
+                          .v_block_stride = s->n_kv_head * s->page_tokens * v_row,
+                          .v_head_stride = s->page_tokens * v_row,
+                          .v_token_stride = v_row};
     return c;
 }
 static void free_cache(cache *c) {
     free(c->k);
     free(c->v);
-    free(c->k_page);
-    free(c->v_page);
+    free(c->blocks);
 }
 
 /* New rows of all sequences, sequences outer. */
 typedef struct inputs {
     float *q, *k, *v, *cos_sin;
-    int32_t *seq, *pos;
+    int32_t *seq, *pos; /* of each row */
     int64_t n_row, q_width, kv_width;
 } inputs;
 
@@ -152,7 +150,10 @@ static inputs make_inputs(const shape *s, content what) {
     }
     double inv_freq[256], factor;
     qni_rope_resolve(inv_freq, &factor, &(qn_rope){.theta = 1e4}, s->d);
-    qni_rope_fill(in.cos_sin, in.pos, in.n_row, inv_freq, factor, s->d);
+    for (int64_t r = 0; r < in.n_row; r++) {
+        const qni_batch one = {1, 1, 0, (const int32_t[]){0, 1}, &in.pos[r], NULL};
+        qni_rope_fill(qni_mat_of(in.cos_sin + r * s->d, QN_DTYPE_F32, 1, s->d), &one, &(qni_rope){inv_freq, factor});
+    }
     const float size = what == TINY ? 1e-6f : 1;
     for (int64_t i = 0; i < in.n_row * in.kv_width; i++) {
         in.k[i] *= size;
@@ -177,10 +178,17 @@ static void free_inputs(inputs *in) {
 /* Rows [first, first + n) in one call. */
 static void attend(qn_device *device, const shape *s, const inputs *in, const cache *c, float *out, int64_t first,
                    int64_t n) {
-    qni_attention_call call = {{n, (int32_t)s->n_seq, in->seq + first, in->pos + first},
-                               {in->cos_sin + first * s->d},
-                               1 / sqrt((double)s->d),
-                               1e-6};
+    enum { MAX_SEQ = 4 };
+    assert_true(s->n_seq <= MAX_SEQ);
+    int32_t tok_begin[MAX_SEQ + 1], pos_begin[MAX_SEQ], n_seq = 0;
+    for (int64_t r = 0; r < n; r++) { /* the sequences that have rows in this call */
+        if (r > 0 && in->seq[first + r] == in->seq[first + r - 1]) continue;
+        tok_begin[n_seq] = (int32_t)r;
+        pos_begin[n_seq++] = in->pos[first + r];
+    }
+    tok_begin[n_seq] = (int32_t)n;
+    const qni_batch batch = {n, n_seq, (int32_t)s->pages, tok_begin, pos_begin, c->blocks + in->seq[first] * s->pages};
+    qni_attention_call call = {&batch, in->cos_sin + first * s->d, 1 / sqrt((double)s->d), 1e-6};
     qni_heads q = {qni_mat_of(in->q + first * in->q_width, QN_DTYPE_F32, n, in->q_width), s->n_kv_head * s->group, s->d,
                    s->d};
     qni_heads k = {qni_mat_of(in->k + first * in->kv_width, QN_DTYPE_F32, n, in->kv_width), s->n_kv_head, s->d, s->d};

@@ -490,7 +490,8 @@ static void test_not_finite(void **state) {
     const int32_t ids[] = {10, 11, 12};
     output o;
     assert_ok(qn_session_sync(f->session, ids, 3, NULL, err));
-    float *v = (float *)(void *)qni_session_plane(f->session, 5, true), sound = v[0];
+    float *v = (float *)(void *)qni_block_pool_rows(f->session->seq.pool, 5, true, f->session->seq.blocks[0], 0),
+          sound = v[0];
     qn_generate_args args = args_for(&o, &p);
     args.prompt = NULL;
     args.ids = ids;

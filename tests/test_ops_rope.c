@@ -13,6 +13,12 @@ static long double exact_freq(long double theta, int i) {
     return powl(theta, -2.0L * i / D);
 }
 
+/* cos and sin of one position. */
+static void fill_one(float *cos_sin, int32_t pos, const double *inv_freq, double factor) {
+    const qni_batch batch = {1, 1, 0, (const int32_t[]){0, 1}, &pos, NULL};
+    qni_rope_fill(qni_mat_of(cos_sin, QN_DTYPE_F32, 1, D), &batch, &(qni_rope){inv_freq, factor});
+}
+
 /* Half a unit in the last place of a float below 1 is 2^-25; the double angle adds 131,071 · 2^-53 · a few. */
 static void positions(void **state) {
     (void)state;
@@ -24,7 +30,7 @@ static void positions(void **state) {
         float cos_sin[N * D];
         qni_rope_resolve(inv_freq, &factor, &(qn_rope){.theta = thetas[k]}, D);
         assert_true(factor == 1.0);
-        qni_rope_fill(cos_sin, pos, N, inv_freq, factor, D);
+        for (int r = 0; r < (int)N; r++) fill_one(cos_sin + r * D, pos[r], inv_freq, factor);
         for (int r = 0; r < N; r++) {
             for (int i = 0; i < D / 2; i++) {
                 long double angle = (long double)pos[r] * exact_freq(thetas[k], i);
@@ -92,9 +98,8 @@ static void table(void **state) {
     qni_rope_resolve(inv_freq, &factor, &(qn_rope){.inv_freq = given, .n_inv_freq = D / 2, .attention_factor = 1.25},
                      D);
     assert_true(factor == 1.25);
-    const int32_t pos = 3;
     float cos_sin[D];
-    qni_rope_fill(cos_sin, &pos, 1, inv_freq, factor, D);
+    fill_one(cos_sin, 3, inv_freq, factor);
     expect_near("cos", 0, (double)cos_sin[0], 1.25 * cos(3.0), 1e-7);
     expect_near("sin", 0, (double)cos_sin[D / 2], 1.25 * sin(3.0), 1e-7);
 }

@@ -27,12 +27,36 @@ typedef struct qn_tap {
     void *user;
 } qn_tap;
 
-typedef struct qn_session_options {
-    int32_t n_ctx;     /**< capacity in tokens; 0: the smaller of the model's and 4096 */
-    int32_t n_batch;   /**< tokens that one pass over the weights takes at most; 0: 512; n_ctx if that is less */
+/**
+ * Memory for the KV of several sessions, in blocks of a fixed number of tokens. Sessions on one pool are computed together
+ * by qn_session_append_batch() whatever their lengths, and share the blocks of what they have in common after
+ * qn_session_fork(). A session without a pool has one of its own.
+ */
+typedef struct qn_kv_pool qn_kv_pool;
+
+typedef struct qn_kv_pool_options {
+    int32_t n_ctx;     /**< most tokens of one session; 0: the smaller of the model's and 4096 */
+    int32_t n_tok;     /**< tokens of all sessions, rounded up to whole blocks; 0: n_ctx */
+    int32_t n_batch;   /**< most tokens of a step; 0: 512; n_ctx if that is less */
     qn_dtype kv_dtype; /**< F16, BF16, F32 or Q8; default F16 */
+    qn_yarn_mode yarn; /**< for all sessions, whatever their own n_ctx */
+} qn_kv_pool_options;
+
+/** The state of a pool. Sequences that share a block count it once. */
+typedef struct qn_kv_pool_info {
+    int32_t n_ctx;        /**< most tokens of one session */
+    int32_t block_tokens; /**< tokens of a block */
+    int32_t n_block, n_unused;
+    size_t bytes;
+} qn_kv_pool_info;
+
+typedef struct qn_session_options {
+    int32_t n_ctx;     /**< capacity in tokens; 0: the smaller of the model's and 4096, or that of the pool */
+    int32_t n_batch;   /**< tokens that one step takes at most; 0: 512, or that of the pool; n_ctx if that is less */
+    qn_dtype kv_dtype; /**< F16, BF16, F32 or Q8; default F16, or that of the pool */
     qn_yarn_mode yarn;
     qn_tap tap;
+    qn_kv_pool *pool; /**< NULL: one of its own, for n_ctx tokens */
 } qn_session_options;
 
 /** Receives the logits of one position, {n_vocab}, valid during the call; return false to cancel. */
@@ -106,14 +130,33 @@ extern "C" {
 #endif
 
 /**
- * A session with an empty timeline. It keeps its model alive.
+ * A pool with all blocks unused. It keeps its model alive, and sessions keep it alive.
  *
- * Errors   EINVAL: n_ctx or n_batch out of range, kv_dtype; EUNSUPPORTED: n_ctx beyond what the model can do, with
- *          both numbers; ENOMEM.
+ * Threads  any thread may create sessions on it.
+ * Errors   EINVAL: an option out of range; EUNSUPPORTED: n_ctx beyond what the model supports, with both numbers; ENOMEM.
+ */
+QN_NODISCARD QN_API qn_status qn_kv_pool_create(qn_kv_pool **out, qn_model *model, const qn_kv_pool_options *options,
+                                                qn_error *err);
+QN_API void qn_kv_pool_free(qn_kv_pool *pool); /**< gives up the caller's reference; NULL is fine */
+QN_API void qn_kv_pool_get_info(const qn_kv_pool *pool, qn_kv_pool_info *out);
+
+/**
+ * A session with an empty sequence. It keeps its model and its pool alive. On a shared pool it takes blocks as it grows.
+ *
+ * Errors   EINVAL: n_ctx or n_batch out of range, kv_dtype, or an option that disagrees with the pool; EUNSUPPORTED: n_ctx
+ *          beyond what the model supports, with both numbers; ENOMEM.
  */
 QN_NODISCARD QN_API qn_status qn_session_create(qn_session **out, qn_model *model, const qn_session_options *options,
                                                 qn_error *err);
 QN_API void qn_session_free(qn_session *session); /**< NULL is fine */
+
+/**
+ * A session with the same sequence, options and logits, on the same pool. No KV is copied: both share all blocks. Who
+ * appends first copies the last one if it is partial; the pool needs a block for that.
+ *
+ * Errors   EINVAL: NULL; ENOMEM.
+ */
+QN_NODISCARD QN_API qn_status qn_session_fork(qn_session **out, const qn_session *session, qn_error *err);
 
 QN_API int32_t qn_session_n_ctx(const qn_session *session);
 QN_API int32_t qn_session_n_tok(const qn_session *session);      /**< length of the timeline */
@@ -124,7 +167,7 @@ QN_API const qn_model *qn_session_model(const qn_session *session); /**< borrowe
  * Make the timeline equal to `ids`, computing only what follows the longest common prefix.
  *
  * n_reused  may be NULL: how many positions were taken over.
- * Errors    EINVAL: n_ids < 1 or an id out of range; EFULL: n_ids > n_ctx, with both numbers; ENUMERIC: the last
+ * Errors    EINVAL: n_ids < 1 or an id out of range; EFULL: n_ids > n_ctx, or the pool is exhausted, with both numbers; ENUMERIC: the last
  *           logits are not finite; ECANCELED, EDEVICE. After EINVAL and EFULL the session is unchanged; after
  *           others its timeline is what was computed.
  */
@@ -142,11 +185,11 @@ QN_NODISCARD QN_API qn_status qn_session_append(qn_session *session, const int32
                                                 qn_logits_fn logits, void *user, qn_error *err);
 
 /**
- * Append to several sessions of one model in common passes over the weights.
+ * Append to several sessions of one model. Those on one pool are computed in common steps, one pass over the weights for
+ * all of them; pools go one after the other.
  *
  * spans    n_span of them, sessions distinct, of the same model.
- * Errors   as qn_session_append, and EINVAL: a session twice or of another model. Nothing changes after EINVAL and
- *          EFULL. May allocate scratch for n_span rows.
+ * Errors   as qn_session_append, and EINVAL: a session twice or of another model. Nothing changes after EINVAL and EFULL.
  */
 QN_NODISCARD QN_API qn_status qn_session_append_batch(const qn_span *spans, size_t n_span, qn_error *err);
 

@@ -6,9 +6,8 @@
  * when a device is opened. So whoever calls an op through `device->ops` always finds one. Arguments were checked
  * before (validate.c): ops trust shapes, dtypes and positions, and read no memory beyond them.
  *
- * Rows. Every call is a list of rows: row r belongs to sequence seq[r] and sits at position pos[r]. The rows of one
- * sequence are consecutive and ascend by one position. A prefill chunk, a decode step of many users and a mixture are
- * the same call.
+ * Batches. Matrices have a row for each token of a batch (qni_batch), which any mixture of sequences makes up: a prefill
+ * chunk, a decode step of many users and a mixture are the same call.
  *
  * Scratch. An op takes its temporary memory from run->scratch, gives it back at the end, and returns right after
  * taking it when the scratch is measuring. One pass with a measuring scratch therefore tells the bytes that a call of
@@ -58,9 +57,12 @@ struct qni_ops {
     qn_status (*rms_norm)(const qni_run *run, qni_mat out, qni_mat x, qni_vec weight, double eps);
     /* out {n_row, n_out} = x {n_row, n_in} · W */
     qn_status (*linear)(const qni_run *run, qni_mat out, qni_mat x, const qni_weight *weight);
+    /* cos_sin {n_tok, head_dim} f32: cos of the head_dim / 2 angles of each token's position, then their sin, both times
+     * the attention factor. Computed once a step for all layers. */
+    qn_status (*rope)(const qni_run *run, qni_mat cos_sin, const qni_batch *batch, const qni_rope *rope);
     /* rotate q and k, write k and v into the cache, attend; out {n_row, n_head·head_dim} */
-    qn_status (*kv_attention)(const qni_run *run, qni_mat out, qni_heads q, qni_heads k, qni_heads v, const qni_kv *kv,
-                              const qni_attention_call *call);
+    qn_status (*kv_attention)(const qni_run *run, qni_mat out, qni_heads q, qni_heads k, qni_heads v,
+                              const qni_kv_layer *kv, const qni_attention_call *call);
     /* out = hidden + attn · W; out may be hidden */
     qn_status (*attention_residual)(const qni_run *run, qni_mat out, qni_mat hidden, qni_mat attn,
                                     const qni_weight *weight);
@@ -74,9 +76,9 @@ struct qni_ops {
 
     qn_status (*mlp)(const qni_run *run, qni_mat out, qni_mat hidden, const qni_mlp_weights *weights, double eps);
     qn_status (*attention_block)(const qni_run *run, qni_mat out, qni_mat hidden, const qni_attention_weights *weights,
-                                 const qni_kv *kv, const qni_attention_call *call);
+                                 const qni_kv_layer *kv, const qni_attention_call *call);
     qn_status (*layer)(const qni_run *run, qni_mat out, qni_mat hidden, const qni_layer_weights *weights,
-                       const qni_kv *kv, const qni_attention_call *call);
+                       const qni_kv_layer *kv, const qni_attention_call *call);
     /* logits {n_row, n_vocab} f32 = rms(hidden, norm) · lm_head */
     qn_status (*head)(const qni_run *run, qni_mat logits, qni_mat hidden, qni_vec norm, const qni_weight *lm_head,
                       double eps);
@@ -87,6 +89,7 @@ struct qni_ops {
 
 typedef struct qni_backend {
     const char *name;
+    int32_t kv_block_tokens; /* positions of a block of a KV pool */
     /* State for a device; err names the reason. isa_out: static string. */
     qn_status (*open)(void **state, const char **isa_out, const qn_device_options *options, int32_t n_thread,
                       qn_error *err);
@@ -126,9 +129,9 @@ void qni_compose(qni_ops *ops, bool all);
 /* inv_freq {head_dim/2} in double and the factor on cos and sin, from a checked qn_rope. */
 void qni_rope_resolve(double *inv_freq, double *attention_factor, const qn_rope *rope, int64_t head_dim);
 
-/* cos_sin {n_row, head_dim} for the rows' positions; angles, cos and sin in double. */
-void qni_rope_fill(float *cos_sin, const int32_t *pos, int64_t n_row, const double *inv_freq, double attention_factor,
-                   int64_t head_dim);
+/* The op `rope` for backends whose memory the host can address, and what it does; angles, cos and sin in double. */
+qn_status qni_op_rope(const qni_run *run, qni_mat cos_sin, const qni_batch *batch, const qni_rope *rope);
+void qni_rope_fill(qni_mat cos_sin, const qni_batch *batch, const qni_rope *rope);
 
 /* Element access for whoever is in no hurry. */
 float qni_load_f32(const void *data, qn_dtype dtype, int64_t index);

@@ -37,7 +37,7 @@ static qn_status mlp(const qni_run *run, qni_mat out, qni_mat hidden, const qni_
 }
 
 static qn_status attention_block(const qni_run *run, qni_mat out, qni_mat hidden, const qni_attention_weights *w,
-                                 const qni_kv *kv, const qni_attention_call *call) {
+                                 const qni_kv_layer *kv, const qni_attention_call *call) {
     const qni_ops *ops = run->ops;
     size_t mark = run->scratch->used;
     qni_mat x = take_mat(run, hidden.n_row, hidden.n_col);
@@ -57,8 +57,8 @@ static qn_status attention_block(const qni_run *run, qni_mat out, qni_mat hidden
     return QN_OK;
 }
 
-static qn_status layer(const qni_run *run, qni_mat out, qni_mat hidden, const qni_layer_weights *w, const qni_kv *kv,
-                       const qni_attention_call *call) {
+static qn_status layer(const qni_run *run, qni_mat out, qni_mat hidden, const qni_layer_weights *w,
+                       const qni_kv_layer *kv, const qni_attention_call *call) {
     QN_TRY(run->ops->attention_block(run, out, hidden, &w->attention, kv, call));
     return run->ops->mlp(run, out, out, &w->mlp, call->eps);
 }

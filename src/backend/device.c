@@ -115,7 +115,7 @@ void qni_device_release(qn_device *device) {
     device->backend->close(device->state);
     qni_device_free(&device->allocator, device->scratch, device->scratch_bytes);
     /* A thread of the parent may have held it at the fork: then it stays locked for good in the child. */
-    if (device->owner == getpid()) pthread_mutex_destroy(&device->lock);
+    if (qni_device_is_own(device)) pthread_mutex_destroy(&device->lock);
     qni_free(device);
 }
 
@@ -130,7 +130,11 @@ qn_status qni_device_lock(qn_device *device, qn_error *err) {
 }
 
 bool qni_device_trylock(qn_device *device) {
-    return device->owner == getpid() && pthread_mutex_trylock(&device->lock) == 0;
+    return qni_device_is_own(device) && pthread_mutex_trylock(&device->lock) == 0;
+}
+
+bool qni_device_is_own(const qn_device *device) {
+    return device->owner == getpid();
 }
 
 void qni_device_unlock(qn_device *device) {

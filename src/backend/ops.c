@@ -90,26 +90,21 @@ static qni_layer_weights layer_of(const qn_layer_weights *w) {
     return (qni_layer_weights){attention_of(&w->attention), mlp_of(&w->mlp)};
 }
 
-/* Each batch row owns one page: its part of the cache. */
-static qni_kv kv_of(const qni_run *run, const qn_tensor *k, const qn_tensor *v) {
-    void **k_page = qni_scratch_array(run->scratch, k->shape[0], 1, sizeof *k_page);
-    void **v_page = qni_scratch_array(run->scratch, k->shape[0], 1, sizeof *v_page);
-    for (int64_t b = 0; b < k->shape[0] && !qni_scratch_measures(run->scratch); b++) {
-        k_page[b] = k->data + (size_t)(b * k->stride[0]) * qn_dtype_bytes(k->dtype);
-        v_page[b] = v->data + (size_t)(b * v->stride[0]) * qn_dtype_bytes(v->dtype);
-    }
-    return (qni_kv){.k_page = k_page,
-                    .v_page = v_page,
-                    .pages_per_seq = 1,
-                    .page_tokens = k->shape[2],
-                    .n_kv_head = k->shape[1],
-                    .head_dim = k->shape[3],
-                    .k_dtype = k->dtype,
-                    .v_dtype = v->dtype,
-                    .k_head_stride = k->stride[1],
-                    .k_token_stride = k->stride[2],
-                    .v_head_stride = v->stride[1],
-                    .v_token_stride = v->stride[2]};
+/* Each batch row owns one block: its part of the cache. */
+static qni_kv_layer kv_of(const qn_tensor *k, const qn_tensor *v) {
+    return (qni_kv_layer){.k = k->data,
+                          .v = v->data,
+                          .k_dtype = k->dtype,
+                          .v_dtype = v->dtype,
+                          .block_tokens = k->shape[2],
+                          .n_kv_head = k->shape[1],
+                          .head_dim = k->shape[3],
+                          .k_block_stride = k->stride[0],
+                          .k_head_stride = k->stride[1],
+                          .k_token_stride = k->stride[2],
+                          .v_block_stride = v->stride[0],
+                          .v_head_stride = v->stride[1],
+                          .v_token_stride = v->stride[2]};
 }
 
 /* Element of an s32, s64 or u32 tensor. */
@@ -127,52 +122,75 @@ static int32_t position_of(const qn_offset *offset, int64_t b, int64_t greatest)
     return (int32_t)qni_max_i64(0, qni_min_i64(p, greatest));
 }
 
-/* Rows, positions and angles of a call, in scratch. The members of `call` point at them. */
+/* The batch and the angles of a call, in scratch. */
 typedef struct positions {
-    int32_t *seq, *pos, *first; /* {B·T}, {B·T}, {B} */
-    double *inv_freq;           /* {D/2} */
-    float *cos_sin;             /* {B·T, D} */
-    double attention_factor;
-    int64_t n_batch, n_tok, head_dim;
+    qni_batch batch;
+    int32_t *tok_begin, *pos_begin, *blocks; /* {B + 1}, {B}, {B} */
+    int32_t *first;                          /* {B}: position of the call's first token */
+    double *inv_freq;                        /* {D/2} */
+    qni_rope rope;
+    qni_mat cos_sin; /* {B·T, D} */
 } positions;
 
-/* Positions of n_tok tokens a batch row, `ahead` tokens after the call's first. */
-static void fill_positions(const qni_run *run, positions *p, int64_t n_tok, int64_t ahead, qni_attention_call *call) {
-    p->n_tok = n_tok;
-    call->rows = (qni_rows){p->n_batch * n_tok, (int32_t)p->n_batch, p->seq, p->pos};
-    call->rope.cos_sin = p->cos_sin;
-    if (qni_scratch_measures(run->scratch)) return;
-    for (int64_t r = 0; r < call->rows.n_row; r++) {
-        p->seq[r] = (int32_t)(r / n_tok);
-        p->pos[r] = p->first[r / n_tok] + (int32_t)(ahead + r % n_tok);
+/* The batch of n_tok tokens a batch row, `ahead` tokens after the call's first. */
+static qn_status set_positions(const qni_run *run, positions *p, int64_t n_tok, int64_t ahead) {
+    const int32_t n_batch = p->batch.n_seq;
+    p->batch.n_tok = n_batch * n_tok;
+    for (int32_t b = 0; b < n_batch && !qni_scratch_measures(run->scratch); b++) {
+        p->tok_begin[b] = (int32_t)(b * n_tok);
+        p->tok_begin[b + 1] = (int32_t)((b + 1) * n_tok);
+        p->pos_begin[b] = p->first[b] + (int32_t)ahead;
+        p->blocks[b] = b;
     }
-    qni_rope_fill(p->cos_sin, p->pos, call->rows.n_row, p->inv_freq, p->attention_factor, p->head_dim);
+    p->cos_sin = qni_mat_of(p->cos_sin.data, QN_DTYPE_F32, p->batch.n_tok, p->cos_sin.n_col);
+    return run->ops->rope(run, p->cos_sin, &p->batch, &p->rope);
 }
 
-static qni_attention_call begin(const qni_run *run, positions *p, const qni_dims *dims, int64_t greatest,
-                                const qn_offset *offset, const qn_rope *rope, double scale, double eps) {
-    int64_t n_row = dims->of[QNI_B] * dims->of[QNI_T], d = dims->of[QNI_D];
-    *p = (positions){.n_batch = dims->of[QNI_B], .head_dim = d};
-    p->seq = qni_scratch_array(run->scratch, n_row, 1, sizeof *p->seq);
-    p->pos = qni_scratch_array(run->scratch, n_row, 1, sizeof *p->pos);
-    p->first = qni_scratch_array(run->scratch, p->n_batch, 1, sizeof *p->first);
+/* What a call says of positions and RoPE, and how many tokens each batch row has at most. */
+typedef struct call_options {
+    const qn_offset *offset;
+    const qn_rope *rope;
+    int64_t greatest; /* position that a tensor's offset is clamped to */
+    double scale, eps;
+} call_options;
+
+/* Fill *p and *call, whose members point into it, for the first tokens of a call. */
+static qn_status begin(const qni_run *run, positions *p, qni_attention_call *call, const qni_dims *dims,
+                       const call_options *o) {
+    const int64_t n_batch = dims->of[QNI_B], d = dims->of[QNI_D];
+    *p = (positions){0};
+    p->tok_begin = qni_scratch_array(run->scratch, n_batch + 1, 1, sizeof *p->tok_begin);
+    p->pos_begin = qni_scratch_array(run->scratch, n_batch, 1, sizeof *p->pos_begin);
+    p->blocks = qni_scratch_array(run->scratch, n_batch, 1, sizeof *p->blocks);
+    p->first = qni_scratch_array(run->scratch, n_batch, 1, sizeof *p->first);
     p->inv_freq = qni_scratch_array(run->scratch, d / 2, 1, sizeof *p->inv_freq);
-    p->cos_sin = qni_scratch_array(run->scratch, n_row, d, sizeof *p->cos_sin);
+    float *cos_sin = qni_scratch_array(run->scratch, n_batch * dims->of[QNI_T], d, sizeof *cos_sin);
+    p->cos_sin = qni_mat_of(cos_sin, QN_DTYPE_F32, n_batch * dims->of[QNI_T], d);
     if (!qni_scratch_measures(run->scratch)) {
-        for (int64_t b = 0; b < p->n_batch; b++) p->first[b] = position_of(offset, b, greatest);
-        qni_rope_resolve(p->inv_freq, &p->attention_factor, rope, d);
+        for (int64_t b = 0; b < n_batch; b++) p->first[b] = position_of(o->offset, b, o->greatest);
+        qni_rope_resolve(p->inv_freq, &p->rope.attention_factor, o->rope, d);
     }
-    qni_attention_call call = {.scale = scale, .eps = eps};
-    fill_positions(run, p, dims->of[QNI_T], 0, &call);
-    return call;
+    p->rope.inv_freq = p->inv_freq;
+    p->batch = (qni_batch){.n_seq = (int32_t)n_batch,
+                           .max_block = 1,
+                           .tok_begin = p->tok_begin,
+                           .pos_begin = p->pos_begin,
+                           .block_table = p->blocks};
+    *call = (qni_attention_call){.batch = &p->batch, .cos_sin = cos_sin, .scale = o->scale, .eps = o->eps};
+    return set_positions(run, p, dims->of[QNI_T], 0);
+}
+
+/* The greatest position at which a call's tokens fit into a cache. */
+static int64_t greatest_of(const qni_dims *dims) {
+    return dims->of[QNI_C] - dims->of[QNI_T];
 }
 
 static qn_status kv_attention_body(const qni_run *run, const void *args, const qni_dims *dims) {
     const qn_kv_attention_args *a = args;
     positions p;
-    qni_attention_call call =
-        begin(run, &p, dims, dims->of[QNI_C] - dims->of[QNI_T], &a->offset, &a->rope, a->scale, 0);
-    qni_kv kv = kv_of(run, a->k_cache, a->v_cache);
+    qni_attention_call call;
+    QN_TRY(begin(run, &p, &call, dims, &(call_options){&a->offset, &a->rope, greatest_of(dims), a->scale, 0}));
+    qni_kv_layer kv = kv_of(a->k_cache, a->v_cache);
     return run->ops->kv_attention(run, mat_of(a->out), heads_of(a->q), heads_of(a->k), heads_of(a->v), &kv, &call);
 }
 
@@ -211,9 +229,9 @@ qn_status qn_attention_residual(const qn_attention_residual_args *args, qn_error
 static qn_status attention_block_body(const qni_run *run, const void *args, const qni_dims *dims) {
     const qn_attention_block_args *a = args;
     positions p;
-    qni_attention_call call =
-        begin(run, &p, dims, dims->of[QNI_C] - dims->of[QNI_T], &a->offset, &a->rope, a->scale, a->eps);
-    qni_kv kv = kv_of(run, a->k_cache, a->v_cache);
+    qni_attention_call call;
+    QN_TRY(begin(run, &p, &call, dims, &(call_options){&a->offset, &a->rope, greatest_of(dims), a->scale, a->eps}));
+    qni_kv_layer kv = kv_of(a->k_cache, a->v_cache);
     qni_attention_weights w = attention_of(&a->weights);
     return run->ops->attention_block(run, mat_of(a->out), mat_of(a->hidden), &w, &kv, &call);
 }
@@ -227,9 +245,9 @@ qn_status qn_attention_block(const qn_attention_block_args *args, qn_error *err)
 static qn_status layer_body(const qni_run *run, const void *args, const qni_dims *dims) {
     const qn_layer_args *a = args;
     positions p;
-    qni_attention_call call =
-        begin(run, &p, dims, dims->of[QNI_C] - dims->of[QNI_T], &a->offset, &a->rope, a->scale, a->eps);
-    qni_kv kv = kv_of(run, a->k_cache, a->v_cache);
+    qni_attention_call call;
+    QN_TRY(begin(run, &p, &call, dims, &(call_options){&a->offset, &a->rope, greatest_of(dims), a->scale, a->eps}));
+    qni_kv_layer kv = kv_of(a->k_cache, a->v_cache);
     qni_layer_weights w = layer_of(&a->weights);
     return run->ops->layer(run, mat_of(a->out), mat_of(a->hidden), &w, &kv, &call);
 }
@@ -274,11 +292,9 @@ static qn_status take_ids(int32_t *ids, const qn_tensor *t, int64_t n_vocab, qn_
 static qn_status forward_layers(const qni_run *run, const qn_forward_greedy_args *a, qni_mat stream, qni_mat hidden,
                                 const qni_attention_call *call) {
     for (int32_t i = 0; i < a->n_layer; i++) {
-        size_t mark = run->scratch->used;
-        qni_kv kv = kv_of(run, a->k_caches[i], a->v_caches[i]);
+        qni_kv_layer kv = kv_of(a->k_caches[i], a->v_caches[i]);
         qni_layer_weights w = layer_of(&a->layers[i]);
         QN_TRY(run->ops->layer(run, stream, i == 0 ? hidden : stream, &w, &kv, call));
-        qni_scratch_reset(run->scratch, mark);
     }
     return QN_OK;
 }
@@ -300,15 +316,17 @@ static qn_status forward_greedy_body(const qni_run *run, const void *args, const
     if (a->ids != NULL && !measures) QN_TRY(take_ids(ids, a->ids, dims->of[QNI_V], run->err));
 
     positions p;
-    qni_attention_call call = begin(run, &p, dims, greatest, &a->offset, &a->rope, a->scale, a->eps);
+    qni_attention_call call;
+    QN_TRY(begin(run, &p, &call, dims, &(call_options){&a->offset, &a->rope, greatest, a->scale, a->eps}));
     qni_weight lm_head = vocabulary_of(&a->lm_head);
     int64_t n_valid = n_valid_of(a->n_valid, dims);
     for (int64_t step = 0; step < (measures ? qni_min_i64(2, count) : count); step++) {
-        if (step > 0) fill_positions(run, &p, 1, n_tok + step - 1, &call);
+        if (step > 0) QN_TRY(set_positions(run, &p, 1, n_tok + step - 1));
         bool embeds = step > 0 || a->hidden == NULL;
-        qni_mat stream = qni_mat_of(memory, dtype, n_batch * p.n_tok, d_model);
-        stream.n_inner = p.n_tok;
-        stream.outer_stride = p.n_tok * d_model;
+        const int64_t n_inner = step > 0 ? 1 : n_tok;
+        qni_mat stream = qni_mat_of(memory, dtype, n_batch * n_inner, d_model);
+        stream.n_inner = n_inner;
+        stream.outer_stride = n_inner * d_model;
         if (embeds) {
             qni_weight embedding = vocabulary_of(&a->embedding);
             QN_TRY(run->ops->embed(run, stream, &embedding, ids));

@@ -44,15 +44,22 @@ void qni_rope_resolve(double *inv_freq, double *attention_factor, const qn_rope 
     *attention_factor = given != 0 ? given : 0.1 * log(rope->yarn->factor) + 1.0;
 }
 
-void qni_rope_fill(float *cos_sin, const int32_t *pos, int64_t n_row, const double *inv_freq, double attention_factor,
-                   int64_t head_dim) {
-    int64_t half = head_dim / 2;
-    for (int64_t r = 0; r < n_row; r++) {
-        float *row = cos_sin + r * head_dim;
-        for (int64_t i = 0; i < half; i++) {
-            double angle = (double)pos[r] * inv_freq[i];
-            row[i] = (float)(cos(angle) * attention_factor);
-            row[half + i] = (float)(sin(angle) * attention_factor);
+void qni_rope_fill(qni_mat cos_sin, const qni_batch *batch, const qni_rope *rope) {
+    const int64_t half = cos_sin.n_col / 2;
+    for (int32_t s = 0; s < batch->n_seq; s++) {
+        for (int64_t t = batch->tok_begin[s]; t < batch->tok_begin[s + 1]; t++) {
+            float *row = qni_mat_row(&cos_sin, t);
+            const double position = (double)(batch->pos_begin[s] + (t - batch->tok_begin[s]));
+            for (int64_t i = 0; i < half; i++) {
+                const double angle = position * rope->inv_freq[i];
+                row[i] = (float)(cos(angle) * rope->attention_factor);
+                row[half + i] = (float)(sin(angle) * rope->attention_factor);
+            }
         }
     }
+}
+
+qn_status qni_op_rope(const qni_run *run, qni_mat cos_sin, const qni_batch *batch, const qni_rope *rope) {
+    if (!qni_scratch_measures(run->scratch)) qni_rope_fill(cos_sin, batch, rope);
+    return QN_OK;
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Data types of the ops: matrices, weights, KV caches, rows of a call. Plain data that backends in other languages can
+ * Data types of the ops: matrices, weights, KV caches, batches. Plain data that backends in other languages can
  * include: valid as C11, as C++17 and in CUDA (tools/lint/headers).
  */
 #ifndef QNI_TYPES_H
@@ -126,41 +126,64 @@ typedef struct qni_layer_weights {
     qni_mlp_weights mlp;
 } qni_layer_weights;
 
-/* Rows of a call. */
-typedef struct qni_rows {
-    int64_t n_row;
+/*
+ * The tokens of one step, grouped by sequence: those of sequence s are tok_begin[s] … tok_begin[s + 1] - 1, at least one,
+ * and their positions ascend by one from pos_begin[s]. A prefill chunk, a decode step of many users and any mixture of
+ * them have this form.
+ */
+typedef struct qni_batch {
+    int64_t n_tok;
     int32_t n_seq;
-    const int32_t *seq; /* {n_row} */
-    const int32_t *pos; /* {n_row} */
-} qni_rows;
+    int32_t max_block;
+    const int32_t *tok_begin;   /* {n_seq + 1} */
+    const int32_t *pos_begin;   /* {n_seq} */
+    const int32_t *block_table; /* {n_seq, max_block}: position p is in block [p / block_tokens] */
+} qni_batch;
 
-/* KV of one layer. Page j of sequence s holds positions j·page_tokens …; its k is {n_kv_head, page_tokens,
- * head_dim} with the strides below, at k_page[s · pages_per_seq + j] + offset_bytes. */
-typedef struct qni_kv {
-    void *const *k_page; /* {n_seq, pages_per_seq} */
-    void *const *v_page;
-    size_t k_offset_bytes, v_offset_bytes;
-    int32_t pages_per_seq;
-    int64_t page_tokens;
-    int64_t n_kv_head, head_dim;
+/*
+ * KV of one layer in blocks of block_tokens positions. K of KV head h at position p of sequence s lies at element
+ *
+ *   block · k_block_stride + h · k_head_stride + p % block_tokens · k_token_stride,   block = block_table[s, p / block_tokens]
+ *
+ * of k, and V likewise. Caches {B, N_kv, T_max, D} are the special case of one block of T_max tokens for each batch row.
+ */
+typedef struct qni_kv_layer {
+    void *k, *v;
     qn_dtype k_dtype, v_dtype;
-    int64_t k_head_stride, k_token_stride; /* in elements, those of q8 being bytes */
-    int64_t v_head_stride, v_token_stride;
-} qni_kv;
+    int64_t block_tokens;
+    int64_t n_kv_head, head_dim;
+    int64_t k_block_stride, k_head_stride, k_token_stride; /* in elements, those of q8 being bytes */
+    int64_t v_block_stride, v_head_stride, v_token_stride;
+} qni_kv_layer;
 
-/* RoPE of a call: cos_sin {n_row, head_dim}: cos of the D/2 angles, then sin, attention factor included. Computed
- * once a call by qni_rope_fill(), used by all layers. */
+/* Frequencies of RoPE: the angle of dimension pair i at position p is p · inv_freq[i]. */
 typedef struct qni_rope {
-    const float *cos_sin;
+    const double *inv_freq;  /* {head_dim / 2} */
+    double attention_factor; /* on cos and sin */
 } qni_rope;
 
-/* What kv_attention, attention_block and layer share for all layers of a call. */
+/* What kv_attention, attention_block and layer share for all layers of a step. */
 typedef struct qni_attention_call {
-    qni_rows rows;
-    qni_rope rope;
+    const qni_batch *batch;
+    const float *cos_sin; /* {n_tok, head_dim}, by the op `rope` */
     double scale;
     double eps;
 } qni_attention_call;
+
+/* The sequence that token t of a batch belongs to. */
+static inline int32_t qni_batch_seq(const qni_batch *batch, int64_t t) {
+    int32_t first = 0, n = batch->n_seq;
+    while (n > 1) { /* it is among the n from `first` on */
+        const int32_t half = n / 2;
+        if (batch->tok_begin[first + half] <= t) {
+            first += half;
+            n -= half;
+        } else {
+            n = half;
+        }
+    }
+    return first;
+}
 
 /* Address of row r. */
 static inline void *qni_mat_row(const qni_mat *m, int64_t r) {

@@ -48,17 +48,18 @@ static int64_t rows_to_split(const qni_cpu *cpu, const qni_cpu_attention *a) {
 
 qni_cpu_attention_scratch qni_cpu_take_attention(const qni_run *run, const qni_cpu_attention *a) {
     qni_cpu *cpu = qni_cpu_of(run);
+    const qni_batch *batch = a->call->batch;
     int64_t group = a->q.n_head / a->k.n_head, d_pad = padded(&cpu->kernels, a->q.head_dim);
     int64_t n_query = tile_rows(group) * group;
     qni_cpu_attention_scratch s;
     s.floats = 2 * state_floats(n_query, d_pad) + n_query * (d_pad + BLOCK + 2) + BLOCK * (2 * d_pad + ROW_GAP + 1);
     s.floats = (int64_t)qni_round_up((size_t)s.floats, QNI_ALIGN / sizeof(float));
     s.per_thread = qni_cpu_take_floats(run, cpu->n_thread * s.floats);
-    s.first = qni_scratch_take(run->scratch, (size_t)(a->call->rows.n_row + 1) * sizeof *s.first);
-    /* As much as any smaller call needs: what was reserved for many rows is enough for few. */
-    int64_t n_row = qni_min_i64(a->call->rows.n_row, rows_to_split(cpu, a));
-    int64_t n_chunk = qni_ceil_div(a->kv->pages_per_seq * a->kv->page_tokens, CHUNK);
-    s.parts = qni_scratch_array(run->scratch, n_row * a->k.n_head * n_chunk, state_floats(group, d_pad), sizeof(float));
+    s.first = qni_scratch_take(run->scratch, (size_t)(batch->n_tok + 1) * sizeof *s.first);
+    /* As much as any smaller call needs: what was reserved for many tokens is enough for few. */
+    int64_t n_tok = qni_min_i64(batch->n_tok, rows_to_split(cpu, a));
+    int64_t n_chunk = qni_ceil_div(batch->max_block * a->kv->block_tokens, CHUNK);
+    s.parts = qni_scratch_array(run->scratch, n_tok * a->k.n_head * n_chunk, state_floats(group, d_pad), sizeof(float));
     return s;
 }
 
@@ -71,7 +72,7 @@ static const void *head_at(const qni_heads *h, int64_t row, int64_t head) {
 static void load_head(const job *j, float *out, const qni_heads *h, int64_t row, int64_t head, const float *norm) {
     j->k->widen[qni_cpu_dtype(h->rows.dtype)](out, head_at(h, row, head), h->head_dim);
     if (norm != NULL) qni_cpu_norm_row(j->k, out, out, norm, h->head_dim, j->a->call->eps);
-    j->k->rope(out, j->a->call->rope.cos_sin + row * h->head_dim, h->head_dim);
+    j->k->rope(out, j->a->call->cos_sin + row * h->head_dim, h->head_dim);
 }
 
 static void store_row(const job *j, void *row, qn_dtype dtype, const float *x, int64_t n) {
@@ -82,22 +83,25 @@ static void store_row(const job *j, void *row, qn_dtype dtype, const float *x, i
     }
 }
 
-/* The new keys and values of a KV head, of rows [first, end) of the call; `head` is scratch. */
+/* The new keys and values of a KV head, of tokens [first, end) of the batch; `head` is scratch. */
 static void write_rows(const job *j, int64_t kv_head, int64_t first, int64_t end, float *head) {
     const qni_cpu_attention *a = j->a;
-    const qni_rows *rows = &a->call->rows;
-    for (int64_t r = first; r < end; r++) {
-        load_head(j, head, &a->k, r, kv_head, a->k_norm);
-        store_row(j, qni_cpu_k_at(a->kv, rows->seq[r], kv_head, rows->pos[r]), a->kv->k_dtype, head, a->k.head_dim);
-        j->k->widen[qni_cpu_dtype(a->v.rows.dtype)](head, head_at(&a->v, r, kv_head), a->v.head_dim);
-        store_row(j, qni_cpu_v_at(a->kv, rows->seq[r], kv_head, rows->pos[r]), a->kv->v_dtype, head, a->v.head_dim);
+    const qni_batch *batch = a->call->batch;
+    for (int64_t t = first, s = qni_batch_seq(batch, first); t < end; t++) {
+        if (t == batch->tok_begin[s + 1]) s++;
+        const int32_t *blocks = batch->block_table + s * batch->max_block;
+        const int64_t pos = batch->pos_begin[s] + (t - batch->tok_begin[s]);
+        load_head(j, head, &a->k, t, kv_head, a->k_norm);
+        store_row(j, qni_cpu_k_at(a->kv, blocks, kv_head, pos), a->kv->k_dtype, head, a->k.head_dim);
+        j->k->widen[qni_cpu_dtype(a->v.rows.dtype)](head, head_at(&a->v, t, kv_head), a->v.head_dim);
+        store_row(j, qni_cpu_v_at(a->kv, blocks, kv_head, pos), a->kv->v_dtype, head, a->v.head_dim);
     }
 }
 
 static void write_task(void *context, int32_t task, int32_t thread) {
     const job *j = context;
     const int64_t first = task * j->rows_a_task;
-    const int64_t end = qni_min_i64(first + j->rows_a_task, j->a->call->rows.n_row);
+    const int64_t end = qni_min_i64(first + j->rows_a_task, j->a->call->batch->n_tok);
     float *head = j->scratch.per_thread + thread * j->scratch.floats;
     for (int64_t h = 0; h < j->a->k.n_head; h++) write_rows(j, h, first, end, head);
 }
@@ -123,11 +127,12 @@ static void merge_chunk(const job *j, const tile *t, const state *part, int64_t 
 
 /* The index-th tile from the end: the last tiles of a sequence have most to do, they go first. */
 static tile make_tile(const job *j, int64_t index, int64_t kv_head, int32_t thread) {
-    const qni_rows *rows = &j->a->call->rows;
+    const qni_batch *batch = j->a->call->batch;
     const int32_t *first = j->scratch.first + (j->n_tile - 1 - index);
+    const int64_t s = qni_batch_seq(batch, first[0]);
     tile t = {.kv = j->a->kv, .first = first[0], .n_row = first[1] - first[0], .kv_head = kv_head};
-    t.seq = rows->seq[t.first];
-    t.pos = rows->pos[t.first];
+    t.pos = batch->pos_begin[s] + (t.first - batch->tok_begin[s]);
+    t.blocks = batch->block_table + s * batch->max_block;
     t.n_query = t.n_row * j->group;
     t.direct = t.n_query <= FEW_QUERIES && j->d_pad == t.kv->head_dim;
     const int64_t n_query = tile_rows(j->group) * j->group;
@@ -216,31 +221,37 @@ static void merge_task(void *context, int32_t task, int32_t thread) {
     store_out(j, &t);
 }
 
-/* Cut the rows into tiles of one sequence each; *whole: each sequence is one tile. */
-static int64_t cut_tiles(int32_t *first, bool *whole, const qni_rows *rows, int64_t most) {
+/* Cut the tokens into tiles of one sequence each; *whole: each sequence is one tile. */
+static int64_t cut_tiles(int32_t *first, bool *whole, const qni_batch *batch, int64_t most) {
     int64_t n = 0;
-    *whole = true;
-    for (int64_t r = 0; r < rows->n_row; r++) {
-        const bool begins = r == 0 || rows->seq[r] != rows->seq[r - 1];
-        if (!begins && r - first[n - 1] < most) continue;
-        *whole = *whole && begins;
-        first[n++] = (int32_t)r;
+    for (int32_t s = 0; s < batch->n_seq; s++) {
+        for (int64_t t = batch->tok_begin[s]; t < batch->tok_begin[s + 1]; t += most) first[n++] = (int32_t)t;
     }
-    first[n] = (int32_t)rows->n_row;
+    first[n] = (int32_t)batch->n_tok;
+    *whole = n == batch->n_seq;
     return n;
+}
+
+/* Chunks of positions that the longest sequence reaches into. */
+static int64_t count_chunks(const qni_batch *batch) {
+    int64_t most = 0;
+    for (int32_t s = 0; s < batch->n_seq; s++) {
+        most = qni_max_i64(most, batch->pos_begin[s] + (batch->tok_begin[s + 1] - batch->tok_begin[s]));
+    }
+    return qni_ceil_div(most, CHUNK);
 }
 
 void qni_cpu_attend(const qni_run *run, const qni_cpu_attention *a, qni_cpu_attention_scratch scratch) {
     qni_cpu *cpu = qni_cpu_of(run);
-    const qni_rows *rows = &a->call->rows;
+    const qni_batch *batch = a->call->batch;
     job j = {.k = &cpu->kernels, .a = a, .scratch = scratch, .group = a->q.n_head / a->k.n_head};
     j.d_pad = padded(j.k, a->q.head_dim);
-    j.n_tile = cut_tiles(scratch.first, &j.writes, rows, tile_rows(j.group));
+    j.n_tile = cut_tiles(scratch.first, &j.writes, batch, tile_rows(j.group));
     j.rows_a_task = qni_max_i64(1, ELEMENTS_A_TASK / (a->k.n_head * a->k.head_dim));
-    if (!j.writes) qni_pool_run(cpu->pool, (int32_t)qni_ceil_div(rows->n_row, j.rows_a_task), write_task, &j);
+    if (!j.writes) qni_pool_run(cpu->pool, (int32_t)qni_ceil_div(batch->n_tok, j.rows_a_task), write_task, &j);
     const int32_t n_task = (int32_t)(j.n_tile * a->k.n_head);
-    for (int64_t r = 0; r < rows->n_row; r++) j.n_chunk = qni_max_i64(j.n_chunk, rows->pos[r] / CHUNK + 1);
-    if (rows->n_row > rows_to_split(cpu, a) || j.n_chunk == 1) {
+    j.n_chunk = count_chunks(batch);
+    if (batch->n_tok > rows_to_split(cpu, a) || j.n_chunk == 1) {
         qni_pool_run(cpu->pool, n_task, attend_task, &j);
         return;
     }
@@ -249,7 +260,7 @@ void qni_cpu_attend(const qni_run *run, const qni_cpu_attention *a, qni_cpu_atte
 }
 
 qn_status qni_cpu_op_kv_attention(const qni_run *run, qni_mat out, qni_heads q, qni_heads k, qni_heads v,
-                                  const qni_kv *kv, const qni_attention_call *call) {
+                                  const qni_kv_layer *kv, const qni_attention_call *call) {
     size_t mark = run->scratch->used;
     qni_cpu_attention a = {.out = out, .q = q, .k = k, .v = v, .kv = kv, .call = call};
     qni_cpu_attention_scratch scratch = qni_cpu_take_attention(run, &a);

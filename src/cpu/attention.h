@@ -31,9 +31,10 @@ typedef struct state {
 
 /* State of a task. */
 typedef struct tile {
-    const qni_kv *kv;
-    int64_t first, n_row; /* rows of the call */
-    int64_t seq, pos;     /* of the first row */
+    const qni_kv_layer *kv;
+    int64_t first, n_row;  /* tokens of the batch */
+    int64_t pos;           /* of the first one */
+    const int32_t *blocks; /* of its sequence */
     int64_t kv_head;
     int64_t n_query; /* n_row · group, rows outer */
     state all, part; /* of all chunks, and of one */
@@ -46,9 +47,9 @@ typedef struct tile {
     bool direct;     /* few queries: the cache is read as it lies where it can be */
 } tile;
 
-/* Address of a row of the cache. */
-unsigned char *qni_cpu_k_at(const qni_kv *kv, int64_t seq, int64_t head, int64_t pos);
-unsigned char *qni_cpu_v_at(const qni_kv *kv, int64_t seq, int64_t head, int64_t pos);
+/* Address of a row of the cache; `blocks` are those of its sequence. */
+unsigned char *qni_cpu_k_at(const qni_kv_layer *kv, const int32_t *blocks, int64_t head, int64_t pos);
+unsigned char *qni_cpu_v_at(const qni_kv_layer *kv, const int32_t *blocks, int64_t head, int64_t pos);
 
 /* What the positions of a chunk, from pos on, yield for the tile's queries. */
 void qni_cpu_attend_chunk(const job *j, const tile *t, const state *to, int64_t pos);

@@ -10,41 +10,36 @@
 /* From so many queries on, panels of keys save what it takes to make them. */
 enum { PANEL_QUERIES = 16 };
 
-/* Of a position. A division takes as long as some hundred products, and a session has one page a sequence. */
-static int64_t page_of(const qni_kv *kv, int64_t pos) {
-    return kv->pages_per_seq == 1 ? 0 : pos / kv->page_tokens;
+/* The block that holds a position. A division by a variable costs as much as a hundred products, so the two usual sizes
+ * avoid it: a pool's block, and a cache that is one block. */
+static int64_t block_of(const qni_kv_layer *kv, int64_t pos) {
+    if (kv->block_tokens == BLOCK) return pos / BLOCK;
+    return pos < kv->block_tokens ? 0 : pos / kv->block_tokens;
 }
 
-static unsigned char *kv_at(void *const *pages, size_t offset, const qni_kv *kv, qn_dtype dtype, int64_t head_stride,
-                            int64_t token_stride, int64_t seq, int64_t head, int64_t pos) {
-    const int64_t page = page_of(kv, pos);
-    int64_t element = head * head_stride + (pos - page * kv->page_tokens) * token_stride;
-    return (unsigned char *)pages[seq * kv->pages_per_seq + page] + offset + (size_t)element * qn_dtype_bytes(dtype);
+unsigned char *qni_cpu_k_at(const qni_kv_layer *kv, const int32_t *blocks, int64_t head, int64_t pos) {
+    const int64_t i = block_of(kv, pos);
+    const int64_t element =
+        blocks[i] * kv->k_block_stride + head * kv->k_head_stride + (pos - i * kv->block_tokens) * kv->k_token_stride;
+    return (unsigned char *)kv->k + (size_t)element * qn_dtype_bytes(kv->k_dtype);
 }
-unsigned char *qni_cpu_k_at(const qni_kv *kv, int64_t seq, int64_t head, int64_t pos) {
-    return kv_at(kv->k_page, kv->k_offset_bytes, kv, kv->k_dtype, kv->k_head_stride, kv->k_token_stride, seq, head,
-                 pos);
-}
-unsigned char *qni_cpu_v_at(const qni_kv *kv, int64_t seq, int64_t head, int64_t pos) {
-    return kv_at(kv->v_page, kv->v_offset_bytes, kv, kv->v_dtype, kv->v_head_stride, kv->v_token_stride, seq, head,
-                 pos);
-}
-
-/* Consecutive positions from pos on that lie in one page, at most n. */
-static int64_t run_in_page(const qni_kv *kv, int64_t pos, int64_t n) {
-    return qni_min_i64(n, (page_of(kv, pos) + 1) * kv->page_tokens - pos);
+unsigned char *qni_cpu_v_at(const qni_kv_layer *kv, const int32_t *blocks, int64_t head, int64_t pos) {
+    const int64_t i = block_of(kv, pos);
+    const int64_t element =
+        blocks[i] * kv->v_block_stride + head * kv->v_head_stride + (pos - i * kv->block_tokens) * kv->v_token_stride;
+    return (unsigned char *)kv->v + (size_t)element * qn_dtype_bytes(kv->v_dtype);
 }
 
 static qn_dtype dtype_of(const tile *t, bool is_k) {
     return is_k ? t->kv->k_dtype : t->kv->v_dtype;
 }
 
-/* The rows of K or V from pos on that lie in one page, at most n of them. */
+/* The rows of K or V from pos on that are in one block of the cache, at most n of them. */
 static qni_cpu_kv_rows rows_at(const tile *t, bool is_k, int64_t pos, int64_t n) {
-    const qni_kv *kv = t->kv;
-    return (qni_cpu_kv_rows){.data = (is_k ? qni_cpu_k_at : qni_cpu_v_at)(kv, t->seq, t->kv_head, pos),
+    const qni_kv_layer *kv = t->kv;
+    return (qni_cpu_kv_rows){.data = (is_k ? qni_cpu_k_at : qni_cpu_v_at)(kv, t->blocks, t->kv_head, pos),
                              .stride = is_k ? kv->k_token_stride : kv->v_token_stride,
-                             .n = run_in_page(kv, pos, n)};
+                             .n = qni_min_i64(n, (block_of(kv, pos) + 1) * kv->block_tokens - pos)};
 }
 
 /* The same, for a kernel that reads the cache itself: V of the same positions is asked for while K is read, K of a block

@@ -33,6 +33,7 @@ static void parallel(void *state, int32_t n_task, void (*task)(void *context, in
 
 const qni_backend qni_backend_cpu = {
     .name = "cpu",
+    .kv_block_tokens = QNI_CPU_KV_BLOCK, /* so that a block of the order of sums is one block of the pool */
     .open = open_cpu,
     .close = close_cpu,
     .ops =
@@ -40,6 +41,7 @@ const qni_backend qni_backend_cpu = {
             .embed = qni_cpu_op_embed,
             .rms_norm = qni_cpu_op_rms_norm,
             .linear = qni_cpu_op_linear,
+            .rope = qni_op_rope,
             .kv_attention = qni_cpu_op_kv_attention,
             .attention_residual = qni_cpu_op_attention_residual,
             .swiglu = qni_cpu_op_swiglu,

@@ -110,7 +110,7 @@ typedef struct qni_cpu_attention {
     qni_mat out;
     qni_heads q, k, v;
     const float *q_norm, *k_norm;
-    const qni_kv *kv;
+    const qni_kv_layer *kv;
     const qni_attention_call *call;
 } qni_cpu_attention;
 
@@ -118,8 +118,8 @@ typedef struct qni_cpu_attention {
 typedef struct qni_cpu_attention_scratch {
     float *per_thread;
     int64_t floats; /* of one thread */
-    int32_t *first; /* {n_row + 1} first rows of the query tiles */
-    float *parts;   /* of few rows: what each chunk of positions yields */
+    int32_t *first; /* {n_tok + 1} first tokens of the query tiles */
+    float *parts;   /* of few tokens: what each chunk of positions yields */
 } qni_cpu_attention_scratch;
 
 qni_cpu_attention_scratch qni_cpu_take_attention(const qni_run *run, const qni_cpu_attention *attention);
@@ -130,17 +130,17 @@ qn_status qni_cpu_op_embed(const qni_run *run, qni_mat out, const qni_weight *ta
 qn_status qni_cpu_op_rms_norm(const qni_run *run, qni_mat out, qni_mat x, qni_vec weight, double eps);
 qn_status qni_cpu_op_linear(const qni_run *run, qni_mat out, qni_mat x, const qni_weight *weight);
 qn_status qni_cpu_op_kv_attention(const qni_run *run, qni_mat out, qni_heads q, qni_heads k, qni_heads v,
-                                  const qni_kv *kv, const qni_attention_call *call);
+                                  const qni_kv_layer *kv, const qni_attention_call *call);
 qn_status qni_cpu_op_attention_residual(const qni_run *run, qni_mat out, qni_mat hidden, qni_mat attn,
                                         const qni_weight *weight);
 qn_status qni_cpu_op_swiglu(const qni_run *run, qni_mat out, qni_mat gate, qni_mat up);
 qn_status qni_cpu_op_argmax(const qni_run *run, uint32_t *ids, qni_mat logits, int64_t n_valid);
 qn_status qni_cpu_op_mlp(const qni_run *run, qni_mat out, qni_mat hidden, const qni_mlp_weights *weights, double eps);
 qn_status qni_cpu_op_attention_block(const qni_run *run, qni_mat out, qni_mat hidden,
-                                     const qni_attention_weights *weights, const qni_kv *kv,
+                                     const qni_attention_weights *weights, const qni_kv_layer *kv,
                                      const qni_attention_call *call);
 qn_status qni_cpu_op_layer(const qni_run *run, qni_mat out, qni_mat hidden, const qni_layer_weights *weights,
-                           const qni_kv *kv, const qni_attention_call *call);
+                           const qni_kv_layer *kv, const qni_attention_call *call);
 void qni_cpu_place(void *state, const qni_layer_weights *layer, const qni_weight *lm_head);
 qn_status qni_cpu_op_head(const qni_run *run, qni_mat logits, qni_mat hidden, qni_vec norm, const qni_weight *lm_head,
                           double eps);

@@ -67,7 +67,7 @@ static qni_heads heads_of(qni_mat rows, int64_t head_dim) {
 }
 
 qn_status qni_cpu_op_attention_block(const qni_run *run, qni_mat out, qni_mat hidden,
-                                     const qni_attention_weights *weights, const qni_kv *kv,
+                                     const qni_attention_weights *weights, const qni_kv_layer *kv,
                                      const qni_attention_call *call) {
     size_t mark = run->scratch->used;
     const int64_t n_row = hidden.n_row, head_dim = kv->head_dim;
@@ -105,7 +105,7 @@ qn_status qni_cpu_op_attention_block(const qni_run *run, qni_mat out, qni_mat hi
 }
 
 qn_status qni_cpu_op_layer(const qni_run *run, qni_mat out, qni_mat hidden, const qni_layer_weights *weights,
-                           const qni_kv *kv, const qni_attention_call *call) {
+                           const qni_kv_layer *kv, const qni_attention_call *call) {
     QN_TRY(qni_cpu_op_attention_block(run, out, hidden, &weights->attention, kv, call));
     return qni_cpu_op_mlp(run, out, out, &weights->mlp, call->eps);
 }

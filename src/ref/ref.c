@@ -89,18 +89,16 @@ static qn_status attention_residual(const qni_run *run, qni_mat out, qni_mat hid
     return linear_plus(run, out, &hidden, attn, weight);
 }
 
-/* A head's row in the cache: position p of KV head g of sequence s. */
-static void *cache_row(void *const *pages, size_t offset_bytes, const qni_kv *kv, qn_dtype dtype, int64_t head_stride,
-                       int64_t token_stride, int32_t s, int64_t g, int64_t p) {
-    unsigned char *page = pages[(int64_t)s * kv->pages_per_seq + p / kv->page_tokens];
-    int64_t element = g * head_stride + p % kv->page_tokens * token_stride;
-    return page + offset_bytes + element * (int64_t)qn_dtype_bytes(dtype);
+/* A head's row in the cache: position p of KV head g, with the blocks of one sequence. */
+static void *k_row(const qni_kv_layer *kv, const int32_t *blocks, int64_t g, int64_t p) {
+    int64_t element = blocks[p / kv->block_tokens] * kv->k_block_stride + g * kv->k_head_stride +
+                      p % kv->block_tokens * kv->k_token_stride;
+    return (unsigned char *)kv->k + element * (int64_t)qn_dtype_bytes(kv->k_dtype);
 }
-static void *k_row(const qni_kv *kv, int32_t s, int64_t g, int64_t p) {
-    return cache_row(kv->k_page, kv->k_offset_bytes, kv, kv->k_dtype, kv->k_head_stride, kv->k_token_stride, s, g, p);
-}
-static void *v_row(const qni_kv *kv, int32_t s, int64_t g, int64_t p) {
-    return cache_row(kv->v_page, kv->v_offset_bytes, kv, kv->v_dtype, kv->v_head_stride, kv->v_token_stride, s, g, p);
+static void *v_row(const qni_kv_layer *kv, const int32_t *blocks, int64_t g, int64_t p) {
+    int64_t element = blocks[p / kv->block_tokens] * kv->v_block_stride + g * kv->v_head_stride +
+                      p % kv->block_tokens * kv->v_token_stride;
+    return (unsigned char *)kv->v + element * (int64_t)qn_dtype_bytes(kv->v_dtype);
 }
 
 /* The elements of head h of row r, in double. */
@@ -119,20 +117,31 @@ static void rotate(double *x, const float *cos_sin, int64_t head_dim) {
     }
 }
 
-/* sum {D} = softmax(scale · q · K) · V over positions 0 … pos; row {D} is room. */
-static void attend(double *sum, double *scores, float *row, const double *q, const qni_kv *kv, int32_t s, int64_t g,
-                   int64_t pos, double scale) {
+/* Where a token of a batch stands. */
+typedef struct place {
+    const int32_t *blocks; /* of its sequence */
+    int64_t pos;
+} place;
+
+static place place_of(const qni_batch *batch, int64_t t) {
+    const int32_t s = qni_batch_seq(batch, t);
+    return (place){batch->block_table + (int64_t)s * batch->max_block, batch->pos_begin[s] + (t - batch->tok_begin[s])};
+}
+
+/* sum {D} = softmax(scale · q · K) · V over positions 0 … at.pos; row {D} is a buffer. */
+static void attend(double *sum, double *scores, float *row, const double *q, const qni_kv_layer *kv, place at,
+                   int64_t g, double scale) {
     double greatest = -INFINITY, total = 0;
-    for (int64_t p = 0; p <= pos; p++) {
-        qni_kv_load(row, k_row(kv, s, g, p), kv->k_dtype, kv->head_dim);
+    for (int64_t p = 0; p <= at.pos; p++) {
+        qni_kv_load(row, k_row(kv, at.blocks, g, p), kv->k_dtype, kv->head_dim);
         scores[p] = 0;
         for (int64_t i = 0; i < kv->head_dim; i++) scores[p] += q[i] * (double)row[i];
         scores[p] *= scale;
         greatest = fmax(greatest, scores[p]);
     }
     for (int64_t i = 0; i < kv->head_dim; i++) sum[i] = 0;
-    for (int64_t p = 0; p <= pos; p++) {
-        qni_kv_load(row, v_row(kv, s, g, p), kv->v_dtype, kv->head_dim);
+    for (int64_t p = 0; p <= at.pos; p++) {
+        qni_kv_load(row, v_row(kv, at.blocks, g, p), kv->v_dtype, kv->head_dim);
         double weight = exp(scores[p] - greatest);
         total += weight;
         for (int64_t i = 0; i < kv->head_dim; i++) sum[i] += weight * (double)row[i];
@@ -140,33 +149,35 @@ static void attend(double *sum, double *scores, float *row, const double *q, con
     for (int64_t i = 0; i < kv->head_dim; i++) sum[i] /= total;
 }
 
-static qn_status kv_attention(const qni_run *run, qni_mat out, qni_heads q, qni_heads k, qni_heads v, const qni_kv *kv,
-                              const qni_attention_call *call) {
-    const qni_rows *rows = &call->rows;
+static qn_status kv_attention(const qni_run *run, qni_mat out, qni_heads q, qni_heads k, qni_heads v,
+                              const qni_kv_layer *kv, const qni_attention_call *call) {
+    const qni_batch *batch = call->batch;
     int64_t d = kv->head_dim;
     size_t mark = run->scratch->used;
     double *x = qni_scratch_array(run->scratch, d, 1, sizeof *x);
     double *sum = qni_scratch_array(run->scratch, d, 1, sizeof *sum);
     float *row = qni_scratch_array(run->scratch, d, 1, sizeof *row);
-    double *scores = qni_scratch_array(run->scratch, kv->pages_per_seq, kv->page_tokens, sizeof *scores);
+    double *scores = qni_scratch_array(run->scratch, batch->max_block, kv->block_tokens, sizeof *scores);
     const bool measures = qni_scratch_measures(run->scratch);
-    for (int64_t r = 0; r < rows->n_row && !measures; r++) {
+    for (int64_t t = 0; t < batch->n_tok && !measures; t++) {
+        const place at = place_of(batch, t);
         for (int64_t g = 0; g < kv->n_kv_head; g++) {
-            load_head(x, &k, r, g);
-            rotate(x, call->rope.cos_sin + r * d, d);
+            load_head(x, &k, t, g);
+            rotate(x, call->cos_sin + t * d, d);
             for (int64_t i = 0; i < d; i++) row[i] = (float)x[i];
-            qni_kv_store(k_row(kv, rows->seq[r], g, rows->pos[r]), kv->k_dtype, row, d);
-            load_head(x, &v, r, g);
+            qni_kv_store(k_row(kv, at.blocks, g, at.pos), kv->k_dtype, row, d);
+            load_head(x, &v, t, g);
             for (int64_t i = 0; i < d; i++) row[i] = (float)x[i];
-            qni_kv_store(v_row(kv, rows->seq[r], g, rows->pos[r]), kv->v_dtype, row, d);
+            qni_kv_store(v_row(kv, at.blocks, g, at.pos), kv->v_dtype, row, d);
         }
     }
-    for (int64_t r = 0; r < rows->n_row && !measures; r++) {
+    for (int64_t t = 0; t < batch->n_tok && !measures; t++) {
+        const place at = place_of(batch, t);
         for (int64_t h = 0; h < q.n_head; h++) {
-            load_head(x, &q, r, h);
-            rotate(x, call->rope.cos_sin + r * d, d);
-            attend(sum, scores, row, x, kv, rows->seq[r], h / (q.n_head / kv->n_kv_head), rows->pos[r], call->scale);
-            for (int64_t i = 0; i < d; i++) qni_store_f32(qni_mat_row(&out, r), out.dtype, h * d + i, (float)sum[i]);
+            load_head(x, &q, t, h);
+            rotate(x, call->cos_sin + t * d, d);
+            attend(sum, scores, row, x, kv, at, h / (q.n_head / kv->n_kv_head), call->scale);
+            for (int64_t i = 0; i < d; i++) qni_store_f32(qni_mat_row(&out, t), out.dtype, h * d + i, (float)sum[i]);
         }
     }
     qni_scratch_reset(run->scratch, mark);
@@ -266,11 +277,13 @@ static qn_status pack_quantized(const void *state, const qni_weight *form, void 
 
 const qni_backend qni_backend_ref = {
     .name = "ref",
+    .kv_block_tokens = 16,
     .open = open,
     .close = close,
     .ops = {.embed = embed,
             .rms_norm = rms_norm,
             .linear = linear,
+            .rope = qni_op_rope,
             .kv_attention = kv_attention,
             .attention_residual = attention_residual,
             .swiglu = swiglu,

@@ -1,78 +1,124 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * How sessions compute: ids are cut into passes of at most n_batch rows, each pass is one qni_forward(), and a pass
- * that succeeded is added to the timelines.
+ * How sessions compute: ids are cut into steps of at most n_batch tokens, each step is one qni_step(), and the sequences
+ * take over what a step that succeeded has computed.
  */
 #include "session.h"
 
 #include <math.h>
 #include <string.h>
 
-/* What is left of one session's ids, and what of it is in the current pass. */
+/* What is left of one session's ids, and what of it is in the current step. */
 typedef struct portion {
     qn_session *session;
     const int32_t *ids;
     size_t n_left;
     qn_logits_fn logits; /* of each position; NULL: of the last alone */
     void *user;
-    int32_t n_row; /* in this pass */
+    int32_t n_tok; /* in this step */
 } portion;
 
-typedef struct pass {
-    qn_session *leader; /* lends its arrays */
-    portion *portions;  /* {n_seq}, in the order of their rows */
-    int32_t n_seq, n_row, n_logit_row;
-} pass;
+/* A step of sessions on one pool. */
+typedef struct step {
+    qn_kv_pool *pool;
+    portion *portions; /* {n_seq}, in the order of their tokens */
+    int32_t n_seq, n_tok, n_wanted, max_block;
+    bool traces;
+    bool canceled; /* by a callback */
+} step;
 
-/* Whether row r of a pass ends its portion. */
-static bool ends(const pass *p, int32_t r) {
-    const portion *q = &p->portions[p->leader->row_seq[r]];
-    return (size_t)q->n_row == q->n_left && p->leader->row_pos[r] + 1 == q->session->n_tok + q->n_row;
-}
-
-/* The last row's logits are the session's; there are none from when they are computed until the pass is committed. */
-static float *room_for_logits(void *user, int32_t row) {
-    const pass *p = user;
-    qn_session *s = p->portions[p->leader->row_seq[row]].session;
-    if (!ends(p, row)) return NULL;
-    s->has_logits = false;
-    return s->logits;
-}
-
-static bool take_logits(void *user, int32_t row, const float *logits) {
-    const pass *p = user;
-    const portion *q = &p->portions[p->leader->row_seq[row]];
-    int32_t n_vocab = q->session->model->config.n_vocab, position = p->leader->row_pos[row];
-    float *room = room_for_logits(user, row);
-    if (room != NULL && room != logits) memcpy(room, logits, (size_t)n_vocab * sizeof *logits);
-    return q->logits == NULL || q->logits(q->user, position, logits, n_vocab);
-}
-
-static void take_hidden(void *user, int32_t state, const qni_mat *hidden) {
-    const pass *p = user;
-    for (int32_t r = 0; r < p->n_row; r++) {
-        const qn_tap *tap = &p->portions[p->leader->row_seq[r]].session->options.tap;
-        if (tap->hidden == NULL) continue;
-        tap->hidden(tap->user, state, p->leader->row_pos[r], qni_mat_row(hidden, r), (int32_t)hidden->n_col);
+/* As many tokens of the portions as one step takes; the others are left with n_tok 0. */
+static step plan_step(portion *portions, int32_t n_portion) {
+    const qn_session *leader = portions[0].session;
+    step st = {.pool = leader->pool, .portions = portions};
+    for (; st.n_seq < n_portion && st.n_tok < leader->n_batch; st.n_seq++) {
+        portion *p = &portions[st.n_seq];
+        const int32_t most = leader->n_batch - st.n_tok;
+        p->n_tok = p->n_left < (size_t)most ? (int32_t)p->n_left : most;
+        st.n_tok += p->n_tok;
+        st.max_block = (int32_t)qni_max_i64(st.max_block, p->session->seq.n_block);
+        st.traces = st.traces || p->session->tap.hidden != NULL;
     }
+    return st;
 }
 
-/* Lay out the rows of the portions, as many as one pass takes; the others are left with n_row 0. */
-static pass plan_pass(qn_session *leader, portion *portions, int32_t n_portion) {
-    pass p = {.leader = leader, .portions = portions};
-    for (; p.n_seq < n_portion && p.n_row < leader->options.n_batch; p.n_seq++) {
-        portion *q = &portions[p.n_seq];
-        int32_t room = leader->options.n_batch - p.n_row;
-        q->n_row = q->n_left < (size_t)room ? (int32_t)q->n_left : room;
-        leader->pages[p.n_seq] = q->session->arena;
-        for (int32_t i = 0; i < q->n_row; i++, p.n_row++) {
-            leader->row_seq[p.n_row] = p.n_seq;
-            leader->row_pos[p.n_row] = q->session->n_tok + i;
-            leader->row_id[p.n_row] = q->ids[i];
-            if (q->logits != NULL || ends(&p, p.n_row)) leader->logit_row[p.n_logit_row++] = p.n_row;
+/* Fill the pool's arrays. The caller holds the device. */
+static qni_batch fill_arrays(step *st) {
+    const qni_step_arrays *a = &st->pool->step;
+    int32_t at = 0;
+    for (int32_t s = 0; s < st->n_seq; s++) {
+        const portion *p = &st->portions[s];
+        const qni_sequence *seq = &p->session->seq;
+        a->tok_begin[s] = at;
+        a->pos_begin[s] = seq->n_tok;
+        memcpy(a->block_table + (size_t)s * (size_t)st->max_block, seq->blocks,
+               (size_t)seq->n_block * sizeof *seq->blocks);
+        memcpy(a->ids + at, p->ids, (size_t)p->n_tok * sizeof *a->ids);
+        at += p->n_tok;
+        for (int32_t t = at - p->n_tok; t < at; t++) {
+            const bool is_last = t + 1 == at && (size_t)p->n_tok == p->n_left;
+            if (p->logits != NULL || is_last) a->wanted[st->n_wanted++] = t;
         }
     }
-    return p;
+    a->tok_begin[st->n_seq] = at;
+    return (qni_batch){.n_tok = at,
+                       .n_seq = st->n_seq,
+                       .max_block = st->max_block,
+                       .tok_begin = a->tok_begin,
+                       .pos_begin = a->pos_begin,
+                       .block_table = a->block_table};
+}
+
+/* The logits of token t: to its session if they are the last of its ids, and to its callback. */
+static void take_logits(step *st, const qni_batch *batch, int32_t t, const float *logits) {
+    const int32_t s = qni_batch_seq(batch, t);
+    const portion *p = &st->portions[s];
+    qn_session *session = p->session;
+    const int32_t n_vocab = session->model->config.n_vocab, i = t - batch->tok_begin[s];
+    if ((size_t)i + 1 == p->n_left) {
+        session->has_logits = false; /* until the step is committed */
+        if (logits != session->logits) memcpy(session->logits, logits, (size_t)n_vocab * sizeof *logits);
+    }
+    if (p->logits != NULL && !p->logits(p->user, batch->pos_begin[s] + i, logits, n_vocab)) st->canceled = true;
+}
+
+/* Logits of the wanted tokens, QNI_HEAD_ROWS at a time. A step with one of them computes it where it belongs. */
+static qn_status run_head(const qni_run *run, step *st, const qni_batch *batch, const qni_step_buffers *b) {
+    const qn_model *model = st->pool->model;
+    const qni_mat *hidden = &b->output.hidden;
+    const int32_t *wanted = st->pool->step.wanted;
+    const portion *only = st->n_wanted == 1 ? &st->portions[qni_batch_seq(batch, wanted[0])] : NULL;
+    if (only != NULL) only->session->has_logits = false;
+    for (int32_t first = 0; first < st->n_wanted && !st->canceled; first += (int32_t)b->rows.n_row) {
+        const int64_t n = qni_min_i64(st->n_wanted - first, b->rows.n_row);
+        const qni_mat x = qni_mat_of(b->rows.data, QN_DTYPE_F32, n, hidden->n_col);
+        const qni_mat logits =
+            qni_mat_of(only != NULL && (size_t)only->n_tok == only->n_left ? only->session->logits : b->logits.data,
+                       QN_DTYPE_F32, n, b->logits.n_col);
+        for (int64_t r = 0; r < n; r++) {
+            memcpy(qni_mat_row(&x, r), qni_mat_row(hidden, wanted[first + r]), (size_t)x.n_col * sizeof(float));
+        }
+        QN_TRY(qni_logits(run, model, logits, x));
+        for (int64_t r = 0; r < n && !st->canceled; r++) {
+            take_logits(st, batch, wanted[first + r], qni_mat_row(&logits, r));
+        }
+    }
+    return QN_OK;
+}
+
+/* Hand the hidden states to the sessions that have a tap. */
+static void report_trace(const step *st, const qni_batch *batch, const qni_step_output *out) {
+    const int32_t n_state = st->pool->model->config.n_layer + 1;
+    const int64_t d_model = out->hidden.n_col;
+    for (int32_t state = 0; state < n_state && out->trace != NULL; state++) {
+        for (int32_t s = 0; s < st->n_seq; s++) {
+            const qn_tap *tap = &st->portions[s].session->tap;
+            for (int32_t t = batch->tok_begin[s]; t < batch->tok_begin[s + 1] && tap->hidden != NULL; t++) {
+                const float *row = out->trace + (state * batch->n_tok + t) * d_model;
+                tap->hidden(tap->user, state, batch->pos_begin[s] + t - batch->tok_begin[s], row, (int32_t)d_model);
+            }
+        }
+    }
 }
 
 /* In integers and without a jump, so that it is a matter of microseconds while all threads wait: the bits of magnitudes
@@ -91,22 +137,21 @@ static bool are_finite(const float *x, int32_t n) {
 static qn_status bad_logits(const qn_session *s, qn_error *err) {
     int32_t id = 0;
     while (isfinite(s->logits[id])) id++;
-    return qni_fail(err, QN_ENUMERIC, "logits of position %d: that of id %d is %s", s->n_tok - 1, id,
+    return qni_fail(err, QN_ENUMERIC, "logits of position %d: that of id %d is %s", s->seq.n_tok - 1, id,
                     isnan(s->logits[id]) ? "NaN" : "infinite");
 }
 
-/* The timelines take over what was computed. */
-static qn_status commit(const pass *p, bool complete, qn_error *err) {
+/* The sequences take over what was computed. */
+static qn_status commit(const step *st, qn_error *err) {
     qn_status status = QN_OK;
-    for (int32_t i = 0; i < p->n_seq; i++) {
-        portion *q = &p->portions[i];
-        qn_session *s = q->session;
-        memmove(s->ids + s->n_tok, q->ids, (size_t)q->n_row * sizeof *s->ids);
-        s->n_tok += q->n_row;
-        q->ids += q->n_row;
-        q->n_left -= (size_t)q->n_row;
-        q->n_row = 0;
-        s->has_logits = complete && q->n_left == 0;
+    for (int32_t i = 0; i < st->n_seq; i++) {
+        portion *p = &st->portions[i];
+        qn_session *s = p->session;
+        qni_sequence_append(&s->seq, p->ids, p->n_tok);
+        p->ids += p->n_tok;
+        p->n_left -= (size_t)p->n_tok;
+        p->n_tok = 0;
+        s->has_logits = !st->canceled && p->n_left == 0;
         if (!s->has_logits || are_finite(s->logits, s->model->config.n_vocab)) continue;
         s->has_logits = false;
         status = bad_logits(s, err);
@@ -114,50 +159,43 @@ static qn_status commit(const pass *p, bool complete, qn_error *err) {
     return status;
 }
 
-static qn_status run_pass(pass *p, qn_error *err) {
-    qn_session *leader = p->leader;
-    qn_device *device = leader->model->device;
-    qni_forward_call call = {
-        .model = leader->model,
-        .rows = {p->n_row, p->n_seq, leader->row_seq, leader->row_pos},
-        .ids = leader->row_id,
-        .pages = leader->pages,
-        .n_ctx = leader->options.n_ctx,
-        .kv_dtype = leader->options.kv_dtype,
-        .inv_freq = leader->inv_freq,
-        .attention_factor = leader->attention_factor,
-        .logit_rows = leader->logit_row,
-        .n_logit_row = p->n_logit_row,
-        .sink = {.room = room_for_logits, .logits = take_logits, .user = p},
-    };
-    for (int32_t i = 0; i < p->n_seq; i++) {
-        const qn_session *s = p->portions[i].session;
-        if (s->options.tap.hidden != NULL) call.sink.hidden = take_hidden;
-    }
+static qn_status run_step(step *st, qn_error *err) {
+    qn_kv_pool *pool = st->pool;
+    qn_device *device = pool->model->device;
     QN_TRY(qni_device_lock(device, err));
-    qni_scratch scratch = {0};
-    qni_run run = qni_device_run(device, &scratch, true, err);
-    qn_status status = qni_forward(&run, &call);
-    if (status == QN_OK) status = qni_device_reserve(device, scratch.peak, err);
-    if (status == QN_OK) {
-        run = qni_device_run(device, &scratch, false, err);
-        status = qni_forward(&run, &call);
-    }
+    const qni_batch batch = fill_arrays(st);
+    const qni_step_input in = {
+        .batch = &batch, .ids = pool->step.ids, .pool = pool->blocks, .rope = {pool->inv_freq, pool->attention_factor}};
+    qni_scratch scratch;
+    const qni_run run = qni_device_run(device, &scratch, false, err);
+    const qni_step_buffers b = qni_step_take(&run, pool->model, st->n_tok, st->traces);
+    qn_status status = qni_step(&run, pool->model, &in, &b.output);
+    if (status == QN_OK) report_trace(st, &batch, &b.output);
+    if (status == QN_OK) status = run_head(&run, st, &batch, &b);
     qni_device_unlock(device);
-    /* A callback cancels when all rows are in the caches already. */
-    if (status == QN_ECANCELED) (void)commit(p, false, NULL);
-    return status == QN_OK ? commit(p, true, err) : status;
+    return status == QN_OK ? commit(st, err) : status;
 }
 
-/* Compute all of the portions, whose sessions agree in n_ctx, kv_dtype and rope. */
-static qn_status feed(portion *portions, int32_t n_portion, const qni_feed_progress *progress, qn_error *err) {
-    while (n_portion > 0) {
-        qn_session *leader = portions[0].session;
-        pass p = plan_pass(leader, portions, n_portion);
-        QN_TRY(run_pass(&p, err));
-        if (progress != NULL && !progress->report(progress->user, leader->n_tok)) {
-            return qni_fail(err, QN_ECANCELED, "canceled after %d tokens", leader->n_tok);
+/* Blocks for all ids of the portions, or for none. */
+static qn_status reserve(portion *portions, int32_t n, qn_error *err) {
+    for (int32_t i = 0; i < n; i++) {
+        qn_status status = qni_sequence_reserve(&portions[i].session->seq, (int32_t)portions[i].n_left, err);
+        if (status == QN_OK) continue;
+        for (int32_t k = 0; k <= i; k++) {
+            qni_sequence *seq = &portions[k].session->seq;
+            qni_sequence_rewind(seq, seq->n_tok);
         }
+        return status;
+    }
+    return QN_OK;
+}
+
+/* Compute all of the portions, whose sessions are on one pool. */
+static qn_status feed(portion *portions, int32_t n_portion, qn_error *err) {
+    while (n_portion > 0) {
+        step st = plan_step(portions, n_portion);
+        QN_TRY(run_step(&st, err));
+        if (st.canceled) return qni_fail(err, QN_ECANCELED, "canceled by the logits callback");
         for (; n_portion > 0 && portions[0].n_left == 0; n_portion--) portions++;
     }
     return QN_OK;
@@ -178,30 +216,39 @@ static qn_status check_ids(const qn_session *s, const int32_t *ids, size_t n_ids
 }
 
 static qn_status check_room(const qn_session *s, size_t n_tok, size_t n_ids, qn_error *err) {
-    if (n_ids > (size_t)s->options.n_ctx - n_tok) {
-        return qni_fail(err, QN_EFULL, "context: %d tokens are too few for %zu", s->options.n_ctx, n_tok + n_ids);
+    if (n_ids > (size_t)s->n_ctx - n_tok) {
+        return qni_fail(err, QN_EFULL, "context: %d tokens are too few for %zu", s->n_ctx, n_tok + n_ids);
     }
     return QN_OK;
 }
 
-qn_status qni_session_sync(qn_session *session, const int32_t *ids, size_t n_ids, size_t *n_reused,
-                           const qni_feed_progress *progress, qn_error *err) {
+qn_status qni_session_keep(qn_session *session, const int32_t *ids, size_t n_ids, size_t *n_kept, qn_error *err) {
     QN_TRY(check_ids(session, ids, n_ids, err));
     QN_TRY(check_room(session, 0, n_ids, err));
+    const qni_sequence *seq = &session->seq;
     size_t keep = 0;
-    while (keep < n_ids && keep < (size_t)session->n_tok && session->ids[keep] == ids[keep]) keep++;
-    if (keep == n_ids && !(session->has_logits && (size_t)session->n_tok == n_ids)) keep--;
-    *n_reused = keep;
+    while (keep < n_ids && keep < (size_t)seq->n_tok && seq->ids[keep] == ids[keep]) keep++;
+    if (keep == n_ids && !(session->has_logits && (size_t)seq->n_tok == n_ids)) keep--;
+    *n_kept = keep;
     if (keep == n_ids) return QN_OK;
     QN_TRY(qn_session_rewind(session, keep, err));
     session->has_logits = false;
-    portion all = {.session = session, .ids = ids + keep, .n_left = n_ids - keep};
-    return feed(&all, 1, progress, err);
+    return QN_OK;
+}
+
+qn_status qni_session_feed(qn_session *session, const int32_t *ids, size_t n_ids, size_t *n_done, qn_error *err) {
+    portion p = {.session = session, .ids = ids, .n_left = n_ids};
+    QN_TRY(reserve(&p, 1, err));
+    step st = plan_step(&p, 1);
+    QN_TRY(run_step(&st, err));
+    *n_done = n_ids - p.n_left;
+    return QN_OK;
 }
 
 qn_status qn_session_sync(qn_session *session, const int32_t *ids, size_t n_ids, size_t *n_reused, qn_error *err) {
     size_t kept = 0;
-    QN_TRY(qni_session_sync(session, ids, n_ids, &kept, NULL, err));
+    QN_TRY(qni_session_keep(session, ids, n_ids, &kept, err));
+    if (kept < n_ids) QN_TRY(qn_session_append(session, ids + kept, n_ids - kept, NULL, NULL, err));
     if (n_reused != NULL) *n_reused = kept;
     return QN_OK;
 }
@@ -213,9 +260,10 @@ qn_status qn_session_step(qn_session *session, int32_t id, qn_error *err) {
 qn_status qn_session_append(qn_session *session, const int32_t *ids, size_t n_ids, qn_logits_fn logits, void *user,
                             qn_error *err) {
     QN_TRY(check_ids(session, ids, n_ids, err));
-    QN_TRY(check_room(session, (size_t)session->n_tok, n_ids, err));
+    QN_TRY(check_room(session, (size_t)session->seq.n_tok, n_ids, err));
     portion all = {.session = session, .ids = ids, .n_left = n_ids, .logits = logits, .user = user};
-    return feed(&all, 1, NULL, err);
+    QN_TRY(reserve(&all, 1, err));
+    return feed(&all, 1, err);
 }
 
 /* Sessions are marked while their spans are looked at, to find one that comes twice. */
@@ -236,13 +284,44 @@ static qn_status check_batch(const qn_span *spans, size_t n_span, qn_error *err)
     }
     for (size_t i = 0; i < n_marked; i++) spans[i].session->marked = false;
     for (size_t i = 0; i < n_span && status == QN_OK; i++) {
-        status = check_room(spans[i].session, (size_t)spans[i].session->n_tok, spans[i].n_ids, err);
+        status = check_room(spans[i].session, (size_t)spans[i].session->seq.n_tok, spans[i].n_ids, err);
     }
     return status;
 }
 
-static bool alike(const qn_session *a, const qn_session *b) {
-    return a->options.n_ctx == b->options.n_ctx && a->options.kv_dtype == b->options.kv_dtype && a->yarn == b->yarn;
+/* The portions of the spans from `first` on whose sessions are on the pool of spans[first]; none if an earlier span's is. */
+static int32_t collect(portion *out, const qn_span *spans, size_t n_span, size_t first) {
+    const qn_kv_pool *pool = spans[first].session->pool;
+    for (size_t i = 0; i < first; i++) {
+        if (spans[i].session->pool == pool) return 0;
+    }
+    int32_t n = 0;
+    for (size_t i = first; i < n_span; i++) {
+        if (spans[i].session->pool != pool) continue;
+        out[n++] = (portion){.session = spans[i].session,
+                             .ids = spans[i].ids,
+                             .n_left = spans[i].n_ids,
+                             .logits = spans[i].logits,
+                             .user = spans[i].user};
+    }
+    return n;
+}
+
+/* Pool after pool. Blocks are reserved for all before any is computed. */
+static qn_status append_all(portion *portions, const qn_span *spans, size_t n_span, qn_error *err) {
+    size_t n_all = 0;
+    for (size_t first = 0; first < n_span; first++) n_all += (size_t)collect(portions + n_all, spans, n_span, first);
+    QN_TRY(reserve(portions, (int32_t)n_all, err));
+    qn_status status = QN_OK;
+    for (size_t first = 0, n = 0; first < n_all && (status == QN_OK || status == QN_ENUMERIC); first += n) {
+        for (n = 1; first + n < n_all; n++) {
+            if (portions[first + n].session->pool != portions[first].session->pool) break;
+        }
+        /* Logits of one session that are not finite do not concern the others. */
+        const qn_status of_pool = feed(portions + first, (int32_t)n, status == QN_OK ? err : NULL);
+        if (of_pool != QN_OK) status = of_pool;
+    }
+    return status;
 }
 
 qn_status qn_session_append_batch(const qn_span *spans, size_t n_span, qn_error *err) {
@@ -252,22 +331,7 @@ qn_status qn_session_append_batch(const qn_span *spans, size_t n_span, qn_error 
     QN_TRY(check_batch(spans, n_span, err));
     portion *portions = qni_calloc(n_span, sizeof *portions);
     if (portions == NULL) return qni_fail(err, QN_ENOMEM, "spans: no memory for %zu", n_span);
-    qn_status status = QN_OK;
-    /* Sessions with the same form of KV go together: one group after another. */
-    for (size_t first = 0; first < n_span && status == QN_OK; first++) {
-        int32_t n = 0;
-        bool leads = true;
-        for (size_t i = 0; i < first && leads; i++) leads = !alike(spans[i].session, spans[first].session);
-        for (size_t i = first; i < n_span && leads; i++) {
-            if (!alike(spans[i].session, spans[first].session)) continue;
-            portions[n++] = (portion){.session = spans[i].session,
-                                      .ids = spans[i].ids,
-                                      .n_left = spans[i].n_ids,
-                                      .logits = spans[i].logits,
-                                      .user = spans[i].user};
-        }
-        status = feed(portions, n, NULL, err);
-    }
+    qn_status status = append_all(portions, spans, n_span, err);
     qni_free(portions);
     return status;
 }

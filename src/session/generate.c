@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * From a prompt to text, pass by pass: sync, then draw, hand out, feed back.
+ * From a prompt to text, step by step: sync, then draw, hand out, feed back.
  *
  * A drawn id is fed to the model only when another one is to be drawn after it. So the timeline ends before the last
  * drawn id, always; a following sync with the whole conversation computes that one and what is new, and nothing else.
@@ -122,21 +122,6 @@ static qn_status prepare_text(qn_generation *g, const qn_generate_args *args, qn
     return qn_decoder_create(&g->decoder, g->tokenizer, true, err);
 }
 
-/* What one pass over the prompt reports to. */
-typedef struct prompt_pass {
-    const qn_generation *g;
-    bool refused; /* by on_prefill */
-} prompt_pass;
-
-/* The pass is over; more of them are to come in calls of their own. */
-static bool end_prompt_pass(void *user, int32_t n_tok) {
-    prompt_pass *pass = user;
-    const qn_generate_args *args = &pass->g->args;
-    const int32_t n_prompt = (int32_t)pass->g->prompt.size;
-    pass->refused = args->on_prefill != NULL && !args->on_prefill(args->user, n_tok, n_prompt);
-    return !pass->refused && n_tok == n_prompt;
-}
-
 static bool take_piece(void *user, qn_piece piece, const char *text, size_t size) {
     qn_generation *g = user;
     if (g->refused) return false;
@@ -192,13 +177,13 @@ static qn_status draw(qn_generation *g, qn_error *err) {
     int32_t id = -1;
     g->drawn = -1;
     result->finish = QN_FINISH_LENGTH;
-    if (s->n_tok == s->options.n_ctx) return QN_OK;
-    QN_TRY(qn_sampler_draw(g->sampler, &id, NULL, drawable(g), s->ids, (size_t)s->n_tok, g->prompt.size,
-                           (uint64_t)s->n_tok, err));
+    if (s->seq.n_tok == s->n_ctx) return QN_OK;
+    QN_TRY(qn_sampler_draw(g->sampler, &id, NULL, drawable(g), s->seq.ids, (size_t)s->seq.n_tok, g->prompt.size,
+                           (uint64_t)s->seq.n_tok, err));
     if (result->n_generated++ == 0) result->first_token_s = now_s() - g->start_s;
 
     result->finish = QN_FINISH_CANCELED;
-    qn_token token = {id, s->n_tok, s->logits, s->model->config.n_vocab};
+    qn_token token = {id, s->seq.n_tok, s->logits, s->model->config.n_vocab};
     if (args->on_token != NULL && !args->on_token(args->user, &token)) return QN_OK;
 
     result->finish = QN_FINISH_STOP;
@@ -211,24 +196,25 @@ static qn_status draw(qn_generation *g, qn_error *err) {
         return QN_OK;
     }
     result->finish = QN_FINISH_LENGTH;
-    if (result->n_generated != args->n_predict && s->n_tok + 1 < s->options.n_ctx) g->drawn = id;
+    if (result->n_generated != args->n_predict && s->seq.n_tok + 1 < s->n_ctx) g->drawn = id;
     return QN_OK;
 }
 
-/* One pass over the prompt. *done: on_prefill refused; else g->has_prompt tells whether that was the last. */
-static qn_status pass_prompt(qn_generation *g, bool *done, qn_error *err) {
-    const bool is_first = g->result.n_prompt == 0;
-    prompt_pass pass = {g, false};
-    const qni_feed_progress progress = {end_prompt_pass, &pass};
-    size_t n_reused = 0;
-    qn_status status = qni_session_sync(g->session, g->prompt.data, g->prompt.size, &n_reused, &progress, err);
-    if (status != QN_OK && status != QN_ECANCELED) return status;
-    g->has_prompt = status == QN_OK;
+/* One step over the prompt. *done: on_prefill refused; else g->has_prompt tells whether that was the last. */
+static qn_status step_prompt(qn_generation *g, bool *done, qn_error *err) {
+    qn_session *s = g->session;
+    const int32_t n_prompt = (int32_t)g->prompt.size;
+    size_t n_kept = 0, n_done = 0;
+    QN_TRY(qni_session_keep(s, g->prompt.data, g->prompt.size, &n_kept, err));
+    if (g->result.n_prompt == 0) g->result.n_reused = (int32_t)n_kept;
+    g->result.n_prompt = n_prompt;
+    if (n_kept < g->prompt.size) {
+        QN_TRY(qni_session_feed(s, g->prompt.data + n_kept, g->prompt.size - n_kept, &n_done, err));
+        *done = g->args.on_prefill != NULL && !g->args.on_prefill(g->args.user, s->seq.n_tok, n_prompt);
+    }
+    g->has_prompt = n_kept + n_done == g->prompt.size && !*done;
     g->prompt_end_s = now_s();
-    g->result.n_prompt = (int32_t)g->prompt.size;
-    if (is_first) g->result.n_reused = (int32_t)n_reused;
     g->result.prompt_s = g->prompt_end_s - g->start_s;
-    *done = pass.refused;
     if (*done) g->result.finish = QN_FINISH_CANCELED;
     return QN_OK;
 }
@@ -236,7 +222,7 @@ static qn_status pass_prompt(qn_generation *g, bool *done, qn_error *err) {
 static qn_status next(qn_generation *g, bool *done, qn_error *err) {
     *done = false;
     if (!g->has_prompt) {
-        QN_TRY(pass_prompt(g, done, err));
+        QN_TRY(step_prompt(g, done, err));
         if (!g->has_prompt && !*done) return QN_OK;
     } else {
         QN_TRY(qn_session_step(g->session, g->drawn, err));

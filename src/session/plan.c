@@ -10,26 +10,30 @@ typedef struct planner {
     qn_device *device;
     qni_checkpoint checkpoint;
     qn_model model;
-    qn_session_options session; /* as asked for */
+    qn_kv_pool_options pool; /* as asked for */
 } planner;
 
 /* The memory of a session of n_ctx tokens, and of the device's scratch for it. */
 static qn_status plan_session(qn_plan *plan, const planner *p, int32_t n_ctx, qn_error *err) {
-    qn_session_options options = p->session;
-    bool yarn = false;
-    qni_arena arena;
-    size_t scratch = 0;
+    const qn_model_config *config = &p->model.config;
+    qn_kv_pool_options options = p->pool;
+    qni_kv_settings s;
+    qni_session_layout layout;
+    size_t kv_bytes = 0, scratch = 0;
     options.n_ctx = n_ctx;
-    QN_TRY(qni_session_settle(&options, &yarn, &p->model.config, err));
-    QN_TRY(qni_session_layout(&arena, &p->model.config, options.n_ctx, options.kv_dtype, err));
-    QN_TRY(qni_forward_measure(&scratch, &p->model, options.n_batch, options.n_ctx, options.kv_dtype, err));
+    QN_TRY(qni_kv_settle(&s, &options, config, err));
+    const qni_kv_format format = qni_kv_format_of(config, s.kv_dtype);
+    const int32_t n_block = qni_kv_blocks_for(p->device, s.n_ctx);
+    QN_TRY(qni_block_pool_measure(&kv_bytes, p->device, &format, n_block, err));
+    QN_TRY(qni_session_measure(&layout, config, s.n_ctx, err));
+    QN_TRY(qni_step_measure(&scratch, &p->model, s.n_batch, s.n_ctx, s.kv_dtype, false, err));
     plan->weight_bytes = p->model.block_bytes;
     plan->table_bytes = p->model.table_bytes;
-    plan->kv_bytes = arena.kv_bytes;
-    plan->kv_token_bytes = arena.token_bytes;
-    plan->session_bytes = arena.total_bytes;
+    plan->kv_bytes = kv_bytes;
+    plan->kv_token_bytes = qni_kv_token_bytes(&format);
+    plan->session_bytes = kv_bytes + layout.bytes;
     plan->scratch_bytes = qni_round_up(scratch, QNI_ALIGN);
-    plan->n_ctx = options.n_ctx;
+    plan->n_ctx = s.n_ctx;
     if (__builtin_add_overflow(plan->weight_bytes, plan->session_bytes, &plan->total_bytes) ||
         __builtin_add_overflow(plan->total_bytes, plan->scratch_bytes, &plan->total_bytes)) {
         return qni_fail(err, QN_ENOMEM, "n_ctx: %d tokens are more than the address space holds", (int)n_ctx);
@@ -65,7 +69,7 @@ static qn_status plan_all(qn_plan *out, planner *p, const char *dir, const qn_pl
     qn_device_options device = {.n_thread = o->n_thread, .isa = o->isa};
     QN_TRY(qn_device_open(&p->device, o->device, &device, err));
     p->model.device = p->device;
-    p->session = (qn_session_options){.n_batch = o->n_batch, .kv_dtype = o->kv_dtype};
+    p->pool = (qn_kv_pool_options){.n_batch = o->n_batch, .kv_dtype = o->kv_dtype};
     QN_TRY(qni_model_describe(&p->model, &p->checkpoint, o->arith, err));
     QN_TRY(plan_session(&plan, p, o->n_ctx, err));
     uint64_t limit = o->memory_limit_bytes, total = 0;

@@ -41,8 +41,8 @@ static header header_for(const qn_session *s, int32_t n_tok, bool logits) {
     const qn_model_config *config = &s->model->config;
     header h = {
         .version = VERSION,
-        .flags = (s->yarn ? FLAG_YARN : 0u) | (logits ? FLAG_LOGITS : 0u),
-        .kv_dtype = (int32_t)s->options.kv_dtype,
+        .flags = (s->pool->settings.yarn ? FLAG_YARN : 0u) | (logits ? FLAG_LOGITS : 0u),
+        .kv_dtype = (int32_t)s->pool->settings.kv_dtype,
         .n_layer = config->n_layer,
         .n_kv_head = config->n_kv_head,
         .head_dim = config->head_dim,
@@ -50,9 +50,34 @@ static header header_for(const qn_session *s, int32_t n_tok, bool logits) {
         .n_tok = n_tok,
     };
     memcpy(h.magic, magic, sizeof magic);
-    h.bytes = sizeof h + sizeof s->model->fingerprint + (uint64_t)n_tok * (sizeof(int32_t) + s->layout.token_bytes) +
+    h.bytes = sizeof h + sizeof s->model->fingerprint +
+              (uint64_t)n_tok * (sizeof(int32_t) + qni_kv_token_bytes(&s->seq.pool->format)) +
               (logits ? (uint64_t)config->n_vocab * sizeof(float) : 0) + DIGEST;
     return h;
+}
+
+/* Rows of k or v of one layer and head that are in one block; bytes 0: none. */
+typedef struct kv_run {
+    unsigned char *rows;
+    size_t bytes;
+    int32_t plane, pos, n_tok; /* plane: (layer · 2 + value) · n_kv_head + head; n_tok: of the sequence */
+} kv_run;
+
+static kv_run run_at(const qni_sequence *seq, int32_t plane, int32_t pos, int32_t n_tok) {
+    const qni_block_pool *pool = seq->pool;
+    const int32_t n_head = pool->format.n_kv_head, layer = plane / n_head / 2;
+    kv_run r = {.plane = plane, .pos = pos, .n_tok = n_tok};
+    if (pos >= n_tok) return r;
+    r.rows =
+        qni_block_pool_rows(pool, layer, plane / n_head % 2, seq->blocks[pos / pool->block_tokens], plane % n_head);
+    r.bytes = (size_t)qni_min_i64(pool->block_tokens, n_tok - pos) * qni_kv_row_bytes(&pool->format);
+    return r;
+}
+static kv_run first_run(const qni_sequence *seq, int32_t plane, int32_t n_tok) {
+    return run_at(seq, plane, 0, n_tok);
+}
+static kv_run next_run(const qni_sequence *seq, kv_run r) {
+    return run_at(seq, r.plane, r.pos + seq->pool->block_tokens, r.n_tok);
 }
 
 /* ---- save ---- */
@@ -68,16 +93,14 @@ static qn_status put(sink *out, const void *data, size_t bytes, qn_error *err) {
 }
 
 static qn_status put_session(sink *out, const qn_session *s, qn_error *err) {
-    header h = header_for(s, s->n_tok, s->has_logits);
+    header h = header_for(s, s->seq.n_tok, s->has_logits);
     const qn_model_config *config = &s->model->config;
-    size_t row = qni_session_row(config, s->options.kv_dtype);
     QN_TRY(put(out, &h, sizeof h, err));
     QN_TRY(put(out, s->model->fingerprint, sizeof s->model->fingerprint, err));
-    QN_TRY(put(out, s->ids, (size_t)s->n_tok * sizeof *s->ids, err));
-    for (int32_t i = 0; i < 2 * config->n_layer; i++) {
-        const unsigned char *plane = qni_session_plane(s, i / 2, i % 2);
-        for (size_t head = 0; head < (size_t)config->n_kv_head; head++) {
-            QN_TRY(put(out, plane + head * (size_t)s->options.n_ctx * row, (size_t)s->n_tok * row, err));
+    QN_TRY(put(out, s->seq.ids, (size_t)s->seq.n_tok * sizeof *s->seq.ids, err));
+    for (int32_t i = 0; i < 2 * config->n_layer * config->n_kv_head; i++) {
+        for (kv_run r = first_run(&s->seq, i, s->seq.n_tok); r.bytes > 0; r = next_run(&s->seq, r)) {
+            QN_TRY(put(out, r.rows, r.bytes, err));
         }
     }
     if (s->has_logits) QN_TRY(put(out, s->logits, (size_t)config->n_vocab * sizeof *s->logits, err));
@@ -150,21 +173,20 @@ static qn_status check_identity(const source *in, const qn_session *s, qn_error 
     if (memcmp(in->fingerprint, s->model->fingerprint, sizeof in->fingerprint) != 0) {
         return qni_fail(err, QN_EINVAL, "%s: is of another model", path);
     }
-    if (h->kv_dtype != (int32_t)s->options.kv_dtype) {
+    if (h->kv_dtype != (int32_t)s->pool->settings.kv_dtype) {
         return qni_fail(err, QN_EINVAL, "%s: its kv_dtype is %s, the session's is %s", path,
-                        qn_dtype_name((qn_dtype)h->kv_dtype), qn_dtype_name(s->options.kv_dtype));
+                        qn_dtype_name((qn_dtype)h->kv_dtype), qn_dtype_name(s->pool->settings.kv_dtype));
     }
-    if (((h->flags & FLAG_YARN) != 0) != s->yarn) {
-        return qni_fail(err, QN_EINVAL, "%s: was made with%s YaRN, the session is with%s", path, s->yarn ? "out" : "",
-                        s->yarn ? "" : "out");
+    if (((h->flags & FLAG_YARN) != 0) != s->pool->settings.yarn) {
+        return qni_fail(err, QN_EINVAL, "%s: was made with%s YaRN, the session is with%s", path,
+                        s->pool->settings.yarn ? "out" : "", s->pool->settings.yarn ? "" : "out");
     }
     if (h->n_tok < 0) return damaged(in, "damaged: negative length", err);
     header expected = header_for(s, h->n_tok, (h->flags & FLAG_LOGITS) != 0);
     if (memcmp(&expected, h, sizeof expected) != 0) return damaged(in, "damaged: its sizes do not agree", err);
     if (h->n_tok == 0 && (h->flags & FLAG_LOGITS) != 0) return damaged(in, "damaged: logits of no token", err);
-    if (h->n_tok > s->options.n_ctx) {
-        return qni_fail(err, QN_EFULL, "%s: its %d tokens do not fit into the context of %d", path, h->n_tok,
-                        s->options.n_ctx);
+    if (h->n_tok > s->n_ctx) {
+        return qni_fail(err, QN_EFULL, "%s: its %d tokens do not fit into the context of %d", path, h->n_tok, s->n_ctx);
     }
     return QN_OK;
 }
@@ -201,31 +223,32 @@ static qn_status check_content(const source *in, qn_error *err) {
     return QN_OK;
 }
 
-/* The file is sound: take it over. A read that fails here leaves an empty timeline. */
+/* The file is sound: take it over. A read that fails here leaves an empty sequence. */
 static qn_status load(const source *in, qn_session *s, qn_error *err) {
     const qn_model_config *config = &s->model->config;
-    size_t n_tok = (size_t)in->header.n_tok, row = qni_session_row(config, s->options.kv_dtype);
-    s->n_tok = 0;
+    qni_sequence *seq = &s->seq;
+    const int32_t n_tok = in->header.n_tok;
+    const size_t ids_bytes = (size_t)n_tok * sizeof *seq->ids;
     s->has_logits = false;
+    qni_sequence_rewind(seq, 0);
+    QN_TRY(qni_sequence_reserve(seq, n_tok, err));
     uint64_t at = ids_at();
-    QN_TRY(qni_file_read(&in->file, s->ids, at, n_tok * sizeof *s->ids, err));
-    at += n_tok * sizeof *s->ids;
-    for (int32_t i = 0; i < 2 * config->n_layer; i++) {
-        unsigned char *plane = qni_session_plane(s, i / 2, i % 2);
-        for (size_t head = 0; head < (size_t)config->n_kv_head; head++) {
-            unsigned char *rows = plane + head * (size_t)s->options.n_ctx * row;
-            QN_TRY(qni_file_read(&in->file, rows, at, n_tok * row, err));
-            at += n_tok * row;
+    QN_TRY(qni_file_read(&in->file, seq->ids, at, ids_bytes, err));
+    at += ids_bytes;
+    for (int32_t i = 0; i < 2 * config->n_layer * config->n_kv_head; i++) {
+        for (kv_run r = first_run(seq, i, n_tok); r.bytes > 0; r = next_run(seq, r)) {
+            QN_TRY(qni_file_read(&in->file, r.rows, at, r.bytes, err));
+            at += r.bytes;
         }
     }
     bool logits = (in->header.flags & FLAG_LOGITS) != 0;
     if (logits) {
         QN_TRY(qni_file_read(&in->file, s->logits, at, (size_t)config->n_vocab * sizeof *s->logits, err));
     }
-    for (size_t i = 0; i < n_tok; i++) { /* the file may have changed under our hands */
-        if (s->ids[i] < 0 || s->ids[i] >= config->n_vocab) return damaged(in, "changed while it was read", err);
+    for (int32_t i = 0; i < n_tok; i++) { /* the file may have changed since its checksum was computed */
+        if (seq->ids[i] < 0 || seq->ids[i] >= config->n_vocab) return damaged(in, "changed while it was read", err);
     }
-    s->n_tok = in->header.n_tok;
+    seq->n_tok = n_tok;
     s->has_logits = logits;
     return QN_OK;
 }

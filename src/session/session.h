@@ -1,64 +1,81 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Inside of a session: its settings, its arena, and the common way of all calls to the forward pass. */
+/* Inside of a session: its settings, its memory, and the common way of all calls to the forward pass. */
 #ifndef QNI_SESSION_H
 #define QNI_SESSION_H
 
+#include "../kv/sequence.h"
 #include "../model/forward.h"
 
 #include <quern/session.h>
 
-/* The one block of device memory of a session. The KV comes first: {n_layer, k|v, n_kv_head, n_ctx} rows (kv.c). */
-typedef struct qni_arena {
-    size_t token_bytes;   /* KV of one token, all layers */
-    size_t plane_bytes;   /* k, or v, of one layer */
-    size_t kv_bytes;      /* n_ctx · token_bytes */
-    size_t logits_offset; /* {n_vocab} f32 */
-    size_t ids_offset;    /* {n_ctx} s32 */
-    size_t total_bytes;
-} qni_arena;
+/* Settings that a session and its pool must agree on, with defaults filled in. */
+typedef struct qni_kv_settings {
+    int32_t n_ctx, n_batch;
+    qn_dtype kv_dtype;
+    bool yarn; /* whether the model's scaling applies */
+} qni_kv_settings;
 
-/* Bytes of a key or value of one KV head. */
-size_t qni_session_row(const qn_model_config *config, qn_dtype kv_dtype);
+/* Fill in defaults and check against the model; n_batch becomes at most n_ctx. Errors: as qn_session_create. */
+qn_status qni_kv_settle(qni_kv_settings *out, const qn_kv_pool_options *options, const qn_model_config *config,
+                        qn_error *err);
 
-/* Errors: ENOMEM: more than an address space. The config is checked; n_ctx >= 1. */
-qn_status qni_session_layout(qni_arena *out, const qn_model_config *config, int32_t n_ctx, qn_dtype kv_dtype,
-                             qn_error *err);
+qni_kv_format qni_kv_format_of(const qn_model_config *config, qn_dtype kv_dtype);
 
-/* Replace the zeros of options by the defaults and check them against the model; n_batch becomes at most n_ctx.
- * yarn: whether the model's scaling applies. Errors: as qn_session_create. */
-qn_status qni_session_settle(qn_session_options *options, bool *yarn, const qn_model_config *config, qn_error *err);
+/* The host arrays of a step, for at most n_batch tokens; guarded by the device's lock. */
+typedef struct qni_step_arrays {
+    int32_t *tok_begin, *pos_begin; /* {n_batch + 1}, {n_batch} */
+    int32_t *ids, *wanted;          /* {n_batch}: all ids; tokens whose logits are wanted */
+    int32_t *block_table;           /* {table_size} */
+    size_t table_size;
+} qni_step_arrays;
 
-struct qn_session {
-    qn_model *model;            /* retained */
-    qn_session_options options; /* settled */
-    bool yarn;
+struct qn_kv_pool {
+    atomic_int refs;
+    qn_model *model; /* retained */
+    qni_kv_settings settings;
     double *inv_freq; /* {head_dim / 2} */
     double attention_factor;
-
-    qni_arena layout;
-    unsigned char *arena; /* from the device's allocator */
-    float *logits;        /* in the arena */
-    int32_t *ids;         /* in the arena */
-    int32_t n_tok;
-    bool has_logits; /* of the last id */
-    bool marked;     /* while a batch is checked */
-
-    /* The rows of a pass that this session leads, n_batch each. */
-    int32_t *row_seq, *row_pos, *row_id, *logit_row;
-    void **pages;
+    qni_block_pool *blocks;
+    qni_step_arrays step; /* guarded by the device's lock, and so is: */
+    int32_t n_session;
 };
 
-/* k (or v) of one layer: {n_kv_head, n_ctx, head_dim}. */
-unsigned char *qni_session_plane(const qn_session *session, int32_t layer, bool value);
+void qni_kv_pool_retain(qn_kv_pool *pool);
 
-/* Reports after each pass; false cancels. */
-typedef struct qni_feed_progress {
-    bool (*report)(void *user, int32_t n_tok);
-    void *user;
-} qni_feed_progress;
+/* A session more, or one less. Joining makes room for it in the arrays of a step, and reserves the device's scratch for
+ * a step with or without a trace. Errors: ENOMEM. */
+qn_status qni_kv_pool_join(qn_kv_pool *pool, bool traces, qn_error *err);
+void qni_kv_pool_leave(qn_kv_pool *pool);
 
-/* qn_session_sync with a report after each pass (may be NULL); *n_reused is set before the first. */
-qn_status qni_session_sync(qn_session *session, const int32_t *ids, size_t n_ids, size_t *n_reused,
-                           const qni_feed_progress *progress, qn_error *err);
+/* Device memory of a session besides its pool: logits, then ids. */
+typedef struct qni_session_layout {
+    size_t ids_offset; /* {n_ctx} s32, after {n_vocab} f32 */
+    size_t bytes;
+} qni_session_layout;
+
+/* Errors: ENOMEM: more than an address space. */
+qn_status qni_session_measure(qni_session_layout *out, const qn_model_config *config, int32_t n_ctx, qn_error *err);
+
+struct qn_session {
+    qn_kv_pool *pool; /* retained */
+    qn_model *model;  /* the pool's */
+    int32_t n_ctx, n_batch;
+    qn_tap tap;
+    qni_sequence seq;
+
+    qni_session_layout layout;
+    unsigned char *memory; /* from the device's allocator */
+    float *logits;         /* in it */
+    bool has_logits;       /* of the last id */
+    bool marked;           /* while a batch is checked */
+};
+
+/* Make the sequence equal to the first of n_ids, as qn_session_sync, but without computing: *n_kept tells how many
+ * positions remain; all n_ids when there is nothing to compute. */
+qn_status qni_session_keep(qn_session *session, const int32_t *ids, size_t n_ids, size_t *n_kept, qn_error *err);
+
+/* One step over at most n_batch of the ids that follow the sequence; *n_done tells how many. `complete`: the step that
+ * ends the ids computes logits. */
+qn_status qni_session_feed(qn_session *session, const int32_t *ids, size_t n_ids, size_t *n_done, qn_error *err);
 
 #endif

@@ -1,0 +1,66 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A pool of KV blocks: fixed blocks of positions for all layers of one model, counted by reference, so that sequences can
+ * share what they have in common. Blocks are numbered from 0; a sequence is a list of such numbers (sequence.h).
+ *
+ * Layout: {n_layer, k|v, n_block, n_kv_head, block_tokens} rows of the KV dtype (kv.c). Blocks that follow each other in a
+ * sequence are near each other within a layer.
+ *
+ * Threads: taking, retaining and releasing blocks is safe from any thread. Whoever writes a block has its only reference.
+ */
+#ifndef QNI_KV_POOL_H
+#define QNI_KV_POOL_H
+
+#include "../backend/device.h"
+
+typedef struct qni_kv_format {
+    qn_dtype dtype; /* of K and V: F16, BF16, F32 or Q8 */
+    int32_t n_layer, n_kv_head, head_dim;
+} qni_kv_format;
+
+typedef struct qni_block_pool {
+    qn_device *device; /* outlives the pool */
+    qni_kv_format format;
+    int32_t block_tokens, n_block;
+    size_t plane_bytes; /* k, or v, of one layer: all blocks */
+    size_t bytes;
+    unsigned char *data; /* from the device's allocator */
+    pthread_mutex_t lock;
+    int32_t *refs;   /* {n_block} */
+    int32_t *unused; /* {n_block}, a stack of n_unused blocks */
+    int32_t n_unused;
+} qni_block_pool;
+
+/* Bytes of a key or value of one KV head, and of all KV of a token. */
+size_t qni_kv_row_bytes(const qni_kv_format *format);
+size_t qni_kv_token_bytes(const qni_kv_format *format);
+
+/* Blocks that n_tok tokens need. */
+int32_t qni_kv_blocks_for(const qn_device *device, int32_t n_tok);
+
+/* Bytes of a pool of n_block blocks on a device. Errors: ENOMEM: more than an address space. */
+qn_status qni_block_pool_measure(size_t *bytes, const qn_device *device, const qni_kv_format *format, int32_t n_block,
+                                 qn_error *err);
+
+/* A pool with all blocks unused. Errors: ENOMEM. */
+qn_status qni_block_pool_create(qni_block_pool **out, qn_device *device, const qni_kv_format *format, int32_t n_block,
+                                qn_error *err);
+void qni_block_pool_free(qni_block_pool *pool); /* NULL is fine */
+
+/* Take n unused blocks, each with one reference. Errors: EFULL: fewer than n are unused; none is taken then. */
+qn_status qni_block_pool_take(qni_block_pool *pool, int32_t *blocks, int32_t n, qn_error *err);
+void qni_block_pool_retain(qni_block_pool *pool, const int32_t *blocks, int32_t n);
+void qni_block_pool_release(qni_block_pool *pool, const int32_t *blocks, int32_t n);
+bool qni_block_pool_is_shared(qni_block_pool *pool, int32_t block);
+int32_t qni_block_pool_n_unused(qni_block_pool *pool);
+
+/* The KV of a layer as ops take it. */
+qni_kv_layer qni_block_pool_layer(const qni_block_pool *pool, int32_t layer);
+
+/* Copy block `from` to block `to`, all layers. The caller holds the device. */
+void qni_block_pool_copy(const qni_block_pool *pool, int32_t to, int32_t from);
+
+/* A plane of a block's rows: k (or v) of one layer and KV head, {block_tokens} rows. */
+unsigned char *qni_block_pool_rows(const qni_block_pool *pool, int32_t layer, bool value, int32_t block, int32_t head);
+
+#endif

@@ -1,0 +1,76 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Sequences of a pool. */
+#include "sequence.h"
+
+#include <string.h>
+
+static int32_t blocks_for(const qni_sequence *s, int32_t n_tok) {
+    return (int32_t)qni_ceil_div(n_tok, s->pool->block_tokens);
+}
+
+qn_status qni_sequence_create(qni_sequence *out, qni_block_pool *pool, int32_t *ids, int32_t n_ctx, qn_error *err) {
+    qni_sequence s = {.pool = pool, .ids = ids, .n_ctx = n_ctx};
+    s.blocks = qni_calloc((size_t)blocks_for(&s, n_ctx), sizeof *s.blocks);
+    if (s.blocks == NULL) return qni_fail(err, QN_ENOMEM, "sequence: out of memory");
+    *out = s;
+    return QN_OK;
+}
+
+void qni_sequence_release(qni_sequence *s) {
+    /* A forked child frees the pool whole; a thread of its parent may have held the pool's lock. */
+    if (s->pool != NULL && qni_device_is_own(s->pool->device)) {
+        qni_block_pool_release(s->pool, s->blocks, s->n_block);
+    }
+    qni_free(s->blocks);
+    *s = (qni_sequence){0};
+}
+
+/* Give the last block to this sequence alone. */
+static qn_status own_last(qni_sequence *s, qn_error *err) {
+    qni_block_pool *pool = s->pool;
+    int32_t *last = &s->blocks[s->n_block - 1], own;
+    QN_TRY(qni_block_pool_take(pool, &own, 1, err));
+    qn_status status = qni_device_lock(pool->device, err);
+    if (status != QN_OK) {
+        qni_block_pool_release(pool, &own, 1);
+        return status;
+    }
+    qni_block_pool_copy(pool, own, *last);
+    qni_device_unlock(pool->device);
+    qni_block_pool_release(pool, last, 1);
+    *last = own;
+    return QN_OK;
+}
+
+qn_status qni_sequence_reserve(qni_sequence *s, int32_t n, qn_error *err) {
+    const bool is_partial = s->n_tok % s->pool->block_tokens != 0;
+    if (is_partial && qni_block_pool_is_shared(s->pool, s->blocks[s->n_tok / s->pool->block_tokens])) {
+        QN_TRY(own_last(s, err));
+    }
+    const int32_t end = blocks_for(s, s->n_tok + n);
+    if (end <= s->n_block) return QN_OK;
+    QN_TRY(qni_block_pool_take(s->pool, s->blocks + s->n_block, end - s->n_block, err));
+    s->n_block = end;
+    return QN_OK;
+}
+
+void qni_sequence_append(qni_sequence *s, const int32_t *ids, int32_t n) {
+    memmove(s->ids + s->n_tok, ids, (size_t)n * sizeof *ids);
+    s->n_tok += n;
+}
+
+void qni_sequence_rewind(qni_sequence *s, int32_t n_tok) {
+    s->n_tok = n_tok;
+    const int32_t n_block = blocks_for(s, n_tok);
+    if (n_block >= s->n_block) return;
+    qni_block_pool_release(s->pool, s->blocks + n_block, s->n_block - n_block);
+    s->n_block = n_block;
+}
+
+void qni_sequence_fork(qni_sequence *to, const qni_sequence *from) {
+    to->n_tok = from->n_tok;
+    to->n_block = blocks_for(from, from->n_tok);
+    memcpy(to->ids, from->ids, (size_t)from->n_tok * sizeof *to->ids);
+    memcpy(to->blocks, from->blocks, (size_t)to->n_block * sizeof *to->blocks);
+    qni_block_pool_retain(to->pool, to->blocks, to->n_block);
+}
