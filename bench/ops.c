@@ -108,7 +108,7 @@ static qni_weight make_linear(bench *b, int64_t n_in, int64_t n_out) {
     qn_linear *l = NULL;
     const qni_source source = {.dtype = QN_DTYPE_BF16, .arith = QN_ARITH_F32, .n_in = n_in, .n_out = n_out};
     if (qni_linear_create(&l, b->device, &source, &err) != QN_OK) die(err.message);
-    fill(b, l->data, l->bytes / 2);
+    fill(b, l->data.address, l->data.bytes / 2);
     b->linears[b->n_linear++] = l;
     return l->weight;
 }

@@ -97,7 +97,7 @@ static qni_weight weight_of(const matrix *w, int form, qn_device *device, qn_lin
     }
     const qni_source source = {.dtype = w->dtype, .arith = QN_ARITH_F32, .n_in = w->n_in, .n_out = w->n_out};
     assert_int_equal(qni_linear_create(linear, device, &source, NULL), QN_OK);
-    memset((*linear)->data, 0xFF, (*linear)->bytes); /* padding must be written: this is a NaN */
+    memset((*linear)->data.address, 0xFF, (*linear)->data.bytes); /* padding must be written: this is a NaN */
     const qni_weight *form_of = &(*linear)->weight;
     int64_t half = w->n_out / 2 / form_of->nr * form_of->nr; /* in two ranges */
     for (int part = 0; part < 2; part++) {
@@ -105,10 +105,10 @@ static qni_weight weight_of(const matrix *w, int form, qn_device *device, qn_lin
         size_t bytes = qn_dtype_bytes(w->dtype);
         if (form == PACKED_IN_OUT) {
             const char *src = (const char *)w->in_out + (size_t)first * bytes;
-            device->backend->pack(device->state, form_of, (*linear)->data, first, n, src, w->n_out, 1);
+            device->backend->pack(device->state, form_of, (*linear)->data.address, first, n, src, w->n_out, 1);
         } else {
             const char *src = (const char *)w->out_in + (size_t)(first * w->n_in) * bytes;
-            device->backend->pack(device->state, form_of, (*linear)->data, first, n, src, 1, w->n_in);
+            device->backend->pack(device->state, form_of, (*linear)->data.address, first, n, src, 1, w->n_in);
         }
     }
     return *form_of;

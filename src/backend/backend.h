@@ -37,21 +37,57 @@ static inline bool qni_scratch_measures(const qni_scratch *scratch) {
 }
 
 typedef struct qni_ops qni_ops;
+typedef struct qni_memory_ops qni_memory_ops;
 
 /* The context of a call. */
 typedef struct qni_run {
     const qni_ops *ops; /* complete: backend's own and composed ones */
-    void *backend;      /* the backend's own state */
+    const qni_memory_ops *memory;
+    void *backend; /* the backend's own state */
     qni_scratch *scratch;
     qn_error *err; /* may be NULL */
 } qni_run;
+
+/* What memory is for. */
+typedef enum qni_memory_kind {
+    QNI_MEMORY_WEIGHTS, /* written once, read in each step */
+    QNI_MEMORY_KV,
+    QNI_MEMORY_WORKSPACE,
+    QNI_MEMORY_TENSOR,
+} qni_memory_kind;
+
+/*
+ * Memory of a device and copies to and from it, in the order of its queue of work: a write is seen by ops that are called
+ * after it, a read sees what ops before it have written, and waits for them. Errors of earlier ops that surface only then
+ * are reported here as EDEVICE, or as ELOST when the device is gone.
+ */
+struct qni_memory_ops {
+    /* QNI_ALIGN-aligned, not cleared; ENOMEM without a message. The allocator is the caller's, for memory of the host. */
+    qn_status (*alloc)(void *state, qni_buffer *out, size_t bytes, qni_memory_kind kind, const qn_allocator *allocator);
+    void (*free)(void *state, const qni_buffer *buffer, const qn_allocator *allocator);
+    qn_status (*write)(void *state, void *to, const void *from, size_t bytes, qn_error *err);
+    qn_status (*read)(void *state, void *to, const void *from, size_t bytes, qn_error *err);
+    qn_status (*copy)(void *state, void *to, const void *from, size_t bytes, qn_error *err); /* within the device */
+    qn_status (*clear)(void *state, void *to, size_t bytes, qn_error *err);                  /* to zeros */
+    /* Wait until everything queued is done. */
+    qn_status (*wait)(void *state, qn_error *err);
+    bool wraps; /* the host's memory can be used as the device's (qn_tensor_wrap) */
+};
+
+/* Memory of the host, for backends that compute on it. */
+extern const qni_memory_ops qni_host_memory;
+
+/* The same in a call: nothing while measuring. */
+qn_status qni_write(const qni_run *run, void *to, const void *from, size_t bytes);
+qn_status qni_read(const qni_run *run, void *to, const void *from, size_t bytes);
+qn_status qni_copy(const qni_run *run, void *to, const void *from, size_t bytes);
 
 /* The primitives. Every op reports only what cannot be checked beforehand (a device that fails, a NaN in greedy). */
 struct qni_ops {
     /* small: every backend */
 
-    /* out {n_row, d_model} = rows ids[r] of table, a weight whose outputs are the vocabulary (n_in
-     * = d_model) */
+    /* out {n_row, d_model} = rows ids[r] of table, a weight whose outputs are the vocabulary (n_in = d_model); ids are on
+     * the device, so that ids which argmax wrote need not come to the host */
     qn_status (*embed)(const qni_run *run, qni_mat out, const qni_weight *table, const int32_t *ids);
     /* out = rms(x, weight); out may be x */
     qn_status (*rms_norm)(const qni_run *run, qni_mat out, qni_mat x, qni_vec weight, double eps);
@@ -68,8 +104,8 @@ struct qni_ops {
                                     const qni_weight *weight);
     /* out = silu(gate) ⊙ up, elementwise, all f32; out may be gate */
     qn_status (*swiglu)(const qni_run *run, qni_mat out, qni_mat gate, qni_mat up);
-    /* ids[r] = lowest id < n_valid of the greatest logits[r]; ENUMERIC and ids untouched when a row
-     * holds a NaN */
+    /* ids[r] = lowest id < n_valid of the greatest logits[r], on the device; ENUMERIC and ids untouched when a row holds a
+     * NaN */
     qn_status (*argmax)(const qni_run *run, uint32_t *ids, qni_mat logits, int64_t n_valid);
 
     /* larger: composed where NULL; out may be hidden */
@@ -94,6 +130,7 @@ typedef struct qni_backend {
     qn_status (*open)(void **state, const char **isa_out, const qn_device_options *options, int32_t n_thread,
                       qn_error *err);
     void (*close)(void *state);
+    const qni_memory_ops *memory;
     qni_ops ops;
 
     /* The form of a packed linear; EUNSUPPORTED where there is no kernel. arith AUTO is resolved

@@ -112,8 +112,9 @@ void qni_device_retain(qn_device *device) {
 
 void qni_device_release(qn_device *device) {
     if (device == NULL || atomic_fetch_sub_explicit(&device->refs, 1, memory_order_acq_rel) != 1) return;
+    qni_buffer_free(device, &device->scratch);
     device->backend->close(device->state);
-    qni_device_free(&device->allocator, device->scratch, device->scratch_bytes);
+    qni_free(device->host);
     /* A thread of the parent may have held it at the fork: then it stays locked for good in the child. */
     if (qni_device_is_own(device)) pthread_mutex_destroy(&device->lock);
     qni_free(device);

@@ -19,10 +19,11 @@ struct qn_device {
     char description[96];
     int32_t n_thread;
     qn_allocator allocator;
-    pid_t owner;            /* the process that opened it */
-    pthread_mutex_t lock;   /* held by whatever computes or copies; see qni_device_lock() */
-    unsigned char *scratch; /* guarded by lock */
-    size_t scratch_bytes;
+    pid_t owner;          /* the process that opened it */
+    pthread_mutex_t lock; /* held by whatever computes or copies, see qni_device_lock(); guards what follows */
+    qni_buffer scratch;
+    void *host; /* host memory of a call, like scratch */
+    size_t host_bytes;
 };
 
 void qni_device_retain(qn_device *device);
@@ -40,6 +41,14 @@ bool qni_device_is_own(const qn_device *device);
 /* Make the device's scratch at least `bytes` large. The caller holds the lock. */
 qn_status qni_device_reserve(qn_device *device, size_t bytes, qn_error *err);
 
+/* Host memory of `bytes` for the current call, 8-byte aligned; NULL: no memory. The caller holds the lock. */
+void *qni_device_host(qn_device *device, size_t bytes);
+
+/* Memory of the device. Errors: ENOMEM: "WHAT: no memory for N bytes". */
+qn_status qni_buffer_create(qn_device *device, qni_buffer *out, size_t bytes, qni_memory_kind kind, const char *what,
+                            qn_error *err);
+void qni_buffer_free(qn_device *device, qni_buffer *buffer); /* a buffer of zeros is fine; leaves zeros */
+
 /* A run context over the device's whole scratch (or a measuring one). The caller holds the lock for the former. */
 qni_run qni_device_run(qn_device *device, qni_scratch *scratch, bool measure, qn_error *err);
 
@@ -47,8 +56,7 @@ struct qn_linear {
     qn_device *device;
     qni_weight weight;
     atomic_bool far; /* set by whoever fills a part; then `weight` by qni_linear_finish() */
-    void *data;
-    size_t bytes;
+    qni_buffer data;
 };
 
 #endif

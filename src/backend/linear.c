@@ -15,16 +15,14 @@ qn_status qni_linear_create(qn_linear **out, qn_device *device, const qni_source
     QN_TRY(device->backend->packing(device->state, &packing, source, err));
     qn_linear *linear = qni_calloc(1, sizeof *linear);
     if (linear == NULL) return qni_fail(err, QN_ENOMEM, "linear: no memory");
-    linear->data = qni_device_alloc(&device->allocator, packing.bytes);
-    if (linear->data == NULL) {
+    qn_status status = qni_buffer_create(device, &linear->data, packing.bytes, QNI_MEMORY_WEIGHTS, "linear", err);
+    if (status != QN_OK) {
         qni_free(linear);
-        return qni_fail(err, QN_ENOMEM, "linear: no memory for %zu bytes", packing.bytes);
+        return status;
     }
-    qni_advise_large_pages(linear->data, packing.bytes);
     linear->device = device;
-    linear->bytes = packing.bytes;
     linear->weight = packing.form;
-    linear->weight.data = linear->data;
+    linear->weight.data = linear->data.address;
     qni_device_retain(device);
     *out = linear;
     return QN_OK;
@@ -32,7 +30,7 @@ qn_status qni_linear_create(qn_linear **out, qn_device *device, const qni_source
 
 void qn_linear_free(qn_linear *linear) {
     if (linear == NULL) return;
-    qni_device_free(&linear->device->allocator, linear->data, linear->bytes);
+    qni_buffer_free(linear->device, &linear->data);
     qni_device_release(linear->device);
     qni_free(linear);
 }
@@ -82,7 +80,7 @@ void qni_linear_fill(qn_linear *linear, int64_t first, int64_t n, const qni_dens
     if (linear->weight.arith == QN_ARITH_BF16 && !are_near_rows(rows, n, linear->weight.n_in)) {
         atomic_store(&linear->far, true);
     }
-    device->backend->pack(device->state, &linear->weight, linear->data, first, n, rows->data, rows->in_stride,
+    device->backend->pack(device->state, &linear->weight, linear->data.address, first, n, rows->data, rows->in_stride,
                           rows->out_stride);
 }
 
@@ -95,7 +93,8 @@ qn_status qni_linear_fill_quantized(qn_linear *linear, int64_t first, int64_t n,
          (rows->biases != NULL && !are_near_scales(rows->biases, source->scale_dtype, n_scale, 0)))) {
         atomic_store(&linear->far, true);
     }
-    return device->backend->pack_quantized(device->state, &linear->weight, linear->data, first, n, source, rows, err);
+    return device->backend->pack_quantized(device->state, &linear->weight, linear->data.address, first, n, source, rows,
+                                           err);
 }
 
 /* A row in f32. */
@@ -145,13 +144,14 @@ qn_status qni_linear_quantize(qn_linear *linear, int64_t first, int64_t n, const
     return status;
 }
 
-/* Outputs [first, first + n) from the caller's tensors. */
+/* Outputs [first, first + n) from the caller's tensors, which come to the host first. */
 typedef struct pack_job {
     qn_linear *linear;
-    qni_dense_rows dense;   /* of output 0; dense and quantize */
-    qni_quant quant;        /* quantize: to; quantised: what it is */
-    const qn_quantized *of; /* quantised */
-    int64_t n_per_task;     /* outputs, whole panels */
+    const qn_tensor *weight; /* dense and quantize */
+    int in;                  /* its axis of inputs */
+    qni_quant quant;         /* quantize: to; quantized: what it is */
+    const qn_quantized *of;  /* quantized */
+    int64_t n_per_task;      /* outputs, whole panels */
     qn_status (*fill)(const struct pack_job *job, int64_t first, int64_t n, qn_error *err);
 
     pthread_mutex_t lock; /* guards what follows: the error of the first task that failed */
@@ -160,23 +160,44 @@ typedef struct pack_job {
     int32_t failed;
 } pack_job;
 
-static qni_dense_rows rows_from(const pack_job *job, int64_t first) {
-    qni_dense_rows rows = job->dense;
-    rows.data = (const unsigned char *)rows.data + (size_t)(first * rows.out_stride) * qn_dtype_bytes(rows.dtype);
-    return rows;
+static qn_status read_device(const pack_job *job, void *to, const unsigned char *from, int64_t bytes, qn_error *err) {
+    const qn_device *device = job->linear->device;
+    return device->backend->memory->read(device->state, to, from, (size_t)bytes, err);
+}
+
+/* Outputs [first, first + n) of the tensor in host memory, which the caller frees. */
+static qn_status fetch_rows(const pack_job *job, qni_dense_rows *rows, int64_t first, int64_t n, qn_error *err) {
+    const qn_tensor *t = job->weight;
+    const bool by_rows = job->in == 1; /* {out, in} */
+    const int64_t n_line = by_rows ? n : t->shape[0], line = by_rows ? t->shape[1] : n;
+    const int64_t element = (int64_t)qn_dtype_bytes(t->dtype), at = first * t->stride[1 - job->in];
+    unsigned char *host = qni_calloc((size_t)n_line, (size_t)(line * element));
+    if (host == NULL) return qni_fail(err, QN_ENOMEM, "linear: no memory to pack %lld rows", (long long)n);
+    *rows = (qni_dense_rows){host, t->dtype, by_rows ? 1 : line, by_rows ? line : 1};
+    for (int64_t i = 0; i < n_line; i++) {
+        qn_status status = read_device(job, host + i * line * element, t->data + (at + i * t->stride[0]) * element,
+                                       line * element, err);
+        if (status == QN_OK) continue;
+        qni_free(host);
+        return status;
+    }
+    return QN_OK;
 }
 
 static qn_status fill_dense(const pack_job *job, int64_t first, int64_t n, qn_error *err) {
-    (void)err;
-    qni_dense_rows rows = rows_from(job, first);
+    qni_dense_rows rows;
+    QN_TRY(fetch_rows(job, &rows, first, n, err));
     qni_linear_fill(job->linear, first, n, &rows);
+    qni_free((void *)(uintptr_t)rows.data);
     return QN_OK;
 }
 
 static qn_status fill_quantize(const pack_job *job, int64_t first, int64_t n, qn_error *err) {
-    qni_dense_rows rows = rows_from(job, first);
+    qni_dense_rows rows;
+    QN_TRY(fetch_rows(job, &rows, first, n, err));
     qn_error detail = {0};
     const qn_status status = qni_linear_quantize(job->linear, first, n, &job->quant, &rows, &detail);
+    qni_free((void *)(uintptr_t)rows.data);
     if (status == QN_EFORMAT) return qni_fail(err, QN_EINVAL, "weight: %s", detail.message);
     return status == QN_OK ? QN_OK : qni_fail(err, status, "%s", detail.message);
 }
@@ -195,13 +216,24 @@ static qn_status check_symmetric(const qni_quant *q, const void *scales, int64_t
 
 static qn_status fill_quantized(const pack_job *job, int64_t first, int64_t n, qn_error *err) {
     const qni_quant *q = &job->quant;
-    const int64_t n_in = job->linear->weight.n_in;
-    int64_t scale_at = first / q->group_out * qni_quant_scale_bytes(q, n_in);
-    qni_quant_rows rows = {.codes = job->of->codes->data + first * qni_quant_code_bytes(q, n_in),
-                           .scales = job->of->scales->data + scale_at};
-    if (job->of->biases != NULL) rows.biases = job->of->biases->data + scale_at;
-    if (q->symmetric) QN_TRY(check_symmetric(q, rows.scales, n * qni_quant_n_group(q, n_in), err));
-    return qni_linear_fill_quantized(job->linear, first, n, q, &rows, err);
+    const qn_quantized *of = job->of;
+    const int64_t n_in = job->linear->weight.n_in, row = qni_quant_code_bytes(q, n_in);
+    const int64_t scale_row = qni_quant_scale_bytes(q, n_in), scale_at = first / q->group_out * scale_row;
+    const int64_t scale_bytes = qni_ceil_div(n, q->group_out) * scale_row;
+    unsigned char *host = qni_calloc((size_t)(n * row + 2 * scale_bytes), 1);
+    if (host == NULL) return qni_fail(err, QN_ENOMEM, "linear: no memory to pack %lld rows", (long long)n);
+    /* Scales first: they are of up to four bytes, codes are read as bytes. */
+    qni_quant_rows rows = {.codes = host + 2 * scale_bytes, .scales = host};
+    if (of->biases != NULL) rows.biases = host + scale_bytes;
+    qn_status status = read_device(job, host + 2 * scale_bytes, of->codes->data + first * row, n * row, err);
+    if (status == QN_OK) status = read_device(job, host, of->scales->data + scale_at, scale_bytes, err);
+    if (status == QN_OK && of->biases != NULL) {
+        status = read_device(job, host + scale_bytes, of->biases->data + scale_at, scale_bytes, err);
+    }
+    if (status == QN_OK && q->symmetric) status = check_symmetric(q, rows.scales, n * qni_quant_n_group(q, n_in), err);
+    if (status == QN_OK) status = qni_linear_fill_quantized(job->linear, first, n, q, &rows, err);
+    qni_free(host);
+    return status;
 }
 
 static void pack_task(void *context, int32_t task, int32_t thread) {
@@ -272,17 +304,13 @@ static qn_status check_weight(const qn_linear *const *out, const qn_tensor *weig
     return QN_OK;
 }
 
-static qni_dense_rows dense_rows(const qn_tensor *weight, int in) {
-    return (qni_dense_rows){weight->data, weight->dtype, weight->stride[in], weight->stride[1 - in]};
-}
-
 qn_status qn_linear_pack(qn_linear **out, const qn_tensor *weight, qn_linear_layout layout, qn_arith arith,
                          qn_error *err) {
     QN_TRY(check_weight((const qn_linear *const *)out, weight, layout, arith, err));
     int in = layout == QN_LAYOUT_IN_OUT ? 0 : 1;
     qni_source source = {
         .dtype = weight->dtype, .arith = arith, .n_in = weight->shape[in], .n_out = weight->shape[1 - in]};
-    pack_job job = {.dense = dense_rows(weight, in), .fill = fill_dense};
+    pack_job job = {.weight = weight, .in = in, .fill = fill_dense};
     return pack(out, &job, weight->storage->device, &source, err);
 }
 
@@ -298,7 +326,7 @@ qn_status qn_linear_quantize(qn_linear **out, const qn_tensor *weight, qn_linear
         return qni_fail(err, QN_EINVAL, "weight: inputs must be a multiple of the group, %lld, got %lld",
                         (long long)source.quant.group, (long long)source.n_in);
     }
-    pack_job job = {.dense = dense_rows(weight, in), .quant = source.quant, .fill = fill_quantize};
+    pack_job job = {.weight = weight, .in = in, .quant = source.quant, .fill = fill_quantize};
     return pack(out, &job, weight->storage->device, &source, err);
 }
 
@@ -320,7 +348,7 @@ int64_t qn_linear_n_out(const qn_linear *linear) {
     return linear != NULL ? linear->weight.n_out : 0;
 }
 size_t qn_linear_bytes(const qn_linear *linear) {
-    return linear != NULL ? linear->bytes : 0;
+    return linear != NULL ? linear->data.bytes : 0;
 }
 qn_dtype qn_linear_dtype(const qn_linear *linear) {
     return linear != NULL ? linear->weight.dtype : QN_DTYPE_DEFAULT;

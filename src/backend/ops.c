@@ -22,6 +22,10 @@ static qn_status execute(const qn_tensor *out, body run_body, const void *args, 
     return status;
 }
 
+static qn_device *device_of(const qn_tensor *t) {
+    return t->storage->device;
+}
+
 /* {B, T, width} */
 static qni_mat mat_of(const qn_tensor *t) {
     return (qni_mat){t->data,      t->dtype,    t->shape[0] * t->shape[1], t->shape[2], t->shape[1],
@@ -108,35 +112,46 @@ static qni_kv_layer kv_of(const qn_tensor *k, const qn_tensor *v) {
 }
 
 /* Element of an s32, s64 or u32 tensor. */
-static int64_t integer_at(const qn_tensor *t, int64_t index) {
-    if (t->dtype == QN_DTYPE_S64) return ((const int64_t *)(const void *)t->data)[index];
-    if (t->dtype == QN_DTYPE_U32) return ((const uint32_t *)(const void *)t->data)[index];
-    return ((const int32_t *)(const void *)t->data)[index];
+static qn_status read_integer(const qni_run *run, int64_t *out, const qn_tensor *t, int64_t index) {
+    const size_t bytes = qn_dtype_bytes(t->dtype);
+    union {
+        int64_t s64;
+        uint32_t u32;
+        int32_t s32;
+    } value = {0};
+    QN_TRY(qni_read(run, &value, t->data + (size_t)index * bytes, bytes));
+    *out = value.s32;
+    if (t->dtype == QN_DTYPE_S64) *out = value.s64;
+    if (t->dtype == QN_DTYPE_U32) *out = value.u32;
+    return QN_OK;
 }
 
 /* Position of token 0 of batch row b; only a tensor's can be out of range, and is clamped to [0, greatest]. */
-static int32_t position_of(const qn_offset *offset, int64_t b, int64_t greatest) {
-    if (offset->rows != NULL) return (int32_t)offset->rows[b];
-    if (offset->tensor == NULL) return (int32_t)offset->value;
-    int64_t p = integer_at(offset->tensor, offset->tensor->shape[0] == 1 ? 0 : b);
-    return (int32_t)qni_max_i64(0, qni_min_i64(p, greatest));
+static qn_status read_position(const qni_run *run, int32_t *out, const qn_offset *offset, int64_t b, int64_t greatest) {
+    int64_t p = offset->rows != NULL ? offset->rows[b] : offset->value;
+    if (offset->tensor != NULL) {
+        QN_TRY(read_integer(run, &p, offset->tensor, offset->tensor->shape[0] == 1 ? 0 : b));
+        p = qni_max_i64(0, qni_min_i64(p, greatest));
+    }
+    *out = (int32_t)p;
+    return QN_OK;
 }
 
-/* The batch and the angles of a call, in scratch. */
+/* The batch of a call, in host memory, and its angles, in scratch. */
 typedef struct positions {
     qni_batch batch;
     int32_t *tok_begin, *pos_begin, *blocks; /* {B + 1}, {B}, {B} */
     int32_t *first;                          /* {B}: position of the call's first token */
-    double *inv_freq;                        /* {D/2} */
     qni_rope rope;
     qni_mat cos_sin; /* {B·T, D} */
+    void *rest;      /* call_options.host_bytes */
 } positions;
 
 /* The batch of n_tok tokens a batch row, `ahead` tokens after the call's first. */
 static qn_status set_positions(const qni_run *run, positions *p, int64_t n_tok, int64_t ahead) {
     const int32_t n_batch = p->batch.n_seq;
     p->batch.n_tok = n_batch * n_tok;
-    for (int32_t b = 0; b < n_batch && !qni_scratch_measures(run->scratch); b++) {
+    for (int32_t b = 0; b < n_batch; b++) {
         p->tok_begin[b] = (int32_t)(b * n_tok);
         p->tok_begin[b + 1] = (int32_t)((b + 1) * n_tok);
         p->pos_begin[b] = p->first[b] + (int32_t)ahead;
@@ -146,8 +161,10 @@ static qn_status set_positions(const qni_run *run, positions *p, int64_t n_tok, 
     return run->ops->rope(run, p->cos_sin, &p->batch, &p->rope);
 }
 
-/* What a call says of positions and RoPE, and how many tokens each batch row has at most. */
+/* What a call says of positions and RoPE. */
 typedef struct call_options {
+    qn_device *device;
+    size_t host_bytes; /* that the call needs besides */
     const qn_offset *offset;
     const qn_rope *rope;
     int64_t greatest; /* position that a tensor's offset is clamped to */
@@ -158,19 +175,19 @@ typedef struct call_options {
 static qn_status begin(const qni_run *run, positions *p, qni_attention_call *call, const qni_dims *dims,
                        const call_options *o) {
     const int64_t n_batch = dims->of[QNI_B], d = dims->of[QNI_D];
-    *p = (positions){0};
-    p->tok_begin = qni_scratch_array(run->scratch, n_batch + 1, 1, sizeof *p->tok_begin);
-    p->pos_begin = qni_scratch_array(run->scratch, n_batch, 1, sizeof *p->pos_begin);
-    p->blocks = qni_scratch_array(run->scratch, n_batch, 1, sizeof *p->blocks);
-    p->first = qni_scratch_array(run->scratch, n_batch, 1, sizeof *p->first);
-    p->inv_freq = qni_scratch_array(run->scratch, d / 2, 1, sizeof *p->inv_freq);
+    const size_t n_freq = (size_t)d / 2, n_int = 4 * (size_t)n_batch + 1;
+    double *inv_freq =
+        qni_device_host(o->device, n_freq * sizeof(double) + (n_int + 1) * sizeof(int32_t) + o->host_bytes);
+    if (inv_freq == NULL) return qni_fail(run->err, QN_ENOMEM, "batch: no memory for %lld rows", (long long)n_batch);
+    *p = (positions){.tok_begin = (int32_t *)(void *)(inv_freq + n_freq), .rope = {.inv_freq = inv_freq}};
+    p->pos_begin = p->tok_begin + n_batch + 1;
+    p->blocks = p->pos_begin + n_batch;
+    p->first = p->blocks + n_batch;
+    p->rest = p->tok_begin + (n_int + 1) / 2 * 2;
     float *cos_sin = qni_scratch_array(run->scratch, n_batch * dims->of[QNI_T], d, sizeof *cos_sin);
     p->cos_sin = qni_mat_of(cos_sin, QN_DTYPE_F32, n_batch * dims->of[QNI_T], d);
-    if (!qni_scratch_measures(run->scratch)) {
-        for (int64_t b = 0; b < n_batch; b++) p->first[b] = position_of(o->offset, b, o->greatest);
-        qni_rope_resolve(p->inv_freq, &p->rope.attention_factor, o->rope, d);
-    }
-    p->rope.inv_freq = p->inv_freq;
+    for (int64_t b = 0; b < n_batch; b++) QN_TRY(read_position(run, &p->first[b], o->offset, b, o->greatest));
+    qni_rope_resolve(inv_freq, &p->rope.attention_factor, o->rope, d);
     p->batch = (qni_batch){.n_seq = (int32_t)n_batch,
                            .max_block = 1,
                            .tok_begin = p->tok_begin,
@@ -189,7 +206,8 @@ static qn_status kv_attention_body(const qni_run *run, const void *args, const q
     const qn_kv_attention_args *a = args;
     positions p;
     qni_attention_call call;
-    QN_TRY(begin(run, &p, &call, dims, &(call_options){&a->offset, &a->rope, greatest_of(dims), a->scale, 0}));
+    QN_TRY(begin(run, &p, &call, dims,
+                 &(call_options){device_of(a->out), 0, &a->offset, &a->rope, greatest_of(dims), a->scale, 0}));
     qni_kv_layer kv = kv_of(a->k_cache, a->v_cache);
     return run->ops->kv_attention(run, mat_of(a->out), heads_of(a->q), heads_of(a->k), heads_of(a->v), &kv, &call);
 }
@@ -230,7 +248,8 @@ static qn_status attention_block_body(const qni_run *run, const void *args, cons
     const qn_attention_block_args *a = args;
     positions p;
     qni_attention_call call;
-    QN_TRY(begin(run, &p, &call, dims, &(call_options){&a->offset, &a->rope, greatest_of(dims), a->scale, a->eps}));
+    QN_TRY(begin(run, &p, &call, dims,
+                 &(call_options){device_of(a->out), 0, &a->offset, &a->rope, greatest_of(dims), a->scale, a->eps}));
     qni_kv_layer kv = kv_of(a->k_cache, a->v_cache);
     qni_attention_weights w = attention_of(&a->weights);
     return run->ops->attention_block(run, mat_of(a->out), mat_of(a->hidden), &w, &kv, &call);
@@ -246,7 +265,8 @@ static qn_status layer_body(const qni_run *run, const void *args, const qni_dims
     const qn_layer_args *a = args;
     positions p;
     qni_attention_call call;
-    QN_TRY(begin(run, &p, &call, dims, &(call_options){&a->offset, &a->rope, greatest_of(dims), a->scale, a->eps}));
+    QN_TRY(begin(run, &p, &call, dims,
+                 &(call_options){device_of(a->out), 0, &a->offset, &a->rope, greatest_of(dims), a->scale, a->eps}));
     qni_kv_layer kv = kv_of(a->k_cache, a->v_cache);
     qni_layer_weights w = layer_of(&a->weights);
     return run->ops->layer(run, mat_of(a->out), mat_of(a->hidden), &w, &kv, &call);
@@ -275,15 +295,32 @@ qn_status qn_greedy(const qn_greedy_args *args, qn_error *err) {
     return execute(args->out, greedy_body, args, &dims, err);
 }
 
-/* The first ids of qn_forward_greedy, checked: they are values of a tensor, read only now. */
-static qn_status take_ids(int32_t *ids, const qn_tensor *t, int64_t n_vocab, qn_error *err) {
+/* The first ids of qn_forward_greedy, to `out` on the device; `ids` is host memory. They are values of a tensor, read and
+ * checked only now. */
+static qn_status take_ids(const qni_run *run, uint32_t *out, int32_t *ids, const qn_tensor *t, int64_t n_vocab) {
     for (int64_t b = 0; b < t->shape[0]; b++) {
-        int64_t id = integer_at(t, b * t->stride[0]);
+        int64_t id = 0;
+        QN_TRY(read_integer(run, &id, t, b * t->stride[0]));
         if (id < 0 || id >= n_vocab) {
-            return qni_fail(err, QN_EINVAL, "ids: row %lld must be 0 to %lld, got %lld", (long long)b,
+            return qni_fail(run->err, QN_EINVAL, "ids: row %lld must be 0 to %lld, got %lld", (long long)b,
                             (long long)(n_vocab - 1), (long long)id);
         }
         ids[b] = (int32_t)id;
+    }
+    return qni_write(run, out, ids, (size_t)t->shape[0] * sizeof *ids);
+}
+
+/* Rows of ids {B, count} to a tensor, from `made` {count, B} on the device by way of the host memory `rows`, {2, B·count}. */
+static qn_status put_ids(const qni_run *run, const qn_tensor *out, const uint32_t *made, uint32_t *rows) {
+    const int64_t n_batch = out->shape[0], count = out->shape[1];
+    uint32_t *turned = rows + n_batch * count;
+    QN_TRY(qni_read(run, rows, made, (size_t)(n_batch * count) * sizeof *rows));
+    for (int64_t i = 0; i < n_batch * count && !qni_scratch_measures(run->scratch); i++) {
+        turned[i] = rows[i % count * n_batch + i / count];
+    }
+    for (int64_t b = 0; b < n_batch; b++) {
+        QN_TRY(qni_write(run, out->data + (size_t)(b * out->stride[0]) * sizeof *rows, turned + b * count,
+                         (size_t)count * sizeof *rows));
     }
     return QN_OK;
 }
@@ -308,16 +345,21 @@ static qn_status forward_greedy_body(const qni_run *run, const void *args, const
 
     qn_dtype dtype = a->hidden != NULL ? a->hidden->dtype : QN_DTYPE_F32;
     int64_t d_model = dims->of[QNI_H];
-    int32_t *ids = qni_scratch_array(run->scratch, n_batch, 1, sizeof *ids);
-    uint32_t *next = qni_scratch_array(run->scratch, n_batch, 1, sizeof *next);
-    uint32_t *made = qni_scratch_array(run->scratch, n_batch, count, sizeof *made);
+    uint32_t *ids = qni_scratch_array(run->scratch, n_batch, 1, sizeof *ids);
+    uint32_t *made = qni_scratch_array(run->scratch, count, n_batch, sizeof *made);
     void *memory = qni_scratch_array(run->scratch, n_batch * n_tok, d_model, qn_dtype_bytes(dtype));
-    bool measures = qni_scratch_measures(run->scratch);
-    if (a->ids != NULL && !measures) QN_TRY(take_ids(ids, a->ids, dims->of[QNI_V], run->err));
+    const bool measures = qni_scratch_measures(run->scratch);
+    size_t host_bytes;
+    if (!qni_mul_size(&host_bytes, 2 * sizeof *made, (size_t)n_batch) ||
+        !qni_mul_size(&host_bytes, host_bytes, (size_t)count)) {
+        return qni_fail(run->err, QN_ENOMEM, "forward_greedy: no memory for %lld tokens", (long long)count);
+    }
 
     positions p;
     qni_attention_call call;
-    QN_TRY(begin(run, &p, &call, dims, &(call_options){&a->offset, &a->rope, greatest, a->scale, a->eps}));
+    QN_TRY(begin(run, &p, &call, dims,
+                 &(call_options){device_of(a->out), host_bytes, &a->offset, &a->rope, greatest, a->scale, a->eps}));
+    if (a->ids != NULL) QN_TRY(take_ids(run, ids, p.rest, a->ids, dims->of[QNI_V]));
     qni_weight lm_head = vocabulary_of(&a->lm_head);
     int64_t n_valid = n_valid_of(a->n_valid, dims);
     for (int64_t step = 0; step < (measures ? qni_min_i64(2, count) : count); step++) {
@@ -329,20 +371,13 @@ static qn_status forward_greedy_body(const qni_run *run, const void *args, const
         stream.outer_stride = n_inner * d_model;
         if (embeds) {
             qni_weight embedding = vocabulary_of(&a->embedding);
-            QN_TRY(run->ops->embed(run, stream, &embedding, ids));
+            QN_TRY(run->ops->embed(run, stream, &embedding, (const int32_t *)ids));
         }
         QN_TRY(forward_layers(run, a, stream, embeds ? stream : mat_of(a->hidden), &call));
-        QN_TRY(run->ops->greedy(run, next, last_rows(stream, n_batch), vec_of(a->norm), &lm_head, n_valid, a->eps));
-        for (int64_t b = 0; b < n_batch && !measures; b++) {
-            ids[b] = (int32_t)next[b];
-            made[b * count + step] = next[b];
-        }
+        ids = made + step * n_batch; /* the next step reads them there */
+        QN_TRY(run->ops->greedy(run, ids, last_rows(stream, n_batch), vec_of(a->norm), &lm_head, n_valid, a->eps));
     }
-    uint32_t *out = (uint32_t *)(void *)a->out->data;
-    for (int64_t i = 0; i < n_batch * count && !measures; i++) {
-        out[i / count * a->out->stride[0] + i % count] = made[i];
-    }
-    return QN_OK;
+    return put_ids(run, a->out, made, p.rest);
 }
 
 qn_status qn_forward_greedy(const qn_forward_greedy_args *args, qn_error *err) {

@@ -30,19 +30,35 @@ void *qni_scratch_array(qni_scratch *scratch, int64_t count, int64_t n, size_t s
     return qni_scratch_take(scratch, bytes);
 }
 
+qn_status qni_buffer_create(qn_device *device, qni_buffer *out, size_t bytes, qni_memory_kind kind, const char *what,
+                            qn_error *err) {
+    qn_status status = device->backend->memory->alloc(device->state, out, bytes, kind, &device->allocator);
+    return status == QN_OK ? status : qni_fail(err, status, "%s: no memory for %zu bytes", what, bytes);
+}
+
+void qni_buffer_free(qn_device *device, qni_buffer *buffer) {
+    if (buffer->address != NULL) device->backend->memory->free(device->state, buffer, &device->allocator);
+    *buffer = (qni_buffer){0};
+}
+
 qn_status qni_device_reserve(qn_device *device, size_t bytes, qn_error *err) {
     size_t wanted = rounded(bytes > 0 ? bytes : 1);
-    if (wanted <= device->scratch_bytes) return QN_OK;
-    qni_device_free(&device->allocator, device->scratch, device->scratch_bytes);
-    device->scratch_bytes = 0;
-    device->scratch = wanted <= PTRDIFF_MAX ? qni_device_alloc(&device->allocator, wanted) : NULL;
-    if (device->scratch == NULL) return qni_fail(err, QN_ENOMEM, "scratch: no memory for %zu bytes", wanted);
-    device->scratch_bytes = wanted;
-    return QN_OK;
+    if (wanted <= device->scratch.bytes) return QN_OK;
+    qni_buffer_free(device, &device->scratch);
+    return qni_buffer_create(device, &device->scratch, wanted, QNI_MEMORY_WORKSPACE, "scratch", err);
+}
+
+void *qni_device_host(qn_device *device, size_t bytes) {
+    return qni_grow(&device->host, &device->host_bytes, bytes > 0 ? bytes : 1, 1) ? device->host : NULL;
 }
 
 qni_run qni_device_run(qn_device *device, qni_scratch *scratch, bool measure, qn_error *err) {
-    if (!measure && device->scratch != NULL) qni_poison(device->scratch, device->scratch_bytes);
-    *scratch = (qni_scratch){.base = measure ? NULL : device->scratch, .size = measure ? 0 : device->scratch_bytes};
-    return (qni_run){.ops = &device->ops, .backend = device->state, .scratch = scratch, .err = err};
+    if (!measure && device->scratch.address != NULL) qni_poison(device->scratch.address, device->scratch.bytes);
+    *scratch =
+        (qni_scratch){.base = measure ? NULL : device->scratch.address, .size = measure ? 0 : device->scratch.bytes};
+    return (qni_run){.ops = &device->ops,
+                     .memory = device->backend->memory,
+                     .backend = device->state,
+                     .scratch = scratch,
+                     .err = err};
 }

@@ -102,17 +102,17 @@ qn_status qn_tensor_create(qn_tensor **out, qn_device *device, qn_dtype dtype, i
     if (device == NULL) return qni_fail(err, QN_EINVAL, "device: is NULL");
     qn_tensor proto = {0}, *tensor;
     QN_TRY(lay_out(&proto, dtype, rank, shape, NULL, err));
-    size_t bytes = (size_t)proto.n_element * qn_dtype_bytes(dtype);
-    proto.data = qni_device_alloc(&device->allocator, bytes);
-    if (proto.data == NULL) return qni_fail(err, QN_ENOMEM, "tensor: no memory for %zu bytes", bytes);
-    qn_status status = make_tensor(&tensor, &proto, NULL, device, err);
+    const size_t bytes = (size_t)proto.n_element * qn_dtype_bytes(dtype);
+    qni_buffer own = {0};
+    QN_TRY(qni_buffer_create(device, &own, bytes, QNI_MEMORY_TENSOR, "tensor", err));
+    proto.data = own.address;
+    qn_status status = device->backend->memory->clear(device->state, own.address, bytes, err);
+    if (status == QN_OK) status = make_tensor(&tensor, &proto, NULL, device, err);
     if (status != QN_OK) {
-        qni_device_free(&device->allocator, proto.data, bytes);
+        qni_buffer_free(device, &own);
         return status;
     }
-    memset(proto.data, 0, bytes);
-    tensor->storage->data = proto.data;
-    tensor->storage->bytes = bytes;
+    tensor->storage->own = own;
     *out = tensor;
     return QN_OK;
 }
@@ -121,6 +121,9 @@ qn_status qn_tensor_wrap(qn_tensor **out, qn_device *device, const qn_wrap *wrap
     if (out == NULL) return qni_fail(err, QN_EINVAL, "out: is NULL");
     if (device == NULL) return qni_fail(err, QN_EINVAL, "device: is NULL");
     if (wrap == NULL) return qni_fail(err, QN_EINVAL, "wrap: is NULL");
+    if (!device->backend->memory->wraps) {
+        return qni_fail(err, QN_EUNSUPPORTED, "wrap: device %s cannot use memory of the host", device->backend->name);
+    }
     qn_tensor proto = {0}, *tensor;
     QN_TRY(lay_out(&proto, wrap->dtype, wrap->rank, wrap->shape, wrap->stride, err));
     if (wrap->data == NULL) return qni_fail(err, QN_EINVAL, "data: is NULL");
@@ -135,7 +138,7 @@ qn_status qn_tensor_wrap(qn_tensor **out, qn_device *device, const qn_wrap *wrap
     }
     proto.data = wrap->data;
     QN_TRY(make_tensor(&tensor, &proto, NULL, device, err));
-    tensor->storage->data = wrap->data;
+    tensor->storage->wrapped = wrap->data;
     tensor->storage->read_only = wrap->read_only;
     tensor->storage->release = wrap->release;
     tensor->storage->user = wrap->user;
@@ -163,17 +166,19 @@ void qn_tensor_free(qn_tensor *tensor) {
     qni_storage *storage = tensor->storage;
     qni_free(tensor);
     if (atomic_fetch_sub_explicit(&storage->refs, 1, memory_order_acq_rel) != 1) return;
-    if (storage->release != NULL) storage->release(storage->user, storage->data);
-    if (storage->bytes > 0) qni_device_free(&storage->device->allocator, storage->data, storage->bytes);
+    if (storage->release != NULL) storage->release(storage->user, storage->wrapped);
+    qni_buffer_free(storage->device, &storage->own);
     qni_device_release(storage->device);
     qni_free(storage);
 }
 
-/* Copies between the tensor and a dense buffer, row by row where there are gaps. */
-static void copy(const qn_tensor *t, unsigned char *dense, bool write) {
-    size_t element = qn_dtype_bytes(t->dtype);
-    int64_t n_inner = qni_tensor_is_contiguous(t) ? t->n_element : t->shape[t->rank - 1];
-    size_t bytes = (size_t)n_inner * element;
+/* Copies between the tensor and a dense buffer, row by row where there are gaps. One of `from` and `to` is not NULL. */
+static qn_status copy(const qn_tensor *t, const unsigned char *from, unsigned char *to, qn_error *err) {
+    const qn_device *device = t->storage->device;
+    const qni_memory_ops *memory = device->backend->memory;
+    const size_t element = qn_dtype_bytes(t->dtype);
+    const int64_t n_inner = qni_tensor_is_contiguous(t) ? t->n_element : t->shape[t->rank - 1];
+    const size_t bytes = (size_t)n_inner * element;
     for (int64_t i = 0; i < t->n_element / n_inner; i++) {
         int64_t rest = i, offset = 0;
         for (int32_t axis = t->rank - 1; axis-- > 0;) {
@@ -182,13 +187,11 @@ static void copy(const qn_tensor *t, unsigned char *dense, bool write) {
         }
         if (n_inner == t->n_element) offset = 0;
         unsigned char *own = t->data + (size_t)offset * element;
-        if (write) {
-            memcpy(own, dense, bytes);
-        } else {
-            memcpy(dense, own, bytes);
-        }
-        dense += bytes;
+        const size_t at = (size_t)i * bytes;
+        QN_TRY(from != NULL ? memory->write(device->state, own, from + at, bytes, err)
+                            : memory->read(device->state, to + at, own, bytes, err));
     }
+    return QN_OK;
 }
 
 static qn_status check_copy(const qn_tensor *tensor, const void *data, size_t bytes, qn_error *err) {
@@ -204,17 +207,17 @@ qn_status qn_tensor_write(qn_tensor *tensor, const void *data, size_t bytes, qn_
     QN_TRY(check_copy(tensor, data, bytes, err));
     if (tensor->storage->read_only) return qni_fail(err, QN_EINVAL, "tensor: is read-only");
     QN_TRY(qni_device_lock(tensor->storage->device, err));
-    copy(tensor, (unsigned char *)(uintptr_t)data, true);
+    qn_status status = copy(tensor, data, NULL, err);
     qni_device_unlock(tensor->storage->device);
-    return QN_OK;
+    return status;
 }
 
 qn_status qn_tensor_read(const qn_tensor *tensor, void *data, size_t bytes, qn_error *err) {
     QN_TRY(check_copy(tensor, data, bytes, err));
     QN_TRY(qni_device_lock(tensor->storage->device, err));
-    copy(tensor, data, false);
+    qn_status status = copy(tensor, NULL, data, err);
     qni_device_unlock(tensor->storage->device);
-    return QN_OK;
+    return status;
 }
 
 qn_device *qn_tensor_device(const qn_tensor *tensor) {

@@ -8,8 +8,8 @@
 typedef struct qni_storage {
     atomic_int refs;
     qn_device *device;
-    void *data;
-    size_t bytes; /* of own memory; 0: the caller's */
+    qni_buffer own; /* zeros: the caller's memory */
+    void *wrapped;
     bool read_only;
     void (*release)(void *user, void *data);
     void *user;
@@ -17,7 +17,7 @@ typedef struct qni_storage {
 
 struct qn_tensor {
     qni_storage *storage;
-    unsigned char *data;
+    unsigned char *data; /* on the device */
     qn_dtype dtype;
     int32_t rank;
     int64_t shape[QN_MAX_RANK];

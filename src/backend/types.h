@@ -8,6 +8,13 @@
 
 #include <quern/ops.h>
 
+/* Memory of a device. Addresses within it are what views point to; only the backend dereferences them. */
+typedef struct qni_buffer {
+    void *address;
+    void *handle; /* the backend's own, for libraries that hand out no addresses; else NULL */
+    size_t bytes;
+} qni_buffer;
+
 /* Rows of activations: row r starts at data + (r / n_inner * outer_stride + r % n_inner * row_stride) elements.
  * For a plain matrix n_inner is n_row. The elements of a row are contiguous. */
 typedef struct qni_mat {

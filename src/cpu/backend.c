@@ -36,6 +36,7 @@ const qni_backend qni_backend_cpu = {
     .kv_block_tokens = QNI_CPU_KV_BLOCK, /* so that a block of the order of sums is one block of the pool */
     .open = open_cpu,
     .close = close_cpu,
+    .memory = &qni_host_memory,
     .ops =
         {
             .embed = qni_cpu_op_embed,

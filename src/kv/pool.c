@@ -2,8 +2,6 @@
 /* Blocks of a pool: memory, reference counts, the stack of unused ones. */
 #include "pool.h"
 
-#include <string.h>
-
 size_t qni_kv_row_bytes(const qni_kv_format *format) {
     return (size_t)qni_kv_row_elements(format->dtype, format->head_dim) * qn_dtype_bytes(format->dtype);
 }
@@ -29,13 +27,12 @@ qn_status qni_block_pool_measure(size_t *bytes, const qn_device *device, const q
     return QN_OK;
 }
 
-static qn_status fill(qni_block_pool *pool, qn_error *err) {
-    pool->data = qni_device_alloc(&pool->device->allocator, pool->bytes);
+static qn_status fill(qni_block_pool *pool, size_t bytes, qn_error *err) {
+    QN_TRY(qni_buffer_create(pool->device, &pool->data, bytes, QNI_MEMORY_KV, "KV cache", err));
     pool->refs = qni_calloc((size_t)pool->n_block, sizeof *pool->refs);
     pool->unused = qni_calloc((size_t)pool->n_block, sizeof *pool->unused);
-    if (pool->data == NULL || pool->refs == NULL || pool->unused == NULL) {
-        return qni_fail(err, QN_ENOMEM, "KV cache: no memory for %zu bytes (%d blocks of %d tokens)", pool->bytes,
-                        pool->n_block, pool->block_tokens);
+    if (pool->refs == NULL || pool->unused == NULL) {
+        return qni_fail(err, QN_ENOMEM, "KV cache: no memory for %d blocks", pool->n_block);
     }
     /* The lowest numbers are on top, so that a sequence that grows alone lies in order. */
     for (int32_t i = 0; i < pool->n_block; i++) pool->unused[i] = pool->n_block - 1 - i;
@@ -56,9 +53,8 @@ qn_status qni_block_pool_create(qni_block_pool **out, qn_device *device, const q
     pool->format = *format;
     pool->block_tokens = device->backend->kv_block_tokens;
     pool->n_block = n_block;
-    pool->bytes = bytes;
     pool->plane_bytes = bytes / (2 * (size_t)format->n_layer);
-    qn_status status = fill(pool, err);
+    qn_status status = fill(pool, bytes, err);
     if (status != QN_OK) {
         qni_block_pool_free(pool);
         return status;
@@ -69,7 +65,7 @@ qn_status qni_block_pool_create(qni_block_pool **out, qn_device *device, const q
 
 void qni_block_pool_free(qni_block_pool *pool) {
     if (pool == NULL) return;
-    qni_device_free(&pool->device->allocator, pool->data, pool->bytes);
+    qni_buffer_free(pool->device, &pool->data);
     qni_free(pool->refs);
     qni_free(pool->unused);
     /* As the device's lock, it may be held for good in a forked child. */
@@ -120,7 +116,7 @@ int32_t qni_block_pool_n_unused(qni_block_pool *pool) {
 qni_kv_layer qni_block_pool_layer(const qni_block_pool *pool, int32_t layer) {
     const qni_kv_format *f = &pool->format;
     const int64_t row = qni_kv_row_elements(f->dtype, f->head_dim), head = pool->block_tokens * row;
-    unsigned char *k = pool->data + 2 * (size_t)layer * pool->plane_bytes;
+    unsigned char *k = (unsigned char *)pool->data.address + 2 * (size_t)layer * pool->plane_bytes;
     return (qni_kv_layer){.k = k,
                           .v = k + pool->plane_bytes,
                           .k_dtype = f->dtype,
@@ -138,13 +134,16 @@ qni_kv_layer qni_block_pool_layer(const qni_block_pool *pool, int32_t layer) {
 
 unsigned char *qni_block_pool_rows(const qni_block_pool *pool, int32_t layer, bool value, int32_t block, int32_t head) {
     const size_t head_bytes = (size_t)pool->block_tokens * qni_kv_row_bytes(&pool->format);
-    return pool->data + (2 * (size_t)layer + value) * pool->plane_bytes +
+    return (unsigned char *)pool->data.address + (2 * (size_t)layer + value) * pool->plane_bytes +
            ((size_t)block * (size_t)pool->format.n_kv_head + (size_t)head) * head_bytes;
 }
 
-void qni_block_pool_copy(const qni_block_pool *pool, int32_t to, int32_t from) {
+qn_status qni_block_pool_copy(const qni_block_pool *pool, int32_t to, int32_t from, qn_error *err) {
+    const qn_device *device = pool->device;
     const size_t bytes = pool->plane_bytes / (size_t)pool->n_block;
     for (int32_t i = 0; i < 2 * pool->format.n_layer; i++) {
-        memcpy(qni_block_pool_rows(pool, i / 2, i % 2, to, 0), qni_block_pool_rows(pool, i / 2, i % 2, from, 0), bytes);
+        QN_TRY(device->backend->memory->copy(device->state, qni_block_pool_rows(pool, i / 2, i % 2, to, 0),
+                                             qni_block_pool_rows(pool, i / 2, i % 2, from, 0), bytes, err));
     }
+    return QN_OK;
 }

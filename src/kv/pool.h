@@ -23,8 +23,7 @@ typedef struct qni_block_pool {
     qni_kv_format format;
     int32_t block_tokens, n_block;
     size_t plane_bytes; /* k, or v, of one layer: all blocks */
-    size_t bytes;
-    unsigned char *data; /* from the device's allocator */
+    qni_buffer data;
     pthread_mutex_t lock;
     int32_t *refs;   /* {n_block} */
     int32_t *unused; /* {n_block}, a stack of n_unused blocks */
@@ -57,10 +56,10 @@ int32_t qni_block_pool_n_unused(qni_block_pool *pool);
 /* The KV of a layer as ops take it. */
 qni_kv_layer qni_block_pool_layer(const qni_block_pool *pool, int32_t layer);
 
-/* Copy block `from` to block `to`, all layers. The caller holds the device. */
-void qni_block_pool_copy(const qni_block_pool *pool, int32_t to, int32_t from);
+/* Copy block `from` to block `to`, all layers. The caller holds the device. Errors: those of the device. */
+qn_status qni_block_pool_copy(const qni_block_pool *pool, int32_t to, int32_t from, qn_error *err);
 
-/* A plane of a block's rows: k (or v) of one layer and KV head, {block_tokens} rows. */
+/* A plane of a block's rows on the device: k (or v) of one layer and KV head, {block_tokens} rows. */
 unsigned char *qni_block_pool_rows(const qni_block_pool *pool, int32_t layer, bool value, int32_t block, int32_t head);
 
 #endif

@@ -31,15 +31,13 @@ static qn_status own_last(qni_sequence *s, qn_error *err) {
     int32_t *last = &s->blocks[s->n_block - 1], own;
     QN_TRY(qni_block_pool_take(pool, &own, 1, err));
     qn_status status = qni_device_lock(pool->device, err);
-    if (status != QN_OK) {
-        qni_block_pool_release(pool, &own, 1);
-        return status;
+    if (status == QN_OK) {
+        status = qni_block_pool_copy(pool, own, *last, err);
+        qni_device_unlock(pool->device);
     }
-    qni_block_pool_copy(pool, own, *last);
-    qni_device_unlock(pool->device);
-    qni_block_pool_release(pool, last, 1);
-    *last = own;
-    return QN_OK;
+    qni_block_pool_release(pool, status == QN_OK ? last : &own, 1);
+    if (status == QN_OK) *last = own;
+    return status;
 }
 
 qn_status qni_sequence_reserve(qni_sequence *s, int32_t n, qn_error *err) {

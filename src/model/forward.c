@@ -8,22 +8,20 @@
 #include "forward.h"
 
 #include <math.h>
-#include <string.h>
 
 static qni_mat take_rows(const qni_run *run, int64_t n_row, int64_t n_col) {
     return qni_mat_of(qni_scratch_array(run->scratch, n_row, n_col, sizeof(float)), QN_DTYPE_F32, n_row, n_col);
 }
 
-/* Hidden state `state` of a trace, NULL where none is wanted or while measuring. */
-static float *trace_at(const qni_run *run, const qni_step_output *out, int32_t state) {
-    if (out->trace == NULL || qni_scratch_measures(run->scratch)) return NULL;
+/* Hidden state `state` of a trace. */
+static float *trace_at(const qni_step_output *out, int32_t state) {
     return out->trace + state * out->hidden.n_row * out->hidden.n_col;
 }
 
-static void trace(const qni_run *run, const qni_step_output *out, int32_t state) {
-    float *to = trace_at(run, out, state);
+static qn_status trace(const qni_run *run, const qni_step_output *out, int32_t state) {
+    if (out->trace == NULL) return QN_OK;
     const size_t n = (size_t)out->hidden.n_row * (size_t)out->hidden.n_col;
-    if (to != NULL) memcpy(to, out->hidden.data, n * sizeof *to);
+    return qni_copy(run, trace_at(out, state), out->hidden.data, n * sizeof(float));
 }
 
 qn_status qni_step(const qni_run *run, const qn_model *model, const qni_step_input *in, const qni_step_output *out) {
@@ -35,16 +33,18 @@ qn_status qni_step(const qni_run *run, const qn_model *model, const qni_step_inp
                                      .cos_sin = cos_sin.data,
                                      .scale = 1 / sqrt((double)config->head_dim),
                                      .eps = config->rms_eps};
+    int32_t *ids = qni_scratch_array(run->scratch, in->batch->n_tok, 1, sizeof *ids);
+    QN_TRY(qni_write(run, ids, in->ids, (size_t)in->batch->n_tok * sizeof *ids));
     QN_TRY(run->ops->rope(run, cos_sin, in->batch, &in->rope));
-    QN_TRY(run->ops->embed(run, hidden, &model->embedding, in->ids));
+    QN_TRY(run->ops->embed(run, hidden, &model->embedding, ids));
     for (int32_t i = 0; i < config->n_layer; i++) {
-        trace(run, out, i);
+        QN_TRY(trace(run, out, i));
         const qni_kv_layer kv = qni_block_pool_layer(in->pool, i);
         QN_TRY(run->ops->layer(run, hidden, hidden, &model->layers[i], &kv, &call));
     }
     if (out->trace != NULL) {
         qni_mat normed = hidden;
-        normed.data = trace_at(run, out, config->n_layer);
+        normed.data = trace_at(out, config->n_layer);
         QN_TRY(run->ops->rms_norm(run, normed, hidden, model->norm, config->rms_eps));
     }
     qni_scratch_reset(run->scratch, mark);

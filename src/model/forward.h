@@ -14,12 +14,12 @@ enum { QNI_HEAD_ROWS = QNI_CUT(32, 3) };
 /* What a step reads, and where its KV goes. */
 typedef struct qni_step_input {
     const qni_batch *batch;
-    const int32_t *ids; /* {n_tok} */
+    const int32_t *ids; /* {n_tok}, on the host */
     const qni_block_pool *pool;
     qni_rope rope;
 } qni_step_input;
 
-/* Hidden states of a step in f32, memory of the caller. */
+/* Hidden states of a step in f32, on the device. */
 typedef struct qni_step_output {
     qni_mat hidden; /* {n_tok, d_model}: the stream after the last layer, before the final norm */
     float *trace; /* NULL, or {n_layer + 1, n_tok, d_model}: the embedding, each layer's output, the last one normed */

@@ -8,13 +8,14 @@
 typedef struct load_item {
     const qni_weight_ref *ref;
     qn_linear *linear; /* NULL: rows are copied as they are */
-    unsigned char *to; /* where to, without a linear */
+    unsigned char *to; /* where to on the device, without a linear */
     int64_t rows_per_piece;
     size_t row_bytes, scale_row_bytes; /* of elements or codes; of scales, 0 where dense */
     int64_t first_piece;               /* pieces of all items before */
 } load_item;
 
 typedef struct load_job {
+    qn_device *device;
     load_item *items; /* {n_item} */
     size_t n_item;
     int64_t n_piece;       /* of all items */
@@ -50,7 +51,7 @@ static void add_item(load_job *job, const qni_weight_ref *ref, qn_linear *linear
     int64_t unit = linear != NULL ? qni_linear_unit(&linear->weight, &source) : 1;
     int64_t units = qni_max_i64(1, QNI_PIECE_BYTES / (int64_t)item->row_bytes / unit);
     item->rows_per_piece = qni_min_i64(units * unit, ref->rows);
-    if (linear != NULL && layout_of(item).bytes > job->buffer_bytes) job->buffer_bytes = layout_of(item).bytes;
+    if (layout_of(item).bytes > job->buffer_bytes) job->buffer_bytes = layout_of(item).bytes;
     job->n_piece += qni_ceil_div(ref->rows, item->rows_per_piece);
 }
 
@@ -62,7 +63,7 @@ static void add_linear(load_job *job, const qni_weight_ref *ref, qn_linear *line
 static void add_items(load_job *job, qn_model *model, const qni_checkpoint *c) {
     add_linear(job, qni_checkpoint_head(c), &model->head_linear);
     if (!c->config.tied) {
-        const bool packed = model->table_linear.data != NULL;
+        const bool packed = model->table_linear.data.address != NULL;
         add_item(job, &c->embedding, packed ? &model->table_linear : NULL, model->embedding.data);
     }
     for (int32_t i = 0; i < c->config.n_layer; i++) {
@@ -144,10 +145,13 @@ static qn_status load_quantised(const load_item *item, int64_t first, int64_t n,
     return qni_linear_fill_quantized(item->linear, first, n, q, &rows, err);
 }
 
-static qn_status load_rows(const load_item *item, int64_t first, int64_t n, unsigned char *buffer, qn_error *err) {
+static qn_status load_rows(const load_job *job, const load_item *item, int64_t first, int64_t n, unsigned char *buffer,
+                           qn_error *err) {
     if (item->linear == NULL) {
-        unsigned char *to = item->to + (size_t)first * item->row_bytes;
-        return read_rows(&item->ref->data, to, first, n, item->row_bytes, err);
+        const qn_device *device = job->device;
+        QN_TRY(read_rows(&item->ref->data, buffer, first, n, item->row_bytes, err));
+        return device->backend->memory->write(device->state, item->to + (size_t)first * item->row_bytes, buffer,
+                                              (size_t)n * item->row_bytes, err);
     }
     if (item->ref->quant.kind == QNI_DENSE) return load_dense(item, first, n, buffer, err);
     return load_quantised(item, first, n, buffer, err);
@@ -158,7 +162,7 @@ static qn_status load_piece(void *context, int64_t piece, int32_t thread, qn_err
     const load_item *item = item_of(job, piece);
     int64_t first = (piece - item->first_piece) * item->rows_per_piece;
     int64_t n = qni_min_i64(item->rows_per_piece, item->ref->rows - first);
-    return load_rows(item, first, n, job->buffer + (size_t)thread * job->buffer_bytes, err);
+    return load_rows(job, item, first, n, job->buffer + (size_t)thread * job->buffer_bytes, err);
 }
 
 static uint64_t bytes_before(const void *context, int64_t piece) {
@@ -175,7 +179,7 @@ static uint64_t bytes_before(const void *context, int64_t piece) {
 }
 
 qn_status qni_model_load(qn_model *model, const qni_checkpoint *c, const qn_progress *progress, qn_error *err) {
-    load_job job = {0};
+    load_job job = {.device = model->device};
     size_t n_item = (size_t)c->config.n_layer * QNI_N_SLOT + 3;
     job.items = qni_calloc(n_item, sizeof job.items[0]);
     if (job.items == NULL) return qni_fail(err, QN_ENOMEM, "model: out of memory");

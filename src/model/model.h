@@ -25,8 +25,8 @@ struct qn_model {
     qni_vec norm;              /* {d_model}, the final one */
     qni_weight lm_head;        /* packed; n_in = d_model, n_out = n_vocab */
 
-    void *block;                     /* owned: all weights, from the device's allocator */
-    size_t block_bytes, table_bytes; /* table_bytes: of an untied embedding */
+    qni_buffer block;                /* all weights */
+    size_t block_bytes, table_bytes; /* block_bytes: that it takes; table_bytes: of an untied embedding */
 
     /* The packed ones as they are filled; views into the block. */
     qn_linear *linears;     /* {n_layer, QNI_N_LINEAR} */

@@ -51,9 +51,9 @@ static qn_status take_linear(cutter *c, qn_linear *linear, const qni_weight_ref 
     qni_packing packing = {0};
     const qni_source source = qni_weight_source(ref, arith);
     QN_TRY(device->backend->packing(device->state, &packing, &source, err));
-    *linear = (qn_linear){.device = device, .weight = packing.form, .bytes = packing.bytes};
-    linear->data = qni_scratch_take(&c->block, packing.bytes);
-    linear->weight.data = linear->data;
+    *linear = (qn_linear){.device = device, .weight = packing.form};
+    linear->data = (qni_buffer){.address = qni_scratch_take(&c->block, packing.bytes), .bytes = packing.bytes};
+    linear->weight.data = linear->data.address;
     return QN_OK;
 }
 
@@ -109,7 +109,7 @@ static qn_status take_table(cutter *c, const qni_checkpoint *from, qn_error *err
     if (is_packed(ref)) {
         QN_TRY(take_linear(c, &model->table_linear, ref, QN_ARITH_F32, err));
         model->embedding = model->table_linear.weight;
-        model->table_bytes = qni_round_up(model->table_linear.bytes, QNI_ALIGN);
+        model->table_bytes = qni_round_up(model->table_linear.data.bytes, QNI_ALIGN);
     } else {
         model->embedding = (qni_weight){.data = qni_scratch_take(&c->block, (size_t)ref->data.tensor->bytes),
                                         .dtype = qni_weight_dtype(ref->data.tensor),
@@ -164,15 +164,9 @@ static qn_status place(qn_model *model, qn_error *err) {
 
 qn_status qni_model_allocate(qn_model *model, const qni_checkpoint *from, qn_arith arith, qn_error *err) {
     QN_TRY(qni_model_describe(model, from, arith, err));
-    if (model->block_bytes <= PTRDIFF_MAX) {
-        model->block = qni_device_alloc(&model->device->allocator, model->block_bytes);
-    }
-    if (model->block == NULL) {
-        return qni_fail(err, QN_ENOMEM, "weights: no memory for %zu bytes", model->block_bytes);
-    }
-    qni_advise_large_pages(model->block, model->block_bytes);
+    QN_TRY(qni_buffer_create(model->device, &model->block, model->block_bytes, QNI_MEMORY_WEIGHTS, "weights", err));
     cutter c = {.model = model, .arith = choose_arith(from, arith)};
-    c.block = (qni_scratch){.base = model->block, .size = model->block_bytes};
+    c.block = (qni_scratch){.base = model->block.address, .size = model->block_bytes};
     QN_TRY(take_all(&c, from, err));
     return place(model, err);
 }
@@ -192,7 +186,7 @@ void qni_model_finish(qn_model *model, bool tied) {
 }
 
 void qni_model_free(qn_model *model) {
-    qni_device_free(&model->device->allocator, model->block, model->block_bytes);
+    qni_buffer_free(model->device, &model->block);
     qni_free(model->linears);
     qni_free(model->layers);
     qni_device_release(model->device);

@@ -280,6 +280,7 @@ const qni_backend qni_backend_ref = {
     .kv_block_tokens = 16,
     .open = open,
     .close = close,
+    .memory = &qni_host_memory,
     .ops = {.embed = embed,
             .rms_norm = rms_norm,
             .linear = linear,

@@ -69,56 +69,57 @@ static qni_batch fill_arrays(step *st) {
                        .block_table = a->block_table};
 }
 
-/* The logits of token t: to its session if they are the last of its ids, and to its callback. */
-static void take_logits(step *st, const qni_batch *batch, int32_t t, const float *logits) {
-    const int32_t s = qni_batch_seq(batch, t);
+/* The logits of token t come to its session: to stay if they are the last of its ids, and for its callback. */
+static qn_status take_logits(const qni_run *run, step *st, const qni_batch *batch, int32_t t, const float *logits) {
+    const int32_t s = qni_batch_seq(batch, t), i = t - batch->tok_begin[s];
     const portion *p = &st->portions[s];
     qn_session *session = p->session;
-    const int32_t n_vocab = session->model->config.n_vocab, i = t - batch->tok_begin[s];
-    if ((size_t)i + 1 == p->n_left) {
-        session->has_logits = false; /* until the step is committed */
-        if (logits != session->logits) memcpy(session->logits, logits, (size_t)n_vocab * sizeof *logits);
-    }
-    if (p->logits != NULL && !p->logits(p->user, batch->pos_begin[s] + i, logits, n_vocab)) st->canceled = true;
+    const int32_t n_vocab = session->model->config.n_vocab;
+    session->has_logits = false; /* until the step is committed */
+    QN_TRY(qni_read(run, session->logits, logits, (size_t)n_vocab * sizeof *logits));
+    st->canceled = p->logits != NULL && !p->logits(p->user, batch->pos_begin[s] + i, session->logits, n_vocab);
+    return QN_OK;
 }
 
-/* Logits of the wanted tokens, QNI_HEAD_ROWS at a time. A step with one of them computes it where it belongs. */
+/* Logits of the wanted tokens, QNI_HEAD_ROWS at a time. */
 static qn_status run_head(const qni_run *run, step *st, const qni_batch *batch, const qni_step_buffers *b) {
     const qn_model *model = st->pool->model;
     const qni_mat *hidden = &b->output.hidden;
     const int32_t *wanted = st->pool->step.wanted;
-    const portion *only = st->n_wanted == 1 ? &st->portions[qni_batch_seq(batch, wanted[0])] : NULL;
-    if (only != NULL) only->session->has_logits = false;
     for (int32_t first = 0; first < st->n_wanted && !st->canceled; first += (int32_t)b->rows.n_row) {
         const int64_t n = qni_min_i64(st->n_wanted - first, b->rows.n_row);
         const qni_mat x = qni_mat_of(b->rows.data, QN_DTYPE_F32, n, hidden->n_col);
-        const qni_mat logits =
-            qni_mat_of(only != NULL && (size_t)only->n_tok == only->n_left ? only->session->logits : b->logits.data,
-                       QN_DTYPE_F32, n, b->logits.n_col);
+        const qni_mat logits = qni_mat_of(b->logits.data, QN_DTYPE_F32, n, b->logits.n_col);
         for (int64_t r = 0; r < n; r++) {
-            memcpy(qni_mat_row(&x, r), qni_mat_row(hidden, wanted[first + r]), (size_t)x.n_col * sizeof(float));
+            QN_TRY(qni_copy(run, qni_mat_row(&x, r), qni_mat_row(hidden, wanted[first + r]),
+                            (size_t)x.n_col * sizeof(float)));
         }
         QN_TRY(qni_logits(run, model, logits, x));
         for (int64_t r = 0; r < n && !st->canceled; r++) {
-            take_logits(st, batch, wanted[first + r], qni_mat_row(&logits, r));
+            QN_TRY(take_logits(run, st, batch, wanted[first + r], qni_mat_row(&logits, r)));
         }
     }
     return QN_OK;
 }
 
 /* Hand the hidden states to the sessions that have a tap. */
-static void report_trace(const step *st, const qni_batch *batch, const qni_step_output *out) {
+static qn_status report_trace(const qni_run *run, const step *st, const qni_batch *batch, const qni_step_output *out) {
+    if (out->trace == NULL) return QN_OK;
     const int32_t n_state = st->pool->model->config.n_layer + 1;
     const int64_t d_model = out->hidden.n_col;
-    for (int32_t state = 0; state < n_state && out->trace != NULL; state++) {
+    float *row = qni_device_host(st->pool->model->device, (size_t)d_model * sizeof *row);
+    if (row == NULL) return qni_fail(run->err, QN_ENOMEM, "trace: no memory for a row");
+    for (int32_t state = 0; state < n_state; state++) {
         for (int32_t s = 0; s < st->n_seq; s++) {
             const qn_tap *tap = &st->portions[s].session->tap;
             for (int32_t t = batch->tok_begin[s]; t < batch->tok_begin[s + 1] && tap->hidden != NULL; t++) {
-                const float *row = out->trace + (state * batch->n_tok + t) * d_model;
+                const float *from = out->trace + (state * batch->n_tok + t) * d_model;
+                QN_TRY(qni_read(run, row, from, (size_t)d_model * sizeof *row));
                 tap->hidden(tap->user, state, batch->pos_begin[s] + t - batch->tok_begin[s], row, (int32_t)d_model);
             }
         }
     }
+    return QN_OK;
 }
 
 /* In integers and without a jump, so that it is a matter of microseconds while all threads wait: the bits of magnitudes
@@ -170,7 +171,7 @@ static qn_status run_step(step *st, qn_error *err) {
     const qni_run run = qni_device_run(device, &scratch, false, err);
     const qni_step_buffers b = qni_step_take(&run, pool->model, st->n_tok, st->traces);
     qn_status status = qni_step(&run, pool->model, &in, &b.output);
-    if (status == QN_OK) report_trace(st, &batch, &b.output);
+    if (status == QN_OK) status = report_trace(&run, st, &batch, &b.output);
     if (status == QN_OK) status = run_head(&run, st, &batch, &b);
     qni_device_unlock(device);
     return status == QN_OK ? commit(st, err) : status;

@@ -149,5 +149,5 @@ void qn_kv_pool_get_info(const qn_kv_pool *pool, qn_kv_pool_info *out) {
                              .block_tokens = pool->blocks->block_tokens,
                              .n_block = pool->blocks->n_block,
                              .n_unused = qni_block_pool_n_unused(pool->blocks),
-                             .bytes = pool->blocks->bytes};
+                             .bytes = pool->blocks->data.bytes};
 }

@@ -80,11 +80,27 @@ static kv_run next_run(const qni_sequence *seq, kv_run r) {
     return run_at(seq, r.plane, r.pos + seq->pool->block_tokens, r.n_tok);
 }
 
+/* Bytes of the longest run. */
+static size_t run_bytes(const qn_session *s) {
+    return (size_t)s->seq.pool->block_tokens * qni_kv_row_bytes(&s->seq.pool->format);
+}
+
+/* Read a run to the host, or write it; one of `to` and `from` is not NULL. */
+static qn_status transfer(qn_device *device, kv_run r, void *to, const void *from, qn_error *err) {
+    const qni_memory_ops *memory = device->backend->memory;
+    QN_TRY(qni_device_lock(device, err));
+    qn_status status = to != NULL ? memory->read(device->state, to, r.rows, r.bytes, err)
+                                  : memory->write(device->state, r.rows, from, r.bytes, err);
+    qni_device_unlock(device);
+    return status;
+}
+
 /* ---- save ---- */
 
 typedef struct sink {
     qni_writer writer;
     qn_sha256 hash;
+    unsigned char *rows; /* {run_bytes()} */
 } sink;
 
 static qn_status put(sink *out, const void *data, size_t bytes, qn_error *err) {
@@ -100,7 +116,8 @@ static qn_status put_session(sink *out, const qn_session *s, qn_error *err) {
     QN_TRY(put(out, s->seq.ids, (size_t)s->seq.n_tok * sizeof *s->seq.ids, err));
     for (int32_t i = 0; i < 2 * config->n_layer * config->n_kv_head; i++) {
         for (kv_run r = first_run(&s->seq, i, s->seq.n_tok); r.bytes > 0; r = next_run(&s->seq, r)) {
-            QN_TRY(put(out, r.rows, r.bytes, err));
+            QN_TRY(transfer(s->model->device, r, out->rows, NULL, err));
+            QN_TRY(put(out, out->rows, r.bytes, err));
         }
     }
     if (s->has_logits) QN_TRY(put(out, s->logits, (size_t)config->n_vocab * sizeof *s->logits, err));
@@ -113,10 +130,16 @@ qn_status qn_session_save(const qn_session *session, const char *path, qn_error 
     if (session == NULL || path == NULL) {
         return qni_fail(err, QN_EINVAL, "qn_session_save: %s is NULL", path == NULL ? "path" : "session");
     }
-    sink out;
+    sink out = {.rows = qni_calloc(run_bytes(session), 1)};
+    if (out.rows == NULL) return qni_fail(err, QN_ENOMEM, "%s: out of memory", path);
     qn_sha256_init(&out.hash);
-    QN_TRY(qni_writer_open(&out.writer, path, QNI_FOR_OWNER, err));
-    qn_status status = put_session(&out, session, err);
+    qn_status status = qni_writer_open(&out.writer, path, QNI_FOR_OWNER, err);
+    if (status != QN_OK) {
+        qni_free(out.rows);
+        return status;
+    }
+    status = put_session(&out, session, err);
+    qni_free(out.rows);
     if (status == QN_OK) return qni_writer_commit(&out.writer, err);
     qni_writer_abandon(&out.writer);
     return status;
@@ -126,7 +149,7 @@ qn_status qn_session_save(const qn_session *session, const char *path, qn_error 
 
 typedef struct source {
     qni_file file;
-    unsigned char *buffer; /* {BUFFER} */
+    unsigned char *buffer; /* {BUFFER}, at least run_bytes() */
     header header;
     uint8_t fingerprint[FINGERPRINT];
 } source;
@@ -237,7 +260,8 @@ static qn_status load(const source *in, qn_session *s, qn_error *err) {
     at += ids_bytes;
     for (int32_t i = 0; i < 2 * config->n_layer * config->n_kv_head; i++) {
         for (kv_run r = first_run(seq, i, n_tok); r.bytes > 0; r = next_run(seq, r)) {
-            QN_TRY(qni_file_read(&in->file, r.rows, at, r.bytes, err));
+            QN_TRY(qni_file_read(&in->file, in->buffer, at, r.bytes, err));
+            QN_TRY(transfer(s->model->device, r, NULL, in->buffer, err));
             at += r.bytes;
         }
     }
@@ -259,7 +283,7 @@ qn_status qn_session_restore(qn_session *session, const char *path, qn_error *er
     }
     source in = {.file = {.fd = -1}};
     QN_TRY(qni_file_open(&in.file, path, err));
-    in.buffer = qni_calloc(BUFFER, 1);
+    in.buffer = qni_calloc(run_bytes(session) > BUFFER ? run_bytes(session) : BUFFER, 1);
     qn_status status = in.buffer == NULL ? qni_fail(err, QN_ENOMEM, "%s: out of memory", path) : QN_OK;
     if (status == QN_OK) status = check_whole(&in, err);
     if (status == QN_OK) status = check_identity(&in, session, err);

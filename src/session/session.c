@@ -149,11 +149,29 @@ qn_status qn_session_rewind(qn_session *session, size_t n_tok, qn_error *err) {
     return QN_OK;
 }
 
+/* n positions of one plane and head, to f32. The caller holds the device. */
+static qn_status read_plane(const qni_sequence *seq, float *to, int32_t layer, bool value, int32_t head, int32_t first,
+                            int32_t n, qn_error *err) {
+    const qni_block_pool *pool = seq->pool;
+    const qn_device *device = pool->device;
+    const size_t row = qni_kv_row_bytes(&pool->format);
+    void *host = qni_device_host(pool->device, row);
+    if (host == NULL) return qni_fail(err, QN_ENOMEM, "read_kv: no memory for a row");
+    for (int32_t p = first; p < first + n; p++, to += pool->format.head_dim) {
+        const unsigned char *rows = qni_block_pool_rows(pool, layer, value, seq->blocks[p / pool->block_tokens], head);
+        QN_TRY(device->backend->memory->read(device->state, host, rows + (size_t)(p % pool->block_tokens) * row, row,
+                                             err));
+        qni_kv_load(to, host, pool->format.dtype, pool->format.head_dim);
+    }
+    return QN_OK;
+}
+
 qn_status qn_session_read_kv(const qn_session *session, int32_t layer, int32_t first, int32_t n, float *k, float *v,
                              qn_error *err) {
     if (session == NULL) return qni_fail(err, QN_EINVAL, "qn_session_read_kv: session is NULL");
     const qn_model_config *config = &session->model->config;
     const qni_sequence *seq = &session->seq;
+    qn_device *device = session->model->device;
     if (layer < 0 || layer >= config->n_layer) {
         return qni_fail(err, QN_EINVAL, "layer: must be within 0 … %d, got %d", config->n_layer - 1, layer);
     }
@@ -161,17 +179,15 @@ qn_status qn_session_read_kv(const qn_session *session, int32_t layer, int32_t f
         return qni_fail(err, QN_EINVAL, "positions: %d from %d on are not within the sequence of %d", n, first,
                         seq->n_tok);
     }
-    const size_t row = qni_kv_row_bytes(&seq->pool->format);
-    const int32_t block_tokens = seq->pool->block_tokens;
-    for (int value = 0; value < 2; value++) {
+    QN_TRY(qni_device_lock(device, err));
+    qn_status status = QN_OK;
+    for (int value = 0; value < 2 && status == QN_OK; value++) {
         float *to = value ? v : k;
-        for (int32_t h = 0; h < config->n_kv_head && to != NULL; h++) {
-            for (int32_t p = first; p < first + n; p++, to += config->head_dim) {
-                const unsigned char *rows =
-                    qni_block_pool_rows(seq->pool, layer, value, seq->blocks[p / block_tokens], h);
-                qni_kv_load(to, rows + (size_t)(p % block_tokens) * row, seq->pool->format.dtype, config->head_dim);
-            }
+        for (int32_t h = 0; h < config->n_kv_head && to != NULL && status == QN_OK; h++) {
+            status = read_plane(seq, to, layer, value, h, first, n, err);
+            to += (int64_t)n * config->head_dim;
         }
     }
-    return QN_OK;
+    qni_device_unlock(device);
+    return status;
 }

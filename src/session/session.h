@@ -47,7 +47,7 @@ void qni_kv_pool_retain(qn_kv_pool *pool);
 qn_status qni_kv_pool_join(qn_kv_pool *pool, bool traces, qn_error *err);
 void qni_kv_pool_leave(qn_kv_pool *pool);
 
-/* Device memory of a session besides its pool: logits, then ids. */
+/* Host memory of a session: logits, then ids. */
 typedef struct qni_session_layout {
     size_t ids_offset; /* {n_ctx} s32, after {n_vocab} f32 */
     size_t bytes;
@@ -64,7 +64,7 @@ struct qn_session {
     qni_sequence seq;
 
     qni_session_layout layout;
-    unsigned char *memory; /* from the device's allocator */
+    unsigned char *memory; /* on the host, by the device's allocator */
     float *logits;         /* in it */
     bool has_logits;       /* of the last id */
     bool marked;           /* while a batch is checked */
