@@ -18,6 +18,16 @@ $(TEST_BIN): $(B)/tests/%: $(B)/tests/%.o $(SUPPORT_OBJ) $(LIB_STATIC)
 	$(call say,LD,$@)
 	$(QUIET)$(CC) -o $@ $^ $(LDFLAGS_ALL) $(PKG_LIBS) -lcmocka -lutil -lm -ldl
 
+# The programs that tests/guarded/programs names once more, with device memory that the host may not touch: an object linked
+# before the library takes the place of its list of backends. Sanitizers have looked at the same programs already.
+GUARDED := $(if $(or $(findstring -fsanitize,$(OPT)),$(EMULATOR)),,$(shell cat tests/guarded/programs))
+GUARDED_BIN := $(GUARDED:%=$(B)/tests/guarded_test_%)
+GUARDED_OBJ := $(B)/tests/guarded/backend.o
+
+$(GUARDED_BIN): $(B)/tests/guarded_test_%: $(B)/tests/test_%.o $(GUARDED_OBJ) $(SUPPORT_OBJ) $(LIB_STATIC)
+	$(call say,LD,$@)
+	$(QUIET)$(CC) -o $@ $^ $(LDFLAGS_ALL) $(PKG_LIBS) -lcmocka -lutil -lm -ldl
+
 .PHONY: test test-deps test-tsan test-avx512 test-neon check cov
 test-deps:
 	@tools/deps test
@@ -28,7 +38,9 @@ test: test-deps ## install what is missing, build, and run every test that needs
 # What ONLY does not pick is not linked either.
 PICKED_SRC := $(if $(ONLY),$(filter $(TEST_SRC),$(wildcard $(ONLY:%=tests/*%*.c))),$(TEST_SRC))
 
-check: build $(PICKED_SRC:tests/%.c=$(B)/tests/%)
+PICKED_GUARDED := $(if $(ONLY),$(foreach word,$(ONLY),$(foreach bin,$(GUARDED_BIN),$(if $(findstring $(word),$(notdir $(bin))),$(bin)))),$(GUARDED_BIN))
+
+check: build $(PICKED_SRC:tests/%.c=$(B)/tests/%) $(PICKED_GUARDED)
 	@tests/run $(B) $(QUERN)
 
 # What starts threads, under the thread sanitizer.
@@ -64,4 +76,4 @@ cov-run:
 	-@$(MAKE) --no-print-directory CONFIG=cov check
 	@tools/cov build/cov
 
--include $(TEST_SRC:%.c=$(B)/%.d) $(SUPPORT_OBJ:.o=.d)
+-include $(TEST_SRC:%.c=$(B)/%.d) $(GUARDED_OBJ:.o=.d) $(SUPPORT_OBJ:.o=.d)

@@ -490,20 +490,18 @@ static void test_not_finite(void **state) {
     const int32_t ids[] = {10, 11, 12};
     output o;
     assert_ok(qn_session_sync(f->session, ids, 3, NULL, err));
-    float *v = (float *)(void *)qni_block_pool_rows(f->session->seq.pool, 5, true, f->session->seq.blocks[0], 0),
-          sound = v[0];
     qn_generate_args args = args_for(&o, &p);
     args.prompt = NULL;
     args.ids = ids;
     args.n_ids = 3;
-    v[0] = NAN;
+    const float sound = poke_kv(f->session, 5, true, NAN);
     qn_error error = {0};
     qn_generate_result result = {.n_prompt = -5};
     assert_int_equal(qn_generate(f->session, f->tokenizer, &args, &result, &error), QN_ENUMERIC);
     assert_non_null(strstr(error.message, "logits of position 3"));
     assert_int_equal(o.n_id, 1); /* from the logits that were there */
     assert_int_equal(result.n_prompt, -5);
-    v[0] = sound;
+    (void)poke_kv(f->session, 5, true, sound);
     o = (output){0};
     generate(f, &args);
 }

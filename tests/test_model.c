@@ -72,7 +72,16 @@ static float *read_f32(const qni_weight_files *files, const char *name, size_t *
     return NULL;
 }
 
-/* The formula of qni_weight in backend.h. */
+/* A copy of `bytes` of device memory, to be freed. */
+static void *host_copy(const qn_model *model, const void *data, size_t bytes) {
+    void *copy = malloc(bytes);
+    assert_non_null(copy);
+    const qn_device *device = model->device;
+    assert_int_equal(device->backend->memory->read(device->state, copy, data, bytes, NULL), QN_OK);
+    return copy;
+}
+
+/* The formula of qni_weight in types.h. */
 static float weight_at(const qni_weight *w, int64_t i, int64_t o) {
     int64_t j = o % w->nr;
     if (w->zipped) j = j % (w->nr / 2) * 2 + j / (w->nr / 2);
@@ -80,9 +89,14 @@ static float weight_at(const qni_weight *w, int64_t i, int64_t o) {
     return qni_load_f32(w->data, w->dtype, at);
 }
 
-static void check_weight(const qni_weight_files *files, const char *name, const qni_weight *w) {
+static void check_weight(const qn_model *model, const qni_weight_files *files, const char *name,
+                         const qni_weight *on_device) {
     size_t n = 0;
     float *values = read_f32(files, name, &n);
+    qni_weight copy = *on_device, *w = &copy;
+    const size_t n_element = (size_t)(qni_ceil_div(w->n_out, w->nr) * w->panel_stride);
+    void *data = host_copy(model, w->data, n_element * qn_dtype_bytes(w->dtype));
+    w->data = data;
     assert_int_equal(n, w->n_in * w->n_out);
     for (int64_t o = 0; o < w->n_out; o++) {
         for (int64_t i = 0; i < w->n_in; i++) {
@@ -91,18 +105,22 @@ static void check_weight(const qni_weight_files *files, const char *name, const 
             }
         }
     }
+    free(data);
     free(values);
 }
 
-static void check_norm(const qni_weight_files *files, const char *name, const qni_vec *norm) {
+static void check_norm(const qn_model *model, const qni_weight_files *files, const char *name, const qni_vec *norm) {
     size_t n = 0;
     float *values = read_f32(files, name, &n);
     assert_int_equal(n, norm->n);
-    for (int64_t i = 0; i < norm->n; i++) assert_true(qni_load_f32(norm->data, norm->dtype, i) == values[i]);
+    void *data = host_copy(model, norm->data, n * qn_dtype_bytes(norm->dtype));
+    for (int64_t i = 0; i < norm->n; i++) assert_true(qni_load_f32(data, norm->dtype, i) == values[i]);
+    free(data);
     free(values);
 }
 
-static void check_layer(const qni_weight_files *files, int32_t layer, const qni_layer_weights *w) {
+static void check_layer(const qn_model *model, const qni_weight_files *files, int32_t layer) {
+    const qni_layer_weights *w = &model->layers[layer];
     const struct {
         const char *name;
         const qni_weight *weight;
@@ -122,11 +140,11 @@ static void check_layer(const qni_weight_files *files, int32_t layer, const qni_
     char name[96];
     for (size_t i = 0; i < sizeof linears / sizeof linears[0]; i++) {
         snprintf(name, sizeof name, "model.layers.%d.%s.weight", (int)layer, linears[i].name);
-        check_weight(files, name, linears[i].weight);
+        check_weight(model, files, name, linears[i].weight);
     }
     for (size_t i = 0; i < sizeof norms / sizeof norms[0]; i++) {
         snprintf(name, sizeof name, "model.layers.%d.%s.weight", (int)layer, norms[i].name);
-        check_norm(files, name, norms[i].norm);
+        check_norm(model, files, name, norms[i].norm);
     }
 }
 
@@ -136,10 +154,10 @@ static void check_model(const char *dir, const char *device_name) {
     qn_device_close(device); /* the model keeps it */
     qni_weight_files files;
     assert_int_equal(qni_weight_files_open(&files, dir, NULL, NULL), QN_OK);
-    check_weight(&files, "model.embed_tokens.weight", &model->embedding);
-    check_weight(&files, model->config.tied ? "model.embed_tokens.weight" : "lm_head.weight", &model->lm_head);
-    check_norm(&files, "model.norm.weight", &model->norm);
-    for (int32_t i = 0; i < model->config.n_layer; i++) check_layer(&files, i, &model->layers[i]);
+    check_weight(model, &files, "model.embed_tokens.weight", &model->embedding);
+    check_weight(model, &files, model->config.tied ? "model.embed_tokens.weight" : "lm_head.weight", &model->lm_head);
+    check_norm(model, &files, "model.norm.weight", &model->norm);
+    for (int32_t i = 0; i < model->config.n_layer; i++) check_layer(model, &files, i);
     qni_weight_files_close(&files);
 
     qn_model_config config;

@@ -482,15 +482,13 @@ static void test_not_finite(void **state) {
     const int32_t ids[] = {1, 2, 3, 4, 5, 6};
     assert_ok(qn_session_append(s, ids, 5, NULL, NULL, err));
     /* Poison one cached value of the last layer: later positions attend to it. */
-    float *v = (float *)(void *)qni_block_pool_rows(s->seq.pool, 1, true, s->seq.blocks[0], 0);
-    float sound = v[0];
-    v[0] = NAN;
+    const float sound = poke_kv(s, 1, true, NAN);
     qn_error error = {0};
     assert_int_equal(qn_session_step(s, 6, &error), QN_ENUMERIC);
     assert_non_null(strstr(error.message, "logits of position 5: that of id "));
     assert_int_equal(qn_session_n_tok(s), 6);
     assert_null(qn_session_logits(s));
-    v[0] = sound;
+    (void)poke_kv(s, 1, true, sound);
     size_t reused = 0;
     assert_ok(qn_session_sync(s, ids, 6, &reused, err));
     assert_int_equal(reused, 5);
@@ -498,7 +496,7 @@ static void test_not_finite(void **state) {
     assert_same(&got, &expected);
 
     /* In a batch the others are as they would be alone. */
-    v[0] = NAN;
+    (void)poke_kv(s, 1, true, NAN);
     assert_ok(qn_session_append(t, ids, 5, NULL, NULL, err));
     assert_ok(qn_session_rewind(s, 5, err));
     const qn_span spans[] = {{.session = s, .ids = ids + 5, .n_ids = 1}, {.session = t, .ids = ids + 5, .n_ids = 1}};

@@ -2,6 +2,7 @@
 /* Models, sessions and golden data for tests. */
 #include "sessions.h"
 
+#include "../../src/session/session.h"
 #include "files.h"
 
 #include <math.h>
@@ -100,4 +101,14 @@ float *golden_f32(const char *dir, const char *name, int64_t *shape) {
 
 int64_t *golden_s64(const char *dir, const char *name, int64_t *shape) {
     return golden(dir, name, shape, QN_DTYPE_S64);
+}
+
+float poke_kv(const qn_session *session, int32_t layer, bool value, float x) {
+    const qni_block_pool *pool = session->seq.pool;
+    const qn_device *device = pool->device;
+    void *at = qni_block_pool_rows(pool, layer, value, session->seq.blocks[0], 0);
+    float before;
+    assert_ok(device->backend->memory->read(device->state, &before, at, sizeof before, err));
+    assert_ok(device->backend->memory->write(device->state, at, &x, sizeof x, err));
+    return before;
 }

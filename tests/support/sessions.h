@@ -40,6 +40,9 @@ int32_t *random_ids(test_rng *rng, size_t n);
 float *golden_f32(const char *dir, const char *name, int64_t *shape);
 int64_t *golden_s64(const char *dir, const char *name, int64_t *shape);
 
+/* Write one f32 of a session's KV on the device: value 0 of position 0, KV head 0; returns what was there. */
+float poke_kv(const qn_session *session, int32_t layer, bool value, float x);
+
 #define assert_ok(call)                                                                                                \
     do {                                                                                                               \
         qn_error ok_err = {0};                                                                                         \

@@ -1,0 +1,212 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A backend whose memory the host may not touch: "ref" over pages that are accessible only inside of its functions.
+ * Programs that link this file before the library get it under the name "ref", in place of the library's, so every test that
+ * runs on "ref" proves that nobody but the backend dereferences device memory: whoever does gets SIGSEGV.
+ *
+ * Each device has an arena of its own, so that devices of different threads do not open each other's memory; the device's
+ * lock is held by whoever computes or copies. The caller's allocator is asked for the same bytes, which it counts.
+ */
+#include "../../src/backend/backend.h"
+#include "../../src/base/memory.h"
+
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+enum { PAGE = 4096, MAX_BLOCK = 4096 };
+static const size_t arena_bytes = (size_t)4 << 30; /* reserved, not touched */
+
+/* Blocks of the arena in order; free ones have no owner. */
+typedef struct block {
+    unsigned char *at;
+    size_t bytes;
+    void *accounted; /* what the caller's allocator gave; NULL: the block is free */
+} block;
+
+typedef struct guarded {
+    unsigned char *arena;
+    size_t used; /* bytes that were ever handed out: what is opened and closed */
+    pthread_mutex_t lock;
+    block blocks[MAX_BLOCK];
+    int n_block;
+    int depth; /* of calls that opened the arena */
+} guarded;
+
+static void protect(const guarded *g, int protection) {
+    if (g->used > 0 && mprotect(g->arena, g->used, protection) != 0) abort();
+}
+static void enter(guarded *g) {
+    pthread_mutex_lock(&g->lock);
+    if (g->depth++ == 0) protect(g, PROT_READ | PROT_WRITE);
+    pthread_mutex_unlock(&g->lock);
+}
+static void leave(guarded *g) {
+    pthread_mutex_lock(&g->lock);
+    if (--g->depth == 0) protect(g, PROT_NONE);
+    pthread_mutex_unlock(&g->lock);
+}
+
+static qn_status open_guarded(void **state, const char **isa_out, const qn_device_options *options, int32_t n_thread,
+                              qn_error *err) {
+    void *none = NULL;
+    QN_TRY(qni_backend_ref.open(&none, isa_out, options, n_thread, err));
+    guarded *g = calloc(1, sizeof *g);
+    if (g == NULL) return qni_fail(err, QN_ENOMEM, "no memory for the device");
+    g->arena = mmap(NULL, arena_bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (g->arena == MAP_FAILED || pthread_mutex_init(&g->lock, NULL) != 0) abort();
+    *state = g;
+    return QN_OK;
+}
+
+static void close_guarded(void *state) {
+    guarded *g = state;
+    if (g == NULL) return;
+    munmap(g->arena, arena_bytes);
+    pthread_mutex_destroy(&g->lock);
+    free(g);
+}
+
+/* The first free block that is large enough, or a new one. */
+static block *find(guarded *g, size_t bytes) {
+    for (int i = 0; i < g->n_block; i++) {
+        if (g->blocks[i].accounted == NULL && g->blocks[i].bytes >= bytes) return &g->blocks[i];
+    }
+    if (g->n_block == MAX_BLOCK || g->used + bytes > arena_bytes) abort();
+    block *b = &g->blocks[g->n_block++];
+    *b = (block){.at = g->arena + g->used, .bytes = bytes};
+    g->used += bytes;
+    if (g->depth > 0) protect(g, PROT_READ | PROT_WRITE);
+    return b;
+}
+
+static qn_status alloc(void *state, qni_buffer *out, size_t bytes, qni_memory_kind kind,
+                       const qn_allocator *allocator) {
+    (void)kind;
+    guarded *g = state;
+    if (bytes > PTRDIFF_MAX) return QN_ENOMEM;
+    void *accounted = qni_device_alloc(allocator, bytes);
+    if (accounted == NULL) return QN_ENOMEM;
+    pthread_mutex_lock(&g->lock);
+    block *b = find(g, qni_round_up(bytes, PAGE));
+    b->accounted = accounted;
+    *out = (qni_buffer){.address = b->at, .handle = b, .bytes = bytes};
+    pthread_mutex_unlock(&g->lock);
+    return QN_OK;
+}
+
+static void release(void *state, const qni_buffer *buffer, const qn_allocator *allocator) {
+    guarded *g = state;
+    block *b = buffer->handle;
+    qni_device_free(allocator, b->accounted, buffer->bytes);
+    qni_unpoison(buffer->address, b->bytes);
+    pthread_mutex_lock(&g->lock);
+    b->accounted = NULL;
+    pthread_mutex_unlock(&g->lock);
+}
+
+/* A call of the wrapped backend with the memory open. Only the first may be used: `ref` keeps no state. */
+#define GUARDED(state, call)                                                                                           \
+    do {                                                                                                               \
+        enter(state);                                                                                                  \
+        const qn_status status = (call);                                                                               \
+        leave(state);                                                                                                  \
+        return status;                                                                                                 \
+    } while (0)
+
+static qn_status transfer(void *state, void *to, const void *from, size_t bytes, qn_error *err) {
+    GUARDED(state, qni_host_memory.copy(NULL, to, from, bytes, err));
+}
+static qn_status clear(void *state, void *to, size_t bytes, qn_error *err) {
+    GUARDED(state, qni_host_memory.clear(NULL, to, bytes, err));
+}
+static qn_status wait_done(void *state, qn_error *err) {
+    (void)state;
+    return qni_host_memory.wait(NULL, err);
+}
+
+#define OP(run, call) GUARDED((run)->backend, qni_backend_ref.ops.call)
+
+static qn_status embed(const qni_run *run, qni_mat out, const qni_weight *table, const int32_t *ids) {
+    OP(run, embed(run, out, table, ids));
+}
+static qn_status rms_norm(const qni_run *run, qni_mat out, qni_mat x, qni_vec weight, double eps) {
+    OP(run, rms_norm(run, out, x, weight, eps));
+}
+static qn_status linear(const qni_run *run, qni_mat out, qni_mat x, const qni_weight *weight) {
+    OP(run, linear(run, out, x, weight));
+}
+static qn_status rope(const qni_run *run, qni_mat cos_sin, const qni_batch *batch, const qni_rope *rope) {
+    OP(run, rope(run, cos_sin, batch, rope));
+}
+static qn_status kv_attention(const qni_run *run, qni_mat out, qni_heads q, qni_heads k, qni_heads v,
+                              const qni_kv_layer *kv, const qni_attention_call *call) {
+    OP(run, kv_attention(run, out, q, k, v, kv, call));
+}
+static qn_status attention_residual(const qni_run *run, qni_mat out, qni_mat hidden, qni_mat attn,
+                                    const qni_weight *weight) {
+    OP(run, attention_residual(run, out, hidden, attn, weight));
+}
+static qn_status swiglu(const qni_run *run, qni_mat out, qni_mat gate, qni_mat up) {
+    OP(run, swiglu(run, out, gate, up));
+}
+static qn_status argmax(const qni_run *run, uint32_t *ids, qni_mat logits, int64_t n_valid) {
+    OP(run, argmax(run, ids, logits, n_valid));
+}
+
+static qn_status packing(const void *state, qni_packing *out, const qni_source *source, qn_error *err) {
+    (void)state;
+    return qni_backend_ref.packing(NULL, out, source, err);
+}
+static void pack(const void *state, const qni_weight *form, void *data, int64_t first, int64_t n, const void *src,
+                 int64_t in_stride, int64_t out_stride) {
+    enter((guarded *)(uintptr_t)state);
+    qni_backend_ref.pack(NULL, form, data, first, n, src, in_stride, out_stride);
+    leave((guarded *)(uintptr_t)state);
+}
+static qn_status pack_quantized(const void *state, const qni_weight *form, void *data, int64_t first, int64_t n,
+                                const qni_quant *source, const qni_quant_rows *rows, qn_error *err) {
+    GUARDED((guarded *)(uintptr_t)state, qni_backend_ref.pack_quantized(NULL, form, data, first, n, source, rows, err));
+}
+
+/* Memory of the caller can be wrapped: it is never closed. */
+static const qni_memory_ops memory = {.alloc = alloc,
+                                      .free = release,
+                                      .write = transfer,
+                                      .read = transfer,
+                                      .copy = transfer,
+                                      .clear = clear,
+                                      .wait = wait_done,
+                                      .wraps = true};
+
+static const qni_backend backend = {
+    .name = "ref",
+    .kv_block_tokens = 16,
+    .open = open_guarded,
+    .close = close_guarded,
+    .memory = &memory,
+    .ops = {.embed = embed,
+            .rms_norm = rms_norm,
+            .linear = linear,
+            .rope = rope,
+            .kv_attention = kv_attention,
+            .attention_residual = attention_residual,
+            .swiglu = swiglu,
+            .argmax = argmax},
+    .packing = packing,
+    .pack = pack,
+    .pack_quantized = pack_quantized,
+};
+
+/* In place of src/backend/registry.c. */
+static const qni_backend *const backends[] = {&qni_backend_cpu, &backend};
+
+const qni_backend *qni_backend_at(int32_t index) {
+    return index >= 0 && index < 2 ? backends[index] : NULL;
+}
+
+const char *qn_backend_name(int32_t index) {
+    const qni_backend *at = qni_backend_at(index);
+    return at != NULL ? at->name : NULL;
+}
