@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "../src/base/sha256.h"
 #include "output.h"
 
 static void on_hidden(void *user, int32_t state, int32_t position, const float *values, int32_t d_model) {
@@ -189,14 +190,14 @@ static bool run_batch(row_run *run) {
 }
 
 static void make_digest(row_run *run) {
-    qn_sha256 hash;
+    qni_sha256 hash;
     uint8_t digest[32];
-    qn_sha256_init(&hash);
+    qni_sha256_init(&hash);
     for (int32_t i = 0; i < run->n_row; i++) {
         const row *r = run->rows + i;
-        qn_sha256_update(&hash, r->logits, (size_t)r->n_ids * (size_t)run->config->n_vocab * sizeof(float));
+        qni_sha256_update(&hash, r->logits, (size_t)r->n_ids * (size_t)run->config->n_vocab * sizeof(float));
     }
-    qn_sha256_final(&hash, digest);
+    qni_sha256_final(&hash, digest);
     for (int i = 0; i < 32; i++) snprintf(run->verdict->digest + 2 * i, 3, "%02x", digest[i]);
 }
 

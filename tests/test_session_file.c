@@ -3,6 +3,7 @@
 #include "support/files.h"
 #include "support/sessions.h"
 
+#include "../src/base/sha256.h"
 #include "../src/session/session.h"
 
 #include <math.h>
@@ -118,10 +119,10 @@ static char *forged(const bench *x, size_t at, const void *bytes, size_t n) {
     assert_non_null(copy);
     memcpy(copy, x->good, x->size);
     memcpy(copy + at, bytes, n);
-    qn_sha256 hash;
-    qn_sha256_init(&hash);
-    qn_sha256_update(&hash, copy, x->size - DIGEST);
-    qn_sha256_final(&hash, (uint8_t *)copy + x->size - DIGEST);
+    qni_sha256 hash;
+    qni_sha256_init(&hash);
+    qni_sha256_update(&hash, copy, x->size - DIGEST);
+    qni_sha256_final(&hash, (uint8_t *)copy + x->size - DIGEST);
     return copy;
 }
 

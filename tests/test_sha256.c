@@ -1,23 +1,22 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* SHA-256 against the examples of FIPS 180-4 (NIST CSRC), however the input is cut. */
+#include "../src/base/sha256.h"
 #include "support/cmocka_all.h"
-
-#include <quern/session.h>
 
 #include <stdio.h>
 #include <string.h>
 
-static void hex(char out[65], qn_sha256 *hash) {
+static void hex(char out[65], qni_sha256 *hash) {
     uint8_t digest[32];
-    qn_sha256_final(hash, digest);
+    qni_sha256_final(hash, digest);
     for (int i = 0; i < 32; i++) snprintf(out + (size_t)2 * i, 3, "%02x", digest[i]);
 }
 
 static void digest_of(char out[65], const void *data, size_t size, size_t piece) {
-    qn_sha256 hash;
-    qn_sha256_init(&hash);
+    qni_sha256 hash;
+    qni_sha256_init(&hash);
     for (size_t at = 0; at < size; at += piece) {
-        qn_sha256_update(&hash, (const char *)data + at, size - at < piece ? size - at : piece);
+        qni_sha256_update(&hash, (const char *)data + at, size - at < piece ? size - at : piece);
     }
     hex(out, &hash);
 }

@@ -259,16 +259,6 @@ QN_NODISCARD QN_API qn_status qn_generation_next(qn_generation *generation, bool
 QN_API void qn_generation_get_result(const qn_generation *generation, qn_generate_result *result);
 QN_API void qn_generation_free(qn_generation *generation); /**< NULL is fine */
 
-/** SHA-256, to compare results bit for bit. `digest` is 32 bytes. Source: FIPS 180-4. */
-typedef struct qn_sha256 {
-    uint32_t state[8];
-    uint64_t n_bytes;
-    uint8_t block[64];
-} qn_sha256;
-QN_API void qn_sha256_init(qn_sha256 *hash);
-QN_API void qn_sha256_update(qn_sha256 *hash, const void *data, size_t bytes);
-QN_API void qn_sha256_final(qn_sha256 *hash, uint8_t digest[32]);
-
 #ifdef __cplusplus
 }
 #endif

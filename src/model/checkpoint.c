@@ -3,8 +3,7 @@
 #include "checkpoint.h"
 
 #include "../base/json.h"
-
-#include <quern/session.h>
+#include "../base/sha256.h"
 
 #include <string.h>
 
@@ -21,7 +20,7 @@ static qn_status check_is_model(const char *dir, const char *config_path, qn_err
 }
 
 /* config.json, and its text for the fingerprint. */
-static qn_status read_config(qni_config *config, const char *dir, qn_sha256 *hash, const qn_log *log, qn_error *err) {
+static qn_status read_config(qni_config *config, const char *dir, qni_sha256 *hash, const qn_log *log, qn_error *err) {
     static const char name[] = "config.json";
     char *path = qni_path_join(dir, name), *text = NULL;
     if (path == NULL) return qni_fail(err, QN_ENOMEM, "%s: out of memory", dir);
@@ -35,7 +34,7 @@ static qn_status read_config(qni_config *config, const char *dir, qn_sha256 *has
         qni_free(text);
         return status;
     }
-    qn_sha256_update(hash, text, size);
+    qni_sha256_update(hash, text, size);
     status = qni_json_parse(&root, name, text, size, err);
     qni_free(text);
     if (status != QN_OK) return status;
@@ -102,19 +101,19 @@ static qn_status merge_ids(qni_checkpoint *c, const qni_token_ids *first, const 
 
 /* Headers go in with their lengths, so that no two sets of files run together alike; then the first bytes of every
  * tensor, because fine-tunes of one model differ in nothing else. */
-static qn_status hash_weights(qn_sha256 *hash, const qni_weight_files *weights, qn_error *err) {
+static qn_status hash_weights(qni_sha256 *hash, const qni_weight_files *weights, qn_error *err) {
     enum { SAMPLE = 4096 };
     uint8_t sample[SAMPLE];
     for (size_t i = 0; i < weights->n_file; i++) {
         const qni_safetensors *st = &weights->files[i];
         uint8_t length[8];
         for (int b = 0; b < 8; b++) length[b] = (uint8_t)((uint64_t)st->header_bytes >> (8 * b));
-        qn_sha256_update(hash, length, sizeof length);
-        qn_sha256_update(hash, st->header, st->header_bytes);
+        qni_sha256_update(hash, length, sizeof length);
+        qni_sha256_update(hash, st->header, st->header_bytes);
         for (size_t t = 0; t < st->n_tensor; t++) {
             size_t n = st->tensors[t].bytes < SAMPLE ? (size_t)st->tensors[t].bytes : SAMPLE;
             QN_TRY(qni_file_read(&st->file, sample, st->tensors[t].offset, n, err));
-            qn_sha256_update(hash, sample, n);
+            qni_sha256_update(hash, sample, n);
         }
     }
     return QN_OK;
@@ -138,14 +137,14 @@ static qn_status open_rest(qni_checkpoint *c, const qni_config *stated, const ch
 
 static qn_status open_all(qni_checkpoint *c, const char *dir, const qn_log *log, qn_error *err) {
     qni_config stated;
-    qn_sha256 hash;
-    qn_sha256_init(&hash);
+    qni_sha256 hash;
+    qni_sha256_init(&hash);
     QN_TRY(read_config(&stated, dir, &hash, log, err));
     qn_status status = open_rest(c, &stated, dir, log, err);
     qni_config_release(&stated);
     if (status != QN_OK) return status;
     QN_TRY(hash_weights(&hash, &c->weights, err));
-    qn_sha256_final(&hash, c->fingerprint);
+    qni_sha256_final(&hash, c->fingerprint);
     return QN_OK;
 }
 

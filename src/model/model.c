@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The public face of a model: reading its configuration, opening, describing and closing it. */
+#include "../base/sha256.h"
 #include "load.h"
 #include "quantise.h"
-
-#include <quern/session.h>
 
 #include <string.h>
 
@@ -21,11 +20,11 @@ static void fingerprint(uint8_t *out, const qni_checkpoint *checkpoint, qn_quant
     const uint8_t form = (uint8_t)quantize;
     memcpy(out, checkpoint->fingerprint, sizeof checkpoint->fingerprint);
     if (quantize == QN_QUANTIZE_NONE) return;
-    qn_sha256 hash;
-    qn_sha256_init(&hash);
-    qn_sha256_update(&hash, checkpoint->fingerprint, sizeof checkpoint->fingerprint);
-    qn_sha256_update(&hash, &form, sizeof form);
-    qn_sha256_final(&hash, out);
+    qni_sha256 hash;
+    qni_sha256_init(&hash);
+    qni_sha256_update(&hash, checkpoint->fingerprint, sizeof checkpoint->fingerprint);
+    qni_sha256_update(&hash, &form, sizeof form);
+    qni_sha256_final(&hash, out);
 }
 
 static qn_status make(qn_model **out, qn_device *device, const qni_checkpoint *checkpoint,

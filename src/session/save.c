@@ -14,6 +14,7 @@
  */
 #include "../base/cut.h"
 #include "../base/file.h"
+#include "../base/sha256.h"
 #include "session.h"
 
 #include <math.h>
@@ -99,12 +100,12 @@ static qn_status transfer(qn_device *device, kv_run r, void *to, const void *fro
 
 typedef struct sink {
     qni_writer writer;
-    qn_sha256 hash;
+    qni_sha256 hash;
     unsigned char *rows; /* {run_bytes()} */
 } sink;
 
 static qn_status put(sink *out, const void *data, size_t bytes, qn_error *err) {
-    qn_sha256_update(&out->hash, data, bytes);
+    qni_sha256_update(&out->hash, data, bytes);
     return qni_writer_write(&out->writer, data, bytes, err);
 }
 
@@ -122,7 +123,7 @@ static qn_status put_session(sink *out, const qn_session *s, qn_error *err) {
     }
     if (s->has_logits) QN_TRY(put(out, s->logits, (size_t)config->n_vocab * sizeof *s->logits, err));
     uint8_t digest[DIGEST];
-    qn_sha256_final(&out->hash, digest);
+    qni_sha256_final(&out->hash, digest);
     return qni_writer_write(&out->writer, digest, sizeof digest, err);
 }
 
@@ -132,7 +133,7 @@ qn_status qn_session_save(const qn_session *session, const char *path, qn_error 
     }
     sink out = {.rows = qni_calloc(run_bytes(session), 1)};
     if (out.rows == NULL) return qni_fail(err, QN_ENOMEM, "%s: out of memory", path);
-    qn_sha256_init(&out.hash);
+    qni_sha256_init(&out.hash);
     qn_status status = qni_writer_open(&out.writer, path, QNI_FOR_OWNER, err);
     if (status != QN_OK) {
         qni_free(out.rows);
@@ -173,17 +174,17 @@ static qn_status check_whole(source *in, qn_error *err) {
         return qni_fail(err, QN_EFORMAT, "%s: damaged: must be %llu bytes, has %llu", in->file.path,
                         (unsigned long long)in->header.bytes, (unsigned long long)in->file.size);
     }
-    qn_sha256 hash;
-    qn_sha256_init(&hash);
+    qni_sha256 hash;
+    qni_sha256_init(&hash);
     uint64_t end = in->file.size - DIGEST;
     for (uint64_t at = 0; at < end;) {
         size_t n = end - at < BUFFER ? (size_t)(end - at) : BUFFER;
         QN_TRY(qni_file_read(&in->file, in->buffer, at, n, err));
-        qn_sha256_update(&hash, in->buffer, n);
+        qni_sha256_update(&hash, in->buffer, n);
         at += n;
     }
     uint8_t digest[DIGEST], stored[DIGEST];
-    qn_sha256_final(&hash, digest);
+    qni_sha256_final(&hash, digest);
     QN_TRY(qni_file_read(&in->file, stored, end, sizeof stored, err));
     if (memcmp(digest, stored, sizeof digest) != 0) return damaged(in, "damaged: its checksum is wrong", err);
     return QN_OK;

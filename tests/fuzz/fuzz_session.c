@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Session files. The input is a file without its checksum, which is put right here: a forged file has a right one.
  * Its size in the header too, if the first byte of the magic is not 'Q'. */
+#include "../../src/base/sha256.h"
+
 #include <quern/session.h>
 
 #include <stdio.h>
@@ -47,10 +49,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         memcpy(copy + SIZE_AT, &whole, sizeof whole);
     }
     uint8_t digest[32];
-    qn_sha256 hash;
-    qn_sha256_init(&hash);
-    qn_sha256_update(&hash, copy, size);
-    qn_sha256_final(&hash, digest);
+    qni_sha256 hash;
+    qni_sha256_init(&hash);
+    qni_sha256_update(&hash, copy, size);
+    qni_sha256_final(&hash, digest);
     int fd = memfd_create("session", MFD_CLOEXEC);
     if (fd < 0) abort();
     write_all(fd, copy, size);

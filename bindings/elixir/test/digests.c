@@ -8,6 +8,7 @@
  *   logits MODEL DIGEST                         of a model's directory, after the ids 1 … 20
  *   generate SEED ID,ID,… DIGEST                of the text
  */
+#include "../../../src/base/sha256.h"
 #include "../../../tests/support/cmocka_all.h"
 #include "../../../tests/support/problem.h"
 
@@ -21,15 +22,15 @@ enum { N_GOLDEN = 9, N_SEED = 3, N_PREDICT = 50 };
 
 static const char prompt[] = "Once upon a time there was a";
 
-static void add_tensor(qn_sha256 *hash, const qn_tensor *t) {
+static void add_tensor(qni_sha256 *hash, const qn_tensor *t) {
     void *bits = tensor_bits(t);
-    qn_sha256_update(hash, bits, qn_tensor_bytes(t));
+    qni_sha256_update(hash, bits, qn_tensor_bytes(t));
     free(bits);
 }
 
-static void print_digest(qn_sha256 *hash) {
+static void print_digest(qni_sha256 *hash) {
     uint8_t digest[32];
-    qn_sha256_final(hash, digest);
+    qni_sha256_final(hash, digest);
     for (int i = 0; i < 32; i++) printf("%02x", digest[i]);
     printf("\n");
 }
@@ -42,9 +43,9 @@ static void primitives(qn_device *device, int index, bool packed) {
     problem_golden(&p, path);
     bench_make(&s, &p, device, all_f32, packed);
     for (primitive_id id = 0; id < N_PRIMITIVE; id++) {
-        qn_sha256 hash;
+        qni_sha256 hash;
         bench_reset(&s);
-        qn_sha256_init(&hash);
+        qni_sha256_init(&hash);
         add_tensor(&hash, primitive_compute(id, &s));
         if (primitive_has_cache(id)) {
             add_tensor(&hash, s.t[K_CACHE]);
@@ -59,7 +60,7 @@ static void primitives(qn_device *device, int index, bool packed) {
 
 static bool take_text(void *user, qn_piece piece, const char *text, size_t size) {
     (void)piece;
-    qn_sha256_update(user, text, size);
+    qni_sha256_update(user, text, size);
     return true;
 }
 
@@ -72,14 +73,14 @@ static bool take_token(void *user, const qn_token *token) {
 static void logits(qn_device *device, const char *dir) {
     qn_model *model = NULL;
     qn_session *session = NULL;
-    qn_sha256 hash;
+    qni_sha256 hash;
     int32_t ids[20];
     for (int32_t i = 0; i < 20; i++) ids[i] = i + 1;
     assert_int_equal(qn_model_open(&model, device, dir, NULL, NULL), QN_OK);
     assert_int_equal(qn_session_create(&session, model, &(qn_session_options){.n_ctx = 32}, NULL), QN_OK);
     assert_int_equal(qn_session_append(session, ids, 20, NULL, NULL, NULL), QN_OK);
-    qn_sha256_init(&hash);
-    qn_sha256_update(&hash, qn_session_logits(session), 4 * (size_t)qn_model_get_config(model)->n_vocab);
+    qni_sha256_init(&hash);
+    qni_sha256_update(&hash, qn_session_logits(session), 4 * (size_t)qn_model_get_config(model)->n_vocab);
     printf("logits %s ", dir);
     print_digest(&hash);
     qn_session_free(session);
@@ -99,7 +100,7 @@ static void generations(qn_device *device) {
     qn_model *model = NULL;
     qn_tokenizer *tokenizer = NULL;
     qn_session *session = NULL;
-    qn_sha256 hash;
+    qni_sha256 hash;
     assert_int_equal(qn_model_open(&model, device, "models/demo", NULL, NULL), QN_OK);
     assert_int_equal(qn_tokenizer_open(&tokenizer, "models/demo", NULL), QN_OK);
     assert_int_equal(qn_session_create(&session, model, NULL, NULL), QN_OK);
@@ -114,7 +115,7 @@ static void generations(qn_device *device) {
                                        .on_text = take_text,
                                        .on_token = take_token,
                                        .user = &hash};
-        qn_sha256_init(&hash);
+        qni_sha256_init(&hash);
         printf("generate %d ", (int)seed);
         assert_int_equal(qn_generate(session, tokenizer, &args, NULL, NULL), QN_OK);
         printf(" ");

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* SHA-256, for session files and for comparing results bit by bit. Source: FIPS 180-4. */
-#include <quern/session.h>
+/* SHA-256. Source: FIPS 180-4. */
+#include "sha256.h"
 
 #include <string.h>
 
@@ -55,13 +55,13 @@ static void compress(uint32_t state[8], const uint8_t block[64]) {
     state[7] += h;
 }
 
-void qn_sha256_init(qn_sha256 *hash) {
+void qni_sha256_init(qni_sha256 *hash) {
     if (hash == NULL) return;
-    *hash = (qn_sha256){
+    *hash = (qni_sha256){
         .state = {0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a, 0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19}};
 }
 
-void qn_sha256_update(qn_sha256 *hash, const void *data, size_t bytes) {
+void qni_sha256_update(qni_sha256 *hash, const void *data, size_t bytes) {
     if (hash == NULL || data == NULL) return;
     const uint8_t *from = data;
     size_t used = (size_t)(hash->n_bytes % 64);
@@ -85,13 +85,13 @@ void qn_sha256_update(qn_sha256 *hash, const void *data, size_t bytes) {
     }
 }
 
-void qn_sha256_final(qn_sha256 *hash, uint8_t digest[32]) {
+void qni_sha256_final(qni_sha256 *hash, uint8_t digest[32]) {
     if (hash == NULL || digest == NULL) return;
     uint64_t n_bits = hash->n_bytes * 8;
     uint8_t tail[72] = {0x80};
     size_t used = (size_t)(hash->n_bytes % 64);
     size_t n_zero = used < 56 ? 56 - used : 120 - used; /* the 0x80 included */
     for (int i = 0; i < 8; i++) tail[n_zero + (size_t)i] = (uint8_t)(n_bits >> (56 - 8 * i));
-    qn_sha256_update(hash, tail, n_zero + 8);
+    qni_sha256_update(hash, tail, n_zero + 8);
     for (int i = 0; i < 32; i++) digest[i] = (uint8_t)(hash->state[i / 4] >> (24 - 8 * (i % 4)));
 }
