@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Arithmetic of the cpu backend where numbers or groups are extreme, on every level: int8 groups at the ends of 32-bit
  * sums; bf16 and int8 with weights far from 1, subnormal ones among them; a caller whose thread flushes subnormals. */
-#include "../src/backend/backend.h"
+#include "../src/backend/device.h"
 #include "../src/base/half.h"
 #include "support/linears.h"
 #include "support/sessions.h"
