@@ -56,8 +56,20 @@ int directory_check_space(const char *place, const char *dir, uint64_t bytes) {
     return fail(dir, "needs %s, and %s are free", need, have);
 }
 
-/* Unlink the files of a directory, by system calls alone: a signal handler may do so. True when nothing was left. */
-static bool remove_files(int fd) {
+static bool remove_files(int fd, bool folders);
+
+/* Remove a file, or a folder of files. By system calls alone: a signal handler may do so. */
+static bool remove_entry(int fd, const char *name, bool folders) {
+    if (!unlinkat(fd, name, 0)) return true;
+    int folder = folders ? openat(fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC) : -1;
+    if (folder < 0) return false;
+    remove_files(folder, false);
+    close(folder);
+    return !unlinkat(fd, name, AT_REMOVEDIR);
+}
+
+/* Remove the files of a directory, and with `folders` the folders of files in it. True when nothing was left. */
+static bool remove_files(int fd, bool folders) {
     char buffer[4096] __attribute__((aligned(8)));
     bool found = false;
     ssize_t n;
@@ -67,7 +79,7 @@ static bool remove_files(int fd) {
             const struct dirent64 *entry = (const void *)(buffer + at);
             at += entry->d_reclen;
             if (!strcmp(entry->d_name, ".") || !strcmp(entry->d_name, "..")) continue;
-            found = !unlinkat(fd, entry->d_name, 0) || found;
+            found = remove_entry(fd, entry->d_name, folders) || found;
         }
     return !found;
 }
@@ -92,7 +104,7 @@ static void forget_temporary(void) {
 void directory_remove(const char *dir) {
     int fd = open(dir, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     /* other threads may still be writing */
-    for (int i = 0; fd >= 0 && i < 1000 && !remove_files(fd); i++) continue;
+    for (int i = 0; fd >= 0 && i < 1000 && !remove_files(fd, true); i++) continue;
     if (fd >= 0) close(fd);
     rmdir(dir);
     if (!strcmp(dir, temporary_dir)) forget_temporary();
@@ -117,7 +129,7 @@ static int move_up(const char *from, const char *to) {
     while (moved < n && !renameat(from_fd, files[moved]->d_name, to_fd, files[moved]->d_name)) moved++;
     if (moved < n) {
         code = fail(to, "%s", strerror(errno));
-        while (moved > 0) unlinkat(to_fd, files[--moved]->d_name, 0);
+        while (moved > 0) remove_entry(to_fd, files[--moved]->d_name, true);
     }
     if (from_fd >= 0) close(from_fd);
     if (to_fd >= 0) close(to_fd);
