@@ -64,7 +64,7 @@ typedef enum qni_memory_kind {
 struct qni_memory_ops {
     /* QNI_ALIGN-aligned, not cleared; ENOMEM without a message. The allocator is the caller's, for memory of the host. */
     qn_status (*alloc)(void *state, qni_buffer *out, size_t bytes, qni_memory_kind kind, const qn_allocator *allocator);
-    void (*free)(void *state, const qni_buffer *buffer, const qn_allocator *allocator);
+    void (*release)(void *state, const qni_buffer *buffer, const qn_allocator *allocator);
     qn_status (*write)(void *state, void *to, const void *from, size_t bytes, qn_error *err);
     qn_status (*read)(void *state, void *to, const void *from, size_t bytes, qn_error *err);
     qn_status (*copy)(void *state, void *to, const void *from, size_t bytes, qn_error *err); /* within the device */

@@ -38,7 +38,7 @@ static qn_status wait_done(void *state, qn_error *err) {
 }
 
 const qni_memory_ops qni_host_memory = {.alloc = alloc,
-                                        .free = release,
+                                        .release = release,
                                         .write = transfer,
                                         .read = transfer,
                                         .copy = transfer,

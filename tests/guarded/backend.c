@@ -172,7 +172,7 @@ static qn_status pack_quantized(const void *state, const qni_weight *form, void 
 
 /* Memory of the caller can be wrapped: it is never closed. */
 static const qni_memory_ops memory = {.alloc = alloc,
-                                      .free = release,
+                                      .release = release,
                                       .write = transfer,
                                       .read = transfer,
                                       .copy = transfer,
