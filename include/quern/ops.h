@@ -29,8 +29,8 @@
 /**
  * Arithmetic of a packed linear, fixed when it is packed.
  *
- * Subnormal numbers (below 2^-126) count in full, whatever the floating-point mode of the caller, with one exception: an
- * instruction for bf16 (AVX-512 BF16, FEAT_BF16) takes them for zeros, as weights, activations and partial sums. So it
+ * Subnormal numbers (below 2^-126) count in full, on "cpu" whatever the floating-point mode of the caller, with one
+ * exception: an instruction for bf16 (AVX-512 BF16, FEAT_BF16) takes them for zeros, as weights, activations and partial sums. So it
  * multiplies only linears all of whose weights are 0 or of a magnitude within 2^-100 … 2^20, where that changes an output
  * by less than n_in · 2^-105; any other linear with bf16 arithmetic is multiplied without it.
  */

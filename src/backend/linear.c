@@ -37,13 +37,13 @@ void qn_linear_free(qn_linear *linear) {
 
 /* Whether all of n bf16 values that are not 0 are near 1. */
 static bool are_near_bf16(const uint16_t *x, int64_t n) {
-    const uint16_t least = qni_bf16_of_f32(QNI_NEAR_LEAST), most = qni_bf16_of_f32(QNI_NEAR_MOST);
-    bool far = false;
-    for (int64_t i = 0; i < n; i++) {
-        const uint16_t magnitude = x[i] & 0x7FFF;
-        far |= magnitude != 0 && (uint16_t)(magnitude - least) > most - least;
+    const int16_t least = (int16_t)qni_bf16_of_f32(QNI_NEAR_LEAST), most = (int16_t)qni_bf16_of_f32(QNI_NEAR_MOST);
+    int16_t far = 0;
+    for (int64_t i = 0; i < n; i++) { /* in 16 bits alone, which a vector has most of */
+        const int16_t magnitude = (int16_t)(x[i] & 0x7FFF);
+        far |= (int16_t)((magnitude > 0) & (magnitude < least)) | (int16_t)(magnitude > most);
     }
-    return !far;
+    return far == 0;
 }
 
 static bool are_near_rows(const qni_dense_rows *rows, int64_t n, int64_t n_in) {
@@ -59,7 +59,7 @@ static bool are_near_rows(const qni_dense_rows *rows, int64_t n, int64_t n_in) {
     return near;
 }
 
-/* Of scales; where they are NaNs too, they are not. Biases may be as small as they like. */
+/* Whether all of n scales or biases that are not 0 have magnitudes from `least` on that are near 1; a NaN has not. */
 static bool are_near_scales(const void *values, qn_dtype dtype, int64_t n, float least) {
     bool near = true;
     for (int64_t i = 0; i < n; i++) {
@@ -90,7 +90,8 @@ qn_status qni_linear_fill_quantized(qn_linear *linear, int64_t first, int64_t n,
     const int64_t n_scale = n * qni_quant_n_group(source, linear->weight.n_in);
     if (linear->weight.arith == QN_ARITH_INT8 &&
         (!are_near_scales(rows->scales, source->scale_dtype, n_scale, QNI_NEAR_LEAST) ||
-         (rows->biases != NULL && !are_near_scales(rows->biases, source->scale_dtype, n_scale, 0)))) {
+         (rows->biases != NULL &&
+          /* as small as they like */ !are_near_scales(rows->biases, source->scale_dtype, n_scale, 0)))) {
         atomic_store(&linear->far, true);
     }
     return device->backend->pack_quantized(device->state, &linear->weight, linear->data.address, first, n, source, rows,

@@ -72,11 +72,11 @@ typedef struct fit {
     float codes[MAX_GROUP];            /* whole numbers */
 } fit;
 
-/* To the nearest bf16, or its neighbor `step` magnitudes further, at most `limit`. */
-static float rounded(const group *g, float x, float limit, int step) {
+/* To the nearest bf16, or the one `shift` magnitudes further from 0, at most `limit`. */
+static float rounded(const group *g, float x, float limit, int shift) {
     uint16_t bits = qni_bf16_of_f32(g->exponent == 0 ? x : ldexpf(x, -g->exponent));
     const uint16_t sign = bits & 0x8000, magnitude = bits & 0x7FFF;
-    if (magnitude + step >= 0) bits = (uint16_t)(sign | (magnitude + step));
+    if (magnitude + shift >= 0) bits = (uint16_t)(sign | (magnitude + shift));
     float value = qni_f32_of_bf16(bits);
     if (!(value <= limit)) value = limit;
     if (!(value >= -limit)) value = -limit;
@@ -137,26 +137,25 @@ static bool size_up(group *g, bool symmetric) {
     return g->step >= ldexpf(bf16_least, g->exponent);
 }
 
-/* Steps of a rounded scale that are tried: where bf16 is coarse, or ends, the nearest one may leave a group's end out. */
-typedef struct steps {
-    int least, most;
-} steps;
-static steps steps_of(const group *g) {
-    return g->coarse || g->huge ? (steps){-1, 1} : (steps){0, 0};
+/* How far from the nearest bf16 a scale is tried, to both sides: where bf16 is coarse, or ends, the nearest may leave out an
+ * end of the group. */
+static int most_shift(const group *g) {
+    return g->coarse || g->huge ? 1 : 0;
 }
 
 /* The range is pulled in at both ends, alike and each alone; each fit is refined once. */
 static void fit_affine(fit *best, const group *g) {
     static const float pull[][2] = {{0, 0}, {0.06f, 0.06f}, {0.12f, 0.12f}, {0.1f, 0}, {0, 0.1f}};
-    const steps tried = steps_of(g);
+    const int most = most_shift(g);
     bool any = false;
     for (size_t i = 0; i < sizeof pull / sizeof pull[0]; i++) {
-        for (int step = tried.least; step <= tried.most; step++) {
+        for (int shift = -most; shift <= most; shift++) {
             fit f, refined;
             const float range = g->high - g->low;
             const float from = g->low + range * pull[i][0], to = g->high - range * pull[i][1];
-            make_fit(&f, g, rounded(g, (to - from) / g->most, bf16_max, step), rounded(g, from, bf16_max, 0));
-            make_fit(&refined, g, rounded(g, f.refined_scale, bf16_max, step), rounded(g, f.refined_bias, bf16_max, 0));
+            make_fit(&f, g, rounded(g, (to - from) / g->most, bf16_max, shift), rounded(g, from, bf16_max, 0));
+            make_fit(&refined, g, rounded(g, f.refined_scale, bf16_max, shift),
+                     rounded(g, f.refined_bias, bf16_max, 0));
             const fit *better = refined.error < f.error ? &refined : &f;
             if (!any || better->error < best->error) *best = *better;
             any = true;
@@ -169,13 +168,13 @@ static void fit_affine(fit *best, const group *g) {
 static bool fit_symmetric(fit *best, const group *g) {
     const float zero = (g->most + 1) / 2, limit = bf16_max / zero, reach = ldexpf(limit, g->exponent);
     const float greatest = g->high > -g->low ? g->high : -g->low;
-    const steps tried = steps_of(g);
+    const int most = most_shift(g);
     bool any = false;
     if (g->high > (zero - 0.5f) * reach || g->low < -(zero + 0.5f) * reach) return false;
-    for (int step = tried.least; step <= tried.most; step++) {
+    for (int shift = -most; shift <= most; shift++) {
         for (int beyond = 0; beyond < 2; beyond++) {
             fit f;
-            const float scale = rounded(g, greatest / (beyond ? zero : zero - 1), limit, step);
+            const float scale = rounded(g, greatest / (beyond ? zero : zero - 1), limit, shift);
             make_fit(&f, g, scale, -zero * scale);
             if (!any || f.error < best->error) *best = f;
             any = true;
@@ -186,7 +185,7 @@ static bool fit_symmetric(fit *best, const group *g) {
 }
 
 /* False: a value is a NaN or an infinity. */
-static bool look_over(group *g) {
+static bool scan(group *g) {
     lanes low = load_lanes(g->x), high = low, sum = all_lanes(0), bad = sum;
     for (int64_t i = 0; i < g->n; i += LANES) {
         const lanes x = load_lanes(g->x + i);
@@ -212,7 +211,7 @@ static void bring_near(group *g, float *memory) {
     for (int64_t i = 0; i < g->n; i++) memory[i] = ldexpf(g->x[i], -exponent);
     g->x = memory;
     g->exponent = -exponent;
-    (void)look_over(g);
+    (void)scan(g);
 }
 
 static void put_codes(unsigned char *to, const float *codes, int32_t bits, int64_t n) {
@@ -239,7 +238,7 @@ int64_t qni_quantize_row(unsigned char *codes, uint16_t *scales, uint16_t *biase
         fit f;
         float memory[MAX_GROUP];
         group g = {.x = x + i * q->group, .n = q->group, .most = (float)((1 << q->bits) - 1)};
-        bool good = look_over(&g);
+        bool good = scan(&g);
         if (good) bring_near(&g, memory);
         good = good && size_up(&g, q->symmetric);
         if (good && q->symmetric) {

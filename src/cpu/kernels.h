@@ -125,8 +125,8 @@ typedef struct qni_cpu_kernels {
 
     qni_cpu_int8 int8[QNI_CPU_N_BITS];
 
-    /* Codes of a row: scale = max |x| of the group / 127, codes to nearest, sums of codes. n is a multiple of group, which is one of 32. A
-     * group with a NaN or an infinity gets a NaN as scale, one that is (nearly) all zeros gets 0. */
+    /* Codes of a row: scale = max |x| of the group / 127, codes to nearest, sums of codes. n is a multiple of group, which
+     * is one of 32. A group with a NaN or an infinity gets a NaN as scale, one that is all below 2^-100 gets 0. */
     void (*quantize)(int8_t *codes, float *scale, int32_t *sum, const float *x, int64_t n, int64_t group);
 
     /* out[k · nr + j] = the weight of input k0 + k and output j of a quantised panel, k < n_k; k0 is a multiple of kc,
