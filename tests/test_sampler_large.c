@@ -254,6 +254,9 @@ static void test_order_of_blocks(void **state) {
     compare_kinds(&c);
     pthread_mutex_unlock(&device.lock);
     assert_int_equal(n_loop, 0);
+    device.owner++; /* another process's, as after fork() */
+    compare_kinds(&c);
+    assert_int_equal(n_loop, 0);
     pthread_mutex_destroy(&device.lock);
     assert_int_equal(atomic_load(&device.refs), 1);
 }
