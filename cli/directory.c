@@ -179,7 +179,7 @@ static int fill_new(const char *dir, uint64_t bytes, directory_fn fill, const vo
 }
 
 int directory_make(const char *dir, uint64_t bytes, directory_fn fill, const void *context) {
-    bool exists;
+    bool exists = false;
     int code = *dir ? check_target(dir, &exists) : fail("DIR", "must not be empty");
     if (code) return code;
     return exists ? fill_existing(dir, bytes, fill, context) : fill_new(dir, bytes, fill, context);

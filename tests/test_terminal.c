@@ -284,6 +284,7 @@ static void ended_in_the_background(void **state) {
     terminal t;
     begin(&t, 80, NULL, "1");
     expect(&t, "> ");
+    wait_for_raw(&t); /* else it would set the modes in the background, which stops it */
     kill(t.command, SIGSTOP);
     assert_true(WIFSTOPPED(status_of(&t)));
     order(&t, 'b');
