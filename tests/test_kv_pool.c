@@ -5,6 +5,8 @@
  */
 #include "support/sessions.h"
 
+#include <math.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -173,6 +175,183 @@ static void exhausted(void **state) {
     qn_model_close(model);
 }
 
+/* After EFULL a session is as it was, whatever it was asked for: other ids, or those of a file. */
+static void full_changes_nothing(void **state) {
+    (void)state;
+    qn_model *model = open_model("cpu", 1, TIED);
+    qn_kv_pool *pool = open_pool(model, 384, 384, 64); /* 3 blocks */
+    test_rng rng = {14};
+    int32_t *ids = random_ids(&rng, 300);
+    qn_session *a = on_pool(model, pool, 0), *b = on_pool(model, pool, 0);
+    qn_session *alone = open_session_with(model, &(qn_session_options){.n_ctx = 300, .kv_dtype = QN_DTYPE_F16});
+    char path[] = "/tmp/quern-pool-XXXXXX";
+    const int file = mkstemp(path);
+    assert_true(file >= 0);
+    close(file);
+    assert_ok(qn_session_append(alone, ids, 300, NULL, NULL, err));
+    assert_ok(qn_session_save(alone, path, err));
+    assert_ok(qn_session_append(a, ids, 200, NULL, NULL, err));
+    assert_ok(qn_session_append(b, ids, 5, NULL, NULL, err));
+    ids[10] ^= 1;
+    assert_int_equal(qn_session_sync(a, ids, 300, NULL, NULL), QN_EFULL);
+    ids[10] ^= 1;
+    assert_int_equal(qn_session_restore(a, path, NULL), QN_EFULL);
+    assert_int_equal(qn_session_n_tok(a), 200);
+    assert_memory_equal(qn_session_ids(a), ids, 200 * sizeof *ids);
+    assert_int_equal(used(pool), 3);
+    expect_logits(model, a);
+    qn_session_free(b);
+    assert_ok(qn_session_restore(a, path, err));
+    assert_int_equal(qn_session_n_tok(a), 300);
+    assert_memory_equal(qn_session_logits(a), qn_session_logits(alone), N_VOCAB * sizeof(float));
+    unlink(path);
+    qn_session_free(a);
+    qn_session_free(alone);
+    free(ids);
+    qn_kv_pool_free(pool);
+    qn_model_close(model);
+}
+
+static bool stop_at(void *user, int32_t position, const float *logits, int32_t n_vocab) {
+    (void)logits, (void)n_vocab;
+    return position < *(const int32_t *)user;
+}
+
+/* What a call reserved for ids that it did not compute goes back, and a fork of what there is shares the right blocks. */
+static void canceled_calls_give_back(void **state) {
+    (void)state;
+    qn_model *model = open_model("cpu", 2, TIED);
+    qn_kv_pool *pool = open_pool(model, 384, 384, 16); /* 3 blocks */
+    test_rng rng = {15};
+    int32_t *ids = random_ids(&rng, 300);
+    const int32_t last = 20;
+    qn_session *a = on_pool(model, pool, 0), *b = NULL;
+    assert_int_equal(qn_session_append(a, ids, 300, stop_at, (void *)(uintptr_t)&last, NULL), QN_ECANCELED);
+    assert_int_equal(qn_session_n_tok(a), 32);
+    assert_int_equal(used(pool), 1);
+    assert_ok(qn_session_fork(&b, a, err));
+    assert_ok(qn_session_step(a, 3, err));
+    assert_ok(qn_session_step(b, 4, err));
+    assert_int_equal(used(pool), 2);
+    expect_logits(model, a);
+    expect_logits(model, b);
+    qn_session_free(a);
+    qn_session_free(b);
+    free(ids);
+    qn_kv_pool_free(pool);
+    qn_model_close(model);
+}
+
+/* A session that takes few tokens a step, or holds a NaN, does not hold up the others of its pool. */
+static void sessions_do_not_hinder_others(void **state) {
+    (void)state;
+    qn_model *model = open_model("ref", 1, TIED);
+    qn_kv_pool *pool = open_pool(model, 100, 400, 8);
+    test_rng rng = {16};
+    int32_t *ids = random_ids(&rng, 40);
+    const qn_session_options small = {.n_ctx = 20, .n_batch = 1, .pool = pool};
+    qn_session *slow = open_session_with(model, &small), *bad = on_pool(model, pool, 0),
+               *good = on_pool(model, pool, 0);
+    assert_ok(qn_session_append(bad, ids, 2, NULL, NULL, err));
+    (void)poke_kv(bad, 1, true, NAN); /* f16: a NaN in half of the bits too */
+    const qn_span spans[] = {{.session = slow, .ids = ids, .n_ids = 3},
+                             {.session = bad, .ids = ids, .n_ids = 1},
+                             {.session = good, .ids = ids, .n_ids = 40}};
+    qn_error error = {0};
+    assert_int_equal(qn_session_append_batch(spans, 3, &error), QN_ENUMERIC);
+    assert_non_null(strstr(error.message, "logits of position 2: that of id "));
+    assert_null(qn_session_logits(bad));
+    assert_int_equal(qn_session_n_tok(bad), 3);
+    assert_int_equal(qn_session_n_tok(slow), 3);
+    assert_int_equal(qn_session_n_tok(good), 40);
+    expect_logits(model, slow);
+    expect_logits(model, good);
+    qn_session_free(slow);
+    qn_session_free(bad);
+    qn_session_free(good);
+    free(ids);
+    qn_kv_pool_free(pool);
+    qn_model_close(model);
+}
+
+typedef struct worker {
+    qn_model *model;
+    qn_kv_pool *pool;
+    const int32_t *ids;
+    int32_t n;
+    float logits[N_VOCAB];
+    bool good;
+} worker;
+
+/* Grows, rewinds, forks and frees sessions of the pool that other threads use too. */
+static void *use_pool(void *user) {
+    worker *w = user;
+    for (int i = 0; i < 4 && (i == 0 || w->good); i++) {
+        qn_session *s = NULL, *fork = NULL;
+        const qn_session_options options = {.pool = w->pool};
+        w->good = qn_session_create(&s, w->model, &options, NULL) == QN_OK &&
+                  qn_session_append(s, w->ids, (size_t)w->n, NULL, NULL, NULL) == QN_OK &&
+                  qn_session_rewind(s, 3, NULL) == QN_OK && qn_session_fork(&fork, s, NULL) == QN_OK &&
+                  qn_session_step(s, 1, NULL) == QN_OK &&
+                  qn_session_sync(fork, w->ids, (size_t)w->n, NULL, NULL) == QN_OK;
+        if (w->good) memcpy(w->logits, qn_session_logits(fork), sizeof w->logits);
+        qn_session_free(s);
+        qn_session_free(fork);
+    }
+    return NULL;
+}
+
+static void threads_share_a_pool(void **state) {
+    (void)state;
+    enum { N = 4 };
+    qn_model *model = open_model("cpu", 2, TIED);
+    qn_kv_pool *pool = open_pool(model, 200, 200 * 2 * N + 128 * N, 32);
+    test_rng rng = {17};
+    int32_t *ids = random_ids(&rng, 200);
+    static worker w[N];
+    pthread_t thread[N];
+    for (int i = 0; i < N; i++) {
+        w[i] = (worker){.model = model, .pool = pool, .ids = ids, .n = 30 + 40 * i};
+        assert_int_equal(pthread_create(&thread[i], NULL, use_pool, &w[i]), 0);
+    }
+    for (int i = 0; i < N; i++) {
+        assert_int_equal(pthread_join(thread[i], NULL), 0);
+        assert_true(w[i].good);
+        qn_session *alone = open_session_with(model, &(qn_session_options){.n_ctx = 200, .kv_dtype = QN_DTYPE_F16});
+        assert_ok(qn_session_append(alone, ids, (size_t)w[i].n, NULL, NULL, err));
+        assert_memory_equal(w[i].logits, qn_session_logits(alone), sizeof w[i].logits);
+        qn_session_free(alone);
+    }
+    assert_int_equal(used(pool), 0);
+    free(ids);
+    qn_kv_pool_free(pool);
+    qn_model_close(model);
+}
+
+/* A session goes on after another one found no memory for more scratch than there is. */
+static void survives_the_lack_of_memory_of_others(void **state) {
+    (void)state;
+    counting_allocator counts = {0};
+    const qn_device_options options = {.n_thread = 1, .allocator = counting(&counts)};
+    qn_model *model = open_model_with("cpu", &options, TIED);
+    qn_session *a = open_session(model, 64, 4), *b = NULL;
+    assert_ok(qn_session_step(a, 5, err));
+    for (size_t i = 1; i < 6; i++) { /* each allocation of a session that needs more scratch */
+        counts.fail_at = counts.n_alloc + i;
+        const qn_session_options large = {.n_ctx = 4000, .n_batch = 2000, .kv_dtype = QN_DTYPE_F32};
+        qn_status status = qn_session_create(&b, model, &large, NULL);
+        counts.fail_at = 0;
+        if (status == QN_OK) qn_session_free(b);
+        assert_ok(qn_session_step(a, (int32_t)i, err));
+        qn_session *alone = open_session(model, 64, 4);
+        assert_ok(qn_session_append(alone, qn_session_ids(a), (size_t)qn_session_n_tok(a), NULL, NULL, err));
+        assert_memory_equal(qn_session_logits(a), qn_session_logits(alone), N_VOCAB * sizeof(float));
+        qn_session_free(alone);
+    }
+    qn_session_free(a);
+    qn_model_close(model);
+}
+
 static void refused(qn_model *model, qn_session_options options, const char *text) {
     qn_session *s = NULL;
     qn_error error = {0};
@@ -208,6 +387,11 @@ int main(void) {
         cmocka_unit_test(forks_share_blocks),
         cmocka_unit_test(batches_equal_single_sessions),
         cmocka_unit_test(exhausted),
+        cmocka_unit_test(full_changes_nothing),
+        cmocka_unit_test(canceled_calls_give_back),
+        cmocka_unit_test(sessions_do_not_hinder_others),
+        cmocka_unit_test(threads_share_a_pool),
+        cmocka_unit_test(survives_the_lack_of_memory_of_others),
         cmocka_unit_test(options_agree_with_the_pool),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

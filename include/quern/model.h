@@ -102,9 +102,9 @@ typedef struct qn_plan_options {
 typedef struct qn_plan {
     uint64_t weight_bytes;   /**< after qn_model_open */
     uint64_t table_bytes;    /**< of them an untied embedding, of which a step reads single rows */
-    uint64_t kv_bytes;       /**< of n_ctx tokens */
+    uint64_t kv_bytes;       /**< of n_ctx tokens, rounded up to whole blocks of the device */
     uint64_t kv_token_bytes; /**< of one token */
-    uint64_t session_bytes;  /**< of a session: kv_bytes and its logits and timeline */
+    uint64_t session_bytes;  /**< of a session: kv_bytes and its logits and ids */
     uint64_t scratch_bytes;  /**< of the device, once, however many sessions */
     uint64_t total_bytes;    /**< weight_bytes + session_bytes + scratch_bytes */
     int32_t n_ctx;           /**< that the plan is for */

@@ -1,15 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /** @file session.h
- * A session is one timeline of token ids with its KV cache; qn_generate() turns it into text.
+ * A session is one sequence of token ids with its KV cache; qn_generate() turns it into text.
  *
  * On "cpu" the logits of a position depend on the ids up to it and on nothing else: not on how they
  * were fed (a prompt at once, in chunks, token by token), on threads, or on other sessions of the
  * same call. Bit for bit.
  *
- * Threads: a session belongs to one thread at a time; sessions of one model may run on different threads. A tap and
- * a qn_logits_fn are called while the device is held: they must not compute on it. Those of qn_generate may.
- * Memory: everything is taken by qn_session_create(), as qn_model_plan() told; after that nothing is allocated on the
- * device.
+ * Threads: a session belongs to one thread at a time; sessions of one model, on one pool or several, may run on different
+ * threads. A tap and a qn_logits_fn are called while the device is held: they must call nothing that computes on it or
+ * reads or writes its memory. Those of qn_generate may.
+ * Memory: a session without a shared pool takes everything when it is created, as qn_model_plan() told; a tap needs
+ * {n_layer + 1, n_batch, d_model} f32 more. After that nothing is allocated on the device.
+ * After fork() a child may free what its parent has created; whatever computes or touches KV is EDEVICE there.
  */
 #ifndef QUERN_SESSION_H
 #define QUERN_SESSION_H
@@ -20,7 +22,7 @@
 
 typedef struct qn_session qn_session;
 
-/** Hands out hidden states while they are computed, for verification: state 0 is the embedding, state i the output
+/** Hands out hidden states after each step, for verification: state 0 is the embedding, state i the output
  * of layer i-1, and state n_layer is taken after the final norm. Called from the session's thread. */
 typedef struct qn_tap {
     void (*hidden)(void *user, int32_t state, int32_t position, const float *row, int32_t d_model);
@@ -46,8 +48,9 @@ typedef struct qn_kv_pool_options {
 typedef struct qn_kv_pool_info {
     int32_t n_ctx;        /**< most tokens of one session */
     int32_t block_tokens; /**< tokens of a block */
-    int32_t n_block, n_unused;
-    size_t bytes;
+    int32_t n_block;      /**< blocks of the pool */
+    int32_t n_unused;     /**< of them those that no session holds */
+    size_t bytes;         /**< on the device */
 } qn_kv_pool_info;
 
 typedef struct qn_session_options {
@@ -93,7 +96,7 @@ typedef struct qn_generate_args {
      * of it trusted. */
     const qn_text_run *runs;
     size_t n_run;
-    const int32_t *ids; /**< the whole timeline to continue */
+    const int32_t *ids; /**< the whole sequence to continue */
     size_t n_ids;
     const qn_sampler_params *sampler; /**< NULL: the model's defaults, seed 0 */
     int32_t n_predict;                /**< tokens at most; 0: until the end of the text or of the context */
@@ -110,7 +113,7 @@ typedef struct qn_generate_args {
     qn_piece_fn on_text;
     /** Before the token's text is handed out. */
     bool (*on_token)(void *user, const qn_token *token);
-    /** After each pass over the prompt: positions of the timeline so far, and of the whole prompt. */
+    /** After each pass over the prompt: positions of the sequence so far, and of the whole prompt. */
     bool (*on_prefill)(void *user, int32_t done, int32_t total);
     void *user;
 } qn_generate_args;
@@ -151,25 +154,26 @@ QN_NODISCARD QN_API qn_status qn_session_create(qn_session **out, qn_model *mode
 QN_API void qn_session_free(qn_session *session); /**< NULL is fine */
 
 /**
- * A session with the same sequence, options and logits, on the same pool. No KV is copied: both share all blocks. Who
- * appends first copies the last one if it is partial; the pool needs a block for that.
+ * A session with the same sequence, options and logits, on the same pool. No KV is copied: both share all blocks. Whoever
+ * appends first copies the last one if it is partial; the pool needs a block for that. So does a session's own pool, whose
+ * n_ctx tokens both have to share from then on.
  *
  * Errors   EINVAL: NULL; ENOMEM.
  */
 QN_NODISCARD QN_API qn_status qn_session_fork(qn_session **out, const qn_session *session, qn_error *err);
 
 QN_API int32_t qn_session_n_ctx(const qn_session *session);
-QN_API int32_t qn_session_n_tok(const qn_session *session);      /**< length of the timeline */
-QN_API const int32_t *qn_session_ids(const qn_session *session); /**< the timeline; borrowed, until the next change */
+QN_API int32_t qn_session_n_tok(const qn_session *session);      /**< length of the sequence */
+QN_API const int32_t *qn_session_ids(const qn_session *session); /**< the sequence; borrowed, until the next change */
 QN_API const qn_model *qn_session_model(const qn_session *session); /**< borrowed */
 
 /**
- * Make the timeline equal to `ids`, computing only what follows the longest common prefix.
+ * Make the sequence equal to `ids`, computing only what follows the longest common prefix.
  *
  * n_reused  may be NULL: how many positions were taken over.
  * Errors    EINVAL: n_ids < 1 or an id out of range; EFULL: n_ids > n_ctx, or the pool is exhausted, with both numbers; ENUMERIC: the last
  *           logits are not finite; ECANCELED, EDEVICE. After EINVAL and EFULL the session is unchanged; after
- *           others its timeline is what was computed.
+ *           others its sequence is what was computed.
  */
 QN_NODISCARD QN_API qn_status qn_session_sync(qn_session *session, const int32_t *ids, size_t n_ids, size_t *n_reused,
                                               qn_error *err);
@@ -201,14 +205,14 @@ QN_API const float *qn_session_logits(const qn_session *session);
 QN_NODISCARD QN_API qn_status qn_session_rewind(qn_session *session, size_t n_tok, qn_error *err);
 
 /**
- * Write timeline, KV and logits to a file, which is replaced only when all is written; or read them back.
+ * Write sequence, KV and logits to a file, which is replaced only when all is written; or read them back.
  *
  * The file names the model by a hash of its configuration, tensor headers and a sample of each weight; another
  * model's, another kv_dtype's or another rope's file is refused, as is one whose checksum is wrong.
  *
  * Errors   EIO; EFORMAT: no session file, or damaged; EINVAL: of another model; EFULL: longer than n_ctx. After a
  *          failed restore the session is unchanged; but a file that was found sound and then cannot be read leaves an
- *          empty timeline.
+ *          empty sequence.
  */
 QN_NODISCARD QN_API qn_status qn_session_save(const qn_session *session, const char *path, qn_error *err);
 QN_NODISCARD QN_API qn_status qn_session_restore(qn_session *session, const char *path, qn_error *err);
@@ -221,7 +225,7 @@ QN_NODISCARD QN_API qn_status qn_session_read_kv(const qn_session *session, int3
 /**
  * Continue a prompt: sync, then draw, decode and hand out text until the end.
  *
- * An id is computed only when another one is to be drawn after it. So the timeline afterwards is the prompt and the
+ * An id is computed only when another one is to be drawn after it. So the sequence afterwards is the prompt and the
  * drawn ids but for the last; the next sync with all of them goes on from there.
  *
  * tokenizer  may be NULL with `ids` and without on_text and stops.
@@ -238,7 +242,7 @@ QN_NODISCARD QN_API qn_status qn_generate(qn_session *session, const qn_tokenize
  *
  * What args points to is copied, but for `user`; the session and the tokenizer must outlive the generation. Nothing is
  * computed before the first next. Nobody else may change the session until it is over; then, or when it was freed
- * before its end, the timeline is what was computed.
+ * before its end, the sequence is what was computed.
  *
  * Errors     those of qn_generate that can be told beforehand; ENOMEM.
  */

@@ -120,12 +120,14 @@ void qni_device_release(qn_device *device) {
     qni_free(device);
 }
 
+qn_status qni_device_check_own(const qn_device *device, qn_error *err) {
+    if (qni_device_is_own(device)) return QN_OK;
+    return qni_fail(err, QN_EDEVICE, "device: opened by process %d before fork(); process %d must open its own",
+                    (int)device->owner, (int)getpid());
+}
+
 qn_status qni_device_lock(qn_device *device, qn_error *err) {
-    const pid_t self = getpid();
-    if (self != device->owner) {
-        return qni_fail(err, QN_EDEVICE, "device: opened by process %d before fork(); process %d must open its own",
-                        (int)device->owner, (int)self);
-    }
+    QN_TRY(qni_device_check_own(device, err));
     pthread_mutex_lock(&device->lock);
     return QN_OK;
 }

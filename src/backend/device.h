@@ -35,8 +35,9 @@ qn_status qni_device_lock(qn_device *device, qn_error *err);
 /* Take the turn if it can be had at once; never in a forked child. */
 bool qni_device_trylock(qn_device *device);
 void qni_device_unlock(qn_device *device);
-/* Whether this process opened the device; a forked child of it did not. */
+/* Whether this process opened the device; a forked child of it did not. EDEVICE says so. */
 bool qni_device_is_own(const qn_device *device);
+qn_status qni_device_check_own(const qn_device *device, qn_error *err);
 
 /* Make the device's scratch at least `bytes` large. The caller holds the lock. */
 qn_status qni_device_reserve(qn_device *device, size_t bytes, qn_error *err);

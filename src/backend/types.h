@@ -136,7 +136,7 @@ typedef struct qni_layer_weights {
 /*
  * The tokens of one step, grouped by sequence: those of sequence s are tok_begin[s] … tok_begin[s + 1] - 1, at least one,
  * and their positions ascend by one from pos_begin[s]. A prefill chunk, a decode step of many users and any mixture of
- * them have this form.
+ * them have this form. The arrays are memory of the host that may change after the call.
  */
 typedef struct qni_batch {
     int64_t n_tok;

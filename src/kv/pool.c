@@ -73,16 +73,29 @@ void qni_block_pool_free(qni_block_pool *pool) {
     qni_free(pool);
 }
 
-qn_status qni_block_pool_take(qni_block_pool *pool, int32_t *blocks, int32_t n, qn_error *err) {
+/* In reverse, so that blocks are taken again in the same order. */
+static void give_back(qni_block_pool *pool, const int32_t *blocks, int32_t n) {
+    for (int32_t i = n; i-- > 0;) {
+        if (--pool->refs[blocks[i]] == 0) pool->unused[pool->n_unused++] = blocks[i];
+    }
+}
+
+qn_status qni_block_pool_exchange(qni_block_pool *pool, const int32_t *given, int32_t n_given, int32_t *taken,
+                                  int32_t n_taken, qn_error *err) {
     pthread_mutex_lock(&pool->lock);
-    const int32_t n_unused = pool->n_unused;
-    for (int32_t i = 0; i < n && n <= n_unused; i++) {
-        blocks[i] = pool->unused[--pool->n_unused];
-        pool->refs[blocks[i]] = 1;
+    int32_t n_unused = pool->n_unused;
+    for (int32_t i = 0; i < n_given; i++) n_unused += pool->refs[given[i]] == 1;
+    if (n_taken <= n_unused) {
+        give_back(pool, given, n_given);
+        for (int32_t i = 0; i < n_taken; i++) {
+            taken[i] = pool->unused[--pool->n_unused];
+            pool->refs[taken[i]] = 1;
+        }
     }
     pthread_mutex_unlock(&pool->lock);
-    if (n <= n_unused) return QN_OK;
-    return qni_fail(err, QN_EFULL, "KV pool: %d of %d blocks are unused, %d are needed", n_unused, pool->n_block, n);
+    if (n_taken <= n_unused) return QN_OK;
+    return qni_fail(err, QN_EFULL, "KV pool: %d of %d blocks are unused, %d are needed", n_unused, pool->n_block,
+                    n_taken);
 }
 
 void qni_block_pool_retain(qni_block_pool *pool, const int32_t *blocks, int32_t n) {
@@ -93,9 +106,7 @@ void qni_block_pool_retain(qni_block_pool *pool, const int32_t *blocks, int32_t 
 
 void qni_block_pool_release(qni_block_pool *pool, const int32_t *blocks, int32_t n) {
     pthread_mutex_lock(&pool->lock);
-    for (int32_t i = n; i-- > 0;) { /* so that they are taken again in the same order */
-        if (--pool->refs[blocks[i]] == 0) pool->unused[pool->n_unused++] = blocks[i];
-    }
+    give_back(pool, blocks, n);
     pthread_mutex_unlock(&pool->lock);
 }
 

@@ -6,7 +6,7 @@
  * Layout: {n_layer, k|v, n_block, n_kv_head, block_tokens} rows of the KV dtype (kv.c). Blocks that follow each other in a
  * sequence are near each other within a layer.
  *
- * Threads: taking, retaining and releasing blocks is safe from any thread. Whoever writes a block has its only reference.
+ * Threads: taking, retaining and releasing blocks is safe from any thread of the process that opened the device. Whoever writes a block has its only reference.
  */
 #ifndef QNI_KV_POOL_H
 #define QNI_KV_POOL_H
@@ -46,8 +46,10 @@ qn_status qni_block_pool_create(qni_block_pool **out, qn_device *device, const q
                                 qn_error *err);
 void qni_block_pool_free(qni_block_pool *pool); /* NULL is fine */
 
-/* Take n unused blocks, each with one reference. Errors: EFULL: fewer than n are unused; none is taken then. */
-qn_status qni_block_pool_take(qni_block_pool *pool, int32_t *blocks, int32_t n, qn_error *err);
+/* Give up n_given blocks and take n_taken unused ones, each with one reference; what is given up counts. Errors: EFULL:
+ * fewer are unused, and nothing has changed. */
+qn_status qni_block_pool_exchange(qni_block_pool *pool, const int32_t *given, int32_t n_given, int32_t *taken,
+                                  int32_t n_taken, qn_error *err);
 void qni_block_pool_retain(qni_block_pool *pool, const int32_t *blocks, int32_t n);
 void qni_block_pool_release(qni_block_pool *pool, const int32_t *blocks, int32_t n);
 bool qni_block_pool_is_shared(qni_block_pool *pool, int32_t block);

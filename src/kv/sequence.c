@@ -10,8 +10,10 @@ static int32_t blocks_for(const qni_sequence *s, int32_t n_tok) {
 
 qn_status qni_sequence_create(qni_sequence *out, qni_block_pool *pool, int32_t *ids, int32_t n_ctx, qn_error *err) {
     qni_sequence s = {.pool = pool, .ids = ids, .n_ctx = n_ctx};
-    s.blocks = qni_calloc((size_t)blocks_for(&s, n_ctx), sizeof *s.blocks);
+    const size_t most = (size_t)blocks_for(&s, n_ctx);
+    s.blocks = qni_calloc(2 * most + 1, sizeof *s.blocks);
     if (s.blocks == NULL) return qni_fail(err, QN_ENOMEM, "sequence: out of memory");
+    s.taken = s.blocks + most;
     *out = s;
     return QN_OK;
 }
@@ -25,11 +27,10 @@ void qni_sequence_release(qni_sequence *s) {
     *s = (qni_sequence){0};
 }
 
-/* Give the last block to this sequence alone. */
-static qn_status own_last(qni_sequence *s, qn_error *err) {
+/* Replace the last block, which is shared, by `own`, a copy of it. */
+static qn_status copy_last(qni_sequence *s, int32_t own, qn_error *err) {
     qni_block_pool *pool = s->pool;
-    int32_t *last = &s->blocks[s->n_block - 1], own;
-    QN_TRY(qni_block_pool_take(pool, &own, 1, err));
+    int32_t *last = &s->blocks[s->n_block - 1];
     qn_status status = qni_device_lock(pool->device, err);
     if (status == QN_OK) {
         status = qni_block_pool_copy(pool, own, *last, err);
@@ -40,15 +41,23 @@ static qn_status own_last(qni_sequence *s, qn_error *err) {
     return status;
 }
 
-qn_status qni_sequence_reserve(qni_sequence *s, int32_t n, qn_error *err) {
-    const bool is_partial = s->n_tok % s->pool->block_tokens != 0;
-    if (is_partial && qni_block_pool_is_shared(s->pool, s->blocks[s->n_tok / s->pool->block_tokens])) {
-        QN_TRY(own_last(s, err));
+qn_status qni_sequence_reserve(qni_sequence *s, int32_t keep, int32_t n, qn_error *err) {
+    qni_block_pool *pool = s->pool;
+    QN_TRY(qni_device_check_own(pool->device, err));
+    const int32_t n_kept = blocks_for(s, keep), n_new = blocks_for(s, keep + n) - n_kept;
+    const bool copies = keep % pool->block_tokens != 0 && qni_block_pool_is_shared(pool, s->blocks[n_kept - 1]);
+    QN_TRY(qni_block_pool_exchange(pool, s->blocks + n_kept, s->n_block - n_kept, s->taken, n_new + copies, err));
+    s->n_tok = keep;
+    s->n_block = n_kept;
+    if (copies) {
+        qn_status status = copy_last(s, s->taken[n_new], err);
+        if (status != QN_OK) {
+            qni_block_pool_release(pool, s->taken, n_new);
+            return status;
+        }
     }
-    const int32_t end = blocks_for(s, s->n_tok + n);
-    if (end <= s->n_block) return QN_OK;
-    QN_TRY(qni_block_pool_take(s->pool, s->blocks + s->n_block, end - s->n_block, err));
-    s->n_block = end;
+    memcpy(s->blocks + n_kept, s->taken, (size_t)n_new * sizeof *s->blocks);
+    s->n_block += n_new;
     return QN_OK;
 }
 
@@ -60,7 +69,7 @@ void qni_sequence_append(qni_sequence *s, const int32_t *ids, int32_t n) {
 void qni_sequence_rewind(qni_sequence *s, int32_t n_tok) {
     s->n_tok = n_tok;
     const int32_t n_block = blocks_for(s, n_tok);
-    if (n_block >= s->n_block) return;
+    if (n_block >= s->n_block || !qni_device_is_own(s->pool->device)) return;
     qni_block_pool_release(s->pool, s->blocks + n_block, s->n_block - n_block);
     s->n_block = n_block;
 }

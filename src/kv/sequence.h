@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A sequence: token ids, and the blocks of a pool that hold their KV. Blocks may be shared with other sequences; a block
- * that is written next, the partial last one, is copied first if it is.
+ * A sequence: token ids, and the blocks of a pool that hold their KV. Blocks may be shared with other sequences. The last
+ * block, if it is partial and shared, is copied before it is written.
  *
  * Threads: a sequence belongs to one thread at a time; sequences of one pool may belong to different ones.
  */
@@ -14,6 +14,7 @@ typedef struct qni_sequence {
     qni_block_pool *pool; /* outlives the sequence */
     int32_t *ids;         /* {n_ctx}, the caller's memory */
     int32_t *blocks;      /* {blocks for n_ctx} */
+    int32_t *taken;       /* {blocks for n_ctx + 1}: those that a reservation takes */
     int32_t n_ctx, n_tok, n_block;
 } qni_sequence;
 
@@ -22,9 +23,10 @@ qn_status qni_sequence_create(qni_sequence *out, qni_block_pool *pool, int32_t *
 /* Give up its blocks. A sequence of zeros is fine. */
 void qni_sequence_release(qni_sequence *sequence);
 
-/* Make sure that the positions n_tok … n_tok + n - 1 can be written: take blocks, and copy the last one if it is partial
- * and shared. n_tok + n is at most n_ctx. Takes the device's lock for a copy. Errors: EFULL; unchanged then. */
-qn_status qni_sequence_reserve(qni_sequence *sequence, int32_t n, qn_error *err);
+/* Forget all tokens from `keep` on, and get blocks so that the positions keep … keep + n - 1 can be written: the block that
+ * holds position keep - 1 is copied if it is partial and shared. keep <= n_tok, keep + n <= n_ctx. Takes the device's lock
+ * for a copy. Errors: EFULL, and EDEVICE in a forked child: unchanged; those of the copy: the tokens to keep are left. */
+qn_status qni_sequence_reserve(qni_sequence *sequence, int32_t keep, int32_t n, qn_error *err);
 
 /* Append ids whose KV was written, after qni_sequence_reserve(). */
 void qni_sequence_append(qni_sequence *sequence, const int32_t *ids, int32_t n);

@@ -70,7 +70,9 @@ qni_step_buffers qni_step_take(const qni_run *run, const qn_model *model, int64_
 qn_status qni_step_measure(size_t *bytes, const qn_model *model, int32_t n_tok, int32_t n_ctx, qn_dtype kv_dtype,
                            bool traces, qn_error *err) {
     const qn_model_config *config = &model->config;
+    /* An address that is not NULL, so that arithmetic on it stays defined; nobody uses it. */
     const qni_block_pool pool = {
+        .data = {.address = (void *)(uintptr_t)QNI_ALIGN}, // NOLINT(performance-no-int-to-ptr)
         .format = {kv_dtype, config->n_layer, config->n_kv_head, config->head_dim},
         .block_tokens = model->device->backend->kv_block_tokens,
         .n_block = qni_kv_blocks_for(model->device, n_ctx),

@@ -11,6 +11,7 @@
 /* What is left of one session's ids, and what of it is in the current step. */
 typedef struct portion {
     qn_session *session;
+    size_t keep; /* tokens of the sequence that the ids follow */
     const int32_t *ids;
     size_t n_left;
     qn_logits_fn logits; /* of each position; NULL: of the last alone */
@@ -27,14 +28,14 @@ typedef struct step {
     bool canceled; /* by a callback */
 } step;
 
-/* As many tokens of the portions as one step takes; the others are left with n_tok 0. */
+/* As many tokens of the portions as one step takes, of each as many as its session does; the others are left with n_tok
+ * 0. */
 static step plan_step(portion *portions, int32_t n_portion) {
-    const qn_session *leader = portions[0].session;
-    step st = {.pool = leader->pool, .portions = portions};
-    for (; st.n_seq < n_portion && st.n_tok < leader->n_batch; st.n_seq++) {
+    step st = {.pool = portions[0].session->pool, .portions = portions};
+    for (; st.n_seq < n_portion && st.n_tok < st.pool->settings.n_batch; st.n_seq++) {
         portion *p = &portions[st.n_seq];
-        const int32_t most = leader->n_batch - st.n_tok;
-        p->n_tok = p->n_left < (size_t)most ? (int32_t)p->n_left : most;
+        const int64_t most = qni_min_i64(p->session->n_batch, st.pool->settings.n_batch - st.n_tok);
+        p->n_tok = p->n_left < (size_t)most ? (int32_t)p->n_left : (int32_t)most;
         st.n_tok += p->n_tok;
         st.max_block = (int32_t)qni_max_i64(st.max_block, p->session->seq.n_block);
         st.traces = st.traces || p->session->tap.hidden != NULL;
@@ -167,39 +168,69 @@ static qn_status run_step(step *st, qn_error *err) {
     const qni_batch batch = fill_arrays(st);
     const qni_step_input in = {
         .batch = &batch, .ids = pool->step.ids, .pool = pool->blocks, .rope = {pool->inv_freq, pool->attention_factor}};
+    /* It was reserved when the sessions were created, but may be gone since another call found no memory for more. */
+    qn_status status = qni_device_reserve(device, pool->scratch_bytes, err);
+    if (status != QN_OK) {
+        qni_device_unlock(device);
+        return status;
+    }
     qni_scratch scratch;
     const qni_run run = qni_device_run(device, &scratch, false, err);
     const qni_step_buffers b = qni_step_take(&run, pool->model, st->n_tok, st->traces);
-    qn_status status = qni_step(&run, pool->model, &in, &b.output);
+    status = qni_step(&run, pool->model, &in, &b.output);
     if (status == QN_OK) status = report_trace(&run, st, &batch, &b.output);
     if (status == QN_OK) status = run_head(&run, st, &batch, &b);
     qni_device_unlock(device);
     return status == QN_OK ? commit(st, err) : status;
 }
 
-/* Blocks for all ids of the portions, or for none. */
+void qni_session_trim(qn_session *session) {
+    qni_sequence_rewind(&session->seq, session->seq.n_tok);
+}
+
+/* Blocks for all ids of the portions, or for none. A sequence that has to be cut is the only portion. */
 static qn_status reserve(portion *portions, int32_t n, qn_error *err) {
     for (int32_t i = 0; i < n; i++) {
-        qn_status status = qni_sequence_reserve(&portions[i].session->seq, (int32_t)portions[i].n_left, err);
+        const portion *p = &portions[i];
+        const bool cuts = p->keep < (size_t)p->session->seq.n_tok;
+        qn_status status = qni_sequence_reserve(&p->session->seq, (int32_t)p->keep, (int32_t)p->n_left, err);
+        if (status == QN_OK && cuts) p->session->has_logits = false;
         if (status == QN_OK) continue;
-        for (int32_t k = 0; k <= i; k++) {
-            qni_sequence *seq = &portions[k].session->seq;
-            qni_sequence_rewind(seq, seq->n_tok);
-        }
+        for (int32_t k = 0; k <= i; k++) qni_session_trim(portions[k].session);
         return status;
     }
     return QN_OK;
 }
 
-/* Compute all of the portions, whose sessions are on one pool. */
-static qn_status feed(portion *portions, int32_t n_portion, qn_error *err) {
-    while (n_portion > 0) {
-        step st = plan_step(portions, n_portion);
-        QN_TRY(run_step(&st, err));
-        if (st.canceled) return qni_fail(err, QN_ECANCELED, "canceled by the logits callback");
-        for (; n_portion > 0 && portions[0].n_left == 0; n_portion--) portions++;
+/* Those that have ids left, in order. */
+static int32_t remove_finished(portion *portions, int32_t n) {
+    int32_t n_left = 0;
+    for (int32_t i = 0; i < n; i++) {
+        if (portions[i].n_left > 0) portions[n_left++] = portions[i];
     }
-    return QN_OK;
+    return n_left;
+}
+
+/* Compute all of the portions, whose sessions are on one pool. Logits of one session that are not finite do not concern the
+ * others: ENUMERIC, of the first, is returned when all are computed. */
+static qn_status feed(portion *portions, int32_t n_portion, qn_error *err) {
+    qn_status result = QN_OK;
+    while (n_portion > 0) {
+        qn_error error = {0};
+        step st = plan_step(portions, n_portion);
+        qn_status status = run_step(&st, &error);
+        if (status == QN_OK && st.canceled) {
+            status = qni_fail(&error, QN_ECANCELED, "canceled by the logits callback");
+        }
+        const bool goes_on = status == QN_OK || status == QN_ENUMERIC;
+        if (status != QN_OK && (result == QN_OK || !goes_on)) result = qni_fail(err, status, "%s", error.message);
+        if (!goes_on) {
+            for (int32_t i = 0; i < n_portion; i++) qni_session_trim(portions[i].session);
+            return result;
+        }
+        n_portion = remove_finished(portions, n_portion);
+    }
+    return result;
 }
 
 static qn_status check_ids(const qn_session *s, const int32_t *ids, size_t n_ids, qn_error *err) {
@@ -223,7 +254,8 @@ static qn_status check_room(const qn_session *s, size_t n_tok, size_t n_ids, qn_
     return QN_OK;
 }
 
-qn_status qni_session_keep(qn_session *session, const int32_t *ids, size_t n_ids, size_t *n_kept, qn_error *err) {
+qn_status qni_session_match(const qn_session *session, const int32_t *ids, size_t n_ids, size_t *n_kept,
+                            qn_error *err) {
     QN_TRY(check_ids(session, ids, n_ids, err));
     QN_TRY(check_room(session, 0, n_ids, err));
     const qni_sequence *seq = &session->seq;
@@ -231,25 +263,28 @@ qn_status qni_session_keep(qn_session *session, const int32_t *ids, size_t n_ids
     while (keep < n_ids && keep < (size_t)seq->n_tok && seq->ids[keep] == ids[keep]) keep++;
     if (keep == n_ids && !(session->has_logits && (size_t)seq->n_tok == n_ids)) keep--;
     *n_kept = keep;
-    if (keep == n_ids) return QN_OK;
-    QN_TRY(qn_session_rewind(session, keep, err));
-    session->has_logits = false;
     return QN_OK;
 }
 
-qn_status qni_session_feed(qn_session *session, const int32_t *ids, size_t n_ids, size_t *n_done, qn_error *err) {
-    portion p = {.session = session, .ids = ids, .n_left = n_ids};
+qn_status qni_session_feed(qn_session *session, size_t n_kept, const int32_t *ids, size_t n_ids, size_t *n_done,
+                           qn_error *err) {
+    portion p = {.session = session, .keep = n_kept, .ids = ids, .n_left = n_ids};
     QN_TRY(reserve(&p, 1, err));
     step st = plan_step(&p, 1);
-    QN_TRY(run_step(&st, err));
+    qn_status status = run_step(&st, err);
+    if (status != QN_OK) qni_session_trim(session);
     *n_done = n_ids - p.n_left;
-    return QN_OK;
+    return status;
 }
 
 qn_status qn_session_sync(qn_session *session, const int32_t *ids, size_t n_ids, size_t *n_reused, qn_error *err) {
     size_t kept = 0;
-    QN_TRY(qni_session_keep(session, ids, n_ids, &kept, err));
-    if (kept < n_ids) QN_TRY(qn_session_append(session, ids + kept, n_ids - kept, NULL, NULL, err));
+    QN_TRY(qni_session_match(session, ids, n_ids, &kept, err));
+    if (kept < n_ids) {
+        portion all = {.session = session, .keep = kept, .ids = ids + kept, .n_left = n_ids - kept};
+        QN_TRY(reserve(&all, 1, err));
+        QN_TRY(feed(&all, 1, err));
+    }
     if (n_reused != NULL) *n_reused = kept;
     return QN_OK;
 }
@@ -262,7 +297,12 @@ qn_status qn_session_append(qn_session *session, const int32_t *ids, size_t n_id
                             qn_error *err) {
     QN_TRY(check_ids(session, ids, n_ids, err));
     QN_TRY(check_room(session, (size_t)session->seq.n_tok, n_ids, err));
-    portion all = {.session = session, .ids = ids, .n_left = n_ids, .logits = logits, .user = user};
+    portion all = {.session = session,
+                   .keep = (size_t)session->seq.n_tok,
+                   .ids = ids,
+                   .n_left = n_ids,
+                   .logits = logits,
+                   .user = user};
     QN_TRY(reserve(&all, 1, err));
     return feed(&all, 1, err);
 }
@@ -300,6 +340,7 @@ static int32_t collect(portion *out, const qn_span *spans, size_t n_span, size_t
     for (size_t i = first; i < n_span; i++) {
         if (spans[i].session->pool != pool) continue;
         out[n++] = (portion){.session = spans[i].session,
+                             .keep = (size_t)spans[i].session->seq.n_tok,
                              .ids = spans[i].ids,
                              .n_left = spans[i].n_ids,
                              .logits = spans[i].logits,
@@ -313,16 +354,20 @@ static qn_status append_all(portion *portions, const qn_span *spans, size_t n_sp
     size_t n_all = 0;
     for (size_t first = 0; first < n_span; first++) n_all += (size_t)collect(portions + n_all, spans, n_span, first);
     QN_TRY(reserve(portions, (int32_t)n_all, err));
-    qn_status status = QN_OK;
-    for (size_t first = 0, n = 0; first < n_all && (status == QN_OK || status == QN_ENUMERIC); first += n) {
+    qn_status result = QN_OK;
+    for (size_t first = 0, n = 0; first < n_all; first += n) {
         for (n = 1; first + n < n_all; n++) {
             if (portions[first + n].session->pool != portions[first].session->pool) break;
         }
-        /* Logits of one session that are not finite do not concern the others. */
-        const qn_status of_pool = feed(portions + first, (int32_t)n, status == QN_OK ? err : NULL);
-        if (of_pool != QN_OK) status = of_pool;
+        qn_error error = {0};
+        const qn_status status = feed(portions + first, (int32_t)n, &error);
+        const bool goes_on = status == QN_OK || status == QN_ENUMERIC;
+        if (status != QN_OK && (result == QN_OK || !goes_on)) result = qni_fail(err, status, "%s", error.message);
+        if (goes_on) continue;
+        for (size_t i = first + n; i < n_all; i++) qni_session_trim(portions[i].session);
+        break;
     }
-    return status;
+    return result;
 }
 
 qn_status qn_session_append_batch(const qn_span *spans, size_t n_span, qn_error *err) {

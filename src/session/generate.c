@@ -205,17 +205,20 @@ static qn_status step_prompt(qn_generation *g, bool *done, qn_error *err) {
     qn_session *s = g->session;
     const int32_t n_prompt = (int32_t)g->prompt.size;
     size_t n_kept = 0, n_done = 0;
-    QN_TRY(qni_session_keep(s, g->prompt.data, g->prompt.size, &n_kept, err));
+    QN_TRY(qni_session_match(s, g->prompt.data, g->prompt.size, &n_kept, err));
     if (g->result.n_prompt == 0) g->result.n_reused = (int32_t)n_kept;
     g->result.n_prompt = n_prompt;
     if (n_kept < g->prompt.size) {
-        QN_TRY(qni_session_feed(s, g->prompt.data + n_kept, g->prompt.size - n_kept, &n_done, err));
+        QN_TRY(qni_session_feed(s, n_kept, g->prompt.data + n_kept, g->prompt.size - n_kept, &n_done, err));
         *done = g->args.on_prefill != NULL && !g->args.on_prefill(g->args.user, s->seq.n_tok, n_prompt);
     }
     g->has_prompt = n_kept + n_done == g->prompt.size && !*done;
     g->prompt_end_s = now_s();
     g->result.prompt_s = g->prompt_end_s - g->start_s;
-    if (*done) g->result.finish = QN_FINISH_CANCELED;
+    if (*done) {
+        g->result.finish = QN_FINISH_CANCELED;
+        qni_session_trim(s);
+    }
     return QN_OK;
 }
 
@@ -276,6 +279,7 @@ void qn_generation_get_result(const qn_generation *g, qn_generate_result *result
 
 void qn_generation_free(qn_generation *g) {
     if (g == NULL) return;
+    if (!g->has_prompt && !g->is_over && g->result.n_prompt > 0) qni_session_trim(g->session);
     qn_ids_release(&g->prompt);
     qn_ids_release(&g->eos);
     qn_ids_release(&g->stop_ids);

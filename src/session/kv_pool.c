@@ -116,7 +116,7 @@ void qn_kv_pool_free(qn_kv_pool *pool) {
 
 /* A step has at most as many sequences as the pool has sessions, and as many as it has tokens. */
 static qn_status grow_table(qn_kv_pool *pool, qn_error *err) {
-    const size_t most = (size_t)qni_min_i64(pool->n_session + 1, pool->settings.n_batch);
+    const size_t most = (size_t)qni_min_i64(atomic_load(&pool->n_session) + 1, pool->settings.n_batch);
     const size_t need = most * (size_t)qni_kv_blocks_for(pool->model->device, pool->settings.n_ctx);
     if (!qni_grow(&pool->step.block_table, &pool->step.table_size, need, sizeof *pool->step.block_table)) {
         return qni_fail(err, QN_ENOMEM, "session: no memory for %zu block numbers", need);
@@ -132,15 +132,16 @@ qn_status qni_kv_pool_join(qn_kv_pool *pool, bool traces, qn_error *err) {
     QN_TRY(qni_device_lock(device, err));
     qn_status status = qni_device_reserve(device, scratch, err);
     if (status == QN_OK) status = grow_table(pool, err);
-    if (status == QN_OK) pool->n_session++;
+    if (status == QN_OK) {
+        atomic_fetch_add_explicit(&pool->n_session, 1, memory_order_relaxed);
+        if (scratch > pool->scratch_bytes) pool->scratch_bytes = scratch;
+    }
     qni_device_unlock(device);
     return status;
 }
 
 void qni_kv_pool_leave(qn_kv_pool *pool) {
-    if (qni_device_lock(pool->model->device, NULL) != QN_OK) return; /* a forked child computes no more steps */
-    pool->n_session--;
-    qni_device_unlock(pool->model->device);
+    atomic_fetch_sub_explicit(&pool->n_session, 1, memory_order_relaxed);
 }
 
 void qn_kv_pool_get_info(const qn_kv_pool *pool, qn_kv_pool_info *out) {

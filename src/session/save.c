@@ -64,11 +64,12 @@ typedef struct kv_run {
     int32_t plane, pos, n_tok; /* plane: (layer · 2 + value) · n_kv_head + head; n_tok: of the sequence */
 } kv_run;
 
-static kv_run run_at(const qni_sequence *seq, int32_t plane, int32_t pos, int32_t n_tok) {
+static kv_run run_at(const qni_sequence *seq, int32_t plane, int64_t pos, int32_t n_tok) {
     const qni_block_pool *pool = seq->pool;
     const int32_t n_head = pool->format.n_kv_head, layer = plane / n_head / 2;
-    kv_run r = {.plane = plane, .pos = pos, .n_tok = n_tok};
+    kv_run r = {.plane = plane, .n_tok = n_tok};
     if (pos >= n_tok) return r;
+    r.pos = (int32_t)pos;
     r.rows =
         qni_block_pool_rows(pool, layer, plane / n_head % 2, seq->blocks[pos / pool->block_tokens], plane % n_head);
     r.bytes = (size_t)qni_min_i64(pool->block_tokens, n_tok - pos) * qni_kv_row_bytes(&pool->format);
@@ -78,7 +79,7 @@ static kv_run first_run(const qni_sequence *seq, int32_t plane, int32_t n_tok) {
     return run_at(seq, plane, 0, n_tok);
 }
 static kv_run next_run(const qni_sequence *seq, kv_run r) {
-    return run_at(seq, r.plane, r.pos + seq->pool->block_tokens, r.n_tok);
+    return run_at(seq, r.plane, (int64_t)r.pos + seq->pool->block_tokens, r.n_tok);
 }
 
 /* Bytes of the longest run. */
@@ -253,9 +254,8 @@ static qn_status load(const source *in, qn_session *s, qn_error *err) {
     qni_sequence *seq = &s->seq;
     const int32_t n_tok = in->header.n_tok;
     const size_t ids_bytes = (size_t)n_tok * sizeof *seq->ids;
+    QN_TRY(qni_sequence_reserve(seq, 0, n_tok, err));
     s->has_logits = false;
-    qni_sequence_rewind(seq, 0);
-    QN_TRY(qni_sequence_reserve(seq, n_tok, err));
     uint64_t at = ids_at();
     QN_TRY(qni_file_read(&in->file, seq->ids, at, ids_bytes, err));
     at += ids_bytes;
@@ -290,6 +290,7 @@ qn_status qn_session_restore(qn_session *session, const char *path, qn_error *er
     if (status == QN_OK) status = check_identity(&in, session, err);
     if (status == QN_OK) status = check_content(&in, err);
     if (status == QN_OK) status = load(&in, session, err);
+    if (status != QN_OK) qni_session_trim(session);
     qni_free(in.buffer);
     qni_file_close(&in.file);
     return status;

@@ -31,6 +31,9 @@ static qn_status check_pool(const qn_kv_pool *pool, const qn_model *model, const
         return qni_fail(err, QN_EINVAL, "kv_dtype: the pool's is %s, got %s", qn_dtype_name(s->kv_dtype),
                         qn_dtype_name(o->kv_dtype));
     }
+    if (o->yarn != QN_YARN_AUTO && o->yarn != QN_YARN_ON && o->yarn != QN_YARN_OFF) {
+        return qni_fail(err, QN_EINVAL, "yarn: no such mode: %d", (int)o->yarn);
+    }
     if (o->yarn != QN_YARN_AUTO && (o->yarn == QN_YARN_ON) != s->yarn) {
         return qni_fail(err, QN_EINVAL, "yarn: the pool is with%s it", s->yarn ? "" : "out");
     }

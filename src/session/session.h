@@ -36,8 +36,9 @@ struct qn_kv_pool {
     double *inv_freq; /* {head_dim / 2} */
     double attention_factor;
     qni_block_pool *blocks;
+    atomic_int n_session;
     qni_step_arrays step; /* guarded by the device's lock, and so is: */
-    int32_t n_session;
+    size_t scratch_bytes; /* that any step of its sessions needs */
 };
 
 void qni_kv_pool_retain(qn_kv_pool *pool);
@@ -70,12 +71,16 @@ struct qn_session {
     bool marked;           /* while a batch is checked */
 };
 
-/* Make the sequence equal to the first of n_ids, as qn_session_sync, but without computing: *n_kept tells how many
- * positions remain; all n_ids when there is nothing to compute. */
-qn_status qni_session_keep(qn_session *session, const int32_t *ids, size_t n_ids, size_t *n_kept, qn_error *err);
+/* How many of the ids the sequence holds already, as qn_session_sync needs them: all n_ids when there is nothing to
+ * compute. Nothing changes. */
+qn_status qni_session_match(const qn_session *session, const int32_t *ids, size_t n_ids, size_t *n_kept, qn_error *err);
 
-/* One step over at most n_batch of the ids that follow the sequence; *n_done tells how many. `complete`: the step that
- * ends the ids computes logits. */
-qn_status qni_session_feed(qn_session *session, const int32_t *ids, size_t n_ids, size_t *n_done, qn_error *err);
+/* Keep n_kept tokens and compute one step over at most n_batch of the ids that follow; *n_done tells how many. Blocks are
+ * reserved for all of the ids, so that the steps after it cannot fail for want of them. */
+qn_status qni_session_feed(qn_session *session, size_t n_kept, const int32_t *ids, size_t n_ids, size_t *n_done,
+                           qn_error *err);
+
+/* Give up the blocks that were reserved for more ids than were computed. */
+void qni_session_trim(qn_session *session);
 
 #endif
