@@ -171,9 +171,9 @@ QN_API const qn_model *qn_session_model(const qn_session *session); /**< borrowe
  * Make the sequence equal to `ids`, computing only what follows the longest common prefix.
  *
  * n_reused  may be NULL: how many positions were taken over.
- * Errors    EINVAL: n_ids < 1 or an id out of range; EFULL: n_ids > n_ctx, or the pool is exhausted, with both numbers; ENUMERIC: the last
- *           logits are not finite; ECANCELED, EDEVICE. After EINVAL and EFULL the session is unchanged; after
- *           others its sequence is what was computed.
+ * Errors    EINVAL: n_ids < 1 or an id out of range; EFULL: n_ids > n_ctx, or the pool is exhausted, with both
+ *           numbers; ENUMERIC: the last logits are not finite; ENOMEM, EDEVICE. After EINVAL and EFULL the session is
+ *           unchanged; after others its sequence is what was computed.
  */
 QN_NODISCARD QN_API qn_status qn_session_sync(qn_session *session, const int32_t *ids, size_t n_ids, size_t *n_reused,
                                               qn_error *err);
@@ -218,7 +218,7 @@ QN_NODISCARD QN_API qn_status qn_session_save(const qn_session *session, const c
 QN_NODISCARD QN_API qn_status qn_session_restore(qn_session *session, const char *path, qn_error *err);
 
 /** Read the KV of one layer: positions first … first+n-1 as f32 {n_kv_head, n, head_dim} each; k or v may be NULL.
- * Errors: EINVAL: layer or positions out of range. */
+ * Errors: EINVAL: layer or positions out of range; ENOMEM, EDEVICE. */
 QN_NODISCARD QN_API qn_status qn_session_read_kv(const qn_session *session, int32_t layer, int32_t first, int32_t n,
                                                  float *k, float *v, qn_error *err);
 
@@ -231,7 +231,8 @@ QN_NODISCARD QN_API qn_status qn_session_read_kv(const qn_session *session, int3
  * tokenizer  may be NULL with `ids` and without on_text and stops.
  * result     may be NULL.
  * Errors     as qn_session_sync, qn_sampler_create and qn_tokenizer_encode_runs; EINVAL: both or neither of prompt and
- *            ids, an empty prompt, min_tokens out of range, a negative id in ends or stop_ids. A callback that returns false is no error: QN_FINISH_CANCELED.
+ *            ids, an empty prompt, min_tokens out of range, a negative id in ends or stop_ids. A callback that returns
+ *            false is no error: QN_FINISH_CANCELED.
  */
 QN_NODISCARD QN_API qn_status qn_generate(qn_session *session, const qn_tokenizer *tokenizer,
                                           const qn_generate_args *args, qn_generate_result *result, qn_error *err);
