@@ -243,6 +243,15 @@ static void test_paths(void **state) {
     assert_int_equal(qn_session_restore(x.session, NULL, &err), QN_EINVAL);
     assert_int_equal(qn_session_restore(NULL, x.path, &err), QN_EINVAL);
     assert_int_equal(qn_session_save(x.session, inside, &err), QN_EIO);
+    char *pipe = files_path(x.dir, "pipe");
+    assert_int_equal(mkfifo(pipe, 0600), 0);
+    assert_int_equal(qn_session_save(x.session, pipe, &err), QN_EIO);
+    assert_non_null(strstr(err.message, "pipe: is not a regular file"));
+    struct stat there;
+    assert_int_equal(lstat(pipe, &there), 0);
+    assert_true(S_ISFIFO(there.st_mode));
+    assert_int_equal(unlink(pipe), 0);
+    free(pipe);
     assert_int_equal(qn_session_save(x.session, NULL, &err), QN_EINVAL);
     assert_int_equal(qn_session_save(NULL, x.path, &err), QN_EINVAL);
 

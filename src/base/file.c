@@ -158,6 +158,11 @@ bool qni_path_exists(const char *path) {
 qn_status qni_writer_open(qni_writer *out, const char *path, qni_readers readers, qn_error *err) {
     static const char suffix[] = ".XXXXXX";
     size_t n = strlen(path);
+    struct stat there;
+    /* Renaming would put a file in the place of a device or a pipe. */
+    if (stat(path, &there) == 0 && !S_ISREG(there.st_mode) && !S_ISDIR(there.st_mode)) {
+        return qni_fail(err, QN_EIO, "%s: is not a regular file", path);
+    }
     qni_writer w = {.fd = -1, .path = qni_strndup(path, n), .temporary = qni_calloc(n + sizeof suffix, 1)};
     qn_status status = QN_OK;
     if (w.path == NULL || w.temporary == NULL) {
