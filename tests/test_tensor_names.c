@@ -158,6 +158,70 @@ static void refuses_a_missing_head(void **state) {
     files_remove_dir(dir);
 }
 
+static void tie(const char *dir) {
+    char *path = files_path(dir, "config.json"), *text = files_read(path, NULL);
+    char *at = strstr(text, "\"tie_word_embeddings\":false");
+    assert_non_null(at);
+    memcpy(strstr(at, "false"), "true ", 5);
+    files_write(dir, "config.json", text, strlen(text));
+    free(text);
+    free(path);
+}
+
+static int64_t begin_of(json_t *header, const char *name, int64_t *n) {
+    json_t *offsets = json_object_get(json_object_get(header, name), "data_offsets");
+    assert_non_null(offsets);
+    const int64_t begin = json_integer_value(json_array_get(offsets, 0));
+    *n = json_integer_value(json_array_get(offsets, 1)) - begin;
+    return begin;
+}
+
+/* Make lm_head.weight a copy of the embedding. */
+static void copy_embedding(const char *dir) {
+    char *path = files_path(dir, "model.safetensors");
+    size_t bytes = 0, n_header = 0;
+    char *file = files_read(path, &bytes);
+    for (int i = 7; i >= 0; i--) n_header = n_header << 8 | (unsigned char)file[i];
+    json_t *header = json_loadb(file + 8, n_header, 0, NULL);
+    assert_non_null(header);
+    int64_t n = 0, n_head = 0;
+    const int64_t from = begin_of(header, "model.embed_tokens.weight", &n);
+    const int64_t to = begin_of(header, "lm_head.weight", &n_head);
+    assert_int_equal(n, n_head);
+    memcpy(file + 8 + n_header + to, file + 8 + n_header + from, (size_t)n);
+    files_write(dir, "model.safetensors", file, bytes);
+    json_decref(header);
+    free(file);
+    free(path);
+}
+
+/* A head of its own in a tied checkpoint would be ignored: refused by name, by all that reads the weights. A copy of the
+ * embedding is nothing else than a tied one. */
+static void compares_the_head_of_a_tied_one(void **state) {
+    (void)state;
+    static const char why[] = "model.safetensors: tensor lm_head.weight is not model.embed_tokens.weight";
+    const qn_quantize_options to = {.to = QN_QUANTIZE_Q8};
+    char *dir = files_make_dir(), *quantized = files_make_dir();
+    tiny_write(&untied, dir, NULL, "", 7);
+    tie(dir);
+    qn_device *device;
+    qn_model *model = NULL;
+    assert_ok(qn_device_open(&device, "ref", &(qn_device_options){.n_thread = 1}, err));
+    qn_error error = {0};
+    assert_int_equal(qn_model_open(&model, device, dir, &f32, &error), QN_EFORMAT);
+    if (strstr(error.message, why) == NULL) fail_msg("%s", error.message);
+    error = (qn_error){0};
+    assert_int_equal(qn_model_quantize(quantized, dir, &to, &error), QN_EFORMAT);
+    if (strstr(error.message, why) == NULL) fail_msg("%s", error.message);
+    copy_embedding(dir);
+    assert_ok(qn_model_open(&model, device, dir, &f32, err));
+    assert_ok(qn_model_quantize(quantized, dir, &to, err));
+    qn_model_close(model);
+    qn_device_close(device);
+    files_remove_dir(dir);
+    files_remove_dir(quantized);
+}
+
 /* What is written has the usual names, whatever those of the source. */
 static void quantizes_to_usual_names(void **state) {
     (void)state;
@@ -189,7 +253,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(takes_names_without_prefix), cmocka_unit_test(takes_longer_prefixes),
         cmocka_unit_test(takes_quantized_ones),       cmocka_unit_test(refuses_mixtures),
-        cmocka_unit_test(refuses_a_missing_head),     cmocka_unit_test(quantizes_to_usual_names),
+        cmocka_unit_test(refuses_a_missing_head),     cmocka_unit_test(compares_the_head_of_a_tied_one),
+        cmocka_unit_test(quantizes_to_usual_names),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -48,6 +48,7 @@ typedef struct qni_checkpoint {
     qni_weight_ref embedding; /* {V, H} */
     qni_weight_ref norm;      /* {H} */
     qni_weight_ref lm_head;   /* {V, H}; none when tied */
+    qni_weight_ref head_copy; /* the lm_head of a tied checkpoint that has one all the same (tied.c) */
     qni_layer_refs *layers;   /* {n_layer} */
 } qni_checkpoint;
 

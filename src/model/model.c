@@ -3,6 +3,7 @@
 #include "../base/sha256.h"
 #include "load.h"
 #include "quantise.h"
+#include "tied.h"
 
 #include <string.h>
 
@@ -38,7 +39,8 @@ static qn_status make(qn_model **out, qn_device *device, const qni_checkpoint *c
     model->generation = checkpoint->generation;
     model->bos = checkpoint->bos;
     fingerprint(model->fingerprint, checkpoint, options->quantize);
-    qn_status status = qni_model_allocate(model, checkpoint, options->arith, err);
+    qn_status status = qni_checkpoint_check_tied(checkpoint, device, err);
+    if (status == QN_OK) status = qni_model_allocate(model, checkpoint, options->arith, err);
     if (status == QN_OK) status = qni_model_load(model, checkpoint, &options->progress, err);
     if (status != QN_OK) {
         qni_model_free(model);

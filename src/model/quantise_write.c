@@ -5,6 +5,7 @@
 #include "../base/json.h"
 #include "pieces.h"
 #include "quantise.h"
+#include "tied.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -251,6 +252,7 @@ static qn_status write_all(out_job *job, qn_device *device, const qn_progress *p
 
 qn_status qni_quantised_write(const char *dir, const qni_checkpoint *c, qn_device *device, uint64_t shard_bytes,
                               const qn_progress *progress, qn_error *err) {
+    QN_TRY(qni_checkpoint_check_tied(c, device, err));
     const size_t most = (size_t)c->config.n_layer * QNI_N_SLOT + 3;
     out_job job = {.dir = dir};
     job.weights = qni_calloc(most, sizeof job.weights[0]);

@@ -350,7 +350,10 @@ qn_status qni_checkpoint_match(qni_checkpoint *c, const qni_config *stated, cons
     QN_TRY(check_presence(c, err));
     QN_TRY(derive_sizes(c, err));
     QN_TRY(check_weights(c, stated, err));
-    if (c->config.tied) c->lm_head = (qni_weight_ref){0};
+    if (c->config.tied) {
+        c->head_copy = c->lm_head;
+        c->lm_head = (qni_weight_ref){0};
+    }
     tell_storage(&c->config, &c->layers[0].slot[QNI_Q_PROJ]);
     if (c->prefix.n > 0 && strcmp(c->prefix.text, usual_prefix) != 0) {
         qni_log(log, "tensors named %s… are read as %s…", c->prefix.text, usual_prefix);

@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Checkpoints whose config.json ties lm_head to the embedding, and which hold a lm_head all the same: a copy is fine, another
+ * matrix would be ignored without a word. */
+#include "tied.h"
+#include "pieces.h"
+
+#include "../base/file.h"
+#include "../base/memory.h"
+
+#include <string.h>
+
+/* One comparison. Each thread has two buffers of QNI_PIECE_BYTES. */
+typedef struct tied_job {
+    const qni_tensor_ref *a, *b;
+    unsigned char *buffer;
+} tied_job;
+
+static qn_status compare_piece(void *context, int64_t piece, int32_t thread, qn_error *err) {
+    const tied_job *job = context;
+    const uint64_t at = (uint64_t)piece * QNI_PIECE_BYTES, left = job->a->tensor->bytes - at;
+    const size_t n = left < QNI_PIECE_BYTES ? (size_t)left : QNI_PIECE_BYTES;
+    unsigned char *x = job->buffer + 2 * (size_t)thread * QNI_PIECE_BYTES, *y = x + QNI_PIECE_BYTES;
+    QN_TRY(qni_file_read(&job->a->file->file, x, job->a->tensor->offset + at, n, err));
+    QN_TRY(qni_file_read(&job->b->file->file, y, job->b->tensor->offset + at, n, err));
+    return memcmp(x, y, n) == 0 ? QN_OK : QN_EFORMAT;
+}
+
+static uint64_t bytes_before(const void *context, int64_t piece) {
+    (void)context;
+    return (uint64_t)piece * QNI_PIECE_BYTES;
+}
+
+/* EFORMAT, without a message: they differ. */
+static qn_status compare(const qni_tensor_ref *a, const qni_tensor_ref *b, qn_device *device, qn_error *err) {
+    if ((a->tensor == NULL) != (b->tensor == NULL)) return QN_EFORMAT;
+    if (a->tensor == NULL) return QN_OK;
+    if (a->tensor->dtype != b->tensor->dtype || a->tensor->rank != b->tensor->rank ||
+        memcmp(a->tensor->shape, b->tensor->shape, (size_t)a->tensor->rank * sizeof a->tensor->shape[0]) != 0) {
+        return QN_EFORMAT;
+    }
+    tied_job job = {a, b, qni_calloc((size_t)device->n_thread, 2 * (size_t)QNI_PIECE_BYTES)};
+    if (job.buffer == NULL) return qni_fail(err, QN_ENOMEM, "model: out of memory");
+    const int64_t n_piece = (int64_t)((a->tensor->bytes + QNI_PIECE_BYTES - 1) / QNI_PIECE_BYTES);
+    const qni_pieces work = {n_piece, &job, compare_piece, bytes_before, "loading"};
+    qn_status status = qni_pieces_run(&work, device, &(qn_progress){0}, err);
+    qni_free(job.buffer);
+    return status;
+}
+
+qn_status qni_checkpoint_check_tied(const qni_checkpoint *c, qn_device *device, qn_error *err) {
+    const qni_weight_ref *a = &c->embedding, *b = &c->head_copy;
+    if (b->data.tensor == NULL) return QN_OK;
+    qn_status status = compare(&a->data, &b->data, device, err);
+    if (status == QN_OK) status = compare(&a->scales, &b->scales, device, err);
+    if (status == QN_OK) status = compare(&a->biases, &b->biases, device, err);
+    if (status != QN_EFORMAT) return status;
+    return qni_fail(err, QN_EFORMAT,
+                    "%s: tensor %s is not %s, although config.json says tie_word_embeddings true; which is meant?",
+                    qni_base_name(b->data.file->file.path), b->data.tensor->name, a->data.tensor->name);
+}
