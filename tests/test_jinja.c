@@ -82,6 +82,8 @@ static const struct {
     {"{{ strftime_now('%5d') }}", QN_EUNSUPPORTED, "chat template line 1: strftime_now: the directive %5"},
     {"{{ '{:{}}'.format(1, 2) }}", QN_EUNSUPPORTED, "chat template line 1: format(): a field in a field"},
     {"{{ '{:.2}'.format(1.5) }}", QN_EUNSUPPORTED, "chat template line 1: the format specification \".2\""},
+    {"{{ '{:08,}'.format(1234) }}", QN_EUNSUPPORTED, "chat template line 1: the format specification \"08,\""},
+    {"{{ '{:0=8,}'.format(1234) }}", QN_EUNSUPPORTED, "chat template line 1: the format specification \"0=8,\""},
     {"{{ '[1' | from_json }}", QN_EINVAL, NULL},
     {"{% for x in y recursive %}{% endfor %}", QN_EUNSUPPORTED,
      "chat template line 1: a recursive for loop is not supported"},

@@ -48,11 +48,12 @@ typedef struct spec {
     char align;
     char sign;
     bool alternate;
-    bool zeros; /* a 0 before the width */
+    bool zeros; /* a 0 before the width, and no alignment */
     char grouping;
     int64_t width;
     int64_t precision; /* -1: none */
     char type;         /* '\0': none */
+    jval text;         /* all of it */
 } spec;
 
 enum { WIDEST = 10000 };
@@ -79,18 +80,20 @@ static qn_status parse_spec(jrun *run, jval text, spec *out) {
     size_t at = 0;
     uint32_t c;
     char mark;
-    *out = (spec){.fill = qni_j_literal(" "), .precision = -1};
+    *out = (spec){.fill = qni_j_literal(" "), .precision = -1, .text = text};
     size_t n = text.size > 0 ? qni_j_char(text.s, text.size, &c) : 0;
-    if (n > 0 && n < text.size && text.s[n] != '\0' && strchr(aligns, text.s[n]) != NULL) {
+    const bool filled = n > 0 && n < text.size && text.s[n] != '\0' && strchr(aligns, text.s[n]) != NULL;
+    if (filled) {
         out->fill = qni_j_part(text, 0, n);
         at = n;
     }
     if (take(&text, &at, aligns, &mark)) out->align = mark;
     if (take(&text, &at, "+- ", &mark)) out->sign = mark;
     out->alternate = take(&text, &at, "#", &mark);
-    if (take(&text, &at, "0", &mark)) {
+    /* Behind a fill character a 0 is part of the width. */
+    if (!filled && take(&text, &at, "0", &mark)) {
         out->zeros = out->align == '\0';
-        if (out->zeros) out->fill = qni_j_trust(qni_j_literal("0"), qni_j_trusted_at(text, at - 1));
+        out->fill = qni_j_trust(qni_j_literal("0"), qni_j_trusted_at(text, at - 1));
     }
     take_number(&text, &at, &out->width);
     if (take(&text, &at, ",_", &mark)) out->grouping = mark;
@@ -99,7 +102,7 @@ static qn_status parse_spec(jrun *run, jval text, spec *out) {
         if (out->precision < 0) return bad_spec(run, text);
     }
     if (at < text.size) out->type = text.s[at++];
-    bool fine = at == text.size && out->width <= WIDEST && out->precision <= WIDEST && !(out->zeros && out->grouping);
+    bool fine = at == text.size && out->width <= WIDEST && out->precision <= WIDEST;
     return fine ? QN_OK : bad_spec(run, text);
 }
 
@@ -114,6 +117,8 @@ static qn_status put_aligned(jrun *run, jbuf *buf, const spec *s, jval head, jva
     int64_t n = (int64_t)(qni_j_count(head.s, head.size) + qni_j_count(body.s, body.size));
     int64_t room = s->width > n ? s->width - n : 0, before = align == '^' ? room / 2 : align == '>' ? room : 0;
     int64_t between = align == '=' ? room : 0;
+    /* Python groups such zeros with the digits. */
+    if (between > 0 && s->grouping != '\0' && s->fill.s[0] == '0') return bad_spec(run, s->text);
     QN_TRY(put_fill(run, buf, s, before));
     QN_TRY(qni_j_put_text(run, buf, head));
     QN_TRY(put_fill(run, buf, s, between));
