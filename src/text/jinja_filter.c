@@ -382,7 +382,8 @@ static qn_status do_truncate(jrun *run, jval self, const jval *arg, jval *out) {
     if (length < n_end || leeway < 0) return qni_j_fail(run, QN_EINVAL, "truncate to less than its end");
     *out = self;
     QN_TRY(qni_j_step(run, self.size));
-    if ((int64_t)qni_j_count(self.s, self.size) <= length + leeway) return QN_OK;
+    int64_t longest = length <= INT64_MAX - leeway ? length + leeway : INT64_MAX;
+    if ((int64_t)qni_j_count(self.s, self.size) <= longest) return QN_OK;
     jval kept = qni_j_part(self, 0, qni_j_offset(self.s, self.size, (size_t)(length - n_end)));
     if (!qni_j_truth(arg[1])) {
         int64_t space = qni_j_rfind(kept, qni_j_text(" ", 1));
