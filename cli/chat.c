@@ -169,7 +169,8 @@ static bool generate(chat *c, turn *t, const qn_ids *prompt, qn_error *err) {
     qn_status status = qn_generate(c->generator.session, c->generator.tokenizer, &args, &c->last, err);
     progress_end(&t->bar);
     printer_end(&t->printer);
-    if (t->printer.wrote) putchar('\n');
+    /* an empty answer is a line too, as in quern run */
+    if (t->printer.wrote || !status) putchar('\n');
     fflush(stdout);
     return status == QN_OK;
 }
@@ -231,7 +232,7 @@ static int converse(chat *c) {
         print_escaped(stderr, c->generator.dir);
         fprintf(stderr, ", context %d; /help lists the commands\n", qn_session_n_ctx(c->generator.session));
     }
-    while (!c->quits && !interrupted() && (line = chat_input_read(input, &text)) != CHAT_LINE_END) {
+    while (!c->quits && !interrupted() && !ferror(stdout) && (line = chat_input_read(input, &text)) != CHAT_LINE_END) {
         if (line == CHAT_LINE_CANCELED) {
             if (terminal) continue;
             code = EXIT_INTERRUPTED;

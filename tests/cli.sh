@@ -819,6 +819,15 @@ rc=$?
 ok 'a closed standard output is told' sh -c "[ $rc -eq 1 ] && grep -q '^quern: standard output: ' $tmp/err"
 "$quern" run -m "$demo" --ids 1 -n 2 >"$tmp/out" 2>/dev/full
 ok 'a full disk below standard error fails' [ $? -eq 1 ]
+for answer in 2 20; do
+    printf 'Hi\nHi\n' | "$quern" chat -m "$demo" -n $answer >/dev/full 2>"$tmp/err"
+    rc=$?
+    ok "chat -n $answer: a full disk is told" sh -c "[ $rc -eq 1 ] && grep -q '^quern: standard output' $tmp/err"
+    ok "chat -n $answer: and no turn follows" [ "$(grep -c 'tok/s, first token' "$tmp/err")" -eq 1 ]
+    printf 'Hi\n' | "$quern" chat -m "$demo" -n $answer >&- 2>"$tmp/err"
+    rc=$?
+    ok "chat -n $answer: a closed standard output is told" sh -c "[ $rc -eq 1 ] && grep -q '^quern: standard output' $tmp/err"
+done
 "$quern" synth $shape "$tmp/closed" >&- 2>&-
 rc=$?
 "$quern" synth $shape "$tmp/open" >"$tmp/out" 2>"$tmp/err"
