@@ -187,7 +187,8 @@ static bool has_own_text(const json_t *config) {
 }
 
 /* More of the model's own names, as objects, then the lists of tokens without a name. An object in the map replaces the
- * list of tokenizer_config.json, a list extends it. */
+ * list of tokenizer_config.json, a list extends it. A list under the former name counts where no other list is left,
+ * unless it was taken for extra_special_tokens and replaced. */
 static qn_status take_extra(const reader *r) {
     static const char key[] = "extra_special_tokens", former[] = "additional_special_tokens";
     const json_t *extra = extra_of(r), *mapped = json_object_get(r->map, key);
@@ -205,7 +206,9 @@ static qn_status take_extra(const reader *r) {
     QN_TRY(take_list(r, config_file, key, extra));
     QN_TRY(take_list(r, map_file, key, mapped));
     if (extra != NULL || mapped != NULL) return QN_OK;
-    return take_list(r, map_file, former, json_object_get(r->map, former));
+    const json_t *list = value_of(r, former);
+    if (list == extra_of(r)) return QN_OK;
+    return take_list(r, file_of(r, former), former, list);
 }
 
 /* The map where transformers does not read it: it must name no other tokens. */
