@@ -34,10 +34,10 @@ static int open_tokenizer(generator *g, need tokenizer) {
 
 static int open_template(generator *g, need chat_template) {
     if (chat_template == NEED_NOT) return EXIT_DONE;
-    bool missing = false;
+    qn_error missing = {.message = ""};
     int code =
         open_chat_template(&g->chat_template, g->settings, g->dir, chat_template == NEED_IF_THERE ? &missing : NULL);
-    if (missing) record_fail(&g->no_template, "messages: %s has no chat template", g->dir);
+    if (*missing.message) record_fail(&g->no_template, "messages: %s", missing.message);
     return code ? code : conversation_use(&g->conversation, g->settings, g->chat_template);
 }
 

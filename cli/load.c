@@ -82,12 +82,23 @@ bool has_tokenizer(const char *dir) {
     return found;
 }
 
-int open_chat_template(qn_chat_template **out, const settings *s, const char *dir, bool *missing) {
+/* qn_chat_template_open ends its message so, whatever the directory is called. */
+static bool has_no_template(const qn_error *err) {
+    static const char end[] = "no chat template";
+    const size_t n = strlen(err->message), m = sizeof(end) - 1;
+    return n >= m && !strcmp(err->message + n - m, end);
+}
+
+int open_chat_template(qn_chat_template **out, const settings *s, const char *dir, qn_error *missing) {
     qn_error err;
     qn_status status = s->chat_template ? qn_chat_template_open_file(out, s->chat_template, dir, &err)
                                         : qn_chat_template_open(out, dir, &err);
-    if (missing) *missing = status == QN_EUNSUPPORTED && !s->chat_template && strstr(err.message, "no chat template");
-    if (!status || (missing && *missing)) return EXIT_DONE;
+    if (!status) return EXIT_DONE;
+    /* records may do without a template: those that need one are told why there is none */
+    if (missing && status == QN_EUNSUPPORTED && (s->jsonl || has_no_template(&err))) {
+        *missing = err;
+        return EXIT_DONE;
+    }
     return fail_error(s->chat_template ? s->chat_template : dir, &err);
 }
 

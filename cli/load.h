@@ -20,8 +20,9 @@ int open_session(qn_session **out, const settings *s, qn_model *model, const cha
 /* What the settings ask of a plan. */
 qn_plan_options plan_options(const settings *s);
 
-/* `missing` NULL: no template is an error; else *missing becomes true and the code is EXIT_DONE. */
-int open_chat_template(qn_chat_template **out, const settings *s, const char *dir, bool *missing);
+/* `missing` NULL: that there is no template is an error; else the code is EXIT_DONE then, and *missing says why. So it
+ * is with one that the interpreter does not know, if records are read. */
+int open_chat_template(qn_chat_template **out, const settings *s, const char *dir, qn_error *missing);
 
 /* Whether a directory has a tokenizer.json. */
 bool has_tokenizer(const char *dir);

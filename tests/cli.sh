@@ -522,6 +522,35 @@ ok 'and where the template ends an answer' sh -c "head -n 1 $tmp/out | grep -q '
 q run -m "$demo" -p x -n 1
 ok 'files that agree are not warned of' err_lines 1
 
+# --- named templates without a default
+mkdir -p "$tmp/named/additional_chat_templates" && cp "$demo"/*.json "$demo/model.safetensors" "$tmp/named"
+named='its chat template is named "rag", not "default" or "tool_use"'
+printf 'R' >"$tmp/named/additional_chat_templates/rag.jinja"
+printf '%s\n' "{$user,\"max_tokens\":1}" '{"prompt":"x","max_tokens":1}' >"$tmp/in"
+q run -m "$tmp/named" -p x
+ok 'run: names that are not used are told' sh -c "[ $rc -eq 1 ] && grep -qxF 'quern: $tmp/named: $named' $tmp/err"
+q chat -m "$tmp/named"
+ok 'chat: likewise' sh -c "[ $rc -eq 1 ] && grep -qxF 'quern: $tmp/named: $named' $tmp/err"
+q run --jsonl -m "$tmp/named"
+cp "$tmp/out" "$tmp/answers"
+ok 'jsonl: messages say so' answer 1 '^{"error": "messages: .*its chat template is named ."rag.", not'
+ok 'jsonl: a prompt needs no template' answer 2 '^{"ids"'
+printf '{{ x | xmlattr }}' >"$tmp/named/additional_chat_templates/default.jinja"
+q run --jsonl -m "$tmp/named"
+cp "$tmp/out" "$tmp/answers"
+ok 'jsonl: nor one that is not understood' answer 1 '^{"error": "messages: chat template line 1: filter ."xmlattr." is not supported"'
+ok 'but for messages' answer 2 '^{"ids"'
+rm "$tmp/named/additional_chat_templates"/*
+printf '{%% for m in messages %%}{{ m.content }}{%% endfor %%}{{ tools[0].name }}' >"$tmp/named/additional_chat_templates/tool_use.jinja"
+printf '%s\n' "{$user}" "{$user,\"tools\":[{\"name\":\"f\"}]}" >"$tmp/in"
+q render -m "$tmp/named"
+cp "$tmp/out" "$tmp/answers"
+ok 'tool_use alone: not without tools' answer 1 '^{"error": "chat template: there is ."tool_use.", for calls with tools, and none'
+ok 'with tools it is used' answer 2 '^{"text": "Hif"}$'
+q run -m "$tmp/named" -p x
+ok 'run has no tools' sh -c "[ $rc -eq 1 ] && grep -q 'there is \"tool_use\", for calls with tools, and none named \"default\"$' $tmp/err"
+: >"$tmp/in"
+
 # --- thinking that a template cannot be asked for
 printf '{%% for m in messages %%}{{ m.content }}{%% endfor %%}<think>' >"$tmp/t.jinja"
 q run -m "$demo" --chat-template "$tmp/t.jinja" --think off -p x

@@ -167,6 +167,41 @@ static void test_sources(void **state) {
                 "TrueTrueFalse");
 }
 
+/* Only a template for tools: a render without them is refused, and says what is there. */
+static void expect_no_default(const dir_file *files, size_t n) {
+    qn_chat_template *t = NULL;
+    qn_error err = {0};
+    qn_prompt prompt = {0};
+    const qn_chat_input input = {.messages = "[{\"role\": \"user\", \"content\": \"q\"}]"};
+    assert_int_equal(open_files(files, n, &t, &err), QN_OK);
+    assert_false(qn_chat_template_reads(t, "enable_thinking"));
+    assert_int_equal(qn_chat_render(t, &prompt, &input, &err), QN_EUNSUPPORTED);
+    assert_string_equal(err.message,
+                        "chat template: there is \"tool_use\", for calls with tools, and none named \"default\"");
+    qn_prompt_release(&prompt);
+    qn_chat_template_close(t);
+}
+
+/* What has the name of the directory and is none. */
+static void test_additional_is_no_directory(void **state) {
+    (void)state;
+    for (int is_link = 0; is_link < 2; is_link++) {
+        char dir[] = "/tmp/quern-chat-XXXXXX", path[96], want[160];
+        assert_non_null(mkdtemp(dir));
+        snprintf(path, sizeof path, "%s/additional_chat_templates", dir);
+        FILE *file = is_link ? NULL : fopen(path, "w");
+        if (is_link) assert_int_equal(symlink("nowhere", path), 0);
+        if (file != NULL) fclose(file);
+        snprintf(want, sizeof want, "%s: %s", path, is_link ? "No such file or directory" : "Not a directory");
+        qn_chat_template *t = NULL;
+        qn_error err = {0};
+        assert_int_equal(qn_chat_template_open(&t, dir, &err), QN_EIO);
+        assert_string_equal(err.message, want);
+        unlink(path);
+        rmdir(dir);
+    }
+}
+
 /* As transformers 5 saves named templates; they replace those of tokenizer_config.json. */
 static void test_additional_templates(void **state) {
     (void)state;
@@ -185,8 +220,15 @@ static void test_additional_templates(void **state) {
     const dir_file alone[] = {{"additional_chat_templates/tool_use.jinja", "T"}, {"tokenizer_config.json", config}};
     qn_chat_template *t = NULL;
     qn_error err = {0};
-    assert_int_equal(open_files(alone, 2, &t, &err), QN_EUNSUPPORTED);
-    assert_non_null(strstr(err.message, ": no chat template is named \"default\""));
+    expect_files(alone, 2, "[]", "T");
+    expect_no_default(alone, 2);
+    const dir_file listed[] = {
+        {"tokenizer_config.json", "{\"chat_template\": [{\"name\": \"tool_use\", \"template\": \"T\"}]}"}};
+    expect_files(listed, 1, "[]", "T");
+    expect_no_default(listed, 1);
+    const dir_file other[] = {{"additional_chat_templates/rag.jinja", "R"}, {"tokenizer_config.json", config}};
+    assert_int_equal(open_files(other, 2, &t, &err), QN_EUNSUPPORTED);
+    assert_non_null(strstr(err.message, ": its chat template is named \"rag\", not \"default\" or \"tool_use\""));
     const dir_file processor[] = {{"chat_template.json", "{\"chat_template\": \"x\"}"}};
     assert_int_equal(open_files(processor, 1, &t, &err), QN_EUNSUPPORTED);
     assert_non_null(strstr(err.message, "chat_template.json is read by processors of images only: no chat template"));
@@ -246,7 +288,18 @@ static void test_no_template(void **state) {
     } cases[] = {
         {NULL, NULL, QN_EUNSUPPORTED, ": no chat template"},
         {NULL, "{}", QN_EUNSUPPORTED, ": no chat template"},
-        {NULL, "{\"chat_template\": []}", QN_EUNSUPPORTED, ": no chat template is named \"default\""},
+        {NULL, "{\"chat_template\": []}", QN_EUNSUPPORTED, ": no chat template"},
+        {NULL, "{\"chat_template\": {}}", QN_EUNSUPPORTED, ": no chat template"},
+        {NULL, "{\"chat_template\": {\"rag\": \"R\", \"a\\u001b\\nb\": \"x\"}}", QN_EUNSUPPORTED,
+         ": its chat templates are named \"rag\", \"a??b\"; none is \"default\" or \"tool_use\""},
+        {NULL, "{\"chat_template\": [{\"name\": \"no chat template\", \"template\": \"x\"}]}", QN_EUNSUPPORTED,
+         ": its chat template is named \"no chat template\", not \"default\" or \"tool_use\""},
+        {NULL,
+         "{\"chat_template\": {\"1\": \"\", \"2\": \"\", \"3\": \"\", \"4\": \"\", \"5\": \"\", "
+         "\"abcdefghijabcdefghijabcdefghijabcd\": \"\", \"7\": \"\", \"8\": \"\"}}",
+         QN_EUNSUPPORTED,
+         ": its chat templates are named \"1\", \"2\", \"3\", \"4\", \"5\", "
+         "\"abcdefghijabcdefghijabcdefghijab\", …; none is \"default\" or \"tool_use\""},
         {NULL, "{\"chat_template\": 1}", QN_EFORMAT, ": chat_template must be a string or a list"},
         {NULL, "{\"chat_template\": [1]}", QN_EFORMAT, ": chat_template[0] must have a name and a template"},
         {NULL, "[]", QN_EFORMAT, ": must be an object"},
@@ -338,10 +391,15 @@ static void test_bad_input(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_own_golden),      cmocka_unit_test(test_published_golden),
-        cmocka_unit_test(test_sources),         cmocka_unit_test(test_additional_templates),
-        cmocka_unit_test(test_token_variables), cmocka_unit_test(test_no_template),
-        cmocka_unit_test(test_order),           cmocka_unit_test(test_bad_input),
+        cmocka_unit_test(test_own_golden),
+        cmocka_unit_test(test_published_golden),
+        cmocka_unit_test(test_sources),
+        cmocka_unit_test(test_additional_templates),
+        cmocka_unit_test(test_additional_is_no_directory),
+        cmocka_unit_test(test_token_variables),
+        cmocka_unit_test(test_no_template),
+        cmocka_unit_test(test_order),
+        cmocka_unit_test(test_bad_input),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

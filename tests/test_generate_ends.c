@@ -6,6 +6,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 enum { N_PREDICT = 5, IM_END = 4089, ORDINARY = 300 };
 
@@ -273,12 +274,39 @@ static void test_chat_ends(void **state) {
     files_remove_dir(dir);
 }
 
+/* The template for tools is rendered with a tool: alone, and beside one that ends answers otherwise. */
+static void test_chat_ends_tools(void **state) {
+    const fixture *f = *state;
+    static const char tools_end[] =
+        "{% for m in messages %}{{ m.content }}{% if tools[0].function.name and tools[0].function.parameters %}"
+        "<|endoftext|>{% endif %}{% endfor %}";
+    static const char standard[] = "{{ messages[1].content }}<|im_end|>";
+    char *dir = files_make_dir();
+    char *folder = files_path(dir, "additional_chat_templates");
+    assert_int_equal(mkdir(folder, 0700), 0);
+    files_write(folder, "tool_use.jinja", tools_end, sizeof tools_end - 1);
+    for (int both = 0; both < 2; both++) {
+        qn_chat_template *t = NULL;
+        qn_ids ids = {0};
+        if (both) files_write(dir, "chat_template.jinja", standard, sizeof standard - 1);
+        assert_ok(qn_chat_template_open(&t, dir, err));
+        assert_ok(qn_chat_ends(t, f->tokenizer, &ids, err));
+        assert_int_equal(ids.size, 2);
+        assert_int_equal(ids.data[0], IM_END);
+        assert_int_equal(ids.data[1], 4087);
+        qn_ids_release(&ids);
+        qn_chat_template_close(t);
+    }
+    files_remove_dir(folder);
+    files_remove_dir(dir);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        TEST(test_ends),      TEST(test_min_tokens), TEST(test_runs),
-        TEST(test_reasoning), TEST(test_arguments),  TEST(test_chat_ends),
+        TEST(test_ends),      TEST(test_min_tokens),      TEST(test_runs), TEST(test_reasoning), TEST(test_arguments),
+        TEST(test_chat_ends), TEST(test_chat_ends_tools),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

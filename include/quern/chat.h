@@ -89,10 +89,11 @@ extern "C" {
 /**
  * Open the chat template of a model directory: chat_template.jinja if there, with the named templates in
  * additional_chat_templates/, else chat_template of tokenizer_config.json. Of named templates "default" is used, and
- * "tool_use" when tools are given. The whole template is parsed and checked here.
+ * "tool_use" when tools are given; either may be the only one. The whole template is parsed and checked here.
  *
  * Errors   EIO; EFORMAT: a file is malformed; EUNSUPPORTED: a construct that the interpreter does not know, with
- *          line and construct, or the directory has no template (the message ends with "no chat template"); ENOMEM.
+ *          line and construct; or the directory has no template (the message ends with "no chat template"), or none of
+ *          these names (it tells those that are there); ENOMEM.
  */
 QN_NODISCARD QN_API qn_status qn_chat_template_open(qn_chat_template **out, const char *dir, qn_error *err);
 
@@ -122,8 +123,8 @@ QN_API void qn_prompt_release(qn_prompt *prompt); /**< frees the memory and leav
  *         user, assistant and tool; an image or another part that is not text; kwargs that would replace another field
  *         or contradict `think`; `think` with a template that does not read `enable_thinking`; a final message that
  *         cannot be continued; or the template itself refused (raise_exception). EUNSUPPORTED: an operation that the
- *         interpreter does not know, with its line; EFULL: a bound on steps, depth or output; ENOMEM. `prompt` is as
- *         before then.
+ *         interpreter does not know, with its line, or no tools where "tool_use" is the only template; EFULL: a bound
+ *         on steps, depth or output; ENOMEM. `prompt` is as before then.
  */
 QN_NODISCARD QN_API qn_status qn_chat_render(const qn_chat_template *chat_template, qn_prompt *prompt,
                                              const qn_chat_input *input, qn_error *err);
@@ -134,8 +135,8 @@ QN_API bool qn_chat_starts_reasoning(const char *prompt, size_t size, const qn_t
 
 /**
  * Append the ids that end an answer in a chat: the tokenizer's eos_token, and the added token that the template writes
- * right after an answer, if there are such. They belong to qn_generate_args.ends: the model's own files may name others, or
- * none. No id is appended twice.
+ * right after an answer, if there are such; of a template for tools too. They belong to qn_generate_args.ends: the
+ * model's own files may name others, or none. No id is appended twice.
  *
  * Errors   EINVAL: an argument is NULL; ENOMEM. A template that refuses the conversation of the trial tells no token.
  */

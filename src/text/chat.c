@@ -2,10 +2,12 @@
 /* Opening the chat template of a model directory. */
 #include "chat.h"
 
+#include "../base/dir.h"
 #include "../base/file.h"
 #include "../base/json.h"
 #include "../base/memory.h"
 
+#include <stdio.h>
 #include <string.h>
 
 static qn_status parse_file(qni_jinja **out, const char *path, qn_error *err) {
@@ -39,10 +41,6 @@ static qn_status parse_named(qni_jinja **out, const json_t *list, const char *na
     return parse_text(out, found, err);
 }
 
-static qn_status no_default(const char *dir, qn_error *err) {
-    return qni_fail(err, QN_EUNSUPPORTED, "%s: no chat template is named \"default\"", dir);
-}
-
 static qn_status no_template(const char *dir, qn_error *err) {
     char *path = qni_path_join(dir, "chat_template.json");
     if (path == NULL) return qni_fail(err, QN_ENOMEM, "%s: out of memory", dir);
@@ -52,20 +50,73 @@ static qn_status no_template(const char *dir, qn_error *err) {
                     there ? "chat_template.json is read by processors of images only: " : "");
 }
 
+/* The names of the templates that are there, quoted, as far as a message has room for them. */
+typedef struct name_list {
+    char text[256];
+    size_t size, n;
+} name_list;
+
+static void list_name(name_list *list, const char *name) {
+    enum { MOST = 6 };
+    if (list->n++ < MOST) {
+        int size = snprintf(list->text + list->size, sizeof list->text - list->size, "%s\"%.32s\"",
+                            list->size > 0 ? ", " : "", name);
+        list->size += size > 0 ? (size_t)size : 0;
+    } else if (list->n == MOST + 1) {
+        snprintf(list->text + list->size, sizeof list->text - list->size, ", …");
+    }
+}
+
+/* Checks that one of the two templates that a render may use is there. */
+static qn_status check_named(const qn_chat_template *t, const name_list *list, const char *dir, qn_error *err) {
+    if (t->standard != NULL || t->tool_use != NULL) return QN_OK;
+    if (list->n == 0) return no_template(dir, err);
+    return qni_fail(err, QN_EUNSUPPORTED,
+                    list->n == 1 ? "%s: its chat template is named %s, not \"default\" or \"tool_use\""
+                                 : "%s: its chat templates are named %s; none is \"default\" or \"tool_use\"",
+                    dir, list->text);
+}
+
 static qn_status parse_config(qn_chat_template *t, const char *dir, const json_t *config, qn_error *err) {
     const json_t *text = json_object_get(config, "chat_template");
+    name_list list = {.n = 0};
     if (text == NULL || json_is_null(text)) return no_template(dir, err);
     if (json_is_string(text)) return parse_text(&t->standard, text, err);
     if (qni_json_is_object(text)) {
         QN_TRY(parse_text(&t->standard, json_object_get(text, "default"), err));
         QN_TRY(parse_text(&t->tool_use, json_object_get(text, "tool_use"), err));
+        const char *name;
+        json_t *value;
+        /* Jansson's macro takes no const object; nothing is changed. */
+        json_object_foreach((json_t *)text, name, value) list_name(&list, name);
     } else if (json_is_array(text)) {
         QN_TRY(parse_named(&t->standard, text, "default", err));
         QN_TRY(parse_named(&t->tool_use, text, "tool_use", err));
+        for (size_t i = 0; i < json_array_size(text); i++) {
+            list_name(&list, json_string_value(json_object_get(json_array_get(text, i), "name")));
+        }
     } else {
         return qni_fail(err, QN_EFORMAT, "%s/tokenizer_config.json: chat_template must be a string or a list", dir);
     }
-    return t->standard != NULL ? QN_OK : no_default(dir, err);
+    return check_named(t, &list, dir, err);
+}
+
+/* The names of the templates in additional_chat_templates. A file or a dead link that is called so is an error. */
+static qn_status list_additional(name_list *list, const char *dir, qn_error *err) {
+    static const char suffix[] = ".jinja";
+    qni_names names = {0};
+    char *path = qni_path_join(dir, "additional_chat_templates");
+    if (path == NULL) return qni_fail(err, QN_ENOMEM, "%s: out of memory", dir);
+    qn_status status = qni_path_exists(path) ? qni_dir_list(&names, path, err) : QN_OK;
+    for (size_t i = 0; i < names.n; i++) {
+        const size_t n = strlen(names.name[i]), m = sizeof suffix - 1;
+        if (n < m || strcmp(names.name[i] + n - m, suffix) != 0) continue;
+        names.name[i][n - m] = '\0';
+        list_name(list, names.name[i]);
+    }
+    qni_names_free(&names);
+    qni_free(path);
+    return status;
 }
 
 /* A file of the directory, if it is there. */
@@ -79,11 +130,13 @@ static qn_status parse_if_there(qni_jinja **out, const char *dir, const char *na
 
 /* Templates in files of their own replace those of tokenizer_config.json, all of them. */
 static qn_status parse_dir(qn_chat_template *t, const char *dir, const json_t *config, qn_error *err) {
+    name_list list = {.n = 0};
+    QN_TRY(list_additional(&list, dir, err));
     QN_TRY(parse_if_there(&t->standard, dir, "additional_chat_templates/default.jinja", err));
     if (t->standard == NULL) QN_TRY(parse_if_there(&t->standard, dir, "chat_template.jinja", err));
     QN_TRY(parse_if_there(&t->tool_use, dir, "additional_chat_templates/tool_use.jinja", err));
-    if (t->standard == NULL && t->tool_use == NULL) return parse_config(t, dir, config, err);
-    return t->standard != NULL ? QN_OK : no_default(dir, err);
+    if (t->standard == NULL && list.n == 0) return parse_config(t, dir, config, err);
+    return check_named(t, &list, dir, err);
 }
 
 static qn_status open_template(qn_chat_template **out, const char *path, const char *dir, qn_error *err) {
@@ -124,7 +177,7 @@ void qn_chat_template_close(qn_chat_template *chat_template) {
 
 bool qn_chat_template_reads(const qn_chat_template *chat_template, const char *variable) {
     if (chat_template == NULL || variable == NULL) return false;
-    const qni_jinja *tool_use = chat_template->tool_use;
-    return qni_jinja_reads(chat_template->standard, variable) ||
+    const qni_jinja *standard = chat_template->standard, *tool_use = chat_template->tool_use;
+    return (standard != NULL && qni_jinja_reads(standard, variable)) ||
            (tool_use != NULL && qni_jinja_reads(tool_use, variable));
 }

@@ -16,7 +16,7 @@ static inline size_t qni_chat_size(const char *text, size_t size) {
 }
 
 struct qn_chat_template {
-    qni_jinja *standard;
+    qni_jinja *standard; /* NULL: only tool_use is there */
     qni_jinja *tool_use; /* of a list of named templates, for renders with tools; or NULL */
     json_t *tokens;      /* name of the variable → text of the special token */
 };

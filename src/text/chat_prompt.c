@@ -56,11 +56,10 @@ static int32_t token_behind(const qn_prompt *prompt, const qn_tokenizer *tokeniz
 
 /* Render messages and look; a refusal tells nothing. */
 static qn_status try_messages(const qn_chat_template *chat_template, const qn_tokenizer *tokenizer,
-                              const char *messages, int32_t *id, qn_error *err) {
+                              const qn_chat_input *input, int32_t *id, qn_error *err) {
     qn_prompt prompt = {0};
     qn_error refusal = {0};
-    const qn_chat_input input = {.messages = messages};
-    qn_status status = qn_chat_render(chat_template, &prompt, &input, &refusal);
+    qn_status status = qn_chat_render(chat_template, &prompt, input, &refusal);
     if (status == QN_OK) *id = token_behind(&prompt, tokenizer);
     qn_prompt_release(&prompt);
     return status == QN_ENOMEM ? qni_fail(err, status, "%s", refusal.message) : QN_OK;
@@ -73,21 +72,36 @@ static qn_status add(qn_ids *ids, int32_t id, qn_error *err) {
     return qni_ids_append(ids, &id, 1) ? QN_OK : qni_fail(err, QN_ENOMEM, "chat ends: out of memory");
 }
 
-qn_status qn_chat_ends(const qn_chat_template *chat_template, const qn_tokenizer *tokenizer, qn_ids *ids,
-                       qn_error *err) {
+/* The token that ends an answer of a conversation with these tools. */
+static qn_status find_end(const qn_chat_template *chat_template, const qn_tokenizer *tokenizer, const char *tools,
+                          qn_ids *ids, qn_error *err) {
     /* Behind the last answer; where a template leaves that open, behind one that a question follows. */
     static const char *const messages[] = {"[" EXCHANGE "]",
                                            "[" EXCHANGE ", {\"role\": \"user\", \"content\": \"x\"}]"};
+    int32_t id = -1;
+    for (size_t i = 0; i < 2 && id < 0; i++) {
+        const qn_chat_input input = {.messages = messages[i], .tools = tools};
+        QN_TRY(try_messages(chat_template, tokenizer, &input, &id, err));
+    }
+    return id >= 0 ? add(ids, id, err) : QN_OK;
+}
+
+qn_status qn_chat_ends(const qn_chat_template *chat_template, const qn_tokenizer *tokenizer, qn_ids *ids,
+                       qn_error *err) {
+    static const char tool[] = "[{\"type\": \"function\", \"function\": {\"name\": \"f\", \"description\": \"x\", "
+                               "\"parameters\": {\"type\": \"object\", \"properties\": {}}}}]";
     if (chat_template == NULL || tokenizer == NULL || ids == NULL) {
         return qni_fail(err, QN_EINVAL, "chat ends: the template, the tokenizer or ids are NULL");
     }
-    int32_t id = -1, eos = qn_tokenizer_eos(tokenizer);
-    for (size_t i = 0; i < 2 && id < 0; i++) {
-        QN_TRY(try_messages(chat_template, tokenizer, messages[i], &id, err));
-    }
     const size_t before = ids->size;
+    const int32_t eos = qn_tokenizer_eos(tokenizer);
     qn_status status = eos >= 0 ? add(ids, eos, err) : QN_OK;
-    if (status == QN_OK && id >= 0) status = add(ids, id, err);
+    if (status == QN_OK && chat_template->standard != NULL) {
+        status = find_end(chat_template, tokenizer, NULL, ids, err);
+    }
+    if (status == QN_OK && chat_template->tool_use != NULL) {
+        status = find_end(chat_template, tokenizer, tool, ids, err);
+    }
     if (status != QN_OK) ids->size = before;
     return status;
 }

@@ -123,6 +123,10 @@ static qn_status read_time(qni_jinja_time *now, const qni_jinja *jinja, const ch
 static qn_status render(const qn_chat_template *t, qn_prompt *prompt, const conversation *c, const qn_chat_input *input,
                         qn_error *err) {
     const qni_jinja *jinja = c->tools != NULL && t->tool_use != NULL ? t->tool_use : t->standard;
+    if (jinja == NULL) {
+        return qni_fail(err, QN_EUNSUPPORTED,
+                        "chat template: there is \"tool_use\", for calls with tools, and none named \"default\"");
+    }
     if (input->think != QN_THINK_AUTO && !qni_jinja_reads(jinja, "enable_thinking")) {
         return qni_fail(err, QN_EINVAL, "think: the chat template does not read enable_thinking");
     }
