@@ -53,7 +53,6 @@ typedef struct spec {
     int64_t width;
     int64_t precision; /* -1: none */
     char type;         /* '\0': none */
-    jval text;         /* all of it */
 } spec;
 
 enum { WIDEST = 10000 };
@@ -80,7 +79,7 @@ static qn_status parse_spec(jrun *run, jval text, spec *out) {
     size_t at = 0;
     uint32_t c;
     char mark;
-    *out = (spec){.fill = qni_j_literal(" "), .precision = -1, .text = text};
+    *out = (spec){.fill = qni_j_literal(" "), .precision = -1};
     size_t n = text.size > 0 ? qni_j_char(text.s, text.size, &c) : 0;
     const bool filled = n > 0 && n < text.size && text.s[n] != '\0' && strchr(aligns, text.s[n]) != NULL;
     if (filled) {
@@ -111,19 +110,43 @@ static qn_status put_fill(jrun *run, jbuf *buf, const spec *s, int64_t n) {
     return QN_OK;
 }
 
-/* head (a sign or prefix) and body, filled up to the width. */
-static qn_status put_aligned(jrun *run, jbuf *buf, const spec *s, jval head, jval body, char standard) {
+/* What is filled up to the width. */
+typedef struct padded {
+    jval head; /* a sign or prefix */
+    jval body;
+    size_t digits; /* of the whole part, at the body's start */
+    size_t per;    /* digits in a group */
+} padded;
+
+static qn_status put_aligned(jrun *run, jbuf *buf, const spec *s, const padded *f, char standard) {
     char align = s->align != '\0' ? s->align : standard;
-    int64_t n = (int64_t)(qni_j_count(head.s, head.size) + qni_j_count(body.s, body.size));
+    int64_t n = (int64_t)(qni_j_count(f->head.s, f->head.size) + qni_j_count(f->body.s, f->body.size));
     int64_t room = s->width > n ? s->width - n : 0, before = align == '^' ? room / 2 : align == '>' ? room : 0;
-    int64_t between = align == '=' ? room : 0;
-    /* Python groups such zeros with the digits. */
-    if (between > 0 && s->grouping != '\0' && s->fill.s[0] == '0') return bad_spec(run, s->text);
     QN_TRY(put_fill(run, buf, s, before));
-    QN_TRY(qni_j_put_text(run, buf, head));
-    QN_TRY(put_fill(run, buf, s, between));
-    QN_TRY(qni_j_put_text(run, buf, body));
-    return put_fill(run, buf, s, room - before - between);
+    QN_TRY(qni_j_put_text(run, buf, f->head));
+    if (align == '=') QN_TRY(put_fill(run, buf, s, room));
+    QN_TRY(qni_j_put_text(run, buf, f->body));
+    return align == '=' ? QN_OK : put_fill(run, buf, s, room - before);
+}
+
+/* Zeros are grouped with the digits. None of the groups is empty, so the text may be a character wider than asked for:
+ * '{:04,}' of 1 is 0,001. */
+static qn_status put_grouped_zeros(jrun *run, jbuf *buf, const spec *s, const padded *f) {
+    const jval separator = qni_j_trust(qni_j_text(&s->grouping, 1), f->body.trusted);
+    size_t digits = f->digits, width = f->head.size + f->body.size;
+    for (; width < (size_t)s->width; digits++) width += digits % f->per == 0 ? 2 : 1;
+    QN_TRY(qni_j_put_text(run, buf, f->head));
+    for (; digits > f->digits; digits--) {
+        QN_TRY(put_fill(run, buf, s, 1));
+        if ((digits - 1) % f->per == 0) QN_TRY(qni_j_put_text(run, buf, separator));
+    }
+    return qni_j_put_text(run, buf, f->body);
+}
+
+static qn_status put_number(jrun *run, jbuf *buf, const spec *s, const padded *f) {
+    const bool zeros = s->fill.s[0] == '0' && (s->zeros || s->align == '=');
+    if (zeros && s->grouping != '\0') return put_grouped_zeros(run, buf, s, f);
+    return put_aligned(run, buf, s, f, s->zeros ? '=' : '>');
 }
 
 static qn_status put_formatted_text(jrun *run, jbuf *buf, const spec *s, jval v, jval spec_text) {
@@ -131,7 +154,7 @@ static qn_status put_formatted_text(jrun *run, jbuf *buf, const spec *s, jval v,
         s->grouping != '\0')
         return bad_spec(run, spec_text);
     if (s->precision >= 0) v = qni_j_part(v, 0, qni_j_offset(v.s, v.size, (size_t)s->precision));
-    return put_aligned(run, buf, s, qni_j_literal(""), v, '<');
+    return put_aligned(run, buf, s, &(padded){.head = qni_j_literal(""), .body = v}, '<');
 }
 
 /* Digits of a magnitude in a base, from the end of `text`; returns their start. */
@@ -144,10 +167,16 @@ static char *write_digits(char *end, uint64_t value, unsigned base, bool capital
     return end;
 }
 
-/* Copies a number with a separator between groups of `per` digits before its point; returns the length. */
-static size_t group(char *to, const char *digits, size_t n, char separator, size_t per) {
-    size_t whole = 0, size = 0;
-    while (whole < n && (per == 4 || (digits[whole] >= '0' && digits[whole] <= '9'))) whole++; /* 4: no decimal */
+/* The digits before the point of a real. */
+static size_t count_whole(const char *digits, size_t n) {
+    size_t whole = 0;
+    while (whole < n && digits[whole] >= '0' && digits[whole] <= '9') whole++;
+    return whole;
+}
+
+/* Copies a number with a separator between groups of `per` digits of its whole part; returns the length. */
+static size_t group(char *to, const char *digits, size_t n, size_t whole, char separator, size_t per) {
+    size_t size = 0;
     for (size_t i = 0; i < n; i++) {
         if (separator != '\0' && i > 0 && i < whole && (whole - i) % per == 0) to[size++] = separator;
         to[size++] = digits[i];
@@ -175,13 +204,15 @@ static qn_status put_formatted_int(jrun *run, jbuf *buf, const spec *s, jval v, 
         return bad_spec(run, spec_text);
     uint64_t magnitude = i < 0 ? 0 - (uint64_t)i : (uint64_t)i;
     const char *start = write_digits(plain + sizeof plain, magnitude, types[k].base, s->type == 'X');
-    size_t n = group(grouped, start, (size_t)(plain + sizeof plain - start), s->grouping, types[k].base == 10 ? 3 : 4);
+    const size_t digits = (size_t)(plain + sizeof plain - start), per = types[k].base == 10 ? 3 : 4;
+    size_t n = group(grouped, start, digits, digits, s->grouping, per);
     jval head = sign_text(s, i < 0, v.trusted);
     char prefixed[4];
     size_t m = (size_t)snprintf(prefixed, sizeof prefixed, "%.*s%s", (int)head.size, head.s,
                                 s->alternate ? types[k].prefix : "");
     head = qni_j_trust(qni_j_text(prefixed, m), v.trusted);
-    return put_aligned(run, buf, s, head, qni_j_trust(qni_j_text(grouped, n), v.trusted), s->zeros ? '=' : '>');
+    const jval body = qni_j_trust(qni_j_text(grouped, n), v.trusted);
+    return put_number(run, buf, s, &(padded){head, body, digits, per});
 }
 
 /* printf's text of a finite magnitude, with a point whatever the locale has. */
@@ -218,8 +249,10 @@ static qn_status put_formatted_real(jrun *run, jbuf *buf, const spec *s, jval v,
                        s->type == '%' ? magnitude * 100 : magnitude);
         if (s->type == '%') plain[n++] = '%';
     }
-    jval body = qni_j_trust(qni_j_text(grouped, group(grouped, plain, n, s->grouping, 3)), v.trusted);
-    return put_aligned(run, buf, s, sign_text(s, signbit(f) != 0, v.trusted), body, s->zeros ? '=' : '>');
+    const size_t whole = count_whole(plain, n), size = group(grouped, plain, n, whole, s->grouping, 3);
+    const jval head = sign_text(s, signbit(f) != 0, v.trusted);
+    const jval body = qni_j_trust(qni_j_text(grouped, size), v.trusted);
+    return put_number(run, buf, s, &(padded){head, body, whole, 3});
 }
 
 /* format(value, specification) */
