@@ -47,6 +47,9 @@ static qn_status open_with(qn_tokenizer **out, const companions *files, qn_error
     "\"added_tokens_decoder\": {\"258\": {\"content\": \"<|a|>\", \"special\": true}, "                                \
     "\"259\": {\"content\": \"<b>\", \"special\": false, \"normalized\": false}, "                                     \
     "\"260\": {\"content\": \"<|endoftext|>\", \"special\": true}"
+#define DECODER_TWO                                                                                                    \
+    "\"added_tokens_decoder\": {\"258\": {\"content\": \"<|a|>\", \"special\": true}, "                                \
+    "\"259\": {\"content\": \"<b>\", \"special\": false, \"normalized\": false}}"
 #define DECODER DECODER_OPEN "}"
 #define PLAIN   "\"tokenizer_class\": \"PreTrainedTokenizerFast\""
 
@@ -62,6 +65,24 @@ static void test_added(void **state) {
         {{NULL, NULL, NULL}, 261, 260, "60 120 62 60 121 62 60 122 62 257 259", "<x><y><z>abc<b>"},
         {{"{}", NULL, NULL}, 261, 260, "60 120 62 60 121 62 60 122 62 257 259", "<x><y><z>abc<b>"},
         {{"{" DECODER "}", NULL, NULL}, 261, 260, "60 120 62 60 121 62 60 122 62 257 259", "<x><y><z>abc<b>"},
+        /* the list lacks a token that Qwen2Tokenizer has by itself; other classes need no list, and make no token special
+         * that it lacks */
+        {{"{" DECODER_TWO "}", NULL, NULL}, 261, 260, "60 120 62 60 121 62 60 122 62 257 259", "<x><y><z>abc<b>"},
+        {{"{" PLAIN ", \"added_tokens_decoder\": {}}", NULL, NULL},
+         261,
+         -1,
+         "60 120 62 60 121 62 60 122 62 257 259",
+         "<x><y><z>abc<b>"},
+        {{"{" PLAIN ", \"added_tokens_decoder\": {}, \"pad_token\": \"<b>\"}", NULL, NULL},
+         261,
+         -1,
+         "60 120 62 60 121 62 60 122 62 257 259",
+         "<x><y><z>abc<b>"},
+        {{"{" PLAIN ", " DECODER ", \"pad_token\": \"<b>\"}", NULL, NULL},
+         261,
+         -1,
+         "60 120 62 60 121 62 60 122 62 257 259",
+         "<x><y><z>abc"},
         {{"{" DECODER ", \"additional_special_tokens\": [\"<x>\"]}", NULL, NULL},
          262,
          260,
@@ -302,6 +323,13 @@ static void test_refused(void **state) {
         {{"{\"added_tokens_decoder\": []}", NULL, NULL},
          QN_EFORMAT,
          "tokenizer_config.json: added_tokens_decoder is no object"},
+        {{"{\"added_tokens_decoder\": {}}", NULL, NULL},
+         QN_EFORMAT,
+         "tokenizer_config.json: added_tokens_decoder: lacks \"<|a|>\", which tokenizer.json adds with id 258"},
+        {{"{\"added_tokens_decoder\": {\"258\": {\"content\": \"<|a|>\", \"special\": true}}, \"pad_token\": \"<b>\"}",
+          NULL, NULL},
+         QN_EFORMAT,
+         "tokenizer_config.json: added_tokens_decoder: lacks \"<b>\", which tokenizer.json adds with id 259"},
         {{"{\"added_tokens_decoder\": {\"258\": {\"content\": \"<|x|>\", \"special\": true}}}", NULL, NULL},
          QN_EFORMAT,
          "tokenizer_config.json: added token 258: is \"<|x|>\", but \"<|a|>\" in tokenizer.json"},

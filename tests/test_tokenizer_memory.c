@@ -89,7 +89,8 @@ EXPORTED void free(void *pointer) {
 }
 #endif
 
-static const char config[] = "{\"added_tokens_decoder\": {\"260\": {\"content\": \"<|new|>\", \"special\": true}}, "
+static const char config[] = "{\"tokenizer_class\": \"PreTrainedTokenizerFast\", \"added_tokens_decoder\": {\"260\": "
+                             "{\"content\": \"<|new|>\", \"special\": true}}, "
                              "\"eos_token\": \"<|a|>\", \"additional_special_tokens\": [\"<|two|>\"]}";
 static char *json;
 static qn_tokenizer *tokenizer;

@@ -50,6 +50,29 @@ static qn_status take_decoder_token(qn_tokenizer *t, const listed *one, qn_error
     return qni_tokenizer_add(t, &token, one->id, err);
 }
 
+/* Mark the added tokens of tokenizer.json that the list lacks. */
+static void mark_unlisted(qn_tokenizer *t, const listed *list, size_t n) {
+    for (size_t id = 0, i = 0; id < t->vocab.n; id++) {
+        while (i < n && (size_t)list[i].id < id) i++;
+        if (i < n && (size_t)list[i].id == id) continue;
+        if (t->vocab.token[id].kind & QNI_TOKEN_ADDED) t->vocab.token[id].kind |= QNI_TOKEN_UNLISTED;
+    }
+}
+
+/* Qwen2Tokenizer takes its added tokens from the list alone: without one it has other ids. */
+static qn_status check_unlisted(qn_tokenizer *t, bool qwen2, qn_error *err) {
+    for (size_t id = 0; id < t->vocab.n; id++) {
+        qni_token *token = &t->vocab.token[id];
+        if (qwen2 && (token->kind & QNI_TOKEN_UNLISTED)) {
+            return qni_fail(
+                err, QN_EFORMAT, "added_tokens_decoder: lacks \"%.*s\", which tokenizer.json adds with id %zu",
+                token->text_size < 64 ? (int)token->text_size : 64, qni_vocab_text(&t->vocab, (int32_t)id), id);
+        }
+        token->kind &= ~(uint32_t)QNI_TOKEN_UNLISTED;
+    }
+    return QN_OK;
+}
+
 static qn_status read_decoder(qn_tokenizer *t, const json_t *config, qn_error *err) {
     const json_t *added = json_object_get(config, "added_tokens_decoder");
     if (added == NULL || json_is_null(added)) return QN_OK;
@@ -74,6 +97,7 @@ static qn_status read_decoder(qn_tokenizer *t, const json_t *config, qn_error *e
     }
     qsort(list, n, sizeof *list, by_id);
     for (size_t i = 0; i < n && status == QN_OK; i++) status = take_decoder_token(t, &list[i], err);
+    if (status == QN_OK) mark_unlisted(t, list, n);
     qni_free(list);
     return status;
 }
@@ -150,5 +174,6 @@ qn_status qni_tokenizer_read_companions(qn_tokenizer *t, const qni_tokenizer_fil
     const bool qwen2 = qni_tokenizer_is_qwen2(files->config);
     QN_TRY(qni_in_file("tokenizer_config.json", read_config(t, files->config, qwen2, err), err));
     if (files->added != NULL) QN_TRY(qni_in_file("added_tokens.json", read_list(t, files, err), err));
-    return qni_tokenizer_read_special(t, files, err);
+    QN_TRY(qni_tokenizer_read_special(t, files, err));
+    return qni_in_file("tokenizer_config.json", check_unlisted(t, qwen2, err), err);
 }

@@ -88,6 +88,11 @@ static qn_status take_added(const reader *r, const qni_added_token *token, bool 
     qni_added_token one = *token;
     const int32_t known = qni_vocab_id(&r->t->vocab, one.text, one.size);
     if (known >= 0 && (r->t->vocab.token[known].kind & QNI_TOKEN_ADDED)) {
+        uint32_t *kind = &r->t->vocab.token[known].kind;
+        /* A token that added_tokens_decoder lacks: Qwen2Tokenizer adds a named one behind all others, other classes
+         * leave it as it is. */
+        if (!r->qwen2 && (*kind & QNI_TOKEN_UNLISTED)) return QN_OK;
+        if (known < r->t->n_model || known == r->t->top_added) *kind &= ~(uint32_t)QNI_TOKEN_UNLISTED;
         if (r->qwen2 || is_named) qni_vocab_set_special(&r->t->vocab, known, r->qwen2);
         return QN_OK;
     }

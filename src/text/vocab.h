@@ -15,8 +15,9 @@ typedef enum qni_token_kind {
     QNI_TOKEN_NONE = 0, /* no token has this id */
     QNI_TOKEN_ORDINARY = 1,
     QNI_TOKEN_ADDED = 2,
-    QNI_TOKEN_SPECIAL = 4, /* beside ADDED */
-    QNI_TOKEN_NORMAL = 8,  /* beside ADDED: looked for in the normal form */
+    QNI_TOKEN_SPECIAL = 4,   /* beside ADDED */
+    QNI_TOKEN_NORMAL = 8,    /* beside ADDED: looked for in the normal form */
+    QNI_TOKEN_UNLISTED = 16, /* beside ADDED, while files are read: tokenizer_config.json lists tokens, but not this */
 } qni_token_kind;
 
 typedef struct qni_token {
