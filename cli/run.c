@@ -83,7 +83,7 @@ static int generate(generator *g, const qn_ids *ids, const qn_text *text, qn_pro
         .on_prefill = on_prefill,
         .user = &state,
     };
-    if (is_chat) generator_take_prompt(g, rendered, &args);
+    if (is_chat) generator_take_prompt(g, rendered, s->parse_special, &args);
     qn_generate_result result = {.n_prompt = 0};
     qn_error err;
     progress_begin(&state.bar, "reading the prompt");

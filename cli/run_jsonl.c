@@ -24,7 +24,7 @@ typedef struct request {
     qn_string stops[MAX_STOP];
     size_t n_stop;
     whole n_predict, min_tokens, logprobs;
-    bool ignore_eos, tells_seed;
+    bool ignore_eos, parse_special, tells_seed;
 
     qn_sampler *scorer; /* for logprobs */
     qn_logprob *best;
@@ -53,7 +53,8 @@ static bool read_messages(request *r, json_t *record, record_error *error) {
     if (!fields_check(record, RECORD_MESSAGES, error)) return false;
     if (!g->chat_template)
         return record_fail(error, "%s", *g->no_template.text ? g->no_template.text : "messages: not with --raw");
-    bool good = conversation_read(&c, &g->conversation, record, error);
+    bool good = field_bool(record, "parse_special", &r->parse_special, error) &&
+                conversation_read(&c, &g->conversation, record, error);
     if (good && !conversation_render(&c, &r->rendered, &err)) good = record_fail_error(error, &err);
     r->think = c.think;
     r->conversation = true;
@@ -100,26 +101,35 @@ static bool read_stops(request *r, json_t *record, record_error *error) {
     return true;
 }
 
-/* "logprobs": k, or as for conversations "logprobs": true with "top_logprobs": k */
+/* "logprobs": k, or as for conversations "logprobs": true with "top_logprobs": k. Without, no best ones are none. */
 static bool read_logprobs(request *r, json_t *record, record_error *error) {
-    json_t *value = json_object_get(record, "logprobs"), *top = json_object_get(record, "top_logprobs");
-    if (!json_is_true(value) && top && !json_is_null(top))
+    json_t *value = json_object_get(record, "logprobs");
+    whole top = {0, false};
+    if (!field_whole(record, "top_logprobs", 0, MAX_LOGPROBS, &top, error)) return false;
+    if (json_is_true(value)) {
+        r->logprobs = (whole){top.value, true};
+        return true;
+    }
+    if (!json_is_false(value) && !field_whole(record, "logprobs", 0, MAX_LOGPROBS, &r->logprobs, error)) return false;
+    if (top.given && top.value != r->logprobs.value)
         return record_fail(error, "top_logprobs: goes with \"logprobs\": true");
-    if (!json_is_boolean(value)) return field_whole(record, "logprobs", 0, MAX_LOGPROBS, &r->logprobs, error);
-    if (json_is_false(value)) return true;
-    r->logprobs = (whole){0, true};
-    return field_whole(record, "top_logprobs", 0, MAX_LOGPROBS, &r->logprobs, error);
+    return true;
 }
 
-/* max_tokens under its names, the later ones first; -1: to the end, as llama.cpp says it. */
+/* max_tokens and its other names, which must agree; n_predict -1: to the end, as llama.cpp says it. */
 static bool read_lengths(request *r, json_t *record, record_error *error) {
     static const char *const names[] = {"n_predict", "max_new_tokens", "max_tokens", "max_completion_tokens"};
+    const char *first = NULL;
     for (int i = 0; i < 4; i++) {
-        if (i == 0 && json_integer_value(json_object_get(record, names[i])) == -1) {
-            r->n_predict = (whole){0, true};
-            continue;
-        }
-        if (!field_whole(record, names[i], 1, INT32_MAX, &r->n_predict, error)) return false;
+        whole n = {0, false};
+        if (i == 0 && json_integer_value(json_object_get(record, names[i])) == -1)
+            n = (whole){0, true};
+        else if (!field_whole(record, names[i], 1, INT32_MAX, &n, error))
+            return false;
+        if (!n.given) continue;
+        if (first && n.value != r->n_predict.value) return record_fail(error, "%s: contradicts %s", names[i], first);
+        first = names[i];
+        r->n_predict = n;
     }
     return field_whole(record, "min_tokens", 0, INT32_MAX, &r->min_tokens, error);
 }
@@ -168,6 +178,7 @@ static bool read_request(request *r, json_t *record, record_error *error) {
     r->think = (qn_think)s->think;
     r->n_predict = s->n_predict;
     r->ignore_eos = s->ignore_eos;
+    r->parse_special = s->parse_special;
     r->reasoning_format = s->reasoning_format;
     r->n_stop = s->stops.n;
     for (size_t i = 0; i < r->n_stop; i++) r->stops[i] = (qn_string){s->stops.data[i], strlen(s->stops.data[i])};
@@ -266,7 +277,7 @@ static json_t *generate(request *r, record_error *error) {
         .on_prefill = on_prefill,
         .user = r,
     };
-    if (r->conversation) generator_take_prompt(g, &r->rendered, &args);
+    if (r->conversation) generator_take_prompt(g, &r->rendered, r->parse_special, &args);
     qn_generate_result result = {.n_prompt = 0};
     qn_error err;
     if (qn_generate(g->session, g->tokenizer, &args, &result, &err)) {
