@@ -84,6 +84,14 @@ static int find_ends(generator *g) {
     return EXIT_DONE;
 }
 
+/* Without an end every answer takes all of the context, or of -n. */
+static void warn_endless(const generator *g) {
+    const settings *s = g->settings;
+    qn_log log = warnings_log(s->quiet, g->dir);
+    if (s->ids || s->ignore_eos || g->ends.size || qn_model_get_config(g->model)->n_eos || !log.line) return;
+    log.line(log.user, "no token ends a text: neither generation_config.json nor config.json names an eos_token_id");
+}
+
 int generator_open(generator *g, const settings *s, need tokenizer, need chat_template) {
     *g = (generator){.settings = s, .dir = model_dir(s)};
     int code = conversation_begin(&g->conversation, s, false);
@@ -94,6 +102,7 @@ int generator_open(generator *g, const settings *s, need tokenizer, need chat_te
     if (!code) code = open_device(&g->device, s, s->device, false);
     if (!code) code = open_model(&g->model, s, g->device, g->dir);
     if (!code) code = find_ends(g);
+    if (!code) warn_endless(g);
     if (!code) code = open_session(&g->session, s, g->model, g->dir);
     return code;
 }

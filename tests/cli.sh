@@ -620,6 +620,18 @@ ok 'nor does ignore_eos' answer 3 '^{"ids": \[4089, 4089, 4089\]'
 ok 'the files disagree: it is told' err_has '^quern: warning: .*answers end with <|im_end|> (4089) .*eos_token_id does not name'
 q run --jsonl -m "$tmp/ends" -q
 ok 'unless -q' err_lines 0
+endless() { [ "$(grep -c '^quern: warning: .*ends: no token ends a text: .*eos_token_id$' "$tmp/err")" -eq "$1" ]; }
+q run -m "$tmp/ends" --raw -p x -n 1
+ok 'raw text that nothing ends: it is told' endless 1
+q run -m "$tmp/ends" --raw -p x -n 1 -q
+ok 'raw text that nothing ends: -q' endless 0
+for c in '-p x' '--raw -p x --ignore-eos' '--ids 1'; do
+    # shellcheck disable=SC2086
+    q run -m "$tmp/ends" -n 1 $c
+    ok "run $c: no need to tell it" endless 0
+done
+q run --jsonl --raw -m "$tmp/ends"
+ok 'jsonl: raw text that nothing ends is told once' endless 1
 printf '{%% for m in messages %%}{{ m.content }}<|endoftext|>{%% endfor %%}' >"$tmp/t.jinja"
 sed 's/4089/4087/' "$tmp/in" >"$tmp/in2" && mv "$tmp/in2" "$tmp/in"
 q run --jsonl -m "$tmp/ends" --chat-template "$tmp/t.jinja"
