@@ -37,7 +37,7 @@ static int open_template(generator *g, need chat_template) {
     bool missing = false;
     int code =
         open_chat_template(&g->chat_template, g->settings, g->dir, chat_template == NEED_IF_THERE ? &missing : NULL);
-    if (missing) record_fail(&g->no_template, "messages: %s has no chat template", g->dir);
+    if (missing) record_fail(&g->no_template, "%s has no chat template", g->dir);
     return code ? code : conversation_use(&g->conversation, g->settings, g->chat_template);
 }
 
@@ -98,7 +98,7 @@ int generator_open(generator *g, const settings *s, need tokenizer, need chat_te
     if (!code) code = parse_bias(g, s);
     if (!code) code = open_tokenizer(g, tokenizer);
     if (!code && g->tokenizer) code = open_template(g, chat_template);
-    if (!code && !g->tokenizer) record_fail(&g->no_template, "text: %s has no tokenizer.json", g->dir);
+    if (!code && !g->tokenizer) record_fail(&g->no_template, "%s has no tokenizer.json", g->dir);
     if (!code) code = open_device(&g->device, s, s->device, false);
     if (!code) code = open_model(&g->model, s, g->device, g->dir);
     if (!code) code = find_ends(g);

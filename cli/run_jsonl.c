@@ -52,7 +52,7 @@ static bool read_messages(request *r, json_t *record, record_error *error) {
     qn_error err;
     if (!fields_check(record, RECORD_MESSAGES, error)) return false;
     if (!g->chat_template)
-        return record_fail(error, "%s", *g->no_template.text ? g->no_template.text : "messages: not with --raw");
+        return record_fail(error, "messages: %s", *g->no_template.text ? g->no_template.text : "not with --raw");
     bool good = field_bool(record, "parse_special", &r->parse_special, error) &&
                 conversation_read(&c, &g->conversation, record, error);
     if (good && !conversation_render(&c, &r->rendered, &err)) good = record_fail_error(error, &err);
@@ -68,7 +68,8 @@ static bool read_input(request *r, json_t *record, record_error *error) {
     if (json_is_null(prompt)) prompt = NULL;
     if (json_is_null(messages)) messages = NULL;
     if (json_is_null(ids)) ids = NULL;
-    if (!!prompt + !!ids + !!messages != 1) return record_fail(error, "one of prompt, messages and ids is needed");
+    if (!!prompt + !!ids + !!messages != 1)
+        return record_fail(error, "exactly one of prompt, messages and ids is needed");
     if (messages) return read_messages(r, record, error);
     if (!fields_check(record, RECORD_TEXT, error)) return false;
     if (ids) {
@@ -76,7 +77,7 @@ static bool read_input(request *r, json_t *record, record_error *error) {
         return field_ids(record, "ids", &r->ids, error);
     }
     if (!json_is_string(prompt)) return record_fail(error, "prompt: must be a string, not %s", json_type_name(prompt));
-    if (!r->generator->tokenizer) return record_fail(error, "%s", r->generator->no_template.text);
+    if (!r->generator->tokenizer) return record_fail(error, "prompt: %s", r->generator->no_template.text);
     if (!json_string_length(prompt)) return record_fail(error, "prompt: must not be empty");
     r->prompt = prompt;
     return true;
@@ -89,11 +90,11 @@ static bool read_stops(request *r, json_t *record, record_error *error) {
     if (!single && !json_is_array(value))
         return record_fail(error, "stop: must be a string or a list of strings, not %s", json_type_name(value));
     size_t n = single ? 1 : json_array_size(value);
-    if (n > MAX_STOP) return record_fail(error, "stop: must be %d texts at most, not %zu", MAX_STOP, n);
+    if (n > MAX_STOP) return record_fail(error, "stop: must be at most %d texts, not %zu", MAX_STOP, n);
     for (r->n_stop = 0; r->n_stop < n; r->n_stop++) {
         json_t *text = single ? value : json_array_get(value, r->n_stop);
         if (!json_is_string(text) || !json_string_length(text))
-            return record_fail(error, "stop: must be texts that are not empty, not %s",
+            return record_fail(error, "stop: must be strings that are not empty, not %s",
                                json_is_string(text) ? "\"\"" : json_type_name(text));
         r->stops[r->n_stop] = (qn_string){json_string_value(text), json_string_length(text)};
     }
@@ -138,7 +139,7 @@ static bool read_stop_ids(request *r, json_t *record, record_error *error) {
     if (!field_ids(record, "stop_token_ids", &r->stop_ids, error)) return false;
     const int32_t n_vocab = qn_model_get_config(r->generator->model)->n_vocab;
     if (r->stop_ids.size > MAX_STOP_IDS)
-        return record_fail(error, "stop_token_ids: must be %d ids at most, not %zu", MAX_STOP_IDS, r->stop_ids.size);
+        return record_fail(error, "stop_token_ids: must be at most %d ids, not %zu", MAX_STOP_IDS, r->stop_ids.size);
     for (size_t i = 0; i < r->stop_ids.size; i++)
         if (r->stop_ids.data[i] >= n_vocab)
             return record_fail(error, "stop_token_ids[%zu]: must be below %d, not %d", i, (int)n_vocab,
