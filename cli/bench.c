@@ -78,7 +78,7 @@ static int plan_memory(bench *b) {
 
 static int measure_roof(bench *b) {
     if (interrupted()) return EXIT_INTERRUPTED;
-    return roof_measure(&b->roof) ? EXIT_DONE : fail("bench", "no memory or no thread to measure the roof");
+    return roof_measure(&b->roof) ? EXIT_DONE : fail("bench", "cannot measure the roof: out of memory or threads");
 }
 
 static int run_test(bench *b, bench_test *t) {

@@ -123,7 +123,7 @@ static bool take_saved(chat *c, json_t *root, record_error *error) {
     const char *think = json_string_value(json_object_get(root, "think"));
     qn_ids ids = {0};
     if (!json_is_string(kind) || strcmp(json_string_value(kind), "chat") != 0 || !are_messages(messages))
-        return record_fail(error, "is no saved conversation");
+        return record_fail(error, "is not a saved conversation");
     if (!field_ids(root, "ids", &ids, error)) {
         free(ids.data);
         return false;

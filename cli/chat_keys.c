@@ -33,9 +33,10 @@ static void on_signal(int number) {
 static const struct sigaction handler = {.sa_handler = on_signal};
 
 void chat_keys_begin(void) {
-    static const int held[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGPIPE, SIGTSTP, SIGCONT, SIGWINCH};
+    static const int held[] = {SIGTSTP, SIGCONT, SIGWINCH};
     sigset_t set;
     sigemptyset(&set);
+    interrupts_add(&set);
     for (size_t i = 0; i < sizeof(held) / sizeof(*held); i++) sigaddset(&set, held[i]);
     sigprocmask(SIG_BLOCK, &set, &outside);
     stop_seen = continue_seen = resize_seen = 0;

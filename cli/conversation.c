@@ -90,6 +90,21 @@ static bool read_switch(conversation *c, json_t *object, const char *name, const
     return ask_think(c, shown, json_is_true(value), first, error);
 }
 
+/* Anthropic's, DeepSeek's and vLLM's field: a switch, or {"type": "enabled"}. */
+static bool read_thinking(conversation *c, json_t *record, const char **first, record_error *error) {
+    json_t *value = json_object_get(record, "thinking"), *item;
+    if (!is_object(value)) return read_switch(c, record, "thinking", "thinking", first, error);
+    const json_t *kind = json_object_get(value, "type");
+    const char *key, *type = json_string_value(kind);
+    json_object_foreach(value, key, item) {
+        if (item != kind && !json_is_null(item)) return record_fail(error, "thinking.%.40s: is not offered", key);
+    }
+    if (!kind || json_is_null(kind)) return true;
+    if (!type || (strcmp(type, "enabled") != 0 && strcmp(type, "disabled") != 0))
+        return record_fail(error, "thinking.type: must be \"enabled\" or \"disabled\"");
+    return ask_think(c, "thinking", !strcmp(type, "enabled"), first, error);
+}
+
 /* The OpenAI API's name; a template that reads it gets it, else its ends are the switch of enable_thinking. */
 static bool read_effort(conversation *c, json_t *record, const char **first, record_error *error) {
     static const char *const known[] = {"none", "minimal", "low", "medium", "high", "xhigh", "max"};
@@ -115,12 +130,18 @@ static bool read_effort(conversation *c, json_t *record, const char **first, rec
 }
 
 static bool read_think(conversation *c, json_t *record, record_error *error) {
-    const char *first = NULL;
+    const char *variable = NULL, *wish;
     json_t *own = json_object_get(record, "chat_template_kwargs");
-    if (!read_switch(c, own, "enable_thinking", "chat_template_kwargs.enable_thinking", &first, error) ||
-        !read_switch(c, record, "enable_thinking", "enable_thinking", &first, error) ||
-        !read_switch(c, record, "think", "think", &first, error) || !read_effort(c, record, &first, error))
+    if (!read_switch(c, own, "enable_thinking", "chat_template_kwargs.enable_thinking", &variable, error) ||
+        !read_switch(c, record, "enable_thinking", "enable_thinking", &variable, error))
         return false;
+    wish = variable;
+    if (!read_switch(c, record, "think", "think", &wish, error) || !read_thinking(c, record, &wish, error) ||
+        !read_effort(c, record, &wish, error))
+        return false;
+    /* a variable may go unread, a wish may not */
+    if (wish != variable && !qn_chat_template_reads(c->chat_template, "enable_thinking"))
+        return record_fail(error, "%s: %s", wish, think_unread);
     /* it is in c->think now; null is as if it were not there */
     json_object_del(c->kwargs, "enable_thinking");
     return true;
@@ -136,14 +157,22 @@ static bool read_tool_choice(conversation *c, json_t *record, record_error *erro
     return true;
 }
 
-/* DeepSeek's and Mistral's way to ask for a continuation, which is a field of its own here. */
-static bool check_prefix(const conversation *c, record_error *error) {
-    for (size_t i = 0; i < json_array_size(c->messages); i++) {
-        const json_t *prefix = json_object_get(json_array_get(c->messages, i), "prefix");
-        if (!json_is_true(prefix) || (c->continue_final_message && i + 1 == json_array_size(c->messages))) continue;
-        return record_fail(error, "messages[%zu].prefix: is not offered; continue_final_message continues the last one",
-                           i);
-    }
+static bool read_date(conversation *c, json_t *record, record_error *error) {
+    json_t *value = json_object_get(record, "date");
+    if (!value || json_is_null(value)) return true;
+    if (!json_is_string(value)) return record_fail(error, "date: must be a string, not %s", json_type_name(value));
+    c->date = json_string_value(value);
+    /* a C string ends at U+0000 */
+    return strlen(c->date) == json_string_length(value) || record_fail(error, "date: must not hold U+0000");
+}
+
+static bool read_tool_arguments(conversation *c, json_t *record, record_error *error) {
+    json_t *value = json_object_get(record, "tool_arguments");
+    const char *form = json_string_value(value);
+    if (!value || json_is_null(value)) return true;
+    if (!form || (strcmp(form, "text") != 0 && strcmp(form, "object") != 0))
+        return record_fail(error, "tool_arguments: must be \"text\" or \"object\"");
+    c->tool_arguments_object = !strcmp(form, "object");
     return true;
 }
 
@@ -157,12 +186,12 @@ bool conversation_read(conversation *out, const conversation *defaults, json_t *
     if (!json_is_array(out->messages))
         return record_fail(error, "messages: must be a list, not %s", json_type_name(out->messages));
     if (!read_list(record, "tools", &out->tools, error) || !read_list(record, "documents", &out->documents, error) ||
-        !read_tool_choice(out, record, error) || !read_think(out, record, error) ||
+        !read_tool_choice(out, record, error) || !read_think(out, record, error) || !read_date(out, record, error) ||
+        !read_tool_arguments(out, record, error) ||
         !field_bool(record, "continue_final_message", &out->continue_final_message, error))
         return false;
     out->add_generation_prompt = !out->continue_final_message;
-    return field_bool(record, "add_generation_prompt", &out->add_generation_prompt, error) &&
-           (out->think_is_variable || check_prefix(out, error));
+    return field_bool(record, "add_generation_prompt", &out->add_generation_prompt, error);
 }
 
 static char *list_source(const json_t *list) {

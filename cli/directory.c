@@ -40,9 +40,9 @@ static int check_empty(const char *dir, const char *except) {
 static int check_target(const char *dir, bool *exists) {
     struct stat st;
     *exists = !stat(dir, &st);
-    if (*exists) return S_ISDIR(st.st_mode) ? check_empty(dir, "") : fail(dir, "exists and is no directory");
+    if (*exists) return S_ISDIR(st.st_mode) ? check_empty(dir, "") : fail(dir, "exists and is not a directory");
     if (errno != ENOENT) return fail(dir, "%s", strerror(errno));
-    return lstat(dir, &st) ? EXIT_DONE : fail(dir, "is a link to nothing");
+    return lstat(dir, &st) ? EXIT_DONE : fail(dir, "is a link whose target does not exist");
 }
 
 int directory_check_space(const char *place, const char *dir, uint64_t bytes) {

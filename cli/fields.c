@@ -28,6 +28,7 @@ typedef struct refused_field {
 enum {
     RUN = RECORD_MESSAGES | RECORD_TEXT,
     PROMPT = RECORD_MESSAGES | RECORD_RENDER,
+    REQUEST = RUN | RECORD_RENDER,
     DRAW = RUN | RECORD_SAMPLE,
 };
 
@@ -39,17 +40,28 @@ static const refused_field refused[] = {
     {"num_beams", RUN, ONE},
     {"use_beam_search", RUN, OFF},
     /* the prompt */
-    {"chat_template", PROMPT, NOTHING},
-    {"template", PROMPT, NOTHING},
+    {"chat_template", REQUEST, NOTHING},
+    {"template", REQUEST, NOTHING},
     {"functions", PROMPT, OFF},
     {"function_call", PROMPT, AUTO},
-    {"system", PROMPT, OFF},
-    {"prefix", RUN | RECORD_RENDER, OFF},
+    {"system", REQUEST, OFF},
+    {"raw", RECORD_MESSAGES, OFF},
+    {"raw", RECORD_TEXT, ON},
+    {"parameters", RUN, OFF},
+    {"sampling_params", RUN, OFF},
+    {"extra_body", REQUEST, OFF},
+    {"parse_special", RECORD_TEXT, ON},
+    {"prompt", RECORD_RENDER, NOTHING},
+    {"instructions", REQUEST, OFF},
+    {"prefill", REQUEST, OFF},
+    {"template_kwargs", REQUEST, OFF},
+    {"prefix", REQUEST, OFF},
     {"suffix", RUN, OFF},
     {"input_prefix", RUN, OFF},
     {"input_suffix", RUN, OFF},
     {"input_extra", RUN, OFF},
-    {"images", PROMPT, OFF},
+    {"images", REQUEST, OFF},
+    {"input_embeds", RUN, OFF},
     {"image_data", RUN, OFF},
     {"prompt_embeds", RUN, NOTHING},
     {"truncate_prompt_tokens", RUN | RECORD_TOKENIZE, NOTHING},
@@ -66,10 +78,12 @@ static const refused_field refused[] = {
     {"continue_final_message", RECORD_TEXT, OFF},
     {"enable_thinking", RECORD_TEXT, NOTHING},
     {"think", RECORD_TEXT, NOTHING},
+    {"thinking", RECORD_TEXT, NOTHING},
     {"reasoning_effort", RECORD_TEXT, NOTHING},
+    {"date", RECORD_TEXT, NOTHING},
+    {"tool_arguments", RECORD_TEXT, NOTHING},
     /* thoughts */
-    {"reasoning", RUN | RECORD_RENDER, OFF},
-    {"thinking", RUN | RECORD_RENDER, OFF},
+    {"reasoning", REQUEST, OFF},
     {"thinking_budget", RUN, MINUS_ONE},
     {"thinking_budget_tokens", RUN, MINUS_ONE},
     {"thinking_token_budget", RUN, MINUS_ONE},
@@ -98,6 +112,10 @@ static const refused_field refused[] = {
     {"allowed_token_ids", DRAW, NOTHING},
     {"stop_sequences", RUN, OFF},
     {"stop_words", RUN, OFF},
+    {"stop_strings", RUN, OFF},
+    {"eos_token_id", RUN, NOTHING},
+    {"min_new_tokens", RUN, OFF},
+    {"min_length", RUN, OFF},
     {"stop_regex", RUN, OFF},
     {"max_length", RUN, NOTHING},
     {"t_max_predict_ms", RUN, OFF},
@@ -120,6 +138,9 @@ static const refused_field refused[] = {
     {"penalty_alpha", DRAW, OFF},
     {"no_repeat_ngram_size", DRAW, OFF},
     {"repeat_last_n", DRAW, MINUS_ONE},
+    {"penalty_last_n", DRAW, MINUS_ONE},
+    {"random_seed", DRAW, NOTHING},
+    {"sampling_seed", DRAW, NOTHING},
     {"penalty_range", DRAW, MINUS_ONE},
     {"guidance_scale", DRAW, ONE},
     {"samplers", DRAW, OFF},
@@ -215,7 +236,7 @@ static bool refuse(const refused_field *field, const json_t *value, record_kind 
                                          [MINUS_ONE] = "-1",
                                          [TEXT_TYPE] = "{\"type\": \"text\"}",
                                          [TEXT_ONLY] = "[\"text\"]"};
-    if (kind == RECORD_TEXT && field->kinds == RECORD_TEXT)
+    if (kind == RECORD_TEXT && field->kinds == RECORD_TEXT && field->neutral != ON)
         return record_fail(error, "%s: goes with messages only", field->name);
     const size_t n = sizeof(wanted) / sizeof(*wanted);
     const char *only = (size_t)field->neutral < n ? wanted[field->neutral] : NULL;

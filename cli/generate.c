@@ -37,7 +37,7 @@ static int open_template(generator *g, need chat_template) {
     qn_error missing = {.message = ""};
     int code =
         open_chat_template(&g->chat_template, g->settings, g->dir, chat_template == NEED_IF_THERE ? &missing : NULL);
-    if (*missing.message) record_fail(&g->no_template, "messages: %s", missing.message);
+    if (*missing.message) record_fail(&g->no_template, "%s", missing.message);
     return code ? code : conversation_use(&g->conversation, g->settings, g->chat_template);
 }
 
@@ -84,16 +84,25 @@ static int find_ends(generator *g) {
     return EXIT_DONE;
 }
 
+/* Without an end every answer takes all of the context, or of -n. */
+static void warn_endless(const generator *g) {
+    const settings *s = g->settings;
+    qn_log log = warnings_log(s->quiet, g->dir);
+    if (s->ids || s->ignore_eos || g->ends.size || qn_model_get_config(g->model)->n_eos || !log.line) return;
+    log.line(log.user, "no token ends a text: neither generation_config.json nor config.json names an eos_token_id");
+}
+
 int generator_open(generator *g, const settings *s, need tokenizer, need chat_template) {
     *g = (generator){.settings = s, .dir = model_dir(s)};
     int code = conversation_begin(&g->conversation, s, false);
     if (!code) code = parse_bias(g, s);
     if (!code) code = open_tokenizer(g, tokenizer);
     if (!code && g->tokenizer) code = open_template(g, chat_template);
-    if (!code && !g->tokenizer) record_fail(&g->no_template, "text: %s has no tokenizer.json", g->dir);
+    if (!code && !g->tokenizer) record_fail(&g->no_template, "%s has no tokenizer.json", g->dir);
     if (!code) code = open_device(&g->device, s, s->device, false);
     if (!code) code = open_model(&g->model, s, g->device, g->dir);
     if (!code) code = find_ends(g);
+    if (!code) warn_endless(g);
     if (!code) code = open_session(&g->session, s, g->model, g->dir);
     return code;
 }
@@ -111,8 +120,8 @@ void generator_close(generator *g) {
     *g = (generator){.settings = NULL};
 }
 
-void generator_take_prompt(const generator *g, qn_prompt *prompt, qn_generate_args *args) {
-    if (g->settings->parse_special && prompt->n_run) {
+void generator_take_prompt(const generator *g, qn_prompt *prompt, bool parse_special, qn_generate_args *args) {
+    if (parse_special && prompt->n_run) {
         prompt->runs[0] = (qn_text_run){prompt->text.size, true};
         prompt->n_run = 1;
     }

@@ -34,9 +34,9 @@ void generator_close(generator *g);
 /* Whether an id ends an answer of a chat. */
 bool generator_is_end(const generator *g, int32_t id);
 
-/* Let the arguments take a rendered prompt, which lives on, and what ends a chat. With --parse-special all of it becomes
+/* Let the arguments take a rendered prompt, which lives on, and what ends a chat. With `parse_special` all of it becomes
  * trusted. */
-void generator_take_prompt(const generator *g, qn_prompt *prompt, qn_generate_args *args);
+void generator_take_prompt(const generator *g, qn_prompt *prompt, bool parse_special, qn_generate_args *args);
 
 /* Fill with the model's defaults and the command line's settings. */
 void generator_params(const generator *g, bool is_chat, qn_think think, qn_sampler_params *params);

@@ -91,6 +91,7 @@ bool golden_number(golden *g, const char *key, double *out) {
     if (!text) return verdict_fail(g->verdict, "metadata: %s is missing", key);
     char *end;
     *out = strtod(text, &end);
-    if (end == text || *end || !isfinite(*out)) return verdict_fail(g->verdict, "metadata: %s is no number", key);
+    if (end == text || *end || !isfinite(*out))
+        return verdict_fail(g->verdict, "metadata: %s is not a finite number", key);
     return true;
 }

@@ -172,7 +172,7 @@ int parse_ids(qn_ids *out, const char *what, const char *text, size_t size) {
         int64_t id = 0;
         while (i < size && text[i] >= '0' && text[i] <= '9' && id <= INT32_MAX) id = 10 * id + (text[i++] - '0');
         if (begin == i || id > INT32_MAX || (i < size && !is_gap(text[i])))
-            return fail(what, "'%.*s' at byte %zu is no token id", (int)strcspn(text + begin, " ,\t\r\n") % 40,
+            return fail(what, "'%.*s' at byte %zu is not a token id", (int)strcspn(text + begin, " ,\t\r\n") % 40,
                         text + begin, begin);
         if (out->size == out->capacity) {
             out->capacity = out->capacity ? 2 * out->capacity : 64;

@@ -33,7 +33,8 @@ int read_prompt(const settings *s, const char *name, qn_text *out, const char **
 /* A file, or standard input for "-", exactly. The caller frees out->data. */
 int read_file(qn_text *out, const char *path);
 
-/* The next line of standard input, its newline included; *end: there is none. The caller frees line->data. */
+/* Read the next line of standard input, with its newline. *end becomes true at the end of the input. The caller frees
+ * line->data. */
 int read_line(qn_text *line, bool *end);
 
 /* Ids separated by white space or commas. The caller frees out->data. */

@@ -23,7 +23,7 @@ static int run_command(const command *cmd, int argc, char **argv) {
 }
 
 static int help(int argc, char **argv) {
-    if (argc > 1) return usage_error(NULL, "help: one operand too many");
+    if (argc > 1) return usage_error(NULL, "help: unexpected argument '%s'", argv[1]);
     const command *cmd = argc == 1 ? command_find(argv[0]) : NULL;
     if (argc == 1 && !cmd) return usage_error(NULL, "%s: no such command", argv[0]);
     if (cmd)

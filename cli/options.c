@@ -241,7 +241,7 @@ int options_parse(settings *out, const command *cmd, int argc, char **argv) {
     if (out->help) return EXIT_DONE;
     if (out->n_operand < (size_t)cmd->min_operand) return usage_error(cmd->name, "%s is needed", cmd->operands);
     if (cmd->max_operand >= 0 && out->n_operand > (size_t)cmd->max_operand)
-        return usage_error(cmd->name, "%s: one operand too many", out->operands[cmd->max_operand]);
+        return usage_error(cmd->name, "unexpected argument '%s'", out->operands[cmd->max_operand]);
     return EXIT_DONE;
 }
 

@@ -120,8 +120,8 @@ void settings_release(settings *settings);
 /* What an option takes, "N" or "on|off|auto", in its table or in `text`; NULL: nothing. */
 const char *option_argument(const option *o, char *text, size_t size);
 
-/* Strict numbers at the start of a text: no white space, nothing but decimal digits. *end is behind what was read; false
- * if there is none or it is out of range. */
+/* Parse a decimal number at the start of a text, without white space before it. *end is set behind it. False if the text
+ * does not start with a number, or the number does not fit. */
 bool number_whole(int64_t *out, const char *text, const char **end);
 bool number_real(double *out, const char *text, const char **end);
 

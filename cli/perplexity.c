@@ -3,6 +3,7 @@
  * optionally beside a second checkpoint. */
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "load.h"
 #include "output.h"
@@ -150,8 +151,10 @@ static int read_ids(qn_ids *ids, const settings *s, const char *dir) {
 /* An id beyond the vocabulary would index the logits out of range. */
 static int check_ids(const qn_ids *ids, const settings *s, int32_t window, int32_t n_vocab) {
     const char *what = s->ids ? s->ids : s->file;
+    if (!strcmp(what, "-")) what = "standard input";
     if (ids->size < (size_t)window + 1)
-        return fail(what, "%zu tokens are no window of %d and one more", ids->size, window);
+        return fail(what, "has %zu tokens, but --window %d needs at least %lld", ids->size, window,
+                    (long long)window + 1);
     for (size_t i = 0; i < ids->size; i++)
         if (ids->data[i] >= n_vocab) return fail(what, "id %d is beyond the vocabulary of %d", ids->data[i], n_vocab);
     return EXIT_DONE;

@@ -83,7 +83,7 @@ static int generate(generator *g, const qn_ids *ids, const qn_text *text, qn_pro
         .on_prefill = on_prefill,
         .user = &state,
     };
-    if (is_chat) generator_take_prompt(g, rendered, &args);
+    if (is_chat) generator_take_prompt(g, rendered, s->parse_special, &args);
     qn_generate_result result = {.n_prompt = 0};
     qn_error err;
     progress_begin(&state.bar, "reading the prompt");
@@ -100,9 +100,15 @@ static int generate(generator *g, const qn_ids *ids, const qn_text *text, qn_pro
     return result.finish == QN_FINISH_CANCELED ? EXIT_INTERRUPTED : EXIT_DONE;
 }
 
-/* Whether an option is for a template, so that there must be one. */
-static bool asks_template(const settings *s) {
-    return s->chat || s->chat_template || s->template_kwargs || s->date || s->tool_arguments || s->think;
+/* An option that is for a template, so that there must be one; NULL: none was given. */
+static const char *asks_template(const settings *s) {
+    return s->chat              ? "--chat"
+           : s->chat_template   ? "--chat-template"
+           : s->template_kwargs ? "--chat-template-kwargs"
+           : s->date            ? "--date"
+           : s->tool_arguments  ? "--tool-arguments"
+           : s->think           ? "--think"
+                                : NULL;
 }
 
 static int check_usage(const settings *s) {
@@ -110,10 +116,11 @@ static int check_usage(const settings *s) {
         return usage_error("run", "--jsonl reads its prompts from standard input alone");
     if (s->ids && (s->prompt || s->file)) return usage_error("run", "--ids and a text: only one of them");
     if (s->ids && s->stops.n) return usage_error("run", "--stop needs a text, not --ids");
-    if (s->stops.n > MAX_STOP) return usage_error("run", "--stop: %d texts at most", MAX_STOP);
+    if (s->stops.n > MAX_STOP) return usage_error("run", "--stop: at most %d texts", MAX_STOP);
     if (s->chat && (s->raw || s->ids)) return usage_error("run", "--chat does not go with --raw or --ids");
     if ((s->raw || s->ids) && asks_template(s))
-        return usage_error("run", "%s: options of the chat template are for messages", s->raw ? "--raw" : "--ids");
+        return usage_error("run", "%s is for messages, and does not go with %s", asks_template(s),
+                           s->raw ? "--raw" : "--ids");
     if (!s->jsonl && !s->ids && !s->prompt && !s->file && is_terminal(stdin))
         return usage_error("run", "a prompt is needed: -p TEXT, -f FILE, a pipe or --ids");
     return EXIT_DONE;

@@ -24,7 +24,7 @@ typedef struct request {
     qn_string stops[MAX_STOP];
     size_t n_stop;
     whole n_predict, min_tokens, logprobs;
-    bool ignore_eos, tells_seed;
+    bool ignore_eos, parse_special, tells_seed;
 
     qn_sampler *scorer; /* for logprobs */
     qn_logprob *best;
@@ -52,8 +52,9 @@ static bool read_messages(request *r, json_t *record, record_error *error) {
     qn_error err;
     if (!fields_check(record, RECORD_MESSAGES, error)) return false;
     if (!g->chat_template)
-        return record_fail(error, "%s", *g->no_template.text ? g->no_template.text : "messages: not with --raw");
-    bool good = conversation_read(&c, &g->conversation, record, error);
+        return record_fail(error, "messages: %s", *g->no_template.text ? g->no_template.text : "not with --raw");
+    bool good = field_bool(record, "parse_special", &r->parse_special, error) &&
+                conversation_read(&c, &g->conversation, record, error);
     if (good && !conversation_render(&c, &r->rendered, &err)) good = record_fail_error(error, &err);
     r->think = c.think;
     r->conversation = true;
@@ -67,7 +68,8 @@ static bool read_input(request *r, json_t *record, record_error *error) {
     if (json_is_null(prompt)) prompt = NULL;
     if (json_is_null(messages)) messages = NULL;
     if (json_is_null(ids)) ids = NULL;
-    if (!!prompt + !!ids + !!messages != 1) return record_fail(error, "one of prompt, messages and ids is needed");
+    if (!!prompt + !!ids + !!messages != 1)
+        return record_fail(error, "exactly one of prompt, messages and ids is needed");
     if (messages) return read_messages(r, record, error);
     if (!fields_check(record, RECORD_TEXT, error)) return false;
     if (ids) {
@@ -75,7 +77,7 @@ static bool read_input(request *r, json_t *record, record_error *error) {
         return field_ids(record, "ids", &r->ids, error);
     }
     if (!json_is_string(prompt)) return record_fail(error, "prompt: must be a string, not %s", json_type_name(prompt));
-    if (!r->generator->tokenizer) return record_fail(error, "%s", r->generator->no_template.text);
+    if (!r->generator->tokenizer) return record_fail(error, "prompt: %s", r->generator->no_template.text);
     if (!json_string_length(prompt)) return record_fail(error, "prompt: must not be empty");
     r->prompt = prompt;
     return true;
@@ -88,11 +90,11 @@ static bool read_stops(request *r, json_t *record, record_error *error) {
     if (!single && !json_is_array(value))
         return record_fail(error, "stop: must be a string or a list of strings, not %s", json_type_name(value));
     size_t n = single ? 1 : json_array_size(value);
-    if (n > MAX_STOP) return record_fail(error, "stop: must be %d texts at most, not %zu", MAX_STOP, n);
+    if (n > MAX_STOP) return record_fail(error, "stop: must be at most %d texts, not %zu", MAX_STOP, n);
     for (r->n_stop = 0; r->n_stop < n; r->n_stop++) {
         json_t *text = single ? value : json_array_get(value, r->n_stop);
         if (!json_is_string(text) || !json_string_length(text))
-            return record_fail(error, "stop: must be texts that are not empty, not %s",
+            return record_fail(error, "stop: must be strings that are not empty, not %s",
                                json_is_string(text) ? "\"\"" : json_type_name(text));
         r->stops[r->n_stop] = (qn_string){json_string_value(text), json_string_length(text)};
     }
@@ -100,26 +102,35 @@ static bool read_stops(request *r, json_t *record, record_error *error) {
     return true;
 }
 
-/* "logprobs": k, or as for conversations "logprobs": true with "top_logprobs": k */
+/* "logprobs": k, or as for conversations "logprobs": true with "top_logprobs": k. Without, no best ones are none. */
 static bool read_logprobs(request *r, json_t *record, record_error *error) {
-    json_t *value = json_object_get(record, "logprobs"), *top = json_object_get(record, "top_logprobs");
-    if (!json_is_true(value) && top && !json_is_null(top))
+    json_t *value = json_object_get(record, "logprobs");
+    whole top = {0, false};
+    if (!field_whole(record, "top_logprobs", 0, MAX_LOGPROBS, &top, error)) return false;
+    if (json_is_true(value)) {
+        r->logprobs = (whole){top.value, true};
+        return true;
+    }
+    if (!json_is_false(value) && !field_whole(record, "logprobs", 0, MAX_LOGPROBS, &r->logprobs, error)) return false;
+    if (top.given && top.value != r->logprobs.value)
         return record_fail(error, "top_logprobs: goes with \"logprobs\": true");
-    if (!json_is_boolean(value)) return field_whole(record, "logprobs", 0, MAX_LOGPROBS, &r->logprobs, error);
-    if (json_is_false(value)) return true;
-    r->logprobs = (whole){0, true};
-    return field_whole(record, "top_logprobs", 0, MAX_LOGPROBS, &r->logprobs, error);
+    return true;
 }
 
-/* max_tokens under its names, the later ones first; -1: to the end, as llama.cpp says it. */
+/* max_tokens and its other names, which must agree; n_predict -1: to the end, as llama.cpp says it. */
 static bool read_lengths(request *r, json_t *record, record_error *error) {
     static const char *const names[] = {"n_predict", "max_new_tokens", "max_tokens", "max_completion_tokens"};
+    const char *first = NULL;
     for (int i = 0; i < 4; i++) {
-        if (i == 0 && json_integer_value(json_object_get(record, names[i])) == -1) {
-            r->n_predict = (whole){0, true};
-            continue;
-        }
-        if (!field_whole(record, names[i], 1, INT32_MAX, &r->n_predict, error)) return false;
+        whole n = {0, false};
+        if (i == 0 && json_integer_value(json_object_get(record, names[i])) == -1)
+            n = (whole){0, true};
+        else if (!field_whole(record, names[i], 1, INT32_MAX, &n, error))
+            return false;
+        if (!n.given) continue;
+        if (first && n.value != r->n_predict.value) return record_fail(error, "%s: contradicts %s", names[i], first);
+        first = names[i];
+        r->n_predict = n;
     }
     return field_whole(record, "min_tokens", 0, INT32_MAX, &r->min_tokens, error);
 }
@@ -128,7 +139,7 @@ static bool read_stop_ids(request *r, json_t *record, record_error *error) {
     if (!field_ids(record, "stop_token_ids", &r->stop_ids, error)) return false;
     const int32_t n_vocab = qn_model_get_config(r->generator->model)->n_vocab;
     if (r->stop_ids.size > MAX_STOP_IDS)
-        return record_fail(error, "stop_token_ids: must be %d ids at most, not %zu", MAX_STOP_IDS, r->stop_ids.size);
+        return record_fail(error, "stop_token_ids: must be at most %d ids, not %zu", MAX_STOP_IDS, r->stop_ids.size);
     for (size_t i = 0; i < r->stop_ids.size; i++)
         if (r->stop_ids.data[i] >= n_vocab)
             return record_fail(error, "stop_token_ids[%zu]: must be below %d, not %d", i, (int)n_vocab,
@@ -168,6 +179,7 @@ static bool read_request(request *r, json_t *record, record_error *error) {
     r->think = (qn_think)s->think;
     r->n_predict = s->n_predict;
     r->ignore_eos = s->ignore_eos;
+    r->parse_special = s->parse_special;
     r->reasoning_format = s->reasoning_format;
     r->n_stop = s->stops.n;
     for (size_t i = 0; i < r->n_stop; i++) r->stops[i] = (qn_string){s->stops.data[i], strlen(s->stops.data[i])};
@@ -266,7 +278,7 @@ static json_t *generate(request *r, record_error *error) {
         .on_prefill = on_prefill,
         .user = r,
     };
-    if (r->conversation) generator_take_prompt(g, &r->rendered, &args);
+    if (r->conversation) generator_take_prompt(g, &r->rendered, r->parse_special, &args);
     qn_generate_result result = {.n_prompt = 0};
     qn_error err;
     if (qn_generate(g->session, g->tokenizer, &args, &result, &err)) {

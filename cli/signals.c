@@ -8,6 +8,10 @@
 
 typedef enum ending { AT_ONCE, FLAG_FIRST, FLAG_ALWAYS } ending;
 
+static const int numbers[] = {SIGINT,  SIGTERM, SIGHUP,    SIGQUIT, SIGPIPE, SIGXCPU, SIGUSR1,
+                              SIGUSR2, SIGALRM, SIGVTALRM, SIGPROF, SIGIO,   SIGPWR};
+enum { N_NUMBER = sizeof(numbers) / sizeof(*numbers) };
+
 static volatile sig_atomic_t signal_seen;
 static volatile sig_atomic_t mode = AT_ONCE;
 static void (*volatile clean_up)(void);
@@ -31,20 +35,28 @@ static void on_signal(int number) {
     if (number != SIGINT || !signal_seen) signal_seen = number;
 }
 
+/* Whether a signal is taken. A shell without job control has SIGINT and SIGQUIT ignored by what it starts in the
+ * background, and some parents SIGPIPE: these are taken all the same. nohup ignores SIGHUP, and who ignores one of the
+ * others, or handles it (a profiler), has a reason. */
+static bool is_taken(int number) {
+    struct sigaction old;
+    if (number == SIGINT || number == SIGQUIT || number == SIGPIPE || number == SIGTERM) return true;
+    return !sigaction(number, NULL, &old) && old.sa_handler == SIG_DFL;
+}
+
 void interrupts_install(void) {
-    static const int numbers[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGPIPE};
     /* without SA_RESTART, so that a read that waits for input ends */
-    struct sigaction action = {.sa_handler = on_signal}, old;
+    struct sigaction action = {.sa_handler = on_signal};
     sigemptyset(&action.sa_mask);
-    for (size_t i = 0; i < sizeof(numbers) / sizeof(*numbers); i++) sigaddset(&action.sa_mask, numbers[i]);
-    for (size_t i = 0; i < sizeof(numbers) / sizeof(*numbers); i++) {
-        /* nohup ignores SIGHUP. A shell without job control has SIGINT and SIGQUIT ignored by what it starts in the
-         * background, and some parents SIGPIPE: these are taken all the same. */
-        bool nohup = numbers[i] == SIGHUP && !sigaction(SIGHUP, NULL, &old) && old.sa_handler == SIG_IGN;
-        if (!nohup) sigaction(numbers[i], &action, NULL);
-    }
+    interrupts_add(&action.sa_mask);
+    for (size_t i = 0; i < N_NUMBER; i++)
+        if (is_taken(numbers[i])) sigaction(numbers[i], &action, NULL);
     signal(SIGXFSZ, SIG_IGN);
     atexit(clean);
+}
+
+void interrupts_add(sigset_t *set) {
+    for (size_t i = 0; i < N_NUMBER; i++) sigaddset(set, numbers[i]);
 }
 
 void interrupts_graceful(bool keep) {

@@ -1,13 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The signals that end the program: SIGINT, SIGTERM, SIGHUP, SIGQUIT and SIGPIPE. Exit codes are 128 + the signal's
- * number. SIGXFSZ is ignored, so that a write beyond a limit fails with EFBIG and is told like a full disk. */
+/* The signals that end the program: SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGPIPE, and the others that end one by default
+ * and come from outside (SIGXCPU, SIGUSR1, SIGALRM, …). Exit codes are 128 + the signal's number. SIGXFSZ is ignored, so that a write beyond a limit fails with EFBIG and is told like a full disk. */
 #ifndef CLI_SIGNALS_H
 #define CLI_SIGNALS_H
 
+#include <signal.h>
 #include <stdbool.h>
 
-/* Until interrupts_graceful() a signal ends the program at once. SIGHUP stays ignored where nohup ignores it. */
+/* Until interrupts_graceful() a signal ends the program at once. SIGHUP and the rarer ones stay ignored
+ * where they were. */
 void interrupts_install(void);
+
+/* Add these signals to a set. */
+void interrupts_add(sigset_t *set);
 
 /* From now on the first signal sets the flag that interrupted() tells, and a second one ends the program at once; so
  * does SIGPIPE, because nobody reads any more. `keep` (the chat): all of them set the flag, SIGQUIT alone ends it the

@@ -95,7 +95,8 @@ int synth_temporary(char **out, const model_shape *shape, qn_dtype dtype) {
     const char *parent = getenv("TMPDIR");
     if (!parent || !*parent) parent = "/tmp";
     uint64_t bytes = synth_bytes(shape, dtype);
-    int code = bytes ? directory_check_space(parent, parent, bytes) : fail("--synthetic", "too large");
+    int code =
+        bytes ? directory_check_space(parent, parent, bytes) : fail("--synthetic", "the checkpoint would be too large");
     if (code) return code;
     char *dir = must_format("%s/quern-bench.XXXXXX", parent);
     code = directory_make_temporary(dir, parent);
@@ -114,6 +115,6 @@ int command_synth(const settings *s) {
     int code = shape_parse(&w.shape, "synth", s->operands[0]);
     if (code) return code;
     uint64_t bytes = synth_bytes(&w.shape, w.dtype);
-    if (!bytes) return fail(s->operands[0], "too large");
+    if (!bytes) return fail(s->operands[0], "the checkpoint would be too large");
     return directory_make(s->operands[1], bytes, write_into, &w);
 }

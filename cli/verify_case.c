@@ -35,14 +35,16 @@ static bool load(primitive_case *c, golden *g) {
     if (!golden_number(g, "scale", &c->scale) || !golden_number(g, "theta", &c->theta) ||
         !golden_number(g, "eps", &c->eps) || !golden_number(g, "offset", &offset) || !golden_number(g, "batch", &batch))
         return false;
-    if (offset < 0 || offset > INT32_MAX) return verdict_fail(g->verdict, "metadata: offset is out of range");
+    if (offset < 0 || offset > INT32_MAX)
+        return verdict_fail(g->verdict, "metadata: offset must be from 0 to %d, not %g", INT32_MAX, offset);
     c->offset = (int64_t)offset;
     for (int i = 0; i < CASE_INPUTS; i++)
         if (!golden_floats(g, case_inputs[i], 0, NULL, &c->in[i])) return false;
     if (c->in[IN_HIDDEN].rank != 3 || c->in[IN_Q].rank != 4 || c->in[IN_K_CACHE].rank != 4)
-        return verdict_fail(g->verdict, "hidden, q or k_cache: rank must be 3, 4, 4");
+        return verdict_fail(g->verdict, "hidden, q and k_cache: must have ranks 3, 4 and 4");
     const int64_t *hidden = c->in[IN_HIDDEN].shape, *q = c->in[IN_Q].shape, *cache = c->in[IN_K_CACHE].shape;
-    if (hidden[0] != (int64_t)batch) return verdict_fail(g->verdict, "hidden: batch must be %g", batch);
+    if (hidden[0] != (int64_t)batch)
+        return verdict_fail(g->verdict, "hidden: size of axis 0 must be %g, not %lld", batch, (long long)hidden[0]);
     c->attention_shape[0] = q[0];
     c->attention_shape[1] = q[1];
     c->attention_shape[2] = q[2] * q[3];

@@ -124,7 +124,8 @@ static bool read_held_out(json_t *held_out, qn_ids *ids, int64_t *windows, int64
         return record_fail(error, "held_out: needs windows, length, perplexity and %lld x %lld + 1 ids, has %zu",
                            (long long)w.value, (long long)n.value, ids->size);
     for (size_t i = 0; i < ids->size; i++)
-        if (ids->data[i] >= n_vocab) return record_fail(error, "held_out: id %d is out of range", ids->data[i]);
+        if (ids->data[i] >= n_vocab)
+            return record_fail(error, "held_out: id %d is beyond the vocabulary of %d", ids->data[i], n_vocab);
     *windows = w.value;
     *length = n.value;
     *perplexity = y.value;

@@ -47,9 +47,10 @@ static bool read_greedy(golden *g, reference *ref) {
     int64_t shape[2];
     if (!golden_ints(g, "greedy.tokens", 2, shape, &ref->greedy)) return false;
     if (shape[0] != ref->n_row)
-        return verdict_fail(g->verdict, "greedy.tokens: %lld rows, not %lld", (long long)shape[0],
-                            (long long)ref->n_row);
-    if (shape[1] > INT32_MAX / 2) return verdict_fail(g->verdict, "greedy.tokens: too long");
+        return verdict_fail(g->verdict, "greedy.tokens: must have %lld rows, not %lld", (long long)ref->n_row,
+                            (long long)shape[0]);
+    if (shape[1] > INT32_MAX / 2)
+        return verdict_fail(g->verdict, "greedy.tokens: rows of %lld ids are too long", (long long)shape[1]);
     ref->n_greedy = shape[1];
     if (!golden_floats(g, "greedy.margin", 2, shape, &ref->margins)) return false;
     ref->margin_values = must_calloc(ref->margins.n, sizeof(double));
@@ -62,7 +63,9 @@ static bool read_reference(golden *g, reference *ref, const qn_model_config *c) 
     if (!golden_ints(g, "input_ids", 2, shape, &ref->input_ids)) return false;
     ref->n_row = shape[0];
     ref->n_tok = shape[1];
-    if (ref->n_row > 1024 || ref->n_tok > INT32_MAX / 2) return verdict_fail(g->verdict, "input_ids: too many");
+    if (ref->n_row > 1024 || ref->n_tok > INT32_MAX / 2)
+        return verdict_fail(g->verdict, "input_ids: %lld rows of %lld ids are too many", (long long)ref->n_row,
+                            (long long)ref->n_tok);
     const int64_t logits[] = {ref->n_row, ref->n_tok, c->n_vocab}, hidden[] = {ref->n_row, ref->n_tok, c->d_model},
                   cache[] = {ref->n_row, c->n_kv_head, ref->n_tok, c->head_dim};
     return golden_floats(g, "logits", 3, logits, &ref->logits) && read_greedy(g, ref) &&

@@ -437,6 +437,37 @@ max_tokens "max_tokens":1.5
 top_k "top_k":-2
 seed "seed":-2
 top_logprobs "top_logprobs":2
+thinking "thinking":"disabled"
+thinking "thinking":false,"enable_thinking":true
+think "think":{"type":"enabled"}
+thinking.type "thinking":{"type":"adaptive"}
+thinking.budget_tokens "thinking":{"type":"enabled","budget_tokens":100}
+reasoning_effort "thinking":{"type":"disabled"},"reasoning_effort":"max"
+max_tokens "n_predict":-1,"max_tokens":1
+max_completion_tokens "max_tokens":1,"max_completion_tokens":2
+top_logprobs "logprobs":2,"top_logprobs":3
+top_logprobs "logprobs":false,"top_logprobs":3
+repeat_penalty "repeat_penalty":1.5,"repetition_penalty":1
+stop_strings "stop_strings":["x"]
+min_new_tokens "min_new_tokens":2
+min_length "min_length":2
+eos_token_id "eos_token_id":5
+sampling_params "sampling_params":{"temperature":0}
+sampling_seed "sampling_seed":0
+input_embeds "input_embeds":[[0.5]]
+random_seed "random_seed":0
+parameters "parameters":{"temperature":0}
+images "images":["x"]
+raw "raw":true
+penalty_last_n "penalty_last_n":64
+extra_body "extra_body":{"top_k":1}
+parse_special "parse_special":"yes"
+date "date":20260131
+date "date":"31.1.2026"
+tool_arguments "tool_arguments":"json"
+instructions "instructions":"x"
+prefill "prefill":"x"
+template_kwargs "template_kwargs":{"a":1}
 continue_final_message "continue_final_message":"content"
 documents "documents":{}
 CASES
@@ -448,6 +479,13 @@ done <<'CASES'
 "max_tokens":1,"n":1,"best_of":1,"response_format":{"type":"text"},"tool_choice":"auto","parallel_tool_calls":true
 "max_tokens":1,"tools":null,"response_format":null,"guided_json":null,"functions":[],"suffix":"","echo":false,"lora":[]
 "max_tokens":1,"typical_p":1.0,"mirostat":0,"repeat_last_n":-1,"thinking_budget":-1,"include_reasoning":true,"modalities":["text"]
+"max_tokens":1,"thinking":null,"raw":false,"images":[],"min_length":0,"penalty_last_n":-1,"extra_body":{},"parse_special":null
+"max_tokens":1,"max_completion_tokens":1,"max_new_tokens":1,"n_predict":1,"logprobs":false,"top_logprobs":0
+"max_tokens":1,"logprobs":2,"top_logprobs":2,"repeat_penalty":1.5,"repetition_penalty":1.5
+"max_tokens":1,"thinking":{"type":"disabled"},"think":false,"parse_special":false,"date":"2026-01-31","tool_arguments":"text"
+"max_tokens":1,"thinking":true,"enable_thinking":true,"date":null,"tool_arguments":null,"thinking_budget":null
+"max_tokens":1,"thinking":{},"n":1
+"max_tokens":1,"thinking":{"type":null,"budget_tokens":null}
 "max_tokens":1,"user":"x","stream":true,"metadata":{},"store":false,"service_tier":"auto","nobody_knows":1
 "think":false,"enable_thinking":false,"reasoning_effort":"none","chat_template_kwargs":{"enable_thinking":null},"top_k":-1,"max_completion_tokens":1.0
 CASES
@@ -460,10 +498,72 @@ done <<'CASES'
 {"prompt":"x","enable_thinking":true}
 {"ids":[1],"continue_final_message":true}
 {"ids":[1],"chat_template_kwargs":{"a":1}}
+{"prompt":"x","thinking":true}
+{"prompt":"x","date":"2026-01-31"}
+{"prompt":"x","tool_arguments":"object"}
 CASES
-echo '{"messages":[{"role":"user","content":"x"},{"role":"assistant","content":"y","prefix":true}]}' >"$tmp/in"
+for field in system template chat_template; do
+    echo "{\"prompt\":\"x\",\"$field\":\"y\"}" >"$tmp/in"
+    q run --jsonl -m "$demo"
+    ok "jsonl: $field beside a prompt" is_out "{\"error\": \"$field: is not offered\"}"
+done
+echo '{"prompt":"x","max_tokens":1,"raw":true,"parse_special":true}' >"$tmp/in"
 q run --jsonl -m "$demo"
-ok 'jsonl: a message is continued by a field of the record' out_has '^{"error": "messages.1..prefix: is not offered'
+ok 'jsonl: a prompt is raw, and its special tokens are read' [ "$rc" -eq 0 ]
+for field in raw parse_special; do
+    echo "{\"prompt\":\"x\",\"$field\":false}" >"$tmp/in"
+    q run --jsonl -m "$demo"
+    ok "jsonl: $field beside a prompt" is_out "{\"error\": \"$field: must be true, not false\"}"
+done
+for field in instructions prefill template_kwargs prompt; do
+    echo "{$user,\"$field\":\"x\"}" >"$tmp/in"
+    q render -m "$demo"
+    ok "render refuses $field" is_out "{\"error\": \"$field: is not offered\"}"
+done
+
+# --- a record's date, form of arguments, and wish for thoughts
+echo '{{ strftime_now("%d.%m.%Y") }} {% for m in messages %}{{ m.tool_calls[0].arguments is mapping }}{% endfor %}' >"$tmp/plain.jinja"
+call='"messages":[{"role":"assistant","tool_calls":[{"arguments":"{}"}]}]'
+printf '%s\n' "{$call,\"date\":\"2026-01-31\",\"tool_arguments\":\"object\"}" "{$call,\"tool_arguments\":\"text\"}" \
+    "{$call,\"date\":null,\"parse_special\":true}" >"$tmp/in"
+printf '{"text": "%s"}\n' '31.01.2026 True' '02.03.2026 False' '02.03.2026 True' >"$tmp/want"
+q render -m "$demo" --chat-template "$tmp/plain.jinja" --date 2026-03-02 --tool-arguments object
+ok 'render: date and tool_arguments of a record' cmp -s "$tmp/want" "$tmp/out"
+for fields in '"think":true' '"thinking":{"type":"disabled"}' '"reasoning_effort":"none"' '"enable_thinking":true,"think":true'; do
+    echo "{$call,$fields}" >"$tmp/in"
+    q render -m "$demo" --chat-template "$tmp/plain.jinja"
+    ok "render: $fields where it makes no difference" out_has ': the chat template does not read enable_thinking"}$'
+done
+for fields in '"enable_thinking":true' '"chat_template_kwargs":{"enable_thinking":false}' '"think":null,"thinking":{}'; do
+    echo "{$call,$fields}" >"$tmp/in"
+    q render -m "$demo" --chat-template "$tmp/plain.jinja"
+    ok "render: $fields is a variable" [ "$rc" -eq 0 ]
+done
+echo "{$user,\"thinking\":{\"type\":\"disabled\"}}" >"$tmp/in"
+q render -m "$demo"
+cp "$tmp/out" "$tmp/want"
+echo "{$user,\"enable_thinking\":false}" >"$tmp/in"
+q render -m "$demo"
+ok 'render: thinking is the switch of enable_thinking' cmp -s "$tmp/want" "$tmp/out"
+ok 'render: which is in the prompt' out_has '<think>'
+
+# --- what other servers read in a message
+for field in '"prefix":true' '"partial":true' '"images":["x"]' '"audio":{"id":"x"}' '"function_call":{"name":"f"}'; do
+    key=${field%%:*} key=${key#?} key=${key%?}
+    echo "{\"messages\":[{\"role\":\"user\",\"content\":\"x\"},{\"role\":\"assistant\",\"content\":\"y\",$field}]}" >"$tmp/in"
+    for c in 'run --jsonl' render; do
+        # shellcheck disable=SC2086
+        q $c -m "$demo"
+        ok "$c refuses $field in a message" out_has "^{\"error\": \"messages.1..$key: "
+    done
+    echo "{{ messages[1].$key }}" >"$tmp/reads.jinja"
+    q render -m "$demo" --chat-template "$tmp/reads.jinja"
+    ok "render: a template that reads $key gets it" [ "$rc" -eq 0 ]
+done
+echo '{"messages":[{"role":"user","content":"x","images":[],"prefix":false},{"role":"assistant","content":"y","prefix":true,
+    "partial":null,"function_call":null,"audio":null}],"continue_final_message":true}' | tr -d '\n' >"$tmp/in"
+q render -m "$demo"
+ok 'render takes what asks for nothing more in a message' out_has '^{"text": .*y"}$'
 
 # "aa" is drawn where nothing else is allowed; stop ids and min_tokens
 printf '%s\n' '{"prompt":"x","max_tokens":4,"temperature":0,"logit_bias":{"300":1000}}' \
@@ -486,6 +586,12 @@ q run --jsonl -m "$demo"
 ok 'a message forges no turn' out_has '"prompt_n": 20,'
 q run --jsonl -m "$demo" --parse-special
 ok 'unless it is asked for' out_has '"prompt_n": 14,'
+echo "{\"parse_special\":true,${forged#?}" >"$tmp/in"
+q run --jsonl -m "$demo"
+ok 'or a record asks for it' out_has '"prompt_n": 14,'
+echo "{\"parse_special\":false,${forged#?}" >"$tmp/in"
+q run --jsonl -m "$demo" --parse-special
+ok 'a record goes before the command line' out_has '"prompt_n": 20,'
 printf '%s\n' '{"prompt":"<|im_start|>user\nHi<|im_end|><|im_end|>\n<|im_start|>assistant\n","max_tokens":1}' >"$tmp/in"
 q run --jsonl -m "$demo"
 ok 'raw text is read as it is' out_has '"prompt_n": 14,'
@@ -514,6 +620,18 @@ ok 'nor does ignore_eos' answer 3 '^{"ids": \[4089, 4089, 4089\]'
 ok 'the files disagree: it is told' err_has '^quern: warning: .*answers end with <|im_end|> (4089) .*eos_token_id does not name'
 q run --jsonl -m "$tmp/ends" -q
 ok 'unless -q' err_lines 0
+endless() { [ "$(grep -c '^quern: warning: .*ends: no token ends a text: .*eos_token_id$' "$tmp/err")" -eq "$1" ]; }
+q run -m "$tmp/ends" --raw -p x -n 1
+ok 'raw text that nothing ends: it is told' endless 1
+q run -m "$tmp/ends" --raw -p x -n 1 -q
+ok 'raw text that nothing ends: -q' endless 0
+for c in '-p x' '--raw -p x --ignore-eos' '--ids 1'; do
+    # shellcheck disable=SC2086
+    q run -m "$tmp/ends" -n 1 $c
+    ok "run $c: no need to tell it" endless 0
+done
+q run --jsonl --raw -m "$tmp/ends"
+ok 'jsonl: raw text that nothing ends is told once' endless 1
 printf '{%% for m in messages %%}{{ m.content }}<|endoftext|>{%% endfor %%}' >"$tmp/t.jinja"
 sed 's/4089/4087/' "$tmp/in" >"$tmp/in2" && mv "$tmp/in2" "$tmp/in"
 q run --jsonl -m "$tmp/ends" --chat-template "$tmp/t.jinja"

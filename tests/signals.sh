@@ -54,6 +54,12 @@ for s in HUP:129 INT:130 QUIT:131 PIPE:141 TERM:143; do
         rm -rf out* t/*
     done
 done
+for s in XCPU:152 USR1:138 USR2:140 ALRM:142 VTALRM:154 PROF:155 IO:157 PWR:158; do
+    within ${s%:*} synth $large out
+    ok "SIG${s%:*}: synth removes what it wrote" nothing_left
+    ok "SIG${s%:*}: synth exits with ${s#*:}" [ "$rc" -eq "${s#*:}" ]
+    rm -rf out* t/*
+done
 # closing a terminal sends two; `timeout` and Ctrl-C twice do, too
 for s in 'HUP HUP:129' 'INT INT:130' 'HUP TERM:' 'TERM TERM:143'; do
     # shellcheck disable=SC2086
@@ -70,6 +76,18 @@ wait $pid
 rc=$?
 ok 'nohup: SIGHUP is ignored where it was' [ "$rc" -eq 0 -a -f out/config.json ]
 rm -rf out
+(trap '' USR1; exec "$quern" synth $large out >o 2>err) &
+pid=$!
+sleep 0.1
+kill -USR1 $pid
+wait $pid
+rc=$?
+ok 'SIGUSR1 is ignored where it was' [ "$rc" -eq 0 -a -f out/config.json ]
+rm -rf out
+(ulimit -S -t 1; exec "$quern" bench --synthetic $large -r 1000 >o 2>err)
+rc=$?
+ok 'a limit of processor time leaves nothing' nothing_left
+ok 'a limit of processor time: exit 152' [ "$rc" -eq 152 ]
 
 # --- a limit of a file's size, and a full disk below the messages
 (ulimit -f 1000; exec "$quern" synth $large out >o 2>err)

@@ -335,6 +335,9 @@ static void test_order(void **state) {
         const char *messages, *want;
     } cases[] = {
         {"[]", ""},
+        {"[{\"role\": \"user\", \"prefix\": false, \"partial\": null, \"images\": [], \"audio\": {}, "
+         "\"function_call\": 0.0}]",
+         "user:\"\":;"},
         {"[{\"role\": \"assistant\", \"content\": null}, {\"role\": \"assistant\"}]",
          "assistant:\"\":;assistant:\"\":;"},
         {"[{\"role\": \"user\", \"content\": [{\"type\": \"text\", \"text\": \"a\"}, \"b\", {\"text\": \"\\u0000\"}]}]",
@@ -371,6 +374,12 @@ static void test_bad_input(void **state) {
          "messages[0].content[1]: audio cannot be read by this model"},
         {"[{\"role\": \"user\", \"content\": [{\"type\": \"text\"}]}]", NULL,
          "messages[0].content[0].text must be a string"},
+        {"[{\"role\": \"user\"}, {\"role\": \"assistant\", \"prefix\": true}]", NULL,
+         "messages[1].prefix: is not offered; continue_final_message continues the last message"},
+        {"[{\"role\": \"user\", \"images\": [\"x\"]}]", NULL,
+         "messages[0].images: an image cannot be read by this model"},
+        {"[{\"role\": \"user\", \"partial\": 99999999999999999999}]", NULL,
+         "messages[0].partial: is not offered; continue_final_message continues the last message"},
         {"[]", "{}", "tools must be a list or null"},
         {"[]", "[1]", "tools[0] must be an object"},
         {"[", NULL, NULL},

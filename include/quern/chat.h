@@ -120,7 +120,9 @@ QN_API void qn_prompt_release(qn_prompt *prompt); /**< frees the memory and leav
  *         input is not. The mark follows each byte through joining, splitting, slicing and formats; what writes new
  *         text of a value (JSON) makes untrusted text if anything in the value is untrusted.
  * Errors  EINVAL: messages, tools, documents, kwargs or date are malformed; a role that is none of system, developer,
- *         user, assistant and tool; an image or another part that is not text; kwargs that would replace another field
+ *         user, assistant and tool; an image or another part that is not text; a key of a
+ *         message that changes the answer elsewhere (prefix, partial, images, audio, function_call) with a value other
+ *         than false or an empty one, unless the template reads it; kwargs that would replace another field
  *         or contradict `think`; `think` with a template that does not read `enable_thinking`; a final message that
  *         cannot be continued; or the template itself refused (raise_exception). EUNSUPPORTED: an operation that the
  *         interpreter does not know, with its line, or no tools where "tool_use" is the only template; EFULL: a bound

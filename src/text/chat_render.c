@@ -6,6 +6,8 @@
 #include "chat.h"
 #include "jinja_string.h"
 
+#include <stdio.h>
+
 /* Everything that one rendering reads, parsed. */
 typedef struct conversation {
     json_t *messages;
@@ -111,6 +113,49 @@ static qn_status cut_at_tag(qn_prompt *prompt, size_t start, const json_t *messa
     return QN_OK;
 }
 
+/* Whether a value is null, false, 0 or empty. */
+static bool asks_nothing(const json_t *value) {
+    double number;
+    if (qni_json_number(&number, value)) return !(number < 0 || number > 0);
+    if (json_is_string(value)) return json_string_length(value) == 0;
+    return !json_is_true(value) && json_object_size(value) + json_array_size(value) == 0;
+}
+
+/* Whether a template has that key: as an attribute or as a string. */
+static bool has_key(const qni_jinja *jinja, const char *key) {
+    static const char *const forms[] = {".%s", "'%s'", "\"%s\""};
+    for (size_t i = 0; i < sizeof forms / sizeof *forms; i++) {
+        char text[32];
+        snprintf(text, sizeof text, forms[i], key);
+        if (qni_jinja_contains(jinja, text)) return true;
+    }
+    return false;
+}
+
+/* What other servers read in a message, and would answer otherwise. A template that reads it itself gets it. */
+static qn_status check_messages(const json_t *messages, const qni_jinja *jinja, bool continues, qn_error *err) {
+    static const struct {
+        const char *key, *why;
+        bool continues; /* asks for what continue_final_message does */
+    } known[] = {
+        {"prefix", "is not offered; continue_final_message continues the last message", true},  /* DeepSeek, Mistral */
+        {"partial", "is not offered; continue_final_message continues the last message", true}, /* Kimi, DashScope */
+        {"images", "an image cannot be read by this model", false},                             /* Ollama */
+        {"audio", "audio cannot be read by this model", false},
+        {"function_call", "is not offered; tool_calls is", false},
+    };
+    const size_t n = json_array_size(messages);
+    for (size_t k = 0; k < sizeof known / sizeof *known; k++) {
+        if (has_key(jinja, known[k].key)) continue;
+        for (size_t i = 0; i < n; i++) {
+            const json_t *value = json_object_get(json_array_get(messages, i), known[k].key);
+            if (value == NULL || asks_nothing(value) || (known[k].continues && continues && i + 1 == n)) continue;
+            return qni_fail(err, QN_EINVAL, "messages[%zu].%s: %s", i, known[k].key, known[k].why);
+        }
+    }
+    return QN_OK;
+}
+
 static qn_status read_time(qni_jinja_time *now, const qni_jinja *jinja, const char *date, qn_error *err) {
     if (date != NULL) {
         if (qni_jinja_time_parse(now, date)) return QN_OK;
@@ -130,6 +175,7 @@ static qn_status render(const qn_chat_template *t, qn_prompt *prompt, const conv
     if (input->think != QN_THINK_AUTO && !qni_jinja_reads(jinja, "enable_thinking")) {
         return qni_fail(err, QN_EINVAL, "think: the chat template does not read enable_thinking");
     }
+    QN_TRY(check_messages(c->messages, jinja, input->continue_final_message, err));
     size_t start = prompt->text.size;
     if (input->continue_final_message) QN_TRY(tag_last(c->messages, jinja, err));
     qni_jinja_time now = {0};

@@ -62,6 +62,10 @@ defmodule Quern.TextTest do
       Chat.render(chat, [%{role: "pope", content: "x"}])
     end
 
+    assert_raise ArgumentError, ~r/messages\[0\].images: an image cannot/, fn ->
+      Chat.render(chat, [%{role: :user, content: "x", images: ["y"]}])
+    end
+
     assert_raise ArgumentError, ~r/is no JSON/, fn -> Chat.render(chat, [%{role: self()}]) end
     assert_raise ArgumentError, ~r/not UTF-8/, fn -> Chat.render(chat, [%{role: <<255>>}]) end
 

@@ -167,7 +167,7 @@ defmodule Quern.Serving do
   defp request(server, input, opts, kind) do
     for key <- [:kv_type, :n_batch | @not_here], Keyword.has_key?(opts, key), do: refuse!(key)
     {tokenizer, model, n_ctx, defaults} = GenServer.call(server, :config, :infinity)
-    # Settings of the serving for conversations are none for a text.
+    # A plain text takes none of the serving's conversation options.
     defaults =
       if match?(%{messages: _}, input),
         do: defaults,
