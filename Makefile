@@ -45,7 +45,7 @@ deps: ## install what the build needs and is missing (Debian packages; root or s
 demo: deps ## build what is missing and tell a story with models/demo
 	@[ -e $(QUERN) ] || echo "building $(QUERN), which takes a minute"
 	@$(MAKE) --no-print-directory -s $(if $(filter -j%,$(MAKEFLAGS)),,-j$$(nproc)) build
-	@$(QUERN) run --temp 0.5 --top-p 0.9 -p "Tell me a story about a dog and a ball."
+	@$(QUERN) run --temp 0.4 --top-p 0.9 -p "Tell me a story about a dragon who is afraid of fire."
 
 clean: ## remove build/
 	rm -rf build
