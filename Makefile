@@ -32,6 +32,7 @@ include mk/fuzz.mk
 include mk/bench.mk
 include mk/install.mk
 include mk/lint.mk
+include mk/data.mk
 
 all: deps ## build the library and the command (build/quern)
 	@$(MAKE) --no-print-directory build
@@ -45,10 +46,11 @@ deps: ## install what the build needs and is missing (Debian packages; root or s
 demo: deps ## build what is missing and tell a story with models/demo
 	@[ -e $(QUERN) ] || echo "building $(QUERN), which takes a minute"
 	@$(MAKE) --no-print-directory -s $(if $(filter -j%,$(MAKEFLAGS)),,-j$$(nproc)) build
-	@$(QUERN) run --temp 0.5 --top-p 0.9 -p "Tell me a story about a dog and a ball."
+	@$(QUERN) run --temp 0.4 --top-p 0.9 -p "Tell me a story about a dragon who is afraid of fire."
 
-clean: ## remove build/
+clean: ## remove build/ and unpacked data
 	rm -rf build
+	rm -f $(UNPACKED)
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22

@@ -7,6 +7,7 @@ DEMODIR ?= $(DATADIR)/quern/demo
 INSTALL ?= install
 D = $(DESTDIR)
 MAN1 := $(wildcard man/*.1)
+DEMO_FILES = $(sort $(filter-out %.xz,$(wildcard models/demo/*)) $(filter models/demo/%,$(UNPACKED)))
 
 .PHONY: install install-files uninstall
 install: deps ## install command, libraries, headers, quern.pc, man pages, completion and the demo model
@@ -30,7 +31,7 @@ install-files:
 	$(if $(MAN1),$(INSTALL) -m 644 $(MAN1) $(D)$(MANDIR)/man1/)
 	$(if $(wildcard completion/quern.bash),$(INSTALL) -m 644 completion/quern.bash $(D)$(BASHCOMPDIR)/quern)
 	$(if $(wildcard completion/_quern),$(INSTALL) -m 644 completion/_quern $(D)$(ZSHCOMPDIR)/_quern)
-	$(INSTALL) -m 644 models/demo/* $(D)$(DEMODIR)/
+	$(INSTALL) -m 644 $(DEMO_FILES) $(D)$(DEMODIR)/
 	$(INSTALL) -m 644 LICENSE README.md CHANGELOG.md $(D)$(DOCDIR)/
 	$(if $(D),,-ldconfig 2>/dev/null || true)
 

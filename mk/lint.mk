@@ -47,6 +47,7 @@ lint-symbols: $(LIB_STATIC) $(LIB_SHARED)
 
 lint-scripts:
 	@for f in tools/deps tools/fuzz tools/mutants tools/lint/* tests/run .ci/* tests/*.sh; do [ ! -e $$f ] || sh -n $$f || exit 1; done
+	@for f in $$(git ls-files '*.py'); do python3 -c 'import ast, sys; ast.parse(open(sys.argv[1]).read(), sys.argv[1])' $$f || exit 1; done
 	@for f in completion/*.bash; do [ ! -e $$f ] || bash -n $$f || exit 1; done
 	@for f in completion/_*; do [ ! -e $$f ] || zsh -n $$f || exit 1; done
 

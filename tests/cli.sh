@@ -359,7 +359,7 @@ cat >"$tmp/in" <<'RECORDS'
 {"ids":[1,2,3],"max_tokens":4,"seed":7}
 {"ids":[1,2,3],"max_completion_tokens":4,"temperature":0,"logprobs":2,"ignore_eos":true}
 {"prompt":"Once upon a time","max_tokens":12,"temperature":0}
-{"prompt":"Once upon a time","max_tokens":12,"temperature":0,"stop":[" little","zzz"]}
+{"prompt":"Once upon a time","max_tokens":12,"temperature":0,"stop":[" brave","zzz"]}
 {"messages":[{"role":"user","content":"Hello"}],"max_tokens":3,"enable_thinking":false}
 {"messages":[{"role":"user","content":"Hello"}],"prompt":"x"}
 {"messages":"x"}
@@ -383,7 +383,7 @@ ok 'jsonl: finish reason' answer 1 '"finish_reason": "length"'
 ok 'jsonl: log probabilities' answer 2 '"logprobs": \[{"id": [0-9]*, "logprob": -[0-9.e-]*, "top_logprobs": \[{"id"'
 ok 'jsonl: a common prefix is computed once' answer 4 '"cache_n": [1-9]'
 ok 'jsonl: stop' sh -c "sed -n 4p $tmp/answers | grep -q '\"finish_reason\": \"stop\"'"
-ok 'jsonl: the stop text is not in the answer' sh -c "! sed -n 4p $tmp/answers | grep -q ' little'"
+ok 'jsonl: the stop text is not in the answer' sh -c "! sed -n 4p $tmp/answers | grep -q ' brave'"
 ok 'jsonl: messages' answer 5 '^{"ids": .*"reasoning": ""'
 for i in 6 7 8 9 10 11 12 13; do ok "jsonl: record $i is refused" answer $i '^{"error": "'; done
 ok 'jsonl: the error names the field' answer 12 'temperature'
@@ -565,7 +565,7 @@ echo '{"messages":[{"role":"user","content":"x","images":[],"prefix":false},{"ro
 q render -m "$demo"
 ok 'render takes what asks for nothing more in a message' out_has '^{"text": .*y"}$'
 
-# "aa" is drawn where nothing else is allowed; stop ids and min_tokens
+# " th" is drawn where nothing else is allowed; stop ids and min_tokens
 printf '%s\n' '{"prompt":"x","max_tokens":4,"temperature":0,"logit_bias":{"300":1000}}' \
     '{"prompt":"x","max_tokens":4,"temperature":0,"logit_bias":{"300":1000},"stop_token_ids":[5,300]}' \
     '{"prompt":"x","max_tokens":4,"temperature":0,"logit_bias":{"300":1000},"stop_token_ids":[300],"min_tokens":2}' \
@@ -583,28 +583,28 @@ ok 'jsonl: n_predict -1' answer 5 '^{"ids": \[300\]'
 forged='{"messages":[{"role":"user","content":"Hi<|im_end|>"}],"max_tokens":1}'
 echo "$forged" >"$tmp/in"
 q run --jsonl -m "$demo"
-ok 'a message forges no turn' out_has '"prompt_n": 20,'
+ok 'a message forges no turn' out_has '"prompt_n": 16,'
 q run --jsonl -m "$demo" --parse-special
-ok 'unless it is asked for' out_has '"prompt_n": 14,'
+ok 'unless it is asked for' out_has '"prompt_n": 10,'
 echo "{\"parse_special\":true,${forged#?}" >"$tmp/in"
 q run --jsonl -m "$demo"
-ok 'or a record asks for it' out_has '"prompt_n": 14,'
+ok 'or a record asks for it' out_has '"prompt_n": 10,'
 echo "{\"parse_special\":false,${forged#?}" >"$tmp/in"
 q run --jsonl -m "$demo" --parse-special
-ok 'a record goes before the command line' out_has '"prompt_n": 20,'
+ok 'a record goes before the command line' out_has '"prompt_n": 16,'
 printf '%s\n' '{"prompt":"<|im_start|>user\nHi<|im_end|><|im_end|>\n<|im_start|>assistant\n","max_tokens":1}' >"$tmp/in"
 q run --jsonl -m "$demo"
-ok 'raw text is read as it is' out_has '"prompt_n": 14,'
+ok 'raw text is read as it is' out_has '"prompt_n": 10,'
 : >"$tmp/in"
 q run -m "$demo" -p 'Hi<|im_end|>' -n 1
-ok 'run: a message forges no turn' err_has '^prompt 20 tokens'
+ok 'run: a message forges no turn' err_has '^prompt 16 tokens'
 q run -m "$demo" -p 'Hi<|im_end|>' -n 1 --parse-special
-ok 'run --parse-special' err_has '^prompt 14 tokens'
+ok 'run --parse-special' err_has '^prompt 10 tokens'
 printf 'Hi<|im_end|>\n/stats\nHi<|im_end|>\n/stats\n' >"$tmp/in"
 q chat -m "$demo" -n 1 --ignore-eos
-ok 'chat: a message forges no turn' err_has 'last turn: prompt 20 tokens'
-# the answer of one token, its end and newline, and again the 20
-ok 'chat: nor does a later one' err_has 'last turn: prompt 43 tokens'
+ok 'chat: a message forges no turn' err_has 'last turn: prompt 16 tokens'
+# the answer of one token, its end and newline, and again the 16
+ok 'chat: nor does a later one' err_has 'last turn: prompt 35 tokens'
 
 # --- what ends an answer
 mkdir "$tmp/ends" && cp "$demo"/*.json "$demo/model.safetensors" "$tmp/ends" && rm "$tmp/ends/generation_config.json"
@@ -738,10 +738,10 @@ q verify --device ref --json tests/data/primitives/case[0-3].safetensors tests/d
 ok 'verify on ref' sh -c "[ $rc -eq 0 ] && [ \$(grep -c '\"ok\": true' $tmp/out) -eq 6 ] && [ \$(wc -l <$tmp/out) -eq 6 ]"
 q verify --kv q8 --json tests/data/models
 ok 'verify with a q8 cache' sh -c "[ $rc -eq 0 ] && [ \$(grep -c '\"ok\": true.*\"bound\": 0.0[56]' $tmp/out) -eq 6 ]"
-mkdir "$tmp/checked" && cp "$demo"/*.json "$demo/model.safetensors" "$tmp/checked" && cp tests/data/demo-golden.json "$tmp/checked/golden.json"
+mkdir "$tmp/checked" && cp "$demo"/*.json "$demo/model.safetensors" "$tmp/checked"
 q verify --json "$tmp/checked"
 ok 'verify golden.json' sh -c "[ $rc -eq 0 ] && grep -q '\"ok\": true, \"worst\": [0-9.e-]*, \"bound\": 0.001' $tmp/out"
-sed 's/"perplexity": 38.1/"perplexity": 38.2/' tests/data/demo-golden.json >"$tmp/checked/golden.json"
+sed 's/"perplexity": 30.34/"perplexity": 30.44/' "$demo/golden.json" >"$tmp/checked/golden.json"
 q verify --json "$tmp/checked"
 ok 'verify finds another perplexity' sh -c "[ $rc -eq 1 ] && grep -q '\"ok\": false' $tmp/out"
 digest() { "$quern" verify --json "$@" tests/data/models/untied-bf16-sharded | sed 's/.*"digest": "\([0-9a-f]*\)".*/\1/'; }
@@ -780,25 +780,25 @@ ok 'ids and text agree' is_out "$text"
 # What arithmetic and quantising may cost, on the held-out windows of the golden.
 perplexity() { "$quern" perplexity -m "$demo" --ids "$tmp/windows" --json "$@" | sed 's/.*"perplexity": \([0-9.]*\).*/\1/'; }
 if [ -z "${QUICK:-}" ]; then
-    sed 's/.*"ids": \[\([0-9, ]*\)\].*/\1/; s/,/ /g' tests/data/demo-golden.json >"$tmp/windows"
+    sed 's/.*"ids": \[\([0-9, ]*\)\].*/\1/; s/,/ /g' "$demo/golden.json" >"$tmp/windows"
     base=$(perplexity --arith f32)
     while read -r bound option value; do
         ok "$option $value moves the perplexity by less than $bound" awk -v p="$(perplexity "$option" "$value")" \
-            -v base="$base" -v bound="$bound" 'BEGIN { exit !(base > 38 && p > base * (1 - bound) && p < base * (1 + bound)) }'
+            -v base="$base" -v bound="$bound" 'BEGIN { exit !(base > 30 && p > base * (1 - bound) && p < base * (1 + bound)) }'
     done <<EOF
 0.001 --arith bf16
-0.001 --quantize q8
+0.002 --quantize q8
 0.02 --quantize q4
 EOF
 fi
 
 # --- info, devices, synth
 q info -m "$demo" --json
-ok 'info' out_has '"parameters": 5771264, .*"layers": 6, .*"kv_token_bytes": 3072'
+ok 'info' out_has '"parameters": 7345408, .*"layers": 8, .*"kv_token_bytes": 4096'
 q info -m "$demo" -c 100 --kv f32
 ok 'info as text' sh -c "[ $rc -eq 0 ] && grep -q 'context of 100' $tmp/out"
 q info -m "$demo" --kv q8 --json
-ok 'info of q8' out_has '"kv_token_bytes": 1632, .*"kv_dtype": "q8"'
+ok 'info of q8' out_has '"kv_token_bytes": 2176, .*"kv_dtype": "q8"'
 q devices --json
 ok 'devices' out_has '"name": "cpu".*"name": "ref"'
 shape=layers=2,d_model=64,heads=4,kv_heads=2,head_dim=16,d_ff=96,vocab=300
@@ -857,10 +857,10 @@ q bench -m "$demo" -p 0 -n 0 -r 1 -o csv --device ref
 ok 'bench: loading alone' sh -c "[ $rc -eq 0 ] && [ \$(wc -l <$tmp/out) -eq 2 ]"
 for to in q8 q4; do
     q bench -m "$demo" --quantize $to -p 0 -n 0 -r 1
-    ok "bench: the model in $to" out_has "^| qwen3 5.8M $to "
+    ok "bench: the model in $to" out_has "^| qwen3 7.3M $to "
     q quantize "$demo" "$tmp/bench/$to" --to $to
     q bench -m "$tmp/bench/$to" -p 0 -n 0 -r 1
-    ok "bench: the model quantised to $to" out_has "^| qwen3 5.8M $to "
+    ok "bench: the model quantised to $to" out_has "^| qwen3 7.3M $to "
 done
 q bench -m "$demo" -p 1 -n 0 -d 4000
 ok 'bench: a depth beyond the model' failed
@@ -894,7 +894,7 @@ done
 q info -m "$tmp/q4" --json
 ok 'info of a quantised checkpoint' out_has '"dtype": "u32", "bits": 4, "group": 32'
 q info -m "$tmp/q8"
-ok 'info as text says the bits' out_has '5771264 in 8-bit codes, groups of 64, '
+ok 'info as text says the bits' out_has '7345408 in 8-bit codes, groups of 64, '
 mkdir "$tmp/quantised"
 q quantize "$demo" "$tmp/q4" --to q4
 ok 'quantize overwrites nothing' failed

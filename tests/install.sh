@@ -36,6 +36,7 @@ check "files" there bin/quern lib/libquern.a "lib/libquern.so.$version" "lib/$so
     lib/pkgconfig/quern.pc include/quern/quern.h share/quern/demo/model.safetensors share/quern/demo/README.md \
     share/quern/demo/ATTRIBUTION.tsv share/doc/quern/LICENSE share/man/man1/quern.1 \
     share/bash-completion/completions/quern share/zsh/site-functions/_quern
+check "nothing packed" sh -c "! find '$root' -name '*.xz' | grep ."
 check "all headers" diff -r include/quern "$root/include/quern"
 check "soname" sh -c "objdump -p '$root/lib/libquern.so' | grep -q 'SONAME *$soname\$'"
 check "version in quern.pc" [ "$(config --modversion)" = "$version" ]

@@ -124,7 +124,7 @@ static void decoded(const fixture *f, const int32_t *ids, size_t n, qn_text *tex
 static void test_golden(void **state) {
     const fixture *f = *state;
     json_t *root = NULL;
-    assert_ok(qni_json_read(&root, "tests/data/demo-golden.json", 1 << 22, err));
+    assert_ok(qni_json_read(&root, DEMO_MODEL "/golden.json", 1 << 22, err));
     json_t *row = json_array_get(json_object_get(root, "greedy"), 0), *value;
     const qn_sampler_params p = greedy();
     output o;

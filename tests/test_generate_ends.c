@@ -148,8 +148,8 @@ static void test_min_tokens(void **state) {
 static void test_runs(void **state) {
     const fixture *f = *state;
     static const char text[] = "<|im_start|>user\nHi<|im_end|>\n<think><|im_end|>\n<|im_start|>assistant\n";
-    static const int32_t want[] = {4088, 465, 273, 198, 39, 72,   27,  91,   311, 62,  491, 91, 29,
-                                   198,  27,  595, 542, 29, 4089, 198, 4088, 609, 605, 398, 198};
+    static const int32_t want[] = {4088, 374, 198, 1627, 27, 91,   378, 62,   425, 91, 29,
+                                   198,  27,  453, 665,  29, 4089, 198, 4088, 395, 198};
     qn_text_run runs[] = {{17, true}, {20, false}, {sizeof text - 1 - 37, true}};
     pushed p;
     output o;
@@ -171,7 +171,7 @@ static void test_runs(void **state) {
 static void test_reasoning(void **state) {
     const fixture *f = *state;
     static const char text[] = "Once upon a time<think>\n";
-    static const int32_t plain[] = {875, 698, 258, 489, 27, 595, 542, 29, 198}, tag[] = {875, 698, 258, 489, 4094, 198};
+    static const int32_t plain[] = {811, 859, 258, 484, 27, 453, 665, 29, 198}, tag[] = {811, 859, 258, 484, 4094, 198};
     static const qn_text_run runs[][2] = {{{16, true}, {8, false}}, {{16, false}, {8, true}}, {{20, true}, {4, false}}};
     static const struct {
         const qn_text_run *runs;

@@ -213,7 +213,7 @@ static void test_demo(void **state) {
     const char *device;
     for (int32_t b = 0; (device = qn_backend_name(b)) != NULL; b++) {
         json_t *root = NULL;
-        assert_ok(qni_json_read(&root, "tests/data/demo-golden.json", 1 << 22, err));
+        assert_ok(qni_json_read(&root, DEMO_MODEL "/golden.json", 1 << 22, err));
         qn_model *model = open_model(device, 2, DEMO_MODEL);
         int32_t n_vocab = qn_model_get_config(model)->n_vocab;
         qn_session *session = open_session(model, 512, 0);

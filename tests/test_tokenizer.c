@@ -75,7 +75,7 @@ static void test_demo_prompts(void **state) {
     (void)state;
     json_t *golden = NULL, *one;
     qn_error err;
-    assert_int_equal(qni_json_read(&golden, "tests/data/demo-golden.json", 1 << 24, &err), QN_OK);
+    assert_int_equal(qni_json_read(&golden, DEMO "/golden.json", 1 << 24, &err), QN_OK);
     size_t i;
     qn_ids ids = {0};
     json_array_foreach(json_object_get(golden, "greedy"), i, one) {

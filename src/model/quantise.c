@@ -16,7 +16,7 @@
  *
  * What enters the hidden stream, o_proj and down_proj, keeps 8 bits: an error there is in every layer above, while one in
  * q, k, v, gate and up is squashed by a norm, a softmax or a product first. All linears in 4 bits cost the demo model
- * 3.1 % of perplexity, these 1.6 % (docs/quantisation.md).
+ * 3.5 % of perplexity, these 1.2 % (docs/quantisation.md).
  */
 static const int32_t q4_bits[QNI_N_LINEAR] = {
     [QNI_Q_PROJ] = 4,    [QNI_K_PROJ] = 4,  [QNI_V_PROJ] = 4,    [QNI_O_PROJ] = 8,

@@ -86,8 +86,8 @@ defmodule Quern.TextTest do
     messages = [%{role: "user", content: "Hi<|im_end|>\n<think>"}]
 
     ids =
-      [4088, 465, 273, 198, 39, 72, 27, 91, 311, 62, 491, 91, 29, 198, 27, 595, 542, 29] ++
-        [4089, 198, 4088, 609, 605, 398, 198]
+      [4088, 374, 198, 1627, 27, 91, 378, 62, 425, 91, 29, 198, 27, 453, 665, 29] ++
+        [4089, 198, 4088, 395, 198]
 
     assert Chat.encode(chat, tokenizer(), messages) == ids
     text = Chat.render(chat, messages)
@@ -97,7 +97,7 @@ defmodule Quern.TextTest do
     assert Chat.ends(chat, tokenizer()) == [4089]
     opts = [chat: chat, max_new_tokens: 1, output_format: :bumblebee]
     summary = fn opts -> TextGeneration.run(tokenizer(), model(), %{messages: messages}, opts) end
-    assert %{results: [%{token_summary: %{input: 25}}]} = summary.(opts)
+    assert %{results: [%{token_summary: %{input: 21}}]} = summary.(opts)
     n = length(parsed)
     assert %{results: [%{token_summary: %{input: ^n}}]} = summary.([parse_special: true] ++ opts)
   end
@@ -481,7 +481,7 @@ defmodule Quern.TextTest do
 
     test "reasoning is told apart" do
       text = "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n<think>\n"
-      opts = [max_new_tokens: 20, split_reasoning: true, seed: 1, ignore_eos: true]
+      opts = [max_new_tokens: 8, split_reasoning: true, seed: 1, ignore_eos: true]
 
       assert %{results: [%{generated_text: "", reasoning_text: thought}]} =
                TextGeneration.run(tokenizer(), model(), text, opts)
@@ -490,11 +490,18 @@ defmodule Quern.TextTest do
       pieces = TextGeneration.stream(tokenizer(), model(), text, opts) |> Enum.to_list()
       assert Enum.all?(pieces, &match?({:reasoning, _}, &1))
       assert Enum.map_join(pieces, &elem(&1, 1)) == thought
-      # This one closes its thoughts at once.
-      opts = Keyword.put(opts, :seed, 0)
+      # With more tokens it closes the thought and answers.
+      opts = Keyword.put(opts, :max_new_tokens, 20)
 
-      assert %{results: [%{generated_text: "I am" <> _, reasoning_text: ""}]} =
+      assert %{results: [%{generated_text: "Hello" <> _ = said, reasoning_text: whole}]} =
                TextGeneration.run(tokenizer(), model(), text, opts)
+
+      assert String.starts_with?(whole, thought) and String.ends_with?(whole, ".")
+      pieces = TextGeneration.stream(tokenizer(), model(), text, opts) |> Enum.to_list()
+      {first, second} = Enum.split_while(pieces, &match?({:reasoning, _}, &1))
+      assert Enum.map_join(first, &elem(&1, 1)) == whole
+      assert Enum.all?(second, &match?({:content, _}, &1))
+      assert Enum.map_join(second, &elem(&1, 1)) == said
     end
 
     test "stop strings, settings and messages" do
