@@ -21,7 +21,7 @@ struct chat_input {
     HistEvent event;
     char *history_file; /* NULL: none */
     bool continues;
-    qn_text line; /* of a pipe */
+    line_input lines; /* of a pipe */
 };
 
 static const char *prompt(EditLine *editor) {
@@ -95,17 +95,18 @@ void chat_input_close(chat_input *input) {
     if (input->editor) el_end(input->editor);
     if (input->history) history_end(input->history);
     free(input->history_file);
-    free(input->line.data);
+    free(input->lines.text.data);
     free(input);
 }
 
 /* One physical line with its end; NULL at the end, after a signal, and with *failed when it could not be read. */
 static const char *read_physical(chat_input *input, size_t *size, bool *failed) {
     if (!input->editor) {
-        bool end;
-        *failed = read_line(&input->line, &end) == EXIT_FAILED;
-        *size = input->line.size;
-        return end ? NULL : input->line.data;
+        qn_string line = {NULL, 0};
+        line_state state = LINE_END;
+        *failed = read_line(&input->lines, true, &line, &state) == EXIT_FAILED;
+        *size = line.size;
+        return state == LINE_READ ? line.data : NULL;
     }
     int n = 0;
     chat_keys_begin();

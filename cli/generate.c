@@ -103,7 +103,7 @@ int generator_open(generator *g, const settings *s, need tokenizer, need chat_te
     if (!code) code = open_model(&g->model, s, g->device, g->dir);
     if (!code) code = find_ends(g);
     if (!code) warn_endless(g);
-    if (!code) code = open_session(&g->session, s, g->model, g->dir);
+    if (!code && !s->jsonl) code = open_session(&g->session, s, g->model, g->dir);
     return code;
 }
 

@@ -17,7 +17,7 @@ typedef struct generator {
     char *dir;
     qn_device *device;
     qn_model *model;
-    qn_session *session;
+    qn_session *session;             /* NULL with --jsonl, which has its own */
     qn_tokenizer *tokenizer;         /* may be NULL */
     qn_chat_template *chat_template; /* may be NULL */
     record_error no_template;        /* then why */

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -108,14 +109,55 @@ static int read_failed(const char *what, int reason) {
     return fail(what, "%s", reason == ENOMEM ? "out of memory" : strerror(reason));
 }
 
-int read_line(qn_text *line, bool *end) {
-    errno = 0;
-    ssize_t n = getline(&line->data, &line->capacity, stdin);
-    line->size = n > 0 ? (size_t)n : 0;
-    *end = n < 0;
-    /* what fails without an error of the stream is memory for the line */
-    if (n < 0 && (ferror(stdin) || !feof(stdin))) return read_failed("standard input", errno);
-    return interrupted() ? EXIT_INTERRUPTED : EXIT_DONE;
+/* Room for one more read. */
+static bool make_room(line_input *in) {
+    enum { CHUNK = 65536 };
+    qn_text *text = &in->text;
+    if (in->begin) {
+        text->size -= in->begin;
+        memmove(text->data, text->data + in->begin, text->size);
+        in->begin = 0;
+    }
+    if (text->capacity - text->size >= CHUNK) return true;
+    const size_t capacity = 2 * text->capacity + CHUNK;
+    char *data = realloc(text->data, capacity);
+    if (!data) return false;
+    text->data = data;
+    text->capacity = capacity;
+    return true;
+}
+
+/* Read what there is; *late: nothing yet. */
+static int read_more(line_input *in, bool waits, bool *late) {
+    struct pollfd input = {.fd = STDIN_FILENO, .events = POLLIN};
+    *late = !waits && poll(&input, 1, 0) <= 0;
+    if (*late) return EXIT_DONE;
+    if (!make_room(in)) return read_failed("standard input", ENOMEM);
+    ssize_t n = read(STDIN_FILENO, in->text.data + in->text.size, in->text.capacity - in->text.size);
+    if (n < 0) return errno == EINTR && !interrupted() ? EXIT_DONE : read_failed("standard input", errno);
+    in->text.size += (size_t)n;
+    in->at_end = n == 0;
+    return EXIT_DONE;
+}
+
+int read_line(line_input *in, bool waits, qn_string *line, line_state *state) {
+    for (bool late = false;;) {
+        const size_t n = in->text.size - in->begin;
+        const char *begin = n ? in->text.data + in->begin : NULL;
+        const char *end = n > in->searched ? memchr(begin + in->searched, '\n', n - in->searched) : NULL;
+        in->searched = n;
+        if (end || in->at_end || late) {
+            const bool complete = end || (in->at_end && n);
+            const size_t size = end ? (size_t)(end + 1 - begin) : complete ? n : 0;
+            *state = complete ? LINE_READ : in->at_end ? LINE_END : LINE_NOT_YET;
+            *line = (qn_string){begin, size};
+            in->begin += size;
+            if (complete) in->searched = 0;
+            return interrupted() ? EXIT_INTERRUPTED : EXIT_DONE;
+        }
+        int code = read_more(in, waits, &late);
+        if (code) return code;
+    }
 }
 
 static int read_descriptor(qn_text *out, int fd, const char *what) {

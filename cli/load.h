@@ -33,9 +33,19 @@ int read_prompt(const settings *s, const char *name, qn_text *out, const char **
 /* A file, or standard input for "-", exactly. The caller frees out->data. */
 int read_file(qn_text *out, const char *path);
 
-/* Read the next line of standard input, with its newline. *end becomes true at the end of the input. The caller frees
- * line->data. */
-int read_line(qn_text *line, bool *end);
+/* Lines of standard input. Zeros begin it; the caller frees text.data. */
+typedef struct line_input {
+    qn_text text;    /* what was read */
+    size_t begin;    /* of the next line in it */
+    size_t searched; /* bytes from there on that hold no newline */
+    bool at_end;     /* nothing more is to be read */
+} line_input;
+
+typedef enum line_state { LINE_READ, LINE_END, LINE_NOT_YET } line_state;
+
+/* Read the next line, with its newline; it is valid until the next call. LINE_END: the input has ended. LINE_NOT_YET, unless
+ * `waits`: not all of it has come yet. */
+int read_line(line_input *in, bool waits, qn_string *line, line_state *state);
 
 /* Ids separated by white space or commas. The caller frees out->data. */
 int parse_ids(qn_ids *out, const char *what, const char *text, size_t size);

@@ -53,7 +53,7 @@ typedef struct settings {
     int tool_arguments;   /* 1: texts become objects */
     int think;            /* qn_think */
     int reasoning_format; /* reasoning_format */
-    whole n_predict;
+    whole n_predict, parallel;
     texts stops, logit_bias;
     sampling sampling;
     /* measuring and checking */

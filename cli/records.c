@@ -80,16 +80,33 @@ bool json_was_refused(void) {
     return was_refused;
 }
 
-static json_t *answer_line(record_fn answer, void *user, const char *line, size_t size, record_error *error) {
-    json_t *record = NULL, *out = NULL;
+bool record_trim(qn_string *line) {
+    while (line->size && line->data[line->size - 1] && strchr(" \t\r\n", line->data[line->size - 1])) line->size--;
+    return line->size > 0;
+}
+
+json_t *record_read(const qn_string *line, record_error *error) {
+    json_t *record = NULL;
     qn_error err;
-    json_note_refusals();
-    if (qni_json_parse(&record, "record", line, size, &err))
+    if (qni_json_parse(&record, "record", line->data, line->size, &err)) {
         record_fail_error(error, &err);
-    else if (!json_is_object(record))
+    } else if (!json_is_object(record)) {
         record_fail(error, "a record must be an object, not %s", json_type_name(record));
-    else
-        out = answer(user, record, error);
+        json_decref(record);
+        record = NULL;
+    }
+    return record;
+}
+
+int record_print(json_t *answer, const record_error *error) {
+    json_print_line(answer ? answer : json_pack("{s:o}", "error", json_text(error->text, strlen(error->text))));
+    return answer ? EXIT_DONE : EXIT_FAILED;
+}
+
+static json_t *answer_line(record_fn answer, void *user, const qn_string *line, record_error *error) {
+    json_note_refusals();
+    json_t *record = record_read(line, error);
+    json_t *out = record ? answer(user, record, error) : NULL;
     json_decref(record);
     if (json_was_refused() && out) {
         json_decref(out);
@@ -100,22 +117,16 @@ static json_t *answer_line(record_fn answer, void *user, const char *line, size_
 }
 
 int records_answer(record_fn answer, void *user) {
-    qn_text line = {0};
-    bool end = false;
+    line_input input = {.begin = 0};
+    qn_string line;
+    line_state state = LINE_READ;
     int code = EXIT_DONE, read_code = EXIT_DONE;
-    while (!ferror(stdout) && !(read_code = read_line(&line, &end)) && !end) {
-        size_t n = line.size;
-        while (n && strchr(" \t\r\n", line.data[n - 1]) && line.data[n - 1]) n--;
-        if (!n) continue;
+    while (!ferror(stdout) && !(read_code = read_line(&input, true, &line, &state)) && state == LINE_READ) {
         record_error error = {""};
-        json_t *out = answer_line(answer, user, line.data, n, &error);
-        if (!out) {
-            out = json_pack("{s:o}", "error", json_text(error.text, strlen(error.text)));
-            code = EXIT_FAILED;
-        }
-        json_print_line(out);
+        if (!record_trim(&line)) continue;
+        if (record_print(answer_line(answer, user, &line, &error), &error)) code = EXIT_FAILED;
     }
-    free(line.data);
+    free(input.text.data);
     return read_code ? read_code : code;
 }
 

@@ -24,6 +24,13 @@ typedef json_t *(*record_fn)(void *user, json_t *record, record_error *error);
  * when a record was refused. */
 int records_answer(record_fn answer, void *user);
 
+/* What records_answer is made of, for a command that answers several at once. record_trim: a line without white space at its
+ * end; false: nothing is left. record_read: the object that the caller frees, or NULL with `error`. record_print: an answer,
+ * which is freed, or the error where it is NULL; returns an exit code. */
+bool record_trim(qn_string *line);
+json_t *record_read(const qn_string *line, record_error *error);
+int record_print(json_t *answer, const record_error *error);
+
 bool record_fail(record_error *error, const char *format, ...) __attribute__((format(printf, 2, 3))); /* false */
 bool record_fail_error(record_error *error, const qn_error *err);                                     /* false */
 

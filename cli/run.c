@@ -114,6 +114,7 @@ static const char *asks_template(const settings *s) {
 static int check_usage(const settings *s) {
     if (s->jsonl && (s->prompt || s->file || s->ids))
         return usage_error("run", "--jsonl reads its prompts from standard input alone");
+    if (s->parallel.given && !s->jsonl) return usage_error("run", "--parallel needs --jsonl");
     if (s->ids && (s->prompt || s->file)) return usage_error("run", "--ids and a text: only one of them");
     if (s->ids && s->stops.n) return usage_error("run", "--stop needs a text, not --ids");
     if (s->stops.n > MAX_STOP) return usage_error("run", "--stop: at most %d texts", MAX_STOP);

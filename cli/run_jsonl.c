@@ -1,304 +1,315 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* quern run --jsonl: a request on each line, with fields named as in the OpenAI API. All requests share a session, so
- * that a common prefix is computed once; the answers do not depend on it. */
+/*
+ * quern run --jsonl: a request on each line, a line for each answer, in order. Several are computed in common steps, on
+ * sessions of one pool; what their prompts have in common is computed once. The answers depend on neither.
+ *
+ * Whoever writes the requests may wait for an answer before the next one: input is waited for only when nothing is left
+ * to compute.
+ */
 #include <stdlib.h>
 #include <string.h>
 
-#include "fields.h"
 #include "output.h"
+#include "request.h"
 #include "run.h"
 
-enum { MAX_LOGPROBS = 1000, MAX_STOP_IDS = 64 };
+enum {
+    DEFAULT_PARALLEL = 4,
+    ANSWERS_AHEAD = 16, /* records a session that are taken while an earlier answer is not complete */
+    LEAST_SHARED = 64, /* a shorter common prefix is not worth waiting for: a step of so many tokens costs about as much
+                         * as one of a few */
+};
 
-/* A request, read, and its answer as it grows. */
-typedef struct request {
+/* A record, until its answer is printed. */
+typedef struct entry {
+    request *request; /* NULL: it is answered */
+    qn_ids prompt;
+    json_t *answer; /* NULL: the error */
+    record_error error;
+    qn_generation *generation; /* NULL: it waits, or is answered */
+} entry;
+
+typedef struct slot {
+    qn_session *session;
+    entry *entry;  /* that it computes; NULL: it is free */
+    uint64_t used; /* when it became free */
+} slot;
+
+typedef struct runner {
     generator *generator;
-    qn_prompt rendered; /* of messages */
-    json_t *prompt;     /* raw text, borrowed; or NULL */
-    qn_ids ids, stop_ids;
-    bool has_ids, conversation;
-    qn_think think;
-    int reasoning_format;
-    qn_sampler_params params;
-    qn_logit_bias *bias;
-    qn_string stops[MAX_STOP];
-    size_t n_stop;
-    whole n_predict, min_tokens, logprobs;
-    bool ignore_eos, parse_special, tells_seed;
+    qn_kv_pool *pool; /* NULL: there is one session */
+    slot *slots;
+    size_t n_slot;
+    entry *entries; /* a ring */
+    size_t n_entry, first, capacity;
+    line_input input;
+    bool has_ended;      /* no more records are taken */
+    int code, read_code; /* exit codes: of the answers, of the input */
+    uint64_t clock;
+    qn_generation **batch; /* {n_slot} each: of one step */
+    slot **batch_slots;
+    bool *done;
+    qn_error *errors;
+} runner;
 
-    qn_sampler *scorer; /* for logprobs */
-    qn_logprob *best;
-    json_t *out_ids, *out_logprobs;
-    qn_text content, reasoning;
-    qn_error token_error;
-} request;
-
-static void request_release(request *r) {
-    qn_prompt_release(&r->rendered);
-    free(r->ids.data);
-    free(r->stop_ids.data);
-    free(r->bias);
-    free(r->best);
-    free(r->content.data);
-    free(r->reasoning.data);
-    qn_sampler_free(r->scorer);
-    json_decref(r->out_ids);
-    json_decref(r->out_logprobs);
+static entry *entry_at(const runner *r, size_t i) {
+    return &r->entries[(r->first + i) % r->capacity];
 }
 
-static bool read_messages(request *r, json_t *record, record_error *error) {
-    const generator *g = r->generator;
-    conversation c = {.kwargs = NULL};
-    qn_error err;
-    if (!fields_check(record, RECORD_MESSAGES, error)) return false;
-    if (!g->chat_template)
-        return record_fail(error, "messages: %s", *g->no_template.text ? g->no_template.text : "not with --raw");
-    bool good = field_bool(record, "parse_special", &r->parse_special, error) &&
-                conversation_read(&c, &g->conversation, record, error);
-    if (good && !conversation_render(&c, &r->rendered, &err)) good = record_fail_error(error, &err);
-    r->think = c.think;
-    r->conversation = true;
-    conversation_release(&c);
-    return good;
+static void forget_request(entry *e) {
+    request_free(e->request);
+    free(e->prompt.data);
+    e->request = NULL;
+    e->prompt = (qn_ids){0};
 }
 
-static bool read_input(request *r, json_t *record, record_error *error) {
-    json_t *prompt = json_object_get(record, "prompt"), *ids = json_object_get(record, "ids"),
-           *messages = json_object_get(record, "messages");
-    if (json_is_null(prompt)) prompt = NULL;
-    if (json_is_null(messages)) messages = NULL;
-    if (json_is_null(ids)) ids = NULL;
-    if (!!prompt + !!ids + !!messages != 1)
-        return record_fail(error, "exactly one of prompt, messages and ids is needed");
-    if (messages) return read_messages(r, record, error);
-    if (!fields_check(record, RECORD_TEXT, error)) return false;
-    if (ids) {
-        r->has_ids = true;
-        return field_ids(record, "ids", &r->ids, error);
+/* Print the answers that are complete, up to the first that is not. */
+static void print_answers(runner *r) {
+    while (r->n_entry && !entry_at(r, 0)->request && !ferror(stdout)) {
+        entry *e = entry_at(r, 0);
+        if (record_print(e->answer, &e->error)) r->code = EXIT_FAILED;
+        e->answer = NULL;
+        r->first = (r->first + 1) % r->capacity;
+        r->n_entry--;
     }
-    if (!json_is_string(prompt)) return record_fail(error, "prompt: must be a string, not %s", json_type_name(prompt));
-    if (!r->generator->tokenizer) return record_fail(error, "prompt: %s", r->generator->no_template.text);
-    if (!json_string_length(prompt)) return record_fail(error, "prompt: must not be empty");
-    r->prompt = prompt;
-    return true;
 }
 
-static bool read_stops(request *r, json_t *record, record_error *error) {
-    json_t *value = json_object_get(record, "stop");
-    if (!value || json_is_null(value)) return true;
-    bool single = json_is_string(value);
-    if (!single && !json_is_array(value))
-        return record_fail(error, "stop: must be a string or a list of strings, not %s", json_type_name(value));
-    size_t n = single ? 1 : json_array_size(value);
-    if (n > MAX_STOP) return record_fail(error, "stop: must be at most %d texts, not %zu", MAX_STOP, n);
-    for (r->n_stop = 0; r->n_stop < n; r->n_stop++) {
-        json_t *text = single ? value : json_array_get(value, r->n_stop);
-        if (!json_is_string(text) || !json_string_length(text))
-            return record_fail(error, "stop: must be strings that are not empty, not %s",
-                               json_is_string(text) ? "\"\"" : json_type_name(text));
-        r->stops[r->n_stop] = (qn_string){json_string_value(text), json_string_length(text)};
+static int32_t common(const qn_ids *prompt, const int32_t *ids, size_t n) {
+    size_t i = 0;
+    while (i < n && i < prompt->size && ids[i] == prompt->data[i]) i++;
+    return (int32_t)i;
+}
+
+static int32_t common_with_session(const qn_ids *prompt, const qn_session *session) {
+    return common(prompt, qn_session_ids(session), (size_t)qn_session_n_tok(session));
+}
+
+/* Let a slot begin with the first n tokens of another one's sequence. Without memory for that the prompt is computed. */
+static void share(slot *to, const slot *from, int32_t n) {
+    qn_session *session = NULL;
+    if (qn_session_fork(&session, from->session, NULL)) return;
+    if (qn_session_rewind(session, (size_t)n, NULL)) {
+        qn_session_free(session);
+        return;
     }
-    if (n && !r->generator->tokenizer) return record_fail(error, "stop: %s", r->generator->no_template.text);
-    return true;
+    qn_session_free(to->session);
+    to->session = session;
 }
 
-/* "logprobs": k, or as for conversations "logprobs": true with "top_logprobs": k. Without, no best ones are none. */
-static bool read_logprobs(request *r, json_t *record, record_error *error) {
-    json_t *value = json_object_get(record, "logprobs");
-    whole top = {0, false};
-    if (!field_whole(record, "top_logprobs", 0, MAX_LOGPROBS, &top, error)) return false;
-    if (json_is_true(value)) {
-        r->logprobs = (whole){top.value, true};
-        return true;
+/* A free slot for a prompt; it holds of the prompt what any has. NULL: another request will soon have computed more of it. */
+static slot *choose_slot(runner *r, const qn_ids *prompt) {
+    slot *best = NULL, *best_free = NULL, *oldest = NULL;
+    int32_t n_best = -1, n_free = -1, n_coming = 0;
+    for (size_t i = 0; i < r->n_slot; i++) {
+        slot *s = &r->slots[i];
+        const int32_t n = common_with_session(prompt, s->session);
+        if (n > n_best) best = s, n_best = n;
+        if (s->entry) {
+            const int32_t n_all = common(prompt, s->entry->prompt.data, s->entry->prompt.size);
+            if (n_all > n_coming) n_coming = n_all;
+            continue;
+        }
+        if (n > n_free || (n == n_free && s->used < best_free->used)) best_free = s, n_free = n;
+        if (!oldest || s->used < oldest->used) oldest = s;
     }
-    if (!json_is_false(value) && !field_whole(record, "logprobs", 0, MAX_LOGPROBS, &r->logprobs, error)) return false;
-    if (top.given && top.value != r->logprobs.value)
-        return record_fail(error, "top_logprobs: goes with \"logprobs\": true");
-    return true;
+    if (n_coming >= n_best + LEAST_SHARED) return NULL;
+    if (n_best < n_free + LEAST_SHARED) return best_free;
+    share(oldest, best, n_best);
+    return oldest;
 }
 
-/* max_tokens and its other names, which must agree; n_predict -1: to the end, as llama.cpp says it. */
-static bool read_lengths(request *r, json_t *record, record_error *error) {
-    static const char *const names[] = {"n_predict", "max_new_tokens", "max_tokens", "max_completion_tokens"};
-    const char *first = NULL;
-    for (int i = 0; i < 4; i++) {
-        whole n = {0, false};
-        if (i == 0 && json_integer_value(json_object_get(record, names[i])) == -1)
-            n = (whole){0, true};
-        else if (!field_whole(record, names[i], 1, INT32_MAX, &n, error))
-            return false;
-        if (!n.given) continue;
-        if (first && n.value != r->n_predict.value) return record_fail(error, "%s: contradicts %s", names[i], first);
-        first = names[i];
-        r->n_predict = n;
+/* Begin an entry's generation, if that pays already. A slot is free. */
+static void begin(runner *r, entry *e) {
+    slot *s = choose_slot(r, &e->prompt);
+    if (!s) return;
+    e->generation = request_begin(e->request, s->session, &e->error);
+    if (e->generation)
+        s->entry = e;
+    else
+        forget_request(e);
+}
+
+static void add_entry(runner *r, const qn_string *line) {
+    entry *e = entry_at(r, r->n_entry++);
+    *e = (entry){.request = NULL};
+    json_note_refusals();
+    json_t *record = record_read(line, &e->error);
+    if (record) e->request = request_read(r->generator, record, &e->error);
+    json_decref(record);
+    if (json_was_refused() && e->request) {
+        forget_request(e);
+        record_fail(&e->error, "out of memory");
     }
-    return field_whole(record, "min_tokens", 0, INT32_MAX, &r->min_tokens, error);
+    /* what cannot be encoded is told when it begins */
+    if (e->request && r->n_slot > 1 && !request_encode(e->request, &e->prompt)) e->prompt.size = 0;
 }
 
-static bool read_stop_ids(request *r, json_t *record, record_error *error) {
-    if (!field_ids(record, "stop_token_ids", &r->stop_ids, error)) return false;
-    const int32_t n_vocab = qn_model_get_config(r->generator->model)->n_vocab;
-    if (r->stop_ids.size > MAX_STOP_IDS)
-        return record_fail(error, "stop_token_ids: must be at most %d ids, not %zu", MAX_STOP_IDS, r->stop_ids.size);
-    for (size_t i = 0; i < r->stop_ids.size; i++)
-        if (r->stop_ids.data[i] >= n_vocab)
-            return record_fail(error, "stop_token_ids[%zu]: must be below %d, not %d", i, (int)n_vocab,
-                               (int)r->stop_ids.data[i]);
-    return true;
+static bool has_free_slot(const runner *r) {
+    for (size_t i = 0; i < r->n_slot; i++)
+        if (!r->slots[i].entry) return true;
+    return false;
 }
 
-static bool read_reasoning_format(request *r, json_t *record, record_error *error) {
-    static const char *const names[] = {"auto", "none", "deepseek"}; /* as the enum has them */
-    json_t *value = json_object_get(record, "reasoning_format");
-    if (!value || json_is_null(value)) return true;
-    for (int i = 0; json_is_string(value) && i < 3; i++) {
-        if (strcmp(json_string_value(value), names[i]) != 0) continue;
-        r->reasoning_format = i;
-        return true;
+/* Take records and begin them, in order, while a slot is free. */
+static void take_records(runner *r) {
+    while (has_free_slot(r) && !ferror(stdout) && !interrupted()) {
+        entry *last = r->n_entry ? entry_at(r, r->n_entry - 1) : NULL;
+        if (last && last->request && !last->generation) {
+            begin(r, last);
+            if (last->request && !last->generation) return;
+            continue;
+        }
+        if (r->has_ended || r->n_entry == r->capacity) return;
+        qn_string line;
+        line_state state = LINE_END;
+        r->read_code = read_line(&r->input, !r->n_entry, &line, &state);
+        if (!r->read_code && state == LINE_NOT_YET) return;
+        r->has_ended = r->read_code || state == LINE_END;
+        if (!r->has_ended && record_trim(&line)) add_entry(r, &line);
+        if (r->n_entry == 1) print_answers(r); /* one that was refused */
     }
-    return record_fail(error, "reasoning_format: must be \"auto\", \"none\" or \"deepseek\"");
 }
 
-/* Sampling settings; the seed -1 is a random one, which the answer tells. */
-static bool read_sampling(request *r, json_t *record, record_error *error) {
-    sampling wanted = {.top_k = {0, false}};
-    if (!fields_sampling(record, &wanted, true, error)) return false;
-    if (wanted.seed.given && wanted.seed.value < 0) {
-        wanted.seed.value = (int64_t)random_seed();
-        r->tells_seed = true;
+/* The generation of a slot has ended: with an error, or as the result says. */
+static void finish(runner *r, slot *s, const qn_generate_result *result, const qn_error *err) {
+    entry *e = s->entry;
+    if (err && err->status)
+        record_fail_error(&e->error, err);
+    else
+        e->answer = request_answer(e->request, result, &e->error);
+    qn_generation_free(e->generation);
+    e->generation = NULL;
+    forget_request(e);
+    s->entry = NULL;
+    s->used = ++r->clock;
+}
+
+/* After an interrupt: what waits is dropped, what has no token yet is canceled; the others see it at their next token. */
+static void cancel(runner *r) {
+    r->has_ended = true;
+    r->read_code = EXIT_INTERRUPTED;
+    while (r->n_entry) {
+        entry *last = entry_at(r, r->n_entry - 1);
+        if (!last->request || last->generation) break;
+        forget_request(last);
+        r->n_entry--;
     }
-    generator_params(r->generator, r->conversation, r->think, &r->params);
-    apply_sampling(&r->params, &wanted);
-    if (!field_logit_bias(record, &r->bias, &r->params.n_logit_bias, error)) return false;
-    if (r->bias) r->params.logit_bias = r->bias;
-    return true;
+    for (size_t i = 0; i < r->n_slot; i++) {
+        qn_generate_result result;
+        if (!r->slots[i].entry) continue;
+        qn_generation_get_result(r->slots[i].entry->generation, &result);
+        if (result.n_generated) continue;
+        result.finish = QN_FINISH_CANCELED;
+        finish(r, &r->slots[i], &result, NULL);
+    }
 }
 
-static bool read_request(request *r, json_t *record, record_error *error) {
+/* A token more of what is under way. */
+static void step(runner *r) {
+    size_t n = 0;
+    for (size_t i = 0; i < r->n_entry; i++) { /* the first answer's prompt first */
+        for (size_t k = 0; k < r->n_slot; k++) {
+            if (r->slots[k].entry != entry_at(r, i)) continue;
+            r->batch_slots[n] = &r->slots[k];
+            r->batch[n++] = r->slots[k].entry->generation;
+        }
+    }
+    if (!n) return;
+    qn_error err = {.status = QN_OK};
+    const bool failed = qn_generation_next_batch(r->batch, n, r->done, r->errors, &err);
+    for (size_t i = 0; i < n; i++) {
+        qn_generate_result result;
+        if (!failed && !r->done[i]) continue;
+        qn_generation_get_result(r->batch[i], &result);
+        finish(r, r->batch_slots[i], &result, failed ? &err : &r->errors[i]);
+    }
+}
+
+/* Requests at once where the command line says nothing: their contexts take at most half of the memory that there is. */
+static int32_t default_parallel(const runner *r, const qn_kv_pool_info *one) {
+    qn_device_info device;
+    qn_device_get_info(r->generator->device, &device);
+    const uint64_t limit = device.memory_available_bytes ? device.memory_available_bytes / 2 : UINT64_MAX;
+    int32_t n = DEFAULT_PARALLEL;
+    while (n > 1 && one->bytes > limit / (uint64_t)n) n /= 2;
+    return n;
+}
+
+/* A pool for *n whole contexts; *n may become less if nobody said it. */
+static int open_pool(runner *r, int32_t *n) {
     const settings *s = r->generator->settings;
-    r->think = (qn_think)s->think;
-    r->n_predict = s->n_predict;
-    r->ignore_eos = s->ignore_eos;
-    r->parse_special = s->parse_special;
-    r->reasoning_format = s->reasoning_format;
-    r->n_stop = s->stops.n;
-    for (size_t i = 0; i < r->n_stop; i++) r->stops[i] = (qn_string){s->stops.data[i], strlen(s->stops.data[i])};
-    return read_input(r, record, error) && read_stops(r, record, error) && read_stop_ids(r, record, error) &&
-           read_logprobs(r, record, error) && read_lengths(r, record, error) &&
-           read_reasoning_format(r, record, error) && field_bool(record, "ignore_eos", &r->ignore_eos, error) &&
-           read_sampling(r, record, error);
-}
-
-static bool on_text(void *user, qn_piece piece, const char *text, size_t size) {
-    request *r = user;
-    append_bytes(piece == QN_PIECE_REASONING ? &r->reasoning : &r->content, text, size);
-    return true;
-}
-
-static bool add_logprobs(request *r, const qn_token *token) {
-    float logprob;
-    int32_t n_best = 0;
-    if (qn_sampler_logprobs(r->scorer, &logprob, r->best, &n_best, token->logits, token->id, (int32_t)r->logprobs.value,
-                            &r->token_error))
-        return false;
-    json_t *best = json_array();
-    for (int32_t i = 0; i < n_best; i++)
-        json_array_append_new(
-            best, json_pack("{s:i, s:o}", "id", (int)r->best[i].id, "logprob", json_number(r->best[i].logprob)));
-    json_array_append_new(r->out_logprobs, json_pack("{s:i, s:o, s:o}", "id", (int)token->id, "logprob",
-                                                     json_number(logprob), "top_logprobs", best));
-    return true;
-}
-
-static bool on_token(void *user, const qn_token *token) {
-    request *r = user;
-    json_array_append_new(r->out_ids, json_integer(token->id));
-    return (!r->scorer || add_logprobs(r, token)) && !interrupted();
-}
-
-static bool on_prefill(void *user, int32_t done, int32_t total) {
-    (void)user, (void)done, (void)total;
-    return !interrupted();
-}
-
-static json_t *timings(const qn_generate_result *result) {
-    int32_t n_prompt = result->n_prompt - result->n_reused;
-    double prompt_s = result->prompt_s, generate_s = result->generate_s;
-    return json_pack("{s:i, s:f, s:f, s:i, s:f, s:f, s:i}", "prompt_n", (int)n_prompt, "prompt_ms", 1e3 * prompt_s,
-                     "prompt_per_second", prompt_s > 0 ? n_prompt / prompt_s : 0.0, "predicted_n",
-                     (int)result->n_generated, "predicted_ms", 1e3 * generate_s, "predicted_per_second",
-                     generate_s > 0 ? result->n_generated / generate_s : 0.0, "cache_n", (int)result->n_reused);
-}
-
-static json_t *answer(const request *r, const qn_generate_result *result) {
-    static const char *const reasons[] = {"stop", "length", "canceled"};
-    bool has_text = r->generator->tokenizer != NULL;
-    json_t *out = json_pack("{s:O, s:o, s:o, s:s, s:o}", "ids", r->out_ids, "text",
-                            has_text ? json_text(r->content.data, r->content.size) : json_null(), "reasoning",
-                            has_text ? json_text(r->reasoning.data, r->reasoning.size) : json_null(), "finish_reason",
-                            reasons[result->finish], "timings", timings(result));
-    if (r->out_logprobs) json_object_set(out, "logprobs", r->out_logprobs);
-    if (r->tells_seed) json_object_set_new(out, "seed", json_integer((json_int_t)r->params.seed));
-    return out;
-}
-
-static bool open_scorer(request *r, record_error *error) {
-    const qn_model_config *config = qn_model_get_config(r->generator->model);
-    int32_t n_valid = r->generator->tokenizer ? qn_tokenizer_n_vocab(r->generator->tokenizer) : 0;
-    qn_sampler_params params;
+    qn_kv_pool_options options = {
+        .n_ctx = (int32_t)s->n_ctx.value, .kv_dtype = (qn_dtype)s->kv, .yarn = (qn_yarn_mode)s->yarn};
+    qn_kv_pool_info one;
     qn_error err;
-    qn_sampler_defaults(NULL, QN_SAMPLER_NEUTRAL, &params);
-    if (n_valid > config->n_vocab) n_valid = config->n_vocab;
-    if (qn_sampler_create(&r->scorer, &params, config->n_vocab, n_valid, &err)) return record_fail_error(error, &err);
-    r->best = must_calloc((size_t)r->logprobs.value, sizeof(*r->best));
-    r->out_logprobs = json_array();
-    return true;
+    /* of one context, to see how large that is; its memory is not touched */
+    if (qn_kv_pool_create(&r->pool, r->generator->model, &options, &err)) return fail_error(r->generator->dir, &err);
+    qn_kv_pool_get_info(r->pool, &one);
+    if (!s->parallel.given) *n = default_parallel(r, &one);
+    qn_status status = QN_OK;
+    do {
+        qn_kv_pool_free(r->pool);
+        r->pool = NULL;
+        if (*n == 1) return EXIT_DONE;
+        const int64_t n_tok = (int64_t)*n * one.n_block * one.block_tokens;
+        if (n_tok > INT32_MAX) return fail(NULL, "--parallel: %d contexts of %d tokens are too many", *n, one.n_ctx);
+        options.n_tok = (int32_t)n_tok;
+        status = qn_kv_pool_create(&r->pool, r->generator->model, &options, &err);
+        if (status == QN_ENOMEM && !s->parallel.given) *n /= 2;
+    } while (status == QN_ENOMEM && !s->parallel.given);
+    return status ? fail_error(r->generator->dir, &err) : EXIT_DONE;
 }
 
-static json_t *generate(request *r, record_error *error) {
-    generator *g = r->generator;
-    r->out_ids = json_array();
-    if (r->logprobs.given && !open_scorer(r, error)) return NULL;
-    qn_generate_args args = {
-        .prompt = r->prompt ? json_string_value(r->prompt) : NULL,
-        .prompt_size = json_string_length(r->prompt),
-        .ids = r->has_ids ? r->ids.data : NULL,
-        .n_ids = r->ids.size,
-        .sampler = &r->params,
-        .n_predict = (int32_t)r->n_predict.value,
-        .min_tokens = (int32_t)r->min_tokens.value,
-        .ignore_eos = r->ignore_eos,
-        .stop_ids = r->stop_ids.data,
-        .n_stop_id = r->stop_ids.size,
-        .split_reasoning = r->reasoning_format ? r->reasoning_format == REASONING_DEEPSEEK : r->conversation,
-        .stops = r->stops,
-        .n_stop = r->n_stop,
-        .on_text = g->tokenizer ? on_text : NULL,
-        .on_token = on_token,
-        .on_prefill = on_prefill,
-        .user = r,
-    };
-    if (r->conversation) generator_take_prompt(g, &r->rendered, r->parse_special, &args);
-    qn_generate_result result = {.n_prompt = 0};
-    qn_error err;
-    if (qn_generate(g->session, g->tokenizer, &args, &result, &err)) {
-        record_fail_error(error, &err);
-        return NULL;
-    }
-    if (r->token_error.status) {
-        record_fail_error(error, &r->token_error);
-        return NULL;
-    }
-    return answer(r, &result);
+static int open_sessions(runner *r) {
+    const generator *g = r->generator;
+    int32_t n = g->settings->parallel.given ? (int32_t)g->settings->parallel.value : DEFAULT_PARALLEL;
+    int code = n > 1 ? open_pool(r, &n) : EXIT_DONE;
+    if (code) return code;
+    r->slots = must_calloc((size_t)n, sizeof(*r->slots));
+    r->batch = must_calloc((size_t)n, sizeof(qn_generation *));
+    r->batch_slots = must_calloc((size_t)n, sizeof(slot *));
+    r->done = must_calloc((size_t)n, sizeof(bool));
+    r->errors = must_calloc((size_t)n, sizeof(qn_error));
+    r->capacity = (size_t)n * ANSWERS_AHEAD;
+    r->entries = must_calloc(r->capacity, sizeof(entry));
+    if (!r->pool) code = open_session(&r->slots[r->n_slot++].session, g->settings, g->model, g->dir);
+    const qn_session_options options = {.pool = r->pool};
+    for (qn_error err; !code && r->n_slot < (size_t)n;)
+        if (qn_session_create(&r->slots[r->n_slot++].session, g->model, &options, &err))
+            code = fail_error(g->dir, &err);
+    return code;
 }
 
-static json_t *answer_request(void *user, json_t *record, record_error *error) {
-    request r = {.generator = user};
-    json_t *out = read_request(&r, record, error) ? generate(&r, error) : NULL;
-    request_release(&r);
-    return out;
+static void close_all(runner *r) {
+    for (size_t i = 0; i < r->n_slot; i++) {
+        if (r->slots[i].entry) qn_generation_free(r->slots[i].entry->generation);
+        qn_session_free(r->slots[i].session);
+    }
+    for (size_t i = 0; i < r->n_entry; i++) {
+        forget_request(entry_at(r, i));
+        json_decref(entry_at(r, i)->answer);
+    }
+    qn_kv_pool_free(r->pool);
+    free(r->slots);
+    free(r->entries);
+    free(r->batch);
+    free(r->batch_slots);
+    free(r->done);
+    free(r->errors);
+    free(r->input.text.data);
 }
 
 int run_jsonl(generator *g) {
-    return records_answer(answer_request, g);
+    runner r = {.generator = g};
+    int code = open_sessions(&r);
+    while (!code && !ferror(stdout)) {
+        take_records(&r);
+        if (interrupted()) cancel(&r);
+        step(&r);
+        print_answers(&r);
+        if (r.has_ended && !r.n_entry) break;
+    }
+    if (!code) code = r.read_code ? r.read_code : r.code;
+    close_all(&r);
+    return code;
 }

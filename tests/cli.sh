@@ -381,7 +381,6 @@ ok 'jsonl: as on the command line' answer 1 "^{\"ids\": \\[$(echo "$want" | sed 
 ok 'jsonl: timings' answer 1 '"timings": {"prompt_n": 3, "prompt_ms": .*"cache_n": 0}'
 ok 'jsonl: finish reason' answer 1 '"finish_reason": "length"'
 ok 'jsonl: log probabilities' answer 2 '"logprobs": \[{"id": [0-9]*, "logprob": -[0-9.e-]*, "top_logprobs": \[{"id"'
-ok 'jsonl: a common prefix is computed once' answer 4 '"cache_n": [1-9]'
 ok 'jsonl: stop' sh -c "sed -n 4p $tmp/answers | grep -q '\"finish_reason\": \"stop\"'"
 ok 'jsonl: the stop text is not in the answer' sh -c "! sed -n 4p $tmp/answers | grep -q ' brave'"
 ok 'jsonl: messages' answer 5 '^{"ids": .*"reasoning": ""'
@@ -390,6 +389,55 @@ ok 'jsonl: the error names the field' answer 12 'temperature'
 ok 'jsonl: a good one after bad ones' answer 14 '^{"ids"'
 ok 'jsonl: one answer a record' answer 15 'n: must be 1, not 2'
 ok 'jsonl: n of 1' answer 16 '^{"ids"'
+
+# --- several at once: the answers are the same, and come in order
+long=$(yes 'Once upon a time there was a little dog.' | head -12 | tr '\n' ' ')
+cat >>"$tmp/in" <<RECORDS
+{"prompt":"$long","max_tokens":40,"temperature":0}
+{"prompt":"$long","max_tokens":3}
+{"ids":[]}
+{"ids":[3,99999]}
+{"prompt":"$long Then","max_tokens":50,"seed":5,"temperature":1}
+{"prompt":"$long$long$long$long$long"}
+
+{"prompt":"A dog","seed":9,"stop":["."]}
+{"ids":[5,6,7],"max_tokens":100,"seed":3,"ignore_eos":true,"logprobs":1}
+{"prompt":"A dog"
+{"prompt":"$long And","max_tokens":20,"logprobs":2}
+{"prompt":"A","max_tokens":1}
+RECORDS
+for n in 1 2 4 16; do
+    q run --jsonl -m "$demo" -c 512 -np $n
+    sed 's/, "timings": {[^}]*}//' "$tmp/out" >"$tmp/answers.$n"
+    ok "jsonl -np $n: an answer each" sh -c "[ $rc -eq 1 ] && [ \$(wc -l <$tmp/answers.$n) -eq 27 ]"
+    ok "jsonl -np $n: the same answers" cmp "$tmp/answers.1" "$tmp/answers.$n"
+done
+ok 'jsonl: a full context is told' grep -q '^{"error": "context: 512 tokens are too few for' "$tmp/answers.4"
+ok 'jsonl: errors are in their places' sh -c "sed -n '19p;20p;25p' $tmp/answers.4 | grep -c '^{\"error\"' | grep -qx 3"
+q run --jsonl -m "$demo" -c 512
+cp "$tmp/out" "$tmp/answers"
+ok 'jsonl: a common prompt is computed once' sh -c "sed -n '18p;21p;26p' $tmp/answers | grep -c '\"cache_n\": [1-9][0-9][0-9]*' | grep -qx 3"
+q run -m "$demo" -np 2 -p x
+ok '--parallel needs --jsonl' sh -c "[ $rc -eq 2 ] && grep -q -- '--parallel needs --jsonl' $tmp/err"
+
+# a program that waits for each answer before it asks again, and writes lines in two parts
+mkfifo "$tmp/asks" "$tmp/tells"
+"$quern" run --jsonl -m "$demo" -n 4 <"$tmp/asks" >"$tmp/tells" 2>"$tmp/err" &
+pid=$!
+exec 4>"$tmp/asks" 5<"$tmp/tells"
+told() { timeout 60 sed -n "1{/$1/p;q;}" <&5 | grep -q .; }
+echo '{"prompt":"A dog"}' >&4
+ok 'jsonl: a line alone is answered' told '^{"ids"'
+printf '{"prompt":"A dog"}\n{"prom' >&4
+ok 'jsonl: half a line is not waited for' told '^{"ids"'
+printf 'pt":5}\n' >&4
+ok 'jsonl: an error is told at once' told '^{"error"'
+printf '\n{"prompt":"A cat"}' >&4
+exec 4>&-
+ok 'jsonl: the last line needs no end' told '^{"ids"'
+exec 5<&-
+wait $pid
+ok 'jsonl: one record was refused' [ $? -eq 1 ]
 
 # --- fields of other servers' requests: what would change the answer is refused by name, if it asks for something
 user='"messages":[{"role":"user","content":"Hi"}]'

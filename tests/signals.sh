@@ -123,6 +123,22 @@ rc=$?
 exec 3>&-
 ok 'SIGTERM ends a chat within an answer' [ "$rc" -eq 143 -a -s o ]
 
+# several at once: what is under way is answered as it is
+i=0
+while [ $i -lt 200 ]; do echo '{"prompt":"Once upon a time","ignore_eos":true,"seed":'$i'}'; i=$((i + 1)); done >records
+rm -f o
+"$quern" run --jsonl -m "$demo" -np 4 <records >o 2>err &
+pid=$!
+i=0
+while [ ! -s o ] && [ $i -lt 600 ]; do sleep 0.05; i=$((i + 1)); done
+kill -TERM $pid
+wait $pid
+rc=$?
+ok 'SIGTERM ends records within their answers' [ "$rc" -eq 143 -a "$(wc -l <o)" -lt 200 ]
+ok 'SIGTERM: every line is an answer' [ "$(grep -c '^{"ids": \[.*}$' o)" -eq "$(wc -l <o)" ]
+ok 'SIGTERM: what was under way is told as canceled' [ "$(grep -c '"finish_reason": "canceled"' o)" -le 4 ]
+ok 'SIGTERM: and comes last' sh -c "tail -n 1 o | grep -q '\"finish_reason\": \"canceled\"'"
+
 # --- memory for a line
 line() { printf '{"text":"'; head -c 60000000 /dev/zero | tr '\0' a; printf '"}\n{"text":"b"}\n'; }
 if (ulimit -v 100000 && "$quern" --version) >/dev/null 2>&1; then
