@@ -169,6 +169,8 @@ static void null_is_einval(void **state) {
     EXPECT_EINVAL(qn_generation_create(NULL, NULL, NULL, NULL, &err));
     EXPECT_EINVAL(qn_generation_create(&generation, NULL, NULL, NULL, &err));
     EXPECT_EINVAL(qn_generation_next(NULL, NULL, &err));
+    EXPECT_EINVAL(qn_generation_next_batch(NULL, 1, NULL, NULL, &err));
+    EXPECT_EINVAL(qn_generation_next_batch(&generation, 1, &stopped, &err, &err));
     assert_null(tensor);
 
     /* Without an error struct the status is the same. */

@@ -361,6 +361,37 @@ static qn_status live(qn_model *model, qn_error *err) {
     return status;
 }
 
+/* Two generations on one pool, three passes. */
+static qn_status generate_both(qn_model *model, qn_error *err) {
+    static const int32_t ids[20] = {5, 17, 3};
+    const qn_kv_pool_options options = {.n_ctx = 64, .n_tok = 1024, .n_batch = 16};
+    qn_kv_pool *pool = NULL;
+    qn_session *sessions[2] = {NULL, NULL};
+    qn_generation *generations[2] = {NULL, NULL};
+    qn_error errors[2];
+    bool done[2];
+    qn_status status = qn_kv_pool_create(&pool, model, &options, err);
+    for (int i = 0; i < 2 && status == QN_OK; i++) {
+        const qn_session_options on_pool = {.pool = pool};
+        const qn_generate_args args = {.ids = ids, .n_ids = i == 0 ? 20 : 3, .n_predict = 9, .ignore_eos = true};
+        status = qn_session_create(&sessions[i], model, &on_pool, err);
+        if (status == QN_OK) status = qn_generation_create(&generations[i], sessions[i], NULL, &args, err);
+    }
+    for (int pass = 0; pass < 3 && status == QN_OK; pass++) {
+        status = qn_generation_next_batch(generations, 2, done, errors, err);
+        for (int i = 0; i < 2 && status == QN_OK; i++) {
+            status = errors[i].status;
+            if (status != QN_OK) *err = errors[i];
+        }
+    }
+    for (int i = 0; i < 2; i++) {
+        qn_generation_free(generations[i]);
+        qn_session_free(sessions[i]);
+    }
+    qn_kv_pool_free(pool);
+    return status;
+}
+
 static qn_status open_and_live(const char *device_name, int32_t n_thread, qn_error *err) {
     qn_device_options options = {.n_thread = n_thread};
     qn_device *device = NULL;
@@ -369,6 +400,7 @@ static qn_status open_and_live(const char *device_name, int32_t n_thread, qn_err
     if (status == QN_OK) status = qn_model_open(&model, device, model_dir, NULL, err);
     qn_device_close(device);
     if (status == QN_OK) status = live(model, err);
+    if (status == QN_OK) status = generate_both(model, err);
     qn_model_close(model);
     unlink(session_path);
     return status;

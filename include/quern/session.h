@@ -260,6 +260,25 @@ QN_NODISCARD QN_API qn_status qn_generation_create(qn_generation **out, qn_sessi
  */
 QN_NODISCARD QN_API qn_status qn_generation_next(qn_generation *generation, bool *done, qn_error *err);
 
+/**
+ * qn_generation_next() for several generations at once: those whose sessions are on one pool are computed in common steps,
+ * one pass over the weights for all of them; pools go one after the other.
+ *
+ * On each pool every drawn token is computed, and of the prompts, in order, what fits into a step of n_batch tokens beside
+ * them. So a prompt may be cut elsewhere than alone, or wait for those before it, as on_prefill tells. Ids, logits, texts
+ * and what ends a generation are the same.
+ *
+ * generations  n of them, on distinct sessions. Callbacks are called in this order, when all are computed; they must change
+ *              none of these generations and sessions.
+ * done         {n}. true: generation i is over, with its last token or with an error.
+ * errors       {n}. Why generation i failed, as qn_generation_next tells it; status QN_OK where it did not. One that fails
+ *              does not stop the others.
+ * Errors       EINVAL: NULL, no generation, one that is over, a session twice; ENOMEM. Nothing has changed then, no
+ *              callback was called, and done and errors are meaningless.
+ */
+QN_NODISCARD QN_API qn_status qn_generation_next_batch(qn_generation *const *generations, size_t n, bool *done,
+                                                       qn_error *errors, qn_error *err);
+
 /** What there is so far; whole when the generation is over. `finish` is meaningful then only. */
 QN_API void qn_generation_get_result(const qn_generation *generation, qn_generate_result *result);
 QN_API void qn_generation_free(qn_generation *generation); /**< NULL is fine */

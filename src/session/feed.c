@@ -16,7 +16,8 @@ typedef struct portion {
     size_t n_left;
     qn_logits_fn logits; /* of each position; NULL: of the last alone */
     void *user;
-    int32_t n_tok; /* in this step */
+    qni_feed *feed; /* in qni_session_feed: what it is of */
+    int32_t n_tok;  /* in this step */
 } portion;
 
 /* A step of sessions on one pool. */
@@ -189,7 +190,7 @@ void qni_session_trim(qn_session *session) {
 }
 
 /* Blocks for all ids of the portions, or for none. A sequence that has to be cut is the only portion. */
-static qn_status reserve(portion *portions, int32_t n, qn_error *err) {
+static qn_status reserve(const portion *portions, int32_t n, qn_error *err) {
     for (int32_t i = 0; i < n; i++) {
         const portion *p = &portions[i];
         const bool cuts = p->keep < (size_t)p->session->seq.n_tok;
@@ -266,15 +267,70 @@ qn_status qni_session_match(const qn_session *session, const int32_t *ids, size_
     return QN_OK;
 }
 
-qn_status qni_session_feed(qn_session *session, size_t n_kept, const int32_t *ids, size_t n_ids, size_t *n_done,
-                           qn_error *err) {
-    portion p = {.session = session, .keep = n_kept, .ids = ids, .n_left = n_ids};
-    QN_TRY(reserve(&p, 1, err));
-    step st = plan_step(&p, 1);
-    qn_status status = run_step(&st, err);
-    if (status != QN_OK) qni_session_trim(session);
-    *n_done = n_ids - p.n_left;
-    return status;
+/* Blocks for all ids of a feed. */
+static void reserve_feed(qni_feed *f) {
+    const portion all = {.session = f->session, .keep = f->n_kept, .ids = f->ids, .n_left = f->n_ids};
+    f->n_done = 0;
+    f->status = check_room(f->session, f->n_kept, f->n_ids, f->err);
+    if (f->status == QN_OK) f->status = reserve(&all, 1, f->err);
+}
+
+/* Those of the feeds from `first` on that have ids and whose sessions are on the pool of feeds[first], single ids first; none
+ * if an earlier feed's session is on it. */
+static int32_t collect_feeds(portion *out, qni_feed *feeds, int32_t n_feed, int32_t first) {
+    const qn_kv_pool *pool = feeds[first].session->pool;
+    for (int32_t i = 0; i < first; i++) {
+        if (feeds[i].session->pool == pool) return 0;
+    }
+    int32_t n = 0;
+    for (int longer = 0; longer < 2; longer++) {
+        for (int32_t i = first; i < n_feed; i++) {
+            qni_feed *f = &feeds[i];
+            if (f->session->pool != pool || f->status != QN_OK || f->n_ids == 0 || (f->n_ids > 1) != longer) continue;
+            out[n++] =
+                (portion){.session = f->session, .keep = f->n_kept, .ids = f->ids, .n_left = f->n_ids, .feed = f};
+        }
+    }
+    return n;
+}
+
+/* Tell the feed what a step made of its portion. One that has failed is not computed further. */
+static void conclude(portion *p, qn_status status, const qn_error *error) {
+    qni_feed *f = p->feed;
+    f->n_done = f->n_ids - p->n_left;
+    if (status != QN_OK && status != QN_ENUMERIC) {
+        f->status = qni_fail(f->err, status, "%s", error->message);
+    } else if (p->n_left == 0 && !p->session->has_logits) {
+        f->status = bad_logits(p->session, f->err);
+    }
+    if (f->status == QN_OK) return;
+    p->n_left = 0;
+    qni_session_trim(p->session);
+}
+
+/* All single ids, and one step with longer portions. */
+static void feed_pool(portion *portions, int32_t n_portion) {
+    bool has_longer = false;
+    while (n_portion > 0 && (portions[0].feed->n_ids == 1 || !has_longer)) {
+        qn_error error = {0};
+        step st = plan_step(portions, n_portion);
+        const qn_status status = run_step(&st, &error);
+        for (int32_t i = 0; i < st.n_seq; i++) {
+            has_longer = has_longer || portions[i].feed->n_ids > 1;
+            conclude(&portions[i], status, &error);
+        }
+        n_portion = remove_finished(portions, n_portion);
+    }
+}
+
+qn_status qni_session_feed(qni_feed *feeds, int32_t n_feed, qn_error *err) {
+    portion one, *portions = &one;
+    if (n_feed > 1) portions = qni_calloc((size_t)n_feed, sizeof *portions);
+    if (portions == NULL) return qni_fail(err, QN_ENOMEM, "batch: no memory for %d sessions", n_feed);
+    for (int32_t i = 0; i < n_feed; i++) reserve_feed(&feeds[i]);
+    for (int32_t i = 0; i < n_feed; i++) feed_pool(portions, collect_feeds(portions, feeds, n_feed, i));
+    if (portions != &one) qni_free(portions);
+    return QN_OK;
 }
 
 qn_status qn_session_sync(qn_session *session, const int32_t *ids, size_t n_ids, size_t *n_reused, qn_error *err) {

@@ -200,35 +200,46 @@ static qn_status draw(qn_generation *g, qn_error *err) {
     return QN_OK;
 }
 
-/* One step over the prompt. *done: on_prefill refused; else g->has_prompt tells whether that was the last. */
-static qn_status step_prompt(qn_generation *g, bool *done, qn_error *err) {
-    qn_session *s = g->session;
-    const int32_t n_prompt = (int32_t)g->prompt.size;
-    size_t n_kept = 0, n_done = 0;
-    QN_TRY(qni_session_match(s, g->prompt.data, g->prompt.size, &n_kept, err));
-    if (g->result.n_prompt == 0) g->result.n_reused = (int32_t)n_kept;
-    g->result.n_prompt = n_prompt;
-    if (n_kept < g->prompt.size) {
-        QN_TRY(qni_session_feed(s, n_kept, g->prompt.data + n_kept, g->prompt.size - n_kept, &n_done, err));
-        *done = g->args.on_prefill != NULL && !g->args.on_prefill(g->args.user, s->seq.n_tok, n_prompt);
+/* What the next pass has to compute: what follows in the prompt, which may be nothing, or the id that was drawn. */
+static qn_status begin_pass(qn_generation *g, qni_feed *out, qn_error *err) {
+    qni_feed f = {.session = g->session, .err = err};
+    if (g->has_prompt) {
+        f.n_kept = (size_t)g->session->seq.n_tok;
+        f.ids = &g->drawn;
+        f.n_ids = 1;
+    } else {
+        QN_TRY(qni_session_match(g->session, g->prompt.data, g->prompt.size, &f.n_kept, err));
+        if (g->result.n_prompt == 0) g->result.n_reused = (int32_t)f.n_kept;
+        g->result.n_prompt = (int32_t)g->prompt.size;
+        f.ids = g->prompt.data + f.n_kept;
+        f.n_ids = g->prompt.size - f.n_kept;
     }
-    g->has_prompt = n_kept + n_done == g->prompt.size && !*done;
+    *out = f;
+    return QN_OK;
+}
+
+/* Some of the prompt was computed. *done: on_prefill refused; else g->has_prompt tells whether that was the last. */
+static void end_prompt(qn_generation *g, const qni_feed *f, bool *done) {
+    const int32_t n_prompt = (int32_t)g->prompt.size;
+    *done = f->n_done > 0 && g->args.on_prefill != NULL &&
+            !g->args.on_prefill(g->args.user, g->session->seq.n_tok, n_prompt);
+    g->has_prompt = f->n_done == f->n_ids && !*done;
     g->prompt_end_s = now_s();
     g->result.prompt_s = g->prompt_end_s - g->start_s;
     if (*done) {
         g->result.finish = QN_FINISH_CANCELED;
-        qni_session_trim(s);
+        qni_session_trim(g->session);
     }
-    return QN_OK;
 }
 
-static qn_status next(qn_generation *g, bool *done, qn_error *err) {
+/* After the pass: draw from its logits if the prompt is complete. */
+static qn_status end_pass(qn_generation *g, const qni_feed *f, bool *done, qn_error *err) {
     *done = false;
+    if (f->status != QN_OK) return f->status;
     if (!g->has_prompt) {
-        QN_TRY(step_prompt(g, done, err));
+        if (f->n_ids > 0 && f->n_done == 0) return QN_OK; /* others took all room of the step */
+        end_prompt(g, f, done);
         if (!g->has_prompt && !*done) return QN_OK;
-    } else {
-        QN_TRY(qn_session_step(g->session, g->drawn, err));
     }
     if (!*done) {
         QN_TRY(draw(g, err));
@@ -240,6 +251,13 @@ static qn_status next(qn_generation *g, bool *done, qn_error *err) {
     }
     g->result.generate_s = now_s() - g->prompt_end_s;
     return QN_OK;
+}
+
+static qn_status next(qn_generation *g, bool *done, qn_error *err) {
+    qni_feed feed;
+    QN_TRY(begin_pass(g, &feed, err));
+    QN_TRY(qni_session_feed(&feed, 1, err));
+    return end_pass(g, &feed, done, err);
 }
 
 qn_status qn_generation_create(qn_generation **out, qn_session *session, const qn_tokenizer *tokenizer,
@@ -270,6 +288,60 @@ qn_status qn_generation_next(qn_generation *g, bool *done, qn_error *err) {
     qn_status status = next(g, &last, err);
     g->is_over = status != QN_OK || last;
     if (status == QN_OK) *done = last;
+    return status;
+}
+
+/* Sessions are marked while they are looked at, to find one that comes twice. */
+static qn_status check_batch(qn_generation *const *generations, size_t n, qn_error *err) {
+    qn_status status = QN_OK;
+    size_t n_marked = 0;
+    for (; n_marked < n && status == QN_OK; n_marked += status == QN_OK) {
+        const qn_generation *g = generations[n_marked];
+        if (g == NULL) {
+            status = qni_fail(err, QN_EINVAL, "generations[%zu]: is NULL", n_marked);
+        } else if (g->is_over) {
+            status = qni_fail(err, QN_EINVAL, "generations[%zu]: it is over", n_marked);
+        } else if (g->session->marked) {
+            status = qni_fail(err, QN_EINVAL, "generations[%zu]: its session is there twice", n_marked);
+        } else {
+            g->session->marked = true;
+        }
+    }
+    for (size_t i = 0; i < n_marked; i++) generations[i]->session->marked = false;
+    return status;
+}
+
+/* The pass of a batch that is checked; feeds has room for n. */
+static qn_status next_batch(qn_generation *const *generations, qni_feed *feeds, size_t n, bool *done, qn_error *errors,
+                            qn_error *err) {
+    for (size_t i = 0; i < n; i++) {
+        errors[i] = (qn_error){0};
+        const qn_status status = begin_pass(generations[i], &feeds[i], &errors[i]);
+        if (status != QN_OK) feeds[i] = (qni_feed){.session = generations[i]->session, .err = &errors[i]};
+    }
+    QN_TRY(qni_session_feed(feeds, (int32_t)n, err));
+    for (size_t i = 0; i < n; i++) {
+        qn_generation *g = generations[i];
+        qn_status status = errors[i].status;
+        if (status == QN_OK) status = end_pass(g, &feeds[i], &done[i], &errors[i]);
+        g->is_over = done[i] = status != QN_OK || done[i];
+    }
+    return QN_OK;
+}
+
+qn_status qn_generation_next_batch(qn_generation *const *generations, size_t n, bool *done, qn_error *errors,
+                                   qn_error *err) {
+    if (generations == NULL || n < 1 || n > INT32_MAX) {
+        return qni_fail(err, QN_EINVAL, "generations: must be 1 … %d, got %zu", INT32_MAX, generations == NULL ? 0 : n);
+    }
+    if (done == NULL || errors == NULL) {
+        return qni_fail(err, QN_EINVAL, "qn_generation_next_batch: %s is NULL", done == NULL ? "done" : "errors");
+    }
+    QN_TRY(check_batch(generations, n, err));
+    qni_feed *feeds = qni_calloc(n, sizeof *feeds);
+    if (feeds == NULL) return qni_fail(err, QN_ENOMEM, "generations: no memory for %zu", n);
+    qn_status status = next_batch(generations, feeds, n, done, errors, err);
+    qni_free(feeds);
     return status;
 }
 

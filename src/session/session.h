@@ -75,10 +75,22 @@ struct qn_session {
  * compute. Nothing changes. */
 qn_status qni_session_match(const qn_session *session, const int32_t *ids, size_t n_ids, size_t *n_kept, qn_error *err);
 
-/* Keep n_kept tokens and compute one step over at most n_batch of the ids that follow; *n_done tells how many. Blocks are
- * reserved for all of the ids, so that the steps after it cannot fail for want of them. */
-qn_status qni_session_feed(qn_session *session, size_t n_kept, const int32_t *ids, size_t n_ids, size_t *n_done,
-                           qn_error *err);
+/* Ids that follow the first n_kept tokens of a session's sequence, and what one pass made of them. */
+typedef struct qni_feed {
+    qn_session *session;
+    size_t n_kept;
+    const int32_t *ids;
+    size_t n_ids;     /* 0: nothing to compute */
+    size_t n_done;    /* ids that were computed */
+    qn_status status; /* of this feed alone */
+    qn_error *err;    /* may be NULL */
+} qni_feed;
+
+/* One pass for all feeds, whose sessions are distinct. Those on one pool are computed in common steps: every feed of a single
+ * id, and of the longer ones, in order, as many ids as fit into a step beside them (one at least; of each at most the
+ * session's n_batch). Blocks are reserved for all ids of a feed, so that the passes after it cannot fail for want of them.
+ * A feed that fails does not stop the others. Errors: ENOMEM, before anything has changed. */
+qn_status qni_session_feed(qni_feed *feeds, int32_t n_feed, qn_error *err);
 
 /* Give up the blocks that were reserved for more ids than were computed. */
 void qni_session_trim(qn_session *session);
