@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* config.json and generation_config.json: what is read, what is refused, and in which words. */
+/* config.json: what is read, what is refused, and in which words. */
 #include "../src/format/config.h"
 #include "support/cmocka_all.h"
+#include "support/config_dir.h"
 #include "support/files.h"
 
 #include <quern/model.h>
@@ -11,75 +12,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* d_model 64, 2 layers, 4 heads, 2 kv heads, head_dim 32, d_ff 160, vocab 512, tied, f32. */
-static const char source[] = "tests/data/models/tied-f32";
-static char *dir;
-
-static int setup(void **state) {
-    (void)state;
-    dir = files_make_dir();
-    files_copy_dir(source, dir, "golden");
-    return 0;
-}
-static int teardown(void **state) {
-    (void)state;
-    files_remove_dir(dir);
-    return 0;
-}
-
-/* Write config.json (or another file) of the source with the keys of `patch` replaced and those of `removed`, separated
- * by spaces, taken out. */
-static void write_patched(const char *name, const char *patch, const char *removed) {
-    char *path = files_path(source, name);
-    json_t *root = json_load_file(path, 0, NULL), *changes = json_loads(patch, JSON_DECODE_ANY, NULL);
-    assert_non_null(root);
-    if (changes == NULL) fail_msg("bad patch %s", patch);
-    assert_int_equal(json_object_update(root, changes), 0);
-    char *keys = strdup(removed), *rest = keys;
-    for (char *key; (key = strtok_r(rest, " ", &rest)) != NULL;) assert_int_equal(json_object_del(root, key), 0);
-    char *text = json_dumps(root, 0);
-    files_write(dir, name, text, strlen(text));
-    free(text);
-    free(keys);
-    free(path);
-    json_decref(root);
-    json_decref(changes);
-}
-
-static void expect(qn_status status, const char *why, const char *what) {
-    qn_model_config config, before;
-    memset(&config, 0x5A, sizeof config);
-    before = config;
-    qn_error err = {0};
-    qn_status got = qn_model_read_config(&config, dir, NULL, &err);
-    if (got != status || strstr(err.message, why) == NULL) {
-        fail_msg("%s: %s \"%s\", not %s \"%s\"", what, qn_status_name(got), err.message, qn_status_name(status), why);
-    }
-    assert_int_equal(err.status, status);
-    assert_memory_equal(&config, &before, sizeof config);
-}
-
-static void refuse(const char *patch, const char *removed, qn_status status, const char *why) {
-    write_patched("config.json", patch, removed);
-    expect(status, why, patch);
-}
-static void refuse_generation(const char *patch, const char *removed, qn_status status, const char *why) {
-    write_patched("generation_config.json", patch, removed);
-    expect(status, why, patch);
-    write_patched("generation_config.json", "{}", "");
-}
-
-static qn_model_config read(const char *patch, const char *removed, const qn_log *log) {
-    qn_model_config config;
-    qn_error err = {0};
-    write_patched("config.json", patch, removed);
-    if (qn_model_read_config(&config, dir, log, &err) != QN_OK) fail_msg("%s -%s: %s", patch, removed, err.message);
-    return config;
-}
-
 static void reads_the_classic_form(void **state) {
     (void)state;
-    qn_model_config c = read("{}", "", NULL);
+    qn_model_config c = config_read("{}", "", NULL);
     assert_int_equal(c.n_layer, 2);
     assert_int_equal(c.n_head, 4);
     assert_int_equal(c.n_kv_head, 2);
@@ -98,7 +33,7 @@ static void reads_the_classic_form(void **state) {
     assert_int_equal(c.eos[1], 508);
     /* 512·64 + 64 + 2·(64·128·2 + 64·64·2 + 3·64·160 + 2·64 + 2·32) */
     assert_int_equal(c.n_parameter, 32768 + 64 + 2 * (16384 + 8192 + 30720 + 128 + 64));
-    char *path = files_path(dir, "model.safetensors");
+    char *path = files_path(config_dir, "model.safetensors");
     size_t bytes = 0;
     free(files_read(path, &bytes));
     free(path);
@@ -108,25 +43,27 @@ static void reads_the_classic_form(void **state) {
 static void reads_the_modern_form(void **state) {
     (void)state;
     qn_model_config c =
-        read("{\"rope_parameters\":{\"rope_theta\":5e6,\"rope_type\":\"default\"},\"dtype\":\"float32\"}",
-             "rope_theta rope_scaling torch_dtype", NULL);
+        config_read("{\"rope_parameters\":{\"rope_theta\":5e6,\"rope_type\":\"default\"},\"dtype\":\"float32\"}",
+                    "rope_theta rope_scaling torch_dtype", NULL);
     assert_true(c.rope_theta == 5e6 && c.yarn.factor == 0);
-    c = read("{\"rope_parameters\":{\"rope_theta\":1e6,\"rope_type\":\"yarn\",\"factor\":4.0,\"attention_factor\":1.5,"
-             "\"original_max_position_embeddings\":1024,\"beta_fast\":16,\"beta_slow\":2.0,\"truncate\":true,"
-             "\"mscale\":null,\"partial_rotary_factor\":1.0}}",
-             "rope_theta rope_scaling", NULL);
+    c = config_read(
+        "{\"rope_parameters\":{\"rope_theta\":1e6,\"rope_type\":\"yarn\",\"factor\":4.0,\"attention_factor\":1.5,"
+        "\"original_max_position_embeddings\":1024,\"beta_fast\":16,\"beta_slow\":2.0,\"truncate\":true,"
+        "\"mscale\":null,\"partial_rotary_factor\":1.0}}",
+        "rope_theta rope_scaling", NULL);
     assert_true(c.yarn.factor == 4 && c.yarn.original_ctx == 1024 && c.yarn.attention_factor == 1.5);
     assert_true(c.yarn.beta_fast == 16 && c.yarn.beta_slow == 2);
     /* Both forms at once, in agreement; the theta in one place is enough. */
-    c = read("{\"rope_parameters\":{\"rope_theta\":1000000,\"rope_type\":\"yarn\",\"factor\":2},"
-             "\"rope_scaling\":{\"type\":\"yarn\",\"factor\":2.0},\"dtype\":\"float32\"}",
-             "", NULL);
+    c = config_read("{\"rope_parameters\":{\"rope_theta\":1000000,\"rope_type\":\"yarn\",\"factor\":2},"
+                    "\"rope_scaling\":{\"type\":\"yarn\",\"factor\":2.0},\"dtype\":\"float32\"}",
+                    "", NULL);
     assert_true(c.yarn.factor == 2 && c.yarn.original_ctx == 4096 && c.yarn.beta_fast == 0);
-    c = read("{\"rope_scaling\":{\"rope_type\":\"yarn\",\"factor\":2.0,\"rope_theta\":7.0}}", "rope_theta", NULL);
+    c = config_read("{\"rope_scaling\":{\"rope_type\":\"yarn\",\"factor\":2.0,\"rope_theta\":7.0}}", "rope_theta",
+                    NULL);
     assert_true(c.rope_theta == 7);
-    c = read("{\"rope_scaling\":{},\"rope_parameters\":null}", "", NULL);
+    c = config_read("{\"rope_scaling\":{},\"rope_parameters\":null}", "", NULL);
     assert_true(c.yarn.factor == 0);
-    c = read(
+    c = config_read(
         "{\"rope_scaling\":{\"type\":\"yarn\",\"rope_type\":\"yarn\",\"factor\":8,\"beta_fast\":0,\"beta_slow\":null},"
         "\"original_max_position_embeddings\":512}",
         "", NULL);
@@ -145,9 +82,9 @@ static void finds_sizes_from_tensors(void **state) {
         "intermediate_size",
         "vocab_size",
         "num_hidden_layers num_attention_heads num_key_value_heads head_dim hidden_size intermediate_size vocab_size"};
-    qn_model_config whole = read("{}", "", NULL);
+    qn_model_config whole = config_read("{}", "", NULL);
     for (size_t i = 0; i < sizeof removed / sizeof removed[0]; i++) {
-        qn_model_config c = read("{}", removed[i], NULL);
+        qn_model_config c = config_read("{}", removed[i], NULL);
         assert_int_equal(c.n_layer, whole.n_layer);
         assert_int_equal(c.n_head, whole.n_head);
         assert_int_equal(c.n_kv_head, whole.n_kv_head);
@@ -156,7 +93,7 @@ static void finds_sizes_from_tensors(void **state) {
         assert_int_equal(c.d_ff, whole.d_ff);
         assert_int_equal(c.n_vocab, whole.n_vocab);
     }
-    assert_int_equal(read("{\"num_key_value_heads\":null}", "", NULL).n_kv_head, 2);
+    assert_int_equal(config_read("{\"num_key_value_heads\":null}", "", NULL).n_kv_head, 2);
 }
 
 static void guesses_nothing(void **state) {
@@ -167,17 +104,17 @@ static void guesses_nothing(void **state) {
         char why[64], null[64];
         snprintf(why, sizeof why, "config.json: %s is missing", needed[i]);
         snprintf(null, sizeof null, "{\"%s\":null}", needed[i]);
-        refuse("{}", needed[i], QN_EFORMAT, why);
-        refuse(null, "", QN_EFORMAT, why);
+        config_refuse("{}", needed[i], QN_EFORMAT, why);
+        config_refuse(null, "", QN_EFORMAT, why);
     }
     /* As in transformers a missing tie_word_embeddings is false, and this file has no lm_head to go with it. */
-    refuse("{}", "tie_word_embeddings", QN_EFORMAT, "lm_head.weight is missing");
-    refuse("{\"tie_word_embeddings\":false}", "", QN_EFORMAT, "lm_head.weight is missing");
+    config_refuse("{}", "tie_word_embeddings", QN_EFORMAT, "lm_head.weight is missing");
+    config_refuse("{\"tie_word_embeddings\":false}", "", QN_EFORMAT, "lm_head.weight is missing");
     static const char *const optional[] = {
         "attention_bias", "attention_dropout",    "initializer_range", "max_window_layers",  "rope_scaling",
         "sliding_window", "transformers_version", "use_cache",         "use_sliding_window", "bos_token_id",
         "eos_token_id",   "torch_dtype",          "architectures"};
-    for (size_t i = 0; i < sizeof optional / sizeof optional[0]; i++) read("{}", optional[i], NULL);
+    for (size_t i = 0; i < sizeof optional / sizeof optional[0]; i++) config_read("{}", optional[i], NULL);
 }
 
 static void refuses_bad_values(void **state) {
@@ -247,53 +184,56 @@ static void refuses_bad_values(void **state) {
         {"{\"bos_token_id\":-1}", QN_EFORMAT, "bos_token_id must be 0 to"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-        refuse(cases[i].patch, "", cases[i].status, cases[i].why);
+        config_refuse(cases[i].patch, "", cases[i].status, cases[i].why);
     }
 }
 
 static void refuses_rope_that_it_does_not_compute(void **state) {
     (void)state;
 #define SCALING(inner) "{\"rope_scaling\":{" inner "}}"
-    refuse("{\"rope_scaling\":7}", "", QN_EFORMAT, "rope_scaling must be an object, got 7");
-    refuse(SCALING("\"rope_type\":\"unheard-of\",\"factor\":2"), "", QN_EUNSUPPORTED,
-           "rope_type \"unheard-of\" of rope_scaling is not supported");
-    refuse(SCALING("\"type\":\"linear\",\"factor\":2"), "", QN_EUNSUPPORTED, "rope_type \"linear\" of rope_scaling");
-    refuse(SCALING("\"rope_type\":7"), "", QN_EFORMAT, "rope_type of rope_scaling must be a text, got 7");
-    refuse(SCALING("\"rope_type\":\"yarn\",\"type\":\"default\",\"factor\":2"), "", QN_EFORMAT,
-           "rope_scaling has rope_type \"yarn\" and type \"default\"");
-    refuse(SCALING("\"factor\":2"), "", QN_EUNSUPPORTED, "factor of rope_scaling (2) is not supported");
-    refuse(SCALING("\"rope_type\":\"yarn\""), "", QN_EFORMAT, "factor of rope_scaling is missing");
-    refuse(SCALING("\"rope_type\":\"yarn\",\"factor\":1"), "", QN_EFORMAT,
-           "factor of rope_scaling must be more than 1");
-    refuse(SCALING("\"rope_type\":\"yarn\",\"factor\":[4]"), "", QN_EFORMAT, "factor must be a number, got a list");
-    refuse(SCALING("\"rope_type\":\"yarn\",\"factor\":1e9"), "", QN_EFORMAT, "at most 1024, got 1000000000");
-    refuse(SCALING("\"rope_type\":\"yarn\",\"factor\":2,\"original_max_position_embeddings\":0"), "", QN_EFORMAT,
-           "original_max_position_embeddings must be 1 to");
-    refuse(SCALING("\"rope_type\":\"yarn\",\"factor\":2,\"beta_fast\":-1"), "", QN_EFORMAT,
-           "beta_fast must be more than 0, got -1");
-    refuse(SCALING("\"rope_type\":\"yarn\",\"factor\":2,\"beta_fast\":1,\"beta_slow\":2"), "", QN_EFORMAT,
-           "beta_fast of rope_scaling must be at least beta_slow, got 1 and 2");
-    refuse(SCALING("\"rope_type\":\"yarn\",\"factor\":2,\"attention_factor\":0"), "", QN_EFORMAT,
-           "attention_factor must be more than 0, got 0");
-    refuse(SCALING("\"rope_type\":\"yarn\",\"factor\":2,\"mscale\":0.7"), "", QN_EUNSUPPORTED,
-           "mscale of rope_scaling (0.7) is not supported");
-    refuse(SCALING("\"rope_type\":\"yarn\",\"factor\":2,\"mscale_all_dim\":1"), "", QN_EUNSUPPORTED,
-           "mscale_all_dim of rope_scaling (1) is not supported");
-    refuse(SCALING("\"rope_type\":\"yarn\",\"factor\":2,\"truncate\":false"), "", QN_EUNSUPPORTED,
-           "truncate of rope_scaling (false) is not supported");
-    refuse(SCALING("\"rope_type\":\"yarn\",\"factor\":2,\"partial_rotary_factor\":0.5"), "", QN_EUNSUPPORTED,
-           "partial_rotary_factor of rope_scaling (0.5) is not supported");
-    refuse("{\"rope_parameters\":{\"full_attention\":{\"rope_theta\":1e6}}}", "", QN_EUNSUPPORTED,
-           "full_attention of rope_parameters (an object) is not supported");
-    refuse("{\"rope_parameters\":{\"rope_type\":\"default\",\"rope_theta\":10000}}", "", QN_EFORMAT,
-           "rope_theta is 1000000, and 10000 in rope_parameters");
-    refuse("{\"rope_parameters\":{\"rope_type\":\"default\"}}", "rope_theta", QN_EFORMAT, "rope_theta is missing");
-    refuse("{\"rope_parameters\":{\"rope_type\":\"default\",\"rope_theta\":1e6},"
-           "\"rope_scaling\":{\"rope_type\":\"yarn\",\"factor\":2}}",
-           "", QN_EFORMAT, "rope_scaling and rope_parameters disagree");
-    refuse("{\"rope_scaling\":{\"rope_type\":\"yarn\",\"factor\":2,\"original_max_position_embeddings\":256},"
-           "\"original_max_position_embeddings\":512}",
-           "", QN_EFORMAT, "original_max_position_embeddings is 512, and 256 in rope_scaling");
+    config_refuse("{\"rope_scaling\":7}", "", QN_EFORMAT, "rope_scaling must be an object, got 7");
+    config_refuse(SCALING("\"rope_type\":\"unheard-of\",\"factor\":2"), "", QN_EUNSUPPORTED,
+                  "rope_type \"unheard-of\" of rope_scaling is not supported");
+    config_refuse(SCALING("\"type\":\"linear\",\"factor\":2"), "", QN_EUNSUPPORTED,
+                  "rope_type \"linear\" of rope_scaling");
+    config_refuse(SCALING("\"rope_type\":7"), "", QN_EFORMAT, "rope_type of rope_scaling must be a text, got 7");
+    config_refuse(SCALING("\"rope_type\":\"yarn\",\"type\":\"default\",\"factor\":2"), "", QN_EFORMAT,
+                  "rope_scaling has rope_type \"yarn\" and type \"default\"");
+    config_refuse(SCALING("\"factor\":2"), "", QN_EUNSUPPORTED, "factor of rope_scaling (2) is not supported");
+    config_refuse(SCALING("\"rope_type\":\"yarn\""), "", QN_EFORMAT, "factor of rope_scaling is missing");
+    config_refuse(SCALING("\"rope_type\":\"yarn\",\"factor\":1"), "", QN_EFORMAT,
+                  "factor of rope_scaling must be more than 1");
+    config_refuse(SCALING("\"rope_type\":\"yarn\",\"factor\":[4]"), "", QN_EFORMAT,
+                  "factor must be a number, got a list");
+    config_refuse(SCALING("\"rope_type\":\"yarn\",\"factor\":1e9"), "", QN_EFORMAT, "at most 1024, got 1000000000");
+    config_refuse(SCALING("\"rope_type\":\"yarn\",\"factor\":2,\"original_max_position_embeddings\":0"), "", QN_EFORMAT,
+                  "original_max_position_embeddings must be 1 to");
+    config_refuse(SCALING("\"rope_type\":\"yarn\",\"factor\":2,\"beta_fast\":-1"), "", QN_EFORMAT,
+                  "beta_fast must be more than 0, got -1");
+    config_refuse(SCALING("\"rope_type\":\"yarn\",\"factor\":2,\"beta_fast\":1,\"beta_slow\":2"), "", QN_EFORMAT,
+                  "beta_fast of rope_scaling must be at least beta_slow, got 1 and 2");
+    config_refuse(SCALING("\"rope_type\":\"yarn\",\"factor\":2,\"attention_factor\":0"), "", QN_EFORMAT,
+                  "attention_factor must be more than 0, got 0");
+    config_refuse(SCALING("\"rope_type\":\"yarn\",\"factor\":2,\"mscale\":0.7"), "", QN_EUNSUPPORTED,
+                  "mscale of rope_scaling (0.7) is not supported");
+    config_refuse(SCALING("\"rope_type\":\"yarn\",\"factor\":2,\"mscale_all_dim\":1"), "", QN_EUNSUPPORTED,
+                  "mscale_all_dim of rope_scaling (1) is not supported");
+    config_refuse(SCALING("\"rope_type\":\"yarn\",\"factor\":2,\"truncate\":false"), "", QN_EUNSUPPORTED,
+                  "truncate of rope_scaling (false) is not supported");
+    config_refuse(SCALING("\"rope_type\":\"yarn\",\"factor\":2,\"partial_rotary_factor\":0.5"), "", QN_EUNSUPPORTED,
+                  "partial_rotary_factor of rope_scaling (0.5) is not supported");
+    config_refuse("{\"rope_parameters\":{\"full_attention\":{\"rope_theta\":1e6}}}", "", QN_EUNSUPPORTED,
+                  "full_attention of rope_parameters (an object) is not supported");
+    config_refuse("{\"rope_parameters\":{\"rope_type\":\"default\",\"rope_theta\":10000}}", "", QN_EFORMAT,
+                  "rope_theta is 1000000, and 10000 in rope_parameters");
+    config_refuse("{\"rope_parameters\":{\"rope_type\":\"default\"}}", "rope_theta", QN_EFORMAT,
+                  "rope_theta is missing");
+    config_refuse("{\"rope_parameters\":{\"rope_type\":\"default\",\"rope_theta\":1e6},"
+                  "\"rope_scaling\":{\"rope_type\":\"yarn\",\"factor\":2}}",
+                  "", QN_EFORMAT, "rope_scaling and rope_parameters disagree");
+    config_refuse("{\"rope_scaling\":{\"rope_type\":\"yarn\",\"factor\":2,\"original_max_position_embeddings\":256},"
+                  "\"original_max_position_embeddings\":512}",
+                  "", QN_EFORMAT, "original_max_position_embeddings is 512, and 256 in rope_scaling");
 }
 
 static void refuses_keys_that_change_the_maths(void **state) {
@@ -319,7 +259,7 @@ static void refuses_keys_that_change_the_maths(void **state) {
         {"{\"unheard_of\":{\"a\":0}}", "key \"unheard_of\" (an object) is not known"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-        refuse(cases[i].patch, "", QN_EUNSUPPORTED, cases[i].why);
+        config_refuse(cases[i].patch, "", QN_EUNSUPPORTED, cases[i].why);
     }
 }
 
@@ -367,13 +307,14 @@ static void checks_quantization(void **state) {
         {FP8(",\"weight_block_size\":[1,1],\"more\":[1]"), QN_EUNSUPPORTED, "key \"more\" (a list) is not known"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-        refuse(cases[i].patch, "", cases[i].status, cases[i].why);
+        config_refuse(cases[i].patch, "", cases[i].status, cases[i].why);
     }
-    read(MLX(",\"mode\":\"affine\",\"lm_head\":false,\"note\":null"), "", NULL);
-    read(FP8(",\"weight_block_size\":[128,64],\"fmt\":null,\"activation_scheme\":\"dynamic\",\"ignored_layers\":["
-             "\"x\"]"),
-         "", NULL);
-    qn_model_config c = read("{\"quantization\":{},\"quantization_config\":null}", "", NULL);
+    config_read(MLX(",\"mode\":\"affine\",\"lm_head\":false,\"note\":null"), "", NULL);
+    config_read(
+        FP8(",\"weight_block_size\":[128,64],\"fmt\":null,\"activation_scheme\":\"dynamic\",\"ignored_layers\":["
+            "\"x\"]"),
+        "", NULL);
+    qn_model_config c = config_read("{\"quantization\":{},\"quantization_config\":null}", "", NULL);
     assert_int_equal(c.bits, 0);
     assert_int_equal(c.group, 0);
 #undef MLX
@@ -381,168 +322,29 @@ static void checks_quantization(void **state) {
 #undef FP8
 }
 
-typedef struct lines {
-    int n;
-    char last[256];
-} lines;
-static void count_line(void *user, const char *text) {
-    lines *l = user;
-    l->n++;
-    snprintf(l->last, sizeof l->last, "%s", text);
-}
-
 static void names_what_it_ignores(void **state) {
     (void)state;
-    lines l = {0};
-    qn_log log = {count_line, &l};
+    config_lines l = {0};
+    qn_log log = {config_count_line, &l};
     static const char *const neutral[] = {"null", "false", "0", "0.0", "[]", "{}", "\"\""};
     for (size_t i = 0; i < sizeof neutral / sizeof neutral[0]; i++) {
         char patch[64];
         snprintf(patch, sizeof patch, "{\"unheard_of\":%s}", neutral[i]);
         l.n = 0;
-        read(patch, "", &log);
+        config_read(patch, "", &log);
         assert_int_equal(l.n, 1);
         assert_non_null(strstr(l.last, "config.json: key \"unheard_of\""));
         assert_non_null(strstr(l.last, "is not known and was ignored"));
     }
     l.n = 0;
-    read("{\"quantization_config\":null,\"mlp_bias\":false,\"partial_rotary_factor\":1,\"logit_scale\":1.0,"
-         "\"is_causal\":true,\"sliding_window\":4096,\"pad_token_id\":null,\"_name_or_path\":\"x\",\"license\":\"mit\","
-         "\"layer_types\":[\"full_attention\",\"full_attention\"]}",
-         "", &log);
+    config_read(
+        "{\"quantization_config\":null,\"mlp_bias\":false,\"partial_rotary_factor\":1,\"logit_scale\":1.0,"
+        "\"is_causal\":true,\"sliding_window\":4096,\"pad_token_id\":null,\"_name_or_path\":\"x\",\"license\":\"mit\","
+        "\"layer_types\":[\"full_attention\",\"full_attention\"]}",
+        "", &log);
     assert_int_equal(l.n, 0);
     /* A log without a function is fine. */
-    read("{\"unheard_of\":0}", "", &(qn_log){0});
-}
-
-static void merges_token_ids(void **state) {
-    (void)state;
-    write_patched("generation_config.json", "{\"eos_token_id\":7}", "");
-    lines l = {0};
-    qn_log log = {count_line, &l};
-    qn_model_config c = read("{\"eos_token_id\":[3,7,3,2]}", "", &log);
-    assert_int_equal(l.n, 2);
-    assert_string_equal(l.last,
-                        "eos_token_id: 2 is in config.json and not in generation_config.json; it ends a text too");
-    assert_int_equal(c.n_eos, 3);
-    assert_int_equal(c.eos[0], 7);
-    assert_int_equal(c.eos[1], 3);
-    assert_int_equal(c.eos[2], 2);
-    write_patched("generation_config.json", "{\"eos_token_id\":[7,3]}", "");
-    read("{\"eos_token_id\":3}", "", &log);
-    write_patched("generation_config.json", "{}", "eos_token_id");
-    read("{\"eos_token_id\":3}", "", &log);
-    assert_int_equal(l.n, 2);
-    assert_int_equal(read("{}", "eos_token_id", NULL).n_eos, 0);
-    char *path = files_path(dir, "generation_config.json");
-    assert_int_equal(remove(path), 0);
-    free(path);
-    c = read("{}", "", NULL);
-    assert_int_equal(c.n_eos, 1);
-    assert_int_equal(c.eos[0], 510);
-    write_patched("generation_config.json", "{}", "");
-}
-
-static void checks_the_generation_config(void **state) {
-    (void)state;
-    write_patched("config.json", "{}", "");
-    refuse_generation("{\"do_sample\":1}", "", QN_EFORMAT, "generation_config.json: do_sample must be true or false");
-    refuse_generation("{\"temperature\":-1}", "", QN_EFORMAT, "temperature must be at least 0, got -1");
-    refuse_generation("{\"temperature\":\"x\"}", "", QN_EFORMAT, "temperature must be a number, got \"x\"");
-    refuse_generation("{\"top_k\":-1}", "", QN_EFORMAT, "top_k must be 0 to 2147483647, got -1");
-    refuse_generation("{\"top_k\":1.5}", "", QN_EFORMAT, "top_k must be an integer, got 1.5");
-    refuse_generation("{\"top_p\":1.5}", "", QN_EFORMAT, "top_p must be at least 0 and at most 1, got 1.5");
-    refuse_generation("{\"min_p\":-0.5}", "", QN_EFORMAT, "min_p must be at least 0 and at most 1, got -0.5");
-    refuse_generation("{\"repetition_penalty\":0}", "", QN_EFORMAT, "repetition_penalty must be more than 0, got 0");
-    refuse_generation("{\"eos_token_id\":9999}", "", QN_EFORMAT, "eos_token_id 9999 is not below vocab_size 512");
-    files_write(dir, "generation_config.json", "[]", 2);
-    expect(QN_EFORMAT, "generation_config.json: must be a JSON object", "[]");
-    write_patched("generation_config.json", "{\"typical_p\":0.9}", "");
-    lines l = {0};
-    read("{}", "", &(qn_log){count_line, &l});
-    assert_int_equal(l.n, 1);
-    assert_non_null(strstr(l.last, "generation_config.json: key \"typical_p\" (0.9) is not offered and was ignored"));
-    write_patched("generation_config.json", "{\"typical_p\":1.0,\"temperature\":null}", "");
-    read("{}", "", &(qn_log){count_line, &l});
-    assert_int_equal(l.n, 1);
-    write_patched("generation_config.json", "{}", "");
-}
-
-/* Every setting that changes the text of transformers or vLLM and is not offered is named, and so is what nobody knows;
- * defaults and what changes no text are not. */
-static void names_generation_settings(void **state) {
-    (void)state;
-    static const char *const ignored[] = {
-        "\"stop_strings\": [\"the\"]",
-        "\"begin_suppress_tokens\": [1]",
-        "\"suppress_tokens\": [1]",
-        "\"min_new_tokens\": 5",
-        "\"min_length\": 5",
-        "\"max_new_tokens\": 2048",
-        "\"max_length\": 32768",
-        "\"max_time\": 1.5",
-        "\"encoder_repetition_penalty\": 1.2",
-        "\"encoder_no_repeat_ngram_size\": 3",
-        "\"no_repeat_ngram_size\": 3",
-        "\"exponential_decay_length_penalty\": [5, 1.5]",
-        "\"num_beams\": 4",
-        "\"num_beam_groups\": 2",
-        "\"num_return_sequences\": 2",
-        "\"guidance_scale\": 1.5",
-        "\"watermarking_config\": {\"bias\": 2.0}",
-        "\"bad_words_ids\": [[1]]",
-        "\"sequence_bias\": [[[1], -5.0]]",
-        "\"forced_bos_token_id\": 0",
-        "\"forced_eos_token_id\": 0",
-        "\"penalty_alpha\": 0.6",
-        "\"dola_layers\": \"high\"",
-        "\"token_healing\": true",
-        "\"top_h\": 0.4",
-        "\"eta_cutoff\": 0.001",
-        "\"epsilon_cutoff\": 0.001",
-        "\"constraints\": [1]",
-        "\"force_words_ids\": [[1]]",
-    };
-    for (size_t i = 0; i < sizeof ignored / sizeof ignored[0]; i++) {
-        char patch[128], key[64], want[160];
-        snprintf(patch, sizeof patch, "{%s}", ignored[i]);
-        snprintf(key, sizeof key, "%.*s", (int)(strchr(ignored[i], ':') - ignored[i]), ignored[i]);
-        snprintf(want, sizeof want, "generation_config.json: key %s (", key);
-        lines l = {0};
-        write_patched("generation_config.json", patch, "");
-        read("{}", "", &(qn_log){count_line, &l});
-        if (l.n != 1 || strncmp(l.last, want, strlen(want)) != 0 || strstr(l.last, "not offered") == NULL) {
-            fail_msg("%s: %d lines: %s", patch, l.n, l.last);
-        }
-        /* config.json is the old place of such settings. */
-        snprintf(want, sizeof want, "config.json: key %s (", key);
-        l.n = 0;
-        write_patched("generation_config.json", "{}", "");
-        read(patch, "", &(qn_log){count_line, &l});
-        if (l.n != 1 || strncmp(l.last, want, strlen(want)) != 0) fail_msg("%s: %d lines: %s", patch, l.n, l.last);
-    }
-    static const char defaults[] =
-        "{\"num_beams\": 1, \"num_return_sequences\": 1, \"num_beam_groups\": 1, \"min_length\": 0, \"max_length\": 20,"
-        " \"stop_strings\": null, \"suppress_tokens\": [], \"typical_p\": 1.0, \"encoder_repetition_penalty\": 1.0,"
-        " \"guidance_scale\": 1, \"length_penalty\": 1.0, \"early_stopping\": false, \"no_repeat_ngram_size\": 0,"
-        " \"use_cache\": true, \"output_scores\": false, \"transformers_version\": \"4.51.0\", \"pad_token_id\": 5,"
-        " \"cache_implementation\": \"static\", \"renormalize_logits\": true, \"_from_model_config\": true,"
-        " \"watermarking_config\": null, \"diversity_penalty\": 0.0}";
-    lines l = {0};
-    write_patched("generation_config.json", defaults, "");
-    read("{\"temperature\": 1.0, \"top_k\": 50, \"top_p\": 1.0, \"do_sample\": false, \"repetition_penalty\": 1.0}", "",
-         &(qn_log){count_line, &l});
-    if (l.n != 0) fail_msg("%s", l.last);
-    write_patched("generation_config.json", "{\"of_tomorrow\": 1, \"nothing\": 0}", "");
-    read("{}", "", &(qn_log){count_line, &l});
-    assert_int_equal(l.n, 1);
-    assert_string_equal(l.last, "generation_config.json: key \"of_tomorrow\" (1) is not known and was ignored");
-    write_patched("generation_config.json", "{}", "");
-    l.n = 0;
-    read("{\"temperature\": 0.5, \"min_p\": 0.1}", "", &(qn_log){count_line, &l});
-    assert_int_equal(l.n, 2);
-    assert_string_equal(l.last,
-                        "config.json: key \"min_p\" (0.1) is read in generation_config.json only and was ignored");
+    config_read("{\"unheard_of\":0}", "", &(qn_log){0});
 }
 
 /* Numbers that fit no C type pass where nothing needs them, and are too large where something does. */
@@ -569,32 +371,33 @@ static void takes_large_numbers(void **state) {
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         char text[512], patch[128];
         snprintf(patch, sizeof patch, "{\"%s\":12345678}", cases[i].key);
-        write_patched(cases[i].file, patch, "");
-        char *path = files_path(dir, cases[i].file), *whole = files_read(path, NULL), *at = strstr(whole, "12345678");
+        config_write(cases[i].file, patch, "");
+        char *path = files_path(config_dir, cases[i].file), *whole = files_read(path, NULL),
+             *at = strstr(whole, "12345678");
         assert_non_null(at);
         char *grown = malloc(strlen(whole) + sizeof text);
         assert_non_null(grown);
         snprintf(grown, strlen(whole) + sizeof text, "%.*s%s%s", (int)(at - whole), whole, cases[i].value, at + 8);
-        files_write(dir, cases[i].file, grown, strlen(grown));
+        files_write(config_dir, cases[i].file, grown, strlen(grown));
         qn_model_config config;
         qn_error err = {0};
-        qn_status status = qn_model_read_config(&config, dir, NULL, &err);
+        qn_status status = qn_model_read_config(&config, config_dir, NULL, &err);
         if (status == QN_OK || strstr(err.message, cases[i].why) == NULL) {
             fail_msg("%s %s: \"%s\", not \"%s\"", cases[i].key, cases[i].value, err.message, cases[i].why);
         }
         free(grown);
         free(whole);
         free(path);
-        write_patched("config.json", "{}", "");
-        write_patched("generation_config.json", "{}", "");
+        config_write("config.json", "{}", "");
+        config_write("generation_config.json", "{}", "");
     }
     static const char unused[] = "{\"max_time\":1e999,\"pad_token_id\":99999999999999999999}";
-    files_write(dir, "generation_config.json", unused, sizeof unused - 1);
-    lines l = {0};
-    assert_int_equal(read("{}", "", &(qn_log){count_line, &l}).n_vocab, 512);
+    files_write(config_dir, "generation_config.json", unused, sizeof unused - 1);
+    config_lines l = {0};
+    assert_int_equal(config_read("{}", "", &(qn_log){config_count_line, &l}).n_vocab, 512);
     assert_string_equal(l.last, "generation_config.json: key \"max_time\" (1e999) is not offered and was ignored");
     assert_int_equal(l.n, 1);
-    write_patched("generation_config.json", "{}", "");
+    config_write("generation_config.json", "{}", "");
 }
 
 /* deepseek-ai/DeepSeek-R1-0528-Qwen3-8B: transformers 5 warns of an unrecognized key and computes without it. */
@@ -603,29 +406,29 @@ static void ignores_attn_factor(void **state) {
     static const char yarn[] = "{\"rope_scaling\":{\"rope_type\":\"yarn\",\"factor\":4.0,"
                                "\"original_max_position_embeddings\":128,\"attn_factor\":%s}}";
     char patch[256];
-    lines l = {0};
+    config_lines l = {0};
     snprintf(patch, sizeof patch, yarn, "0.8782488562869419");
-    qn_model_config c = read(patch, "", &(qn_log){count_line, &l});
+    qn_model_config c = config_read(patch, "", &(qn_log){config_count_line, &l});
     assert_true(c.yarn.factor == 4 && c.yarn.attention_factor == 0);
     assert_int_equal(l.n, 1);
     assert_string_equal(l.last, "config.json: attn_factor of rope_scaling (0.8782488562869419) is ignored, as in "
                                 "transformers; vLLM multiplies the attention factor by it");
     snprintf(patch, sizeof patch, yarn, "1");
-    read(patch, "", &(qn_log){count_line, &l});
+    config_read(patch, "", &(qn_log){config_count_line, &l});
     assert_int_equal(l.n, 1);
     snprintf(patch, sizeof patch, yarn, "\"x\"");
-    refuse(patch, "", QN_EUNSUPPORTED, "attn_factor of rope_scaling (\"x\") is not supported");
-    refuse("{\"rope_scaling\":{\"rope_type\":\"default\",\"attn_factor\":0.5}}", "", QN_EUNSUPPORTED,
-           "is not supported");
-    write_patched("config.json", "{}", "");
+    config_refuse(patch, "", QN_EUNSUPPORTED, "attn_factor of rope_scaling (\"x\") is not supported");
+    config_refuse("{\"rope_scaling\":{\"rope_type\":\"default\",\"attn_factor\":0.5}}", "", QN_EUNSUPPORTED,
+                  "is not supported");
+    config_write("config.json", "{}", "");
 }
 
 static void takes_base_models(void **state) {
     (void)state;
-    read("{\"architectures\":[\"Qwen3Model\"]}", "", NULL);
-    refuse("{\"architectures\":[\"Qwen3ForSequenceClassification\"]}", "", QN_EUNSUPPORTED,
-           "must hold \"Qwen3ForCausalLM\" or \"Qwen3Model\", got \"Qwen3ForSequenceClassification\"");
-    write_patched("config.json", "{}", "");
+    config_read("{\"architectures\":[\"Qwen3Model\"]}", "", NULL);
+    config_refuse("{\"architectures\":[\"Qwen3ForSequenceClassification\"]}", "", QN_EUNSUPPORTED,
+                  "must hold \"Qwen3ForCausalLM\" or \"Qwen3Model\", got \"Qwen3ForSequenceClassification\"");
+    config_write("config.json", "{}", "");
 }
 
 static void refuses_what_is_no_config(void **state) {
@@ -644,43 +447,44 @@ static void refuses_what_is_no_config(void **state) {
         {"{\"rms_norm_eps\":1e999}", QN_EFORMAT, "config.json: model_type is missing"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-        files_write(dir, "config.json", cases[i].text, strlen(cases[i].text));
-        expect(cases[i].status, cases[i].why, cases[i].text);
+        files_write(config_dir, "config.json", cases[i].text, strlen(cases[i].text));
+        config_expect(cases[i].status, cases[i].why, cases[i].text);
     }
-    files_write(dir, "config.json", "\0\0", 2);
-    expect(QN_EFORMAT, "config.json: line", "zeros");
+    files_write(config_dir, "config.json", "\0\0", 2);
+    config_expect(QN_EFORMAT, "config.json: line", "zeros");
     char *deep = malloc(100000);
     memset(deep, '{', 100000);
-    files_write(dir, "config.json", deep, 100000);
-    expect(QN_EFORMAT, "nests deeper than 128", "deep");
+    files_write(config_dir, "config.json", deep, 100000);
+    config_expect(QN_EFORMAT, "nests deeper than 128", "deep");
     free(deep);
     size_t large = QNI_CONFIG_MAX_BYTES + 1;
     char *blanks = malloc(large);
     memset(blanks, ' ', large);
-    files_write(dir, "config.json", blanks, large);
-    expect(QN_EFORMAT, "more than the", "large");
+    files_write(config_dir, "config.json", blanks, large);
+    config_expect(QN_EFORMAT, "more than the", "large");
     free(blanks);
-    char *path = files_path(dir, "config.json");
+    char *path = files_path(config_dir, "config.json");
     assert_int_equal(remove(path), 0);
     free(path);
-    expect(QN_EIO, "No such file", "no file");
+    config_expect(QN_EIO, "No such file", "no file");
     qn_error err = {0};
     qn_model_config config;
     assert_int_equal(qn_model_read_config(&config, NULL, NULL, &err), QN_EINVAL);
-    assert_int_equal(qn_model_read_config(NULL, dir, NULL, &err), QN_EINVAL);
+    assert_int_equal(qn_model_read_config(NULL, config_dir, NULL, &err), QN_EINVAL);
 }
 
 /* A config.json cut or changed anywhere is an error or another sound one, never a crash. */
 static void survives_damage(void **state) {
     (void)state;
-    char *path = files_path(source, "config.json");
+    config_write("config.json", "{}", "");
+    char *path = files_path(config_dir, "config.json");
     size_t n = 0;
     char *text = files_read(path, &n);
     free(path);
     for (size_t cut = 0; cut + 1 < n; cut++) { /* the last byte is the brace */
-        files_write(dir, "config.json", text, cut);
+        files_write(config_dir, "config.json", text, cut);
         qn_model_config config;
-        assert_int_equal(qn_model_read_config(&config, dir, NULL, NULL), QN_EFORMAT);
+        assert_int_equal(qn_model_read_config(&config, config_dir, NULL, NULL), QN_EFORMAT);
     }
     uint32_t random = 7;
     for (int i = 0; i < 2000; i++) {
@@ -688,9 +492,9 @@ static void survives_damage(void **state) {
         size_t at = (random >> 8) % n;
         char before = text[at];
         text[at] = (char)(before ^ (1 << (random & 7)));
-        files_write(dir, "config.json", text, n);
+        files_write(config_dir, "config.json", text, n);
         qn_model_config config;
-        qn_status status = qn_model_read_config(&config, dir, NULL, NULL);
+        qn_status status = qn_model_read_config(&config, config_dir, NULL, NULL);
         assert_true(status == QN_OK || status == QN_EFORMAT || status == QN_EUNSUPPORTED);
         text[at] = before;
     }
@@ -708,14 +512,11 @@ int main(void) {
         cmocka_unit_test(refuses_keys_that_change_the_maths),
         cmocka_unit_test(checks_quantization),
         cmocka_unit_test(names_what_it_ignores),
-        cmocka_unit_test(merges_token_ids),
-        cmocka_unit_test(checks_the_generation_config),
-        cmocka_unit_test(names_generation_settings),
         cmocka_unit_test(takes_large_numbers),
         cmocka_unit_test(ignores_attn_factor),
         cmocka_unit_test(takes_base_models),
         cmocka_unit_test(refuses_what_is_no_config),
         cmocka_unit_test(survives_damage),
     };
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return cmocka_run_group_tests(tests, config_setup, config_teardown);
 }

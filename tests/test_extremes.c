@@ -67,17 +67,16 @@ static measure measure_of(const float *x, const qni_quant *q) {
 
 /* Where quant.h lets a group be refused. */
 static bool may_be_refused(const measure *m, int bits) {
-    if (bits == 4) return m->greatest > 0 && fmax(m->step, m->greatest / 128) < 1.01 * 0x1p-133;
-    return (m->greatest > 0 && m->step < 1.01 * 0x1p-133) || m->greatest > 3.376e38;
+    return bits == 8 && m->greatest > 3.376e38;
 }
 
 /* A step and a quarter in 8 bits, where the greatest value may be one code beyond its last and the scale is rounded to
  * bf16; two in 4 bits, where the range is pulled in if that pays, and a bias that is rounded to bf16, or is its greatest;
- * two where the scale is a subnormal bf16. */
+ * two where the scale is a subnormal bf16, of which the least is a step. */
 static double bound_of(const measure *m, int bits) {
     const bool coarse = m->step < 0x1p-126;
-    if (bits == 8) return (coarse ? 2 : 1.26) * m->step;
-    return 2 * fmax(m->step, coarse ? m->greatest / 128 : 0) + 0x1.1p-8 * m->greatest;
+    if (bits == 8) return (coarse ? 2 : 1.26) * fmax(m->step, 0x1p-133);
+    return 2 * fmax(fmax(m->step, coarse ? m->greatest / 128 : 0), 0x1p-133) + 0x1.1p-8 * m->greatest;
 }
 
 static void check_values(const float *got, const float *w, const qni_quant *q, shape kind, float magnitude) {
@@ -188,8 +187,8 @@ static void ends_are_taken(void **state) {
     static const struct {
         float magnitude;
         bool q8, q4;
-    } ends[] = {{0, true, true},        {-0.0f, true, true},      {1.2e-38f, true, true},    {7e-40f, false, true},
-                {6e-40f, false, false}, {1.1e-38f, false, true},  {3.37e38f, true, true},    {3.39e38f, false, true},
+    } ends[] = {{0, true, true},        {-0.0f, true, true},      {1.2e-38f, true, true},    {7e-40f, true, true},
+                {1e-45f, true, true},   {1.1e-38f, true, true},   {3.37e38f, true, true},    {3.39e38f, false, true},
                 {FLT_MAX, false, true}, {INFINITY, false, false}, {-INFINITY, false, false}, {NAN, false, false}};
     float w[N_IN * N_OUT];
     for (size_t k = 0; k < sizeof ends / sizeof ends[0]; k++) {
@@ -427,7 +426,7 @@ static void a_model_that_cannot_be_quantized(void **state) {
         qn_quantize to;
         const char *message;
     } cases[] = {{INFINITY, QN_QUANTIZE_Q4, "cannot be quantized to 4 bits"},
-                 {0x1p-129f, QN_QUANTIZE_Q8, "cannot be quantized to 8 bits"}};
+                 {INFINITY, QN_QUANTIZE_Q8, "cannot be quantized to 8 bits"}};
     for (int k = 0; k < 2; k++) {
         char *dir = files_make_dir(), *out = files_make_dir();
         files_copy_dir(GOLDEN_MODELS "/new-config-bf16", dir, "golden");

@@ -255,9 +255,9 @@ QN_NODISCARD QN_API qn_status qn_linear_pack(qn_linear **out, const qn_tensor *w
  * Quantise a matrix and pack it, as qn_model_options.quantize does with a model's.
  *
  * weight   as in qn_linear_pack; its inputs must be a multiple of the groups of `to`.
+ * Scales   at least 2^-133, the least bf16. A group that would need a finer step is rounded to multiples of that.
  * Errors   as qn_linear_pack; EINVAL: a value that the form cannot hold, by output and input: a NaN, an infinity, in 8
- *          bits one above 3.376e38; the greatest of a group that is so small that a step, range / 15 or greatest / 127,
- *          would be below 2^-133, the least bf16.
+ *          bits one above 3.376e38.
  */
 QN_NODISCARD QN_API qn_status qn_linear_quantize(qn_linear **out, const qn_tensor *weight, qn_linear_layout layout,
                                                  qn_quantize to, qn_arith arith, qn_error *err);

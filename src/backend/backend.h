@@ -121,11 +121,22 @@ struct qni_ops {
     /* ids {n_row} = argmax of the head */
     qn_status (*greedy)(const qni_run *run, uint32_t *ids, qni_mat hidden, qni_vec norm, const qni_weight *lm_head,
                         int64_t n_valid, double eps);
+
+    /* whole steps: left NULL where the device has nothing better than what the session does without them */
+
+    /* ids[r], on the device, = the id sampled from logits[r] by sampling[r]; -1 where a logit is a NaN or +Inf, or all are
+     * -Inf. NULL: logits go to the host, and its sampler. */
+    qn_status (*sample)(const qni_run *run, int32_t *ids, qni_mat logits, const qni_sampling *sampling);
+    /* A step of all layers, and decode->n_token ids of each sequence, one after the other without the host. NULL: one id a
+     * step. */
+    qn_status (*step)(const qni_run *run, const qni_transformer *model, const qni_step_input *in,
+                      const qni_decode *decode);
 };
 
 typedef struct qni_backend {
     const char *name;
     int32_t kv_block_tokens; /* positions of a block of a KV pool */
+    int32_t step_tokens;     /* ids of each sequence that a call of `step` should sample */
     /* State for a device; err names the reason. isa_out: static string. */
     qn_status (*open)(void **state, const char **isa_out, const qn_device_options *options, int32_t n_thread,
                       qn_error *err);

@@ -89,4 +89,5 @@ void qni_compose(qni_ops *ops, bool all) {
     if (all || ops->layer == NULL) ops->layer = layer;
     if (all || ops->head == NULL) ops->head = head;
     if (all || ops->greedy == NULL) ops->greedy = greedy;
+    if (all) ops->step = NULL;
 }

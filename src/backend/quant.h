@@ -50,8 +50,7 @@ qni_quant qni_quant_of(qn_quantize to);
 /*
  * Quantise a row: its codes, scales and biases as qni_quant_rows holds them (biases also for a symmetric one). All that
  * it makes decodes to finite weights. Returns -1, or the input of a value that cannot be had, after which the row is not
- * whole: a NaN, an infinity; in 8 bits one whose bias, -128 · scale, would be no bf16 (from 3.376e38 on); the greatest
- * of a group whose steps would have to be less than the least bf16, 2^-133 (in 8 bits below 1.2e-38, if not all are 0).
+ * whole: a NaN, an infinity; in 8 bits one whose bias, -128 · scale, would be no bf16 (from 3.376e38 on).
  *
  * q     from qni_quant_of(); n_in is a multiple of q->group.
  * Q8    scale = max |x| / 127 or / 128, whichever has the less squared error; codes to nearest.

@@ -126,15 +126,15 @@ static void make_fit(fit *f, const group *g, float scale, float bias) {
     if ((g->coarse || g->huge) && !is_sound(f, g)) f->error = INFINITY;
 }
 
-/* What sort of group it is. False: its step cannot be had, for no scale is less than the least bf16. Values close to each
- * other need none finer than bf16 itself is. */
-static bool size_up(group *g, bool symmetric) {
+/* What sort of group it is. Values close to each other need no step finer than bf16 itself is, and no scale is less than
+ * the least bf16: smaller values are rounded to multiples of that. */
+static void size_up(group *g, bool symmetric) {
     const float greatest = fmaxf(g->high, -g->low);
-    if (g->exponent == 0) return true;
+    if (g->exponent == 0) return;
     g->step = symmetric ? greatest / ((g->most - 1) / 2) : fmaxf((g->high - g->low) / g->most, greatest / 128);
+    g->step = fmaxf(g->step, ldexpf(bf16_least, g->exponent));
     g->coarse = g->step < ldexpf(0x1p-126f, g->exponent);
     g->huge = g->exponent < 0 && greatest >= ldexpf(0x1p126f, g->exponent);
-    return g->step >= ldexpf(bf16_least, g->exponent);
 }
 
 /* How far from the nearest bf16 a scale is tried, to both sides: where bf16 is coarse, or ends, the nearest may leave out an
@@ -240,7 +240,7 @@ int64_t qni_quantize_row(unsigned char *codes, uint16_t *scales, uint16_t *biase
         group g = {.x = x + i * q->group, .n = q->group, .most = (float)((1 << q->bits) - 1)};
         bool good = scan(&g);
         if (good) bring_near(&g, memory);
-        good = good && size_up(&g, q->symmetric);
+        if (good) size_up(&g, q->symmetric);
         if (good && q->symmetric) {
             good = fit_symmetric(&f, &g);
         } else if (good) {

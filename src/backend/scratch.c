@@ -37,7 +37,10 @@ qn_status qni_buffer_create(qn_device *device, qni_buffer *out, size_t bytes, qn
 }
 
 void qni_buffer_free(qn_device *device, qni_buffer *buffer) {
-    if (buffer->address != NULL) device->backend->memory->release(device->state, buffer, &device->allocator);
+    if (buffer->address != NULL) {
+        (void)device->backend->memory->wait(device->state, NULL); /* a queued op may still use it */
+        device->backend->memory->release(device->state, buffer, &device->allocator);
+    }
     *buffer = (qni_buffer){0};
 }
 

@@ -7,6 +7,7 @@
 #define QNI_TYPES_H
 
 #include <quern/ops.h>
+#include <quern/sampler.h>
 
 /* Memory of a device. Addresses within it are what views point to; only the backend dereferences them. */
 typedef struct qni_buffer {
@@ -163,6 +164,12 @@ typedef struct qni_kv_layer {
     int64_t v_block_stride, v_head_stride, v_token_stride;
 } qni_kv_layer;
 
+/* KV of all layers; that of layer i lies i · layer_stride bytes behind that of the first. */
+typedef struct qni_kv {
+    qni_kv_layer first;
+    int64_t layer_stride;
+} qni_kv;
+
 /* Frequencies of RoPE: the angle of dimension pair i at position p is p · inv_freq[i]. */
 typedef struct qni_rope {
     const double *inv_freq;  /* {head_dim / 2} */
@@ -176,6 +183,53 @@ typedef struct qni_attention_call {
     double scale;
     double eps;
 } qni_attention_call;
+
+/* What a step needs of a model. */
+typedef struct qni_transformer {
+    const qni_weight *embedding, *lm_head; /* n_in = d_model, n_out = n_vocab */
+    const qni_layer_weights *layers;       /* {n_layer} */
+    qni_vec norm;                          /* the final one */
+    int32_t n_layer, head_dim, d_model, n_vocab;
+    double eps;
+} qni_transformer;
+
+/* What a step reads, and where its KV goes. */
+typedef struct qni_step_input {
+    const qni_batch *batch;
+    const int32_t *ids; /* {n_tok}, on the host */
+    const qni_kv *kv;
+    qni_rope rope;
+} qni_step_input;
+
+/* How the next ids of a sequence are sampled; sampler.h has the formulas. All of it is memory of the host. */
+typedef struct qni_sampling {
+    const qn_sampler_params *params;
+    int32_t n_valid;     /* ids from here on are never sampled */
+    int32_t *ids;        /* those of the sequence, and room for the ones that are sampled */
+    int32_t n_id;        /* so far: the next one is of this position */
+    int32_t prompt_len;  /* ids from here on were generated */
+    const int32_t *ends; /* {n_end}: ids after which the sequence is over */
+    int32_t n_end;
+} qni_sampling;
+
+/* What `step` makes of the sequences of a batch. */
+typedef struct qni_decode {
+    qni_sampling *sampling;        /* {n_seq} */
+    int32_t n_token;               /* ids to sample, at most, of each sequence; the batch has blocks for all of them */
+    const volatile bool *canceled; /* NULL, or looked at before each token: no more of them once it is set */
+    /* {n_seq}: ids sampled so far; each is written after the id, so that the host may read ids while the step runs.
+     * n_sampled[s] < n_token if the last one is an end, or `canceled` was set, or is_bad[s]. */
+    volatile int32_t *n_sampled;
+    bool *is_bad; /* {n_seq}: the logits after the last id cannot be sampled from */
+} qni_decode;
+
+/* KV of layer i. */
+static inline qni_kv_layer qni_kv_at(const qni_kv *kv, int32_t layer) {
+    qni_kv_layer at = kv->first;
+    at.k = (unsigned char *)at.k + layer * kv->layer_stride;
+    at.v = (unsigned char *)at.v + layer * kv->layer_stride;
+    return at;
+}
 
 /* The sequence that token t of a batch belongs to. */
 static inline int32_t qni_batch_seq(const qni_batch *batch, int64_t t) {

@@ -124,23 +124,24 @@ int32_t qni_block_pool_n_unused(qni_block_pool *pool) {
     return n;
 }
 
-qni_kv_layer qni_block_pool_layer(const qni_block_pool *pool, int32_t layer) {
+qni_kv qni_block_pool_kv(const qni_block_pool *pool) {
     const qni_kv_format *f = &pool->format;
     const int64_t row = qni_kv_row_elements(f->dtype, f->head_dim), head = pool->block_tokens * row;
-    unsigned char *k = (unsigned char *)pool->data.address + 2 * (size_t)layer * pool->plane_bytes;
-    return (qni_kv_layer){.k = k,
-                          .v = k + pool->plane_bytes,
-                          .k_dtype = f->dtype,
-                          .v_dtype = f->dtype,
-                          .block_tokens = pool->block_tokens,
-                          .n_kv_head = f->n_kv_head,
-                          .head_dim = f->head_dim,
-                          .k_block_stride = f->n_kv_head * head,
-                          .k_head_stride = head,
-                          .k_token_stride = row,
-                          .v_block_stride = f->n_kv_head * head,
-                          .v_head_stride = head,
-                          .v_token_stride = row};
+    unsigned char *k = pool->data.address;
+    const qni_kv_layer first = {.k = k,
+                                .v = k + pool->plane_bytes,
+                                .k_dtype = f->dtype,
+                                .v_dtype = f->dtype,
+                                .block_tokens = pool->block_tokens,
+                                .n_kv_head = f->n_kv_head,
+                                .head_dim = f->head_dim,
+                                .k_block_stride = f->n_kv_head * head,
+                                .k_head_stride = head,
+                                .k_token_stride = row,
+                                .v_block_stride = f->n_kv_head * head,
+                                .v_head_stride = head,
+                                .v_token_stride = row};
+    return (qni_kv){first, 2 * (int64_t)pool->plane_bytes};
 }
 
 unsigned char *qni_block_pool_rows(const qni_block_pool *pool, int32_t layer, bool value, int32_t block, int32_t head) {

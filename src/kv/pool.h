@@ -55,8 +55,8 @@ void qni_block_pool_release(qni_block_pool *pool, const int32_t *blocks, int32_t
 bool qni_block_pool_is_shared(qni_block_pool *pool, int32_t block);
 int32_t qni_block_pool_n_unused(qni_block_pool *pool);
 
-/* The KV of a layer as ops take it. */
-qni_kv_layer qni_block_pool_layer(const qni_block_pool *pool, int32_t layer);
+/* The KV as ops take it. */
+qni_kv qni_block_pool_kv(const qni_block_pool *pool);
 
 /* Copy block `from` to block `to`, all layers. The caller holds the device. Errors: those of the device. */
 qn_status qni_block_pool_copy(const qni_block_pool *pool, int32_t to, int32_t from, qn_error *err);

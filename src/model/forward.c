@@ -24,47 +24,68 @@ static qn_status trace(const qni_run *run, const qni_step_output *out, int32_t s
     return qni_copy(run, trace_at(out, state), out->hidden.data, n * sizeof(float));
 }
 
-qn_status qni_step(const qni_run *run, const qn_model *model, const qni_step_input *in, const qni_step_output *out) {
-    const qn_model_config *config = &model->config;
+qni_transformer qni_model_transformer(const qn_model *model) {
+    const qn_model_config *c = &model->config;
+    return (qni_transformer){.embedding = &model->embedding,
+                             .lm_head = &model->lm_head,
+                             .layers = model->layers,
+                             .norm = model->norm,
+                             .n_layer = c->n_layer,
+                             .head_dim = c->head_dim,
+                             .d_model = c->d_model,
+                             .n_vocab = c->n_vocab,
+                             .eps = c->rms_eps};
+}
+
+qn_status qni_forward(const qni_run *run, const qni_transformer *model, const qni_step_input *in,
+                      const qni_step_output *out) {
     const qni_mat hidden = out->hidden;
     size_t mark = run->scratch->used;
-    qni_mat cos_sin = take_rows(run, in->batch->n_tok, config->head_dim);
-    const qni_attention_call call = {.batch = in->batch,
-                                     .cos_sin = cos_sin.data,
-                                     .scale = 1 / sqrt((double)config->head_dim),
-                                     .eps = config->rms_eps};
+    qni_mat cos_sin = take_rows(run, in->batch->n_tok, model->head_dim);
+    const qni_attention_call call = {
+        .batch = in->batch, .cos_sin = cos_sin.data, .scale = 1 / sqrt((double)model->head_dim), .eps = model->eps};
     int32_t *ids = qni_scratch_array(run->scratch, in->batch->n_tok, 1, sizeof *ids);
     QN_TRY(qni_write(run, ids, in->ids, (size_t)in->batch->n_tok * sizeof *ids));
     QN_TRY(run->ops->rope(run, cos_sin, in->batch, &in->rope));
-    QN_TRY(run->ops->embed(run, hidden, &model->embedding, ids));
-    for (int32_t i = 0; i < config->n_layer; i++) {
+    QN_TRY(run->ops->embed(run, hidden, model->embedding, ids));
+    for (int32_t i = 0; i < model->n_layer; i++) {
         QN_TRY(trace(run, out, i));
-        const qni_kv_layer kv = qni_block_pool_layer(in->pool, i);
+        const qni_kv_layer kv = qni_kv_at(in->kv, i);
         QN_TRY(run->ops->layer(run, hidden, hidden, &model->layers[i], &kv, &call));
     }
     if (out->trace != NULL) {
         qni_mat normed = hidden;
-        normed.data = trace_at(out, config->n_layer);
-        QN_TRY(run->ops->rms_norm(run, normed, hidden, model->norm, config->rms_eps));
+        normed.data = trace_at(out, model->n_layer);
+        QN_TRY(run->ops->rms_norm(run, normed, hidden, model->norm, model->eps));
     }
     qni_scratch_reset(run->scratch, mark);
     return QN_OK;
 }
 
-qn_status qni_logits(const qni_run *run, const qn_model *model, qni_mat logits, qni_mat hidden) {
-    return run->ops->head(run, logits, hidden, model->norm, &model->lm_head, model->config.rms_eps);
+qn_status qni_logits(const qni_run *run, const qni_transformer *model, qni_mat logits, qni_mat hidden) {
+    return run->ops->head(run, logits, hidden, model->norm, model->lm_head, model->eps);
 }
 
-qni_step_buffers qni_step_take(const qni_run *run, const qn_model *model, int64_t n_tok, bool traces) {
-    const qn_model_config *config = &model->config;
+qni_step_buffers qni_step_take(const qni_run *run, const qni_transformer *model, int64_t n_tok, bool traces) {
     const int64_t n_row = qni_min_i64(n_tok, QNI_HEAD_ROWS);
-    qni_step_buffers b = {.output = {.hidden = take_rows(run, n_tok, config->d_model)}};
+    qni_step_buffers b = {.output = {.hidden = take_rows(run, n_tok, model->d_model)}};
     if (traces) {
-        b.output.trace = qni_scratch_array(run->scratch, (config->n_layer + 1) * n_tok, config->d_model, sizeof(float));
+        b.output.trace = qni_scratch_array(run->scratch, (model->n_layer + 1) * n_tok, model->d_model, sizeof(float));
     }
-    b.rows = take_rows(run, n_row, config->d_model);
-    b.logits = take_rows(run, n_row, config->n_vocab);
+    b.rows = take_rows(run, n_row, model->d_model);
+    b.logits = take_rows(run, n_row, model->n_vocab);
+    b.ids = qni_scratch_array(run->scratch, n_row, 1, sizeof *b.ids);
     return b;
+}
+
+/* `step` with as many sequences as there are tokens. */
+static qn_status measure_decode(const qni_run *run, const qni_transformer *model, const qni_step_input *in) {
+    if (run->ops->step == NULL) return QN_OK;
+    qni_scratch_reset(run->scratch, 0);
+    qni_batch batch = *in->batch;
+    batch.n_seq = (int32_t)batch.n_tok;
+    const qni_step_input many = {.batch = &batch, .kv = in->kv};
+    return run->ops->step(run, model, &many, &(qni_decode){.n_token = 1});
 }
 
 qn_status qni_step_measure(size_t *bytes, const qn_model *model, int32_t n_tok, int32_t n_ctx, qn_dtype kv_dtype,
@@ -80,12 +101,16 @@ qn_status qni_step_measure(size_t *bytes, const qn_model *model, int32_t n_tok, 
     const int32_t tok_begin[] = {0, n_tok}, pos_begin[] = {n_ctx - n_tok};
     const qni_batch batch = {
         .n_tok = n_tok, .n_seq = 1, .max_block = pool.n_block, .tok_begin = tok_begin, .pos_begin = pos_begin};
-    const qni_step_input in = {.batch = &batch, .pool = &pool};
+    const qni_kv kv = qni_block_pool_kv(&pool);
+    const qni_transformer t = qni_model_transformer(model);
+    const qni_step_input in = {.batch = &batch, .kv = &kv};
     qni_scratch scratch = {0};
     const qni_run run = qni_device_run(model->device, &scratch, true, err);
-    const qni_step_buffers b = qni_step_take(&run, model, n_tok, traces);
-    QN_TRY(qni_step(&run, model, &in, &b.output));
-    QN_TRY(qni_logits(&run, model, b.logits, b.rows));
+    const qni_step_buffers b = qni_step_take(&run, &t, n_tok, traces);
+    QN_TRY(qni_forward(&run, &t, &in, &b.output));
+    QN_TRY(qni_logits(&run, &t, b.logits, b.rows));
+    if (run.ops->sample != NULL) QN_TRY(run.ops->sample(&run, b.ids, b.logits, NULL));
+    QN_TRY(measure_decode(&run, &t, &in));
     *bytes = scratch.peak;
     return QN_OK;
 }

@@ -19,9 +19,10 @@ struct qn_generation {
     const qn_tokenizer *tokenizer;
     qn_generate_args args; /* what it points to is gone, but for `user` */
     qn_ids prompt;
-    qn_ids eos, stop_ids; /* what ends the text, the one unless ignore_eos */
-    float *barred;        /* {n_vocab}, for min_tokens: logits without those; or NULL */
-    bool has_prompt;      /* the timeline is the prompt, or beyond it */
+    qn_ids eos;      /* what ends a text by the files */
+    qn_ids ends;     /* what ends this one: eos, unless they are ignored, and stop_ids */
+    float *barred;   /* {n_vocab}, for min_tokens: logits without those; or NULL */
+    bool has_prompt; /* the timeline is the prompt, or beyond it */
     bool is_over;
     int32_t drawn; /* to be computed before the next one is drawn; -1: none */
     qn_sampler *sampler;
@@ -94,7 +95,8 @@ static qn_status prepare_ends(qn_generation *g, const qn_generate_args *args, qn
     const qn_model_config *config = &g->session->model->config;
     QN_TRY(add_ends(&g->eos, "eos", config->eos, (size_t)config->n_eos, config->n_vocab, err));
     QN_TRY(add_ends(&g->eos, "ends", args->ends, args->n_end, config->n_vocab, err));
-    QN_TRY(add_ends(&g->stop_ids, "stop_ids", args->stop_ids, args->n_stop_id, config->n_vocab, err));
+    if (!args->ignore_eos) QN_TRY(add_ends(&g->ends, "eos", g->eos.data, g->eos.size, config->n_vocab, err));
+    QN_TRY(add_ends(&g->ends, "stop_ids", args->stop_ids, args->n_stop_id, config->n_vocab, err));
     if (args->min_tokens == 0) return QN_OK;
     g->barred = qni_calloc((size_t)config->n_vocab, sizeof *g->barred);
     return g->barred != NULL ? QN_OK : qni_fail(err, QN_ENOMEM, "min_tokens: no memory for %d ids", config->n_vocab);
@@ -135,8 +137,7 @@ static const float *drawable(qn_generation *g) {
     const float *logits = g->session->logits;
     if (g->result.n_generated >= g->args.min_tokens) return logits;
     memcpy(g->barred, logits, (size_t)g->session->model->config.n_vocab * sizeof *logits);
-    for (size_t i = 0; i < g->eos.size && !g->args.ignore_eos; i++) g->barred[g->eos.data[i]] = -INFINITY;
-    for (size_t i = 0; i < g->stop_ids.size; i++) g->barred[g->stop_ids.data[i]] = -INFINITY;
+    for (size_t i = 0; i < g->ends.size; i++) g->barred[g->ends.data[i]] = -INFINITY;
     return g->barred;
 }
 
@@ -169,35 +170,70 @@ static void end_text(qn_generation *g) {
     g->decoder = NULL;
 }
 
-/* Draw one id and hand it out; it is g->drawn if another one is to follow, else result.finish says why not. */
-static qn_status draw(qn_generation *g, qn_error *err) {
+/* Hand out the id of position n_tok; it is g->drawn if another one is to follow, else result.finish says why not. */
+static qn_status accept(qn_generation *g, int32_t id, int32_t n_tok, qn_error *err) {
     qn_session *s = g->session;
     const qn_generate_args *args = &g->args;
     qn_generate_result *result = &g->result;
-    int32_t id = -1;
     g->drawn = -1;
-    result->finish = QN_FINISH_LENGTH;
-    if (s->seq.n_tok == s->n_ctx) return QN_OK;
-    QN_TRY(qn_sampler_draw(g->sampler, &id, NULL, drawable(g), s->seq.ids, (size_t)s->seq.n_tok, g->prompt.size,
-                           (uint64_t)s->seq.n_tok, err));
     if (result->n_generated++ == 0) result->first_token_s = now_s() - g->start_s;
 
     result->finish = QN_FINISH_CANCELED;
-    qn_token token = {id, s->seq.n_tok, s->logits, s->model->config.n_vocab};
+    qn_token token = {id, n_tok, s->logits, s->model->config.n_vocab};
     if (args->on_token != NULL && !args->on_token(args->user, &token)) return QN_OK;
 
     result->finish = QN_FINISH_STOP;
-    bool eos = contains(&g->eos, id), stopped = false;
-    if ((eos && !args->ignore_eos) || contains(&g->stop_ids, id)) return QN_OK;
-    if (!eos) QN_TRY(hand_out(g, id, &stopped, err));
+    bool stopped = false;
+    if (contains(&g->ends, id)) return QN_OK;
+    if (!contains(&g->eos, id)) QN_TRY(hand_out(g, id, &stopped, err));
     if (stopped || g->refused) {
         if (g->refused) result->finish = QN_FINISH_CANCELED;
         end_text(g);
         return QN_OK;
     }
     result->finish = QN_FINISH_LENGTH;
-    if (result->n_generated != args->n_predict && s->seq.n_tok + 1 < s->n_ctx) g->drawn = id;
+    if (result->n_generated != args->n_predict && n_tok + 1 < s->n_ctx) g->drawn = id;
     return QN_OK;
+}
+
+/* Draw one id from the session's logits. */
+static qn_status draw(qn_generation *g, qn_error *err) {
+    const qni_sequence *seq = &g->session->seq;
+    int32_t id = -1;
+    g->drawn = -1;
+    g->result.finish = QN_FINISH_LENGTH;
+    if (seq->n_tok == g->session->n_ctx) return QN_OK;
+    QN_TRY(qn_sampler_draw(g->sampler, &id, NULL, drawable(g), seq->ids, (size_t)seq->n_tok, g->prompt.size,
+                           (uint64_t)seq->n_tok, err));
+    return accept(g, id, seq->n_tok, err);
+}
+
+/* Take the ids that the device sampled; what it computed behind the last one that is wanted is forgotten. */
+static qn_status accept_sampled(qn_generation *g, const qni_feed *f, qn_error *err) {
+    qni_sequence *seq = &g->session->seq;
+    const int32_t first = seq->n_tok - (f->n_sampled - 1);
+    for (int32_t n = first; n <= seq->n_tok; n++) {
+        qn_status status = accept(g, seq->ids[n], n, err);
+        if (status == QN_OK && g->drawn >= 0) continue;
+        qni_sequence_rewind(seq, n);
+        return status;
+    }
+    return QN_OK;
+}
+
+/* Let the device sample if nobody looks at logits. */
+static void ask_for_ids(const qn_generation *g, qni_feed *f) {
+    const int32_t room = g->session->n_ctx - (int32_t)(f->n_kept + f->n_ids);
+    int32_t n = qni_session_most_sampled(g->session);
+    if (n == 0 || g->args.on_token != NULL || g->result.n_generated < g->args.min_tokens) return;
+    n = room < n ? room : n;
+    if (g->args.n_predict > 0) n = (int32_t)qni_min_i64(n, g->args.n_predict - g->result.n_generated);
+    f->n_sample = n;
+    f->sampling = (qni_sampling){.params = &g->sampler->params,
+                                 .n_valid = g->sampler->n_valid,
+                                 .prompt_len = (int32_t)g->prompt.size,
+                                 .ends = g->ends.data,
+                                 .n_end = (int32_t)g->ends.size};
 }
 
 /* What the next pass has to compute: what follows in the prompt, which may be nothing, or the id that was drawn. */
@@ -214,6 +250,7 @@ static qn_status begin_pass(qn_generation *g, qni_feed *out, qn_error *err) {
         f.ids = g->prompt.data + f.n_kept;
         f.n_ids = g->prompt.size - f.n_kept;
     }
+    if (f.n_ids > 0) ask_for_ids(g, &f);
     *out = f;
     return QN_OK;
 }
@@ -242,7 +279,7 @@ static qn_status end_pass(qn_generation *g, const qni_feed *f, bool *done, qn_er
         if (!g->has_prompt && !*done) return QN_OK;
     }
     if (!*done) {
-        QN_TRY(draw(g, err));
+        QN_TRY(f->n_sampled > 0 ? accept_sampled(g, f, err) : draw(g, err));
         *done = g->drawn < 0;
     }
     if (*done) {
@@ -354,7 +391,7 @@ void qn_generation_free(qn_generation *g) {
     if (!g->has_prompt && !g->is_over && g->result.n_prompt > 0) qni_session_trim(g->session);
     qn_ids_release(&g->prompt);
     qn_ids_release(&g->eos);
-    qn_ids_release(&g->stop_ids);
+    qn_ids_release(&g->ends);
     qni_free(g->barred);
     qn_text_release(&g->text);
     qn_sampler_free(g->sampler);

@@ -56,12 +56,18 @@ static qn_status resolve_rope(qn_kv_pool *p, qn_error *err) {
     return QN_OK;
 }
 
-static qn_status alloc_step(qni_step_arrays *a, size_t n_batch, qn_error *err) {
+static qn_status alloc_step(qni_step_arrays *a, size_t n_batch, bool samples, qn_error *err) {
     a->tok_begin = qni_calloc(n_batch + 1, sizeof *a->tok_begin);
     a->pos_begin = qni_calloc(n_batch, sizeof *a->pos_begin);
     a->ids = qni_calloc(n_batch, sizeof *a->ids);
     a->wanted = qni_calloc(n_batch, sizeof *a->wanted);
-    if (a->tok_begin == NULL || a->pos_begin == NULL || a->ids == NULL || a->wanted == NULL) {
+    if (samples) {
+        a->sampling = qni_calloc(n_batch, sizeof *a->sampling);
+        a->n_sampled = qni_calloc(n_batch, sizeof *a->n_sampled);
+        a->is_bad = qni_calloc(n_batch, sizeof *a->is_bad);
+    }
+    const bool is_short = samples && (a->sampling == NULL || a->n_sampled == NULL || a->is_bad == NULL);
+    if (is_short || a->tok_begin == NULL || a->pos_begin == NULL || a->ids == NULL || a->wanted == NULL) {
         return qni_fail(err, QN_ENOMEM, "KV pool: no memory for n_batch %zu", n_batch);
     }
     return QN_OK;
@@ -87,7 +93,7 @@ qn_status qn_kv_pool_create(qn_kv_pool **out, qn_model *model, const qn_kv_pool_
     p->model = model;
     p->settings = settings;
     qn_status status = resolve_rope(p, err);
-    if (status == QN_OK) status = alloc_step(&p->step, (size_t)settings.n_batch, err);
+    if (status == QN_OK) status = alloc_step(&p->step, (size_t)settings.n_batch, model->device->ops.step != NULL, err);
     if (status == QN_OK) status = alloc_blocks(p, o.n_tok > 0 ? o.n_tok : settings.n_ctx, err);
     if (status != QN_OK) {
         qn_kv_pool_free(p);
@@ -108,6 +114,9 @@ void qn_kv_pool_free(qn_kv_pool *pool) {
     qni_free(pool->step.pos_begin);
     qni_free(pool->step.ids);
     qni_free(pool->step.wanted);
+    qni_free(pool->step.sampling);
+    qni_free(pool->step.n_sampled);
+    qni_free(pool->step.is_bad);
     qni_free(pool->step.block_table);
     qni_free(pool->inv_freq);
     qn_model_close(pool->model);

@@ -25,7 +25,10 @@ qni_kv_format qni_kv_format_of(const qn_model_config *config, qn_dtype kv_dtype)
 typedef struct qni_step_arrays {
     int32_t *tok_begin, *pos_begin; /* {n_batch + 1}, {n_batch} */
     int32_t *ids, *wanted;          /* {n_batch}: all ids; tokens whose logits are wanted */
-    int32_t *block_table;           /* {table_size} */
+    qni_sampling *sampling;         /* {n_batch}, and so are the next two: for the backend's own step, or NULL */
+    int32_t *n_sampled;
+    bool *is_bad;
+    int32_t *block_table; /* {table_size} */
     size_t table_size;
 } qni_step_arrays;
 
@@ -80,11 +83,19 @@ typedef struct qni_feed {
     qn_session *session;
     size_t n_kept;
     const int32_t *ids;
-    size_t n_ids;     /* 0: nothing to compute */
-    size_t n_done;    /* ids that were computed */
-    qn_status status; /* of this feed alone */
-    qn_error *err;    /* may be NULL */
+    size_t n_ids;  /* 0: nothing to compute */
+    size_t n_done; /* ids that were computed */
+    /* Where the device samples: ids that may follow, at most qni_session_most_sampled() and the room that is left, and how
+     * (without `ids` and `n_id`). 0: the logits of the last id come to the session instead. */
+    int32_t n_sample;
+    qni_sampling sampling;
+    int32_t n_sampled; /* how many did; they stand behind those computed, the last of them not being computed itself */
+    qn_status status;  /* of this feed alone */
+    qn_error *err;     /* may be NULL */
 } qni_feed;
+
+/* Ids that the session's device samples in one step, at most; 0: the host samples. */
+int32_t qni_session_most_sampled(const qn_session *session);
 
 /* One pass for all feeds, whose sessions are distinct. Those on one pool are computed in common steps: every feed of a single
  * id, and of the longer ones, in order, as many ids as fit into a step beside them (one at least; of each at most the

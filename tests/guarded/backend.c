@@ -9,6 +9,9 @@
  */
 #include "../../src/backend/backend.h"
 #include "../../src/base/memory.h"
+#include "../../src/model/forward.h"
+
+#include <quern/sampler.h>
 
 #include <pthread.h>
 #include <stdlib.h>
@@ -155,6 +158,75 @@ static qn_status argmax(const qni_run *run, uint32_t *ids, qni_mat logits, int64
     OP(run, argmax(run, ids, logits, n_valid));
 }
 
+/* Sampling where the logits are. One sampler a row: this backend is not for speed. */
+static qn_status sample_row(int32_t *id, const float *logits, int64_t n_vocab, const qni_sampling *how) {
+    qn_sampler *sampler = NULL;
+    qn_status status = qn_sampler_create(&sampler, how->params, (int32_t)n_vocab, how->n_valid, NULL);
+    if (status == QN_OK) {
+        status = qn_sampler_draw(sampler, id, NULL, logits, how->ids, (size_t)how->n_id, (size_t)how->prompt_len,
+                                 (uint64_t)how->n_id, NULL);
+    }
+    if (status == QN_ENUMERIC) *id = -1;
+    qn_sampler_free(sampler);
+    return status == QN_ENUMERIC ? QN_OK : status;
+}
+static qn_status sample(const qni_run *run, int32_t *ids, qni_mat logits, const qni_sampling *sampling) {
+    if (qni_scratch_measures(run->scratch)) return QN_OK;
+    enter(run->backend);
+    qn_status status = QN_OK;
+    for (int64_t r = 0; r < logits.n_row && status == QN_OK; r++) {
+        status = sample_row(&ids[r], qni_mat_row(&logits, r), logits.n_col, &sampling[r]);
+    }
+    leave(run->backend);
+    return status;
+}
+
+/* Ids of one sequence after the other, and of each one after the other: the ops of this table do the work. */
+static qn_status step_sequence(const qni_run *run, const qni_transformer *model, const qni_step_input *in,
+                               const qni_decode *decode, int32_t s) {
+    const size_t mark = run->scratch->used;
+    const int32_t n_tok = in->batch->tok_begin[s + 1] - in->batch->tok_begin[s];
+    const qni_step_buffers b = qni_step_take(run, model, n_tok, false);
+    int32_t tok_begin[] = {0, n_tok}, pos_begin = in->batch->pos_begin[s];
+    qni_batch batch = {n_tok,     1,          in->batch->max_block,
+                       tok_begin, &pos_begin, in->batch->block_table + (size_t)s * (size_t)in->batch->max_block};
+    qni_step_input one = {&batch, in->ids + in->batch->tok_begin[s], in->kv, in->rope};
+    qni_sampling how = decode->sampling[s];
+    for (int32_t i = 0; i < decode->n_token && !(decode->canceled != NULL && *decode->canceled); i++) {
+        const qni_step_output out = {.hidden =
+                                         qni_mat_of(b.output.hidden.data, QN_DTYPE_F32, batch.n_tok, model->d_model)};
+        QN_TRY(qni_forward(run, model, &one, &out));
+        const qni_mat last = qni_mat_of(qni_mat_row(&out.hidden, batch.n_tok - 1), QN_DTYPE_F32, 1, model->d_model);
+        const qni_mat logits = qni_mat_of(b.logits.data, QN_DTYPE_F32, 1, model->n_vocab);
+        int32_t id = -1;
+        QN_TRY(qni_logits(run, model, logits, last));
+        QN_TRY(sample(run, b.ids, logits, &how));
+        QN_TRY(qni_read(run, &id, b.ids, sizeof id));
+        decode->is_bad[s] = id < 0;
+        if (id < 0) break;
+        how.ids[how.n_id++] = id;
+        decode->n_sampled[s] = i + 1;
+        bool is_end = false;
+        for (int32_t k = 0; k < how.n_end; k++) is_end = is_end || how.ends[k] == id;
+        if (is_end) break;
+        pos_begin += (int32_t)batch.n_tok;
+        batch.n_tok = tok_begin[1] = 1;
+        one.ids = &how.ids[how.n_id - 1];
+    }
+    qni_scratch_reset(run->scratch, mark);
+    return QN_OK;
+}
+static qn_status step(const qni_run *run, const qni_transformer *model, const qni_step_input *in,
+                      const qni_decode *decode) {
+    if (qni_scratch_measures(run->scratch)) { /* as for one sequence of all tokens */
+        const qni_step_buffers b = qni_step_take(run, model, in->batch->n_tok, false);
+        QN_TRY(qni_forward(run, model, in, &b.output));
+        return qni_logits(run, model, b.logits, b.rows);
+    }
+    for (int32_t s = 0; s < in->batch->n_seq; s++) QN_TRY(step_sequence(run, model, in, decode, s));
+    return QN_OK;
+}
+
 static qn_status packing(const void *state, qni_packing *out, const qni_source *source, qn_error *err) {
     (void)state;
     return qni_backend_ref.packing(NULL, out, source, err);
@@ -183,6 +255,7 @@ static const qni_memory_ops memory = {.alloc = alloc,
 static const qni_backend backend = {
     .name = "ref",
     .kv_block_tokens = 16,
+    .step_tokens = 5,
     .open = open_guarded,
     .close = close_guarded,
     .memory = &memory,
@@ -193,7 +266,9 @@ static const qni_backend backend = {
             .kv_attention = kv_attention,
             .attention_residual = attention_residual,
             .swiglu = swiglu,
-            .argmax = argmax},
+            .argmax = argmax,
+            .sample = sample,
+            .step = step},
     .packing = packing,
     .pack = pack,
     .pack_quantized = pack_quantized,

@@ -246,6 +246,10 @@ ERL_NIF_TERM ids_term(ErlNifEnv *env, const int32_t *ids, size_t n) {
     return list;
 }
 
+bool job_ids(job *j, qn_status status, const qn_ids *ids, const qn_error *error) {
+    return status == QN_OK ? job_value(j, ids_term(j->env, ids->data, ids->size)) : job_error(j, status, error);
+}
+
 bool tensor_term(job *j, ERL_NIF_TERM *out, qn_tensor *tensor, object *device) {
     ErlNifEnv *env = j->env;
     const int64_t *shape = qn_tensor_shape(tensor);

@@ -123,11 +123,7 @@ static bool render_ids(job *j) {
         qn_status status = qn_tokenizer_encode_runs(s->tokenizer->value, &ids, prompt.text.data, prompt.text.size,
                                                     s->parse_special ? &whole : prompt.runs,
                                                     s->parse_special ? 1 : prompt.n_run, &error);
-        if (status == QN_OK) {
-            job_value(j, ids_term(j->env, ids.data, ids.size));
-        } else {
-            job_error(j, status, &error);
-        }
+        (void)job_ids(j, status, &ids, &error);
     }
     qn_ids_release(&ids);
     qn_prompt_release(&prompt);
@@ -152,11 +148,7 @@ static bool find_ends(job *j) {
     qn_ids ids = {0};
     qn_error error;
     qn_status status = qn_chat_ends(s->chat_template->value, s->tokenizer->value, &ids, &error);
-    if (status == QN_OK) {
-        job_value(j, ids_term(j->env, ids.data, ids.size));
-    } else {
-        job_error(j, status, &error);
-    }
+    (void)job_ids(j, status, &ids, &error);
     qn_ids_release(&ids);
     return true;
 }

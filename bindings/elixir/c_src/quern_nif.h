@@ -165,6 +165,7 @@ qn_dtype call_dtype(call *c, ERL_NIF_TERM term, const char *name);
 bool job_ok(job *j);
 bool job_value(job *j, ERL_NIF_TERM value);                      /* {ok, Value} */
 bool job_error(job *j, qn_status status, const qn_error *error); /* {error, {Status, Message}} */
+bool job_ids(job *j, qn_status status, const qn_ids *ids, const qn_error *error); /* the list of ids, or the error */
 bool job_busy(job *j);                                           /* something else has the session */
 ERL_NIF_TERM error_term(ErlNifEnv *env, qn_status status, const char *message);
 ERL_NIF_TERM binary_term(ErlNifEnv *env, const void *data, size_t size);

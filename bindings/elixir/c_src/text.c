@@ -43,11 +43,7 @@ static bool encode(job *j) {
     qn_ids ids = {0};
     qn_status status =
         qn_tokenizer_encode_document(s->object->value, &ids, (const char *)s->text.data, s->text.size, s->flag, &error);
-    if (status == QN_OK) {
-        job_value(j, ids_term(j->env, ids.data, ids.size));
-    } else {
-        job_error(j, status, &error);
-    }
+    (void)job_ids(j, status, &ids, &error);
     qn_ids_release(&ids);
     return true;
 }

@@ -26,6 +26,9 @@ defmodule Quern.Chat do
 
   @type message :: %{optional(atom | String.t()) => term}
 
+  @doc false
+  def options, do: @conversation
+
   @doc "Open the template of a model's directory. Option: `:file`, a file with another template for its tokens."
   @spec load(Path.t(), keyword) :: {:ok, t} | {:error, Error.t()}
   def load(path, opts \\ []) do

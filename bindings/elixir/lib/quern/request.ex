@@ -44,17 +44,7 @@ defmodule Quern.Request do
   ]
 
   # Those of Quern.Chat.encode/4: for messages alone.
-  @conversation [
-    think: nil,
-    tools: nil,
-    documents: nil,
-    chat_template_kwargs: nil,
-    add_generation_prompt: nil,
-    continue_final_message: false,
-    tool_arguments: :text,
-    date: nil,
-    parse_special: false
-  ]
+  @conversation [{:parse_special, false} | Quern.Chat.options()]
 
   # Those of Quern.Generation.new/3.
   @generation [:stop, :stop_token_ids, :min_tokens, :ignore_eos, :split_reasoning]
