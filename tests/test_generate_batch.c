@@ -34,7 +34,7 @@ static const request requests[N_REQUEST] = {
     {.prompt = "Once upon a time", .n_predict = 30},
     {.n_ids = 70, .n_predict = 20, .temperature = 0.8, .seed = 11},
     {.n_ids = 1, .n_predict = 45, .temperature = 1.2, .seed = 12},
-    {.prompt = "Once upon a time", .n_predict = 30, .stop = " little"},
+    {.prompt = "Once upon a time", .n_predict = 30, .stop = " woods"},
     {.prompt = "There was a dog", .n_predict = 9, .end = 1},
     {.n_ids = 33, .n_predict = 0, .n_ctx = 50},        /* the context becomes full */
     {.n_ids = 60, .n_predict = 5, .n_ctx = 40},        /* and is too small */
