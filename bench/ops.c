@@ -8,7 +8,7 @@
  * Bytes are those that must be read (weights and visible cache once), operations those of the products and of
  * attention; each figure is the best of the calls.
  */
-#include "../cli/roof.h"
+#include "../cli/dev/roof.h"
 #include "../src/backend/linear.h"
 
 #include <stdio.h>

@@ -6,7 +6,7 @@
 
 #include "../src/base/file.h"
 #include "../src/base/json.h"
-#include "chat.h"
+#include "command_chat.h"
 #include "output.h"
 
 enum { MAX_SAVED_BYTES = 1 << 30 };

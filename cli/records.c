@@ -10,7 +10,7 @@
 #include <string.h>
 
 #include "../src/base/json.h"
-#include "load.h"
+#include "open.h"
 #include "output.h"
 
 bool record_fail(record_error *error, const char *format, ...) {

@@ -3,7 +3,7 @@
 #ifndef CLI_REQUEST_H
 #define CLI_REQUEST_H
 
-#include "generate.h"
+#include "generator.h"
 
 typedef struct request request;
 

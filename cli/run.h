@@ -3,7 +3,7 @@
 #ifndef CLI_RUN_H
 #define CLI_RUN_H
 
-#include "generate.h"
+#include "generator.h"
 
 enum { MAX_STOP = 64 }; /* as the library has it */
 

@@ -1,6 +1,6 @@
 # Benchmarks: bench/ops times the ops of the cpu backend against the machine's roofs, which it measures as the command
 # does; bench/cases times the primitives at the cases of the tests.
-OPS_OBJ := $(B)/bench/ops.o $(filter $(B)/cli/roof%,$(CLI_OBJ))
+OPS_OBJ := $(B)/bench/ops.o $(filter $(B)/cli/dev/roof%,$(CLI_OBJ))
 CASES_OBJ := $(B)/bench/cases.o $(B)/tests/support/problem.o
 
 $(B)/bench/ops: $(OPS_OBJ) $(LIB_STATIC)

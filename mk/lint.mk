@@ -1,8 +1,8 @@
 # Lints. Each is a target of its own; `make lint` runs all that there are and tells all that is wrong.
-LINTED := $(wildcard src/*/*.[ch] src/*/*/*.[ch] cli/*.[ch] include/quern/*.h tests/*.[ch] tests/*/*.[ch] \
+LINTED := $(wildcard src/*/*.[ch] src/*/*/*.[ch] cli/*.[ch] cli/*/*.[ch] include/quern/*.h tests/*.[ch] tests/*/*.[ch] \
           bindings/elixir/*/*.[ch])
-# cli/roof_neon.c has an assembler directive that the linter's compiler refuses.
-TIDIED := $(filter-out cli/roof_neon.c,$(filter %.c,$(LINTED)))
+# cli/dev/roof_neon.c has an assembler directive that the linter's compiler refuses.
+TIDIED := $(filter-out cli/dev/roof_neon.c,$(filter %.c,$(LINTED)))
 LINTS := lint-format lint-tidy lint-includes lint-source lint-docs lint-headers lint-symbols lint-scripts lint-man \
          lint-elixir
 

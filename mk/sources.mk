@@ -6,12 +6,12 @@ endif
 ifeq ($(ARCH),aarch64)
 LIB_SRC += $(wildcard src/cpu/arm/*.c)
 endif
-CLI_SRC := $(filter-out %_avx2.c %_avx512.c %_avx512bf16.c %_neon.c,$(wildcard cli/*.c))
+CLI_SRC := $(filter-out %_avx2.c %_avx512.c %_avx512bf16.c %_neon.c,$(wildcard cli/*.c cli/*/*.c))
 ifeq ($(ARCH),x86_64)
-CLI_SRC += $(wildcard cli/*_avx2.c cli/*_avx512.c cli/*_avx512bf16.c)
+CLI_SRC += $(wildcard cli/dev/*_avx2.c cli/dev/*_avx512.c cli/dev/*_avx512bf16.c)
 endif
 ifeq ($(ARCH),aarch64)
-CLI_SRC += $(wildcard cli/*_neon.c)
+CLI_SRC += $(wildcard cli/dev/*_neon.c)
 endif
 LIB_OBJ := $(LIB_SRC:%.c=$(B)/%.o)
 CLI_OBJ := $(CLI_SRC:%.c=$(B)/%.o)

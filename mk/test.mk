@@ -22,7 +22,7 @@ $(TEST_BIN): $(B)/tests/%: $(B)/tests/%.o $(SUPPORT_OBJ) $(LIB_STATIC)
 # before the library takes the place of its list of backends. Sanitizers have looked at the same programs already.
 GUARDED := $(if $(or $(findstring -fsanitize,$(OPT)),$(EMULATOR)),,$(shell cat tests/guarded/programs))
 GUARDED_BIN := $(GUARDED:%=$(B)/tests/guarded_test_%)
-GUARDED_OBJ := $(B)/tests/guarded/backend.o
+GUARDED_OBJ := $(B)/tests/guarded/guarded.o
 
 $(GUARDED_BIN): $(B)/tests/guarded_test_%: $(B)/tests/test_%.o $(GUARDED_OBJ) $(SUPPORT_OBJ) $(LIB_STATIC)
 	$(call say,LD,$@)

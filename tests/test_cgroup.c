@@ -2,7 +2,7 @@
 /* Limits of control groups, from trees in a temporary folder that are laid out as real systems are: versions 1 and 2, both
  * at once, on a host and inside of a container; and from files that are cut off, malformed or not there. */
 #include "../src/base/cgroup.h"
-#include "../src/base/cpu.h"
+#include "../src/base/processor.h"
 #include "support/cmocka_all.h"
 #include "support/files.h"
 

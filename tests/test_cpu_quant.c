@@ -2,8 +2,8 @@
 /* Kernels of quantised weights on every level of the cpu backend that this machine has, against their definitions in
  * integers and double: all tile shapes, both widths, groups and scales of all kinds, and codes at the ends of their
  * ranges, where a sum in 16 bits would saturate. */
-#include "../src/base/cpu.h"
 #include "../src/base/half.h"
+#include "../src/base/processor.h"
 #include "../src/cpu/cpu.h"
 #include "support/close.h"
 #include "support/problem.h"

@@ -6,7 +6,7 @@
 #include <string.h>
 
 #include "../src/base/json.h"
-#include "../src/text/jinja.h"
+#include "../src/jinja/jinja.h"
 #include "support/cmocka_all.h"
 
 static qn_status render(const char *source, size_t size, const json_t *variables, qn_prompt *prompt, qn_error *err) {

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The thread pool: every task once, private thread numbers, many loops in a row, and more threads than processors. */
 #include "../src/base/cgroup.h"
-#include "../src/base/cpu.h"
-#include "../src/base/pool.h"
+#include "../src/base/processor.h"
+#include "../src/base/thread_pool.h"
 #include "support/cmocka_all.h"
 
 #include <string.h>

@@ -5,7 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "../src/text/utf8.h"
+#include "../src/base/utf8.h"
 #include "support/cmocka_all.h"
 
 typedef struct collected {

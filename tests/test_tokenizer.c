@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Encoding and decoding against the goldens, looking tokens up, and what callers may do wrong. */
 #include "../src/base/json.h"
-#include "../src/text/utf8.h"
+#include "../src/base/utf8.h"
 #include "support/cmocka_all.h"
 #include "support/files.h"
 

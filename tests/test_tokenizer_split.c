@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The translation of regular expressions, the cutting into pieces, added tokens, and NFC, each alone. */
 #include "../src/base/memory.h"
+#include "../src/base/utf8.h"
 #include "../src/text/added.h"
 #include "../src/text/hash.h"
 #include "../src/text/normalize.h"
 #include "../src/text/pattern.h"
 #include "../src/text/pretokenize.h"
-#include "../src/text/utf8.h"
 #include "support/cmocka_all.h"
 #include "support/sessions.h"
 

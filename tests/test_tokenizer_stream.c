@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Decoding as ids come: pieces are whole characters, and together they are what decoding at once gives. */
+#include "../src/base/utf8.h"
 #include "../src/text/lossy.h"
-#include "../src/text/utf8.h"
 #include "support/cmocka_all.h"
 #include "support/sessions.h"
 

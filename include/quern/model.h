@@ -3,7 +3,7 @@
  * A dense Qwen3 checkpoint in the form of a Hugging Face directory: config.json,
  * generation_config.json and model.safetensors (one file, or shards with
  * model.safetensors.index.json). Weights are f32, bf16 or f16, or quantised: MLX's affine form, or FP8 in blocks
- * (docs/quantisation.md).
+ * (docs/quantization.md).
  *
  * Nothing that changes the maths is guessed: an unknown value, a missing key that has no safe
  * default, a tensor too many or too few is an error that names it. Files are untrusted: they are
@@ -42,20 +42,6 @@ typedef struct qn_model_config {
     uint64_t n_parameter; /**< elements that are used */
     uint64_t file_bytes;  /**< of all safetensors files */
 } qn_model_config;
-
-/** Progress of a long call, from the calling thread; return false to cancel (QN_ECANCELED). */
-typedef struct qn_progress {
-    bool (*report)(void *user, uint64_t done, uint64_t total);
-    void *user;
-} qn_progress;
-
-/** A warning, one line ("config.json: key foo is not known and was ignored"), from the calling thread; `text` is valid
- * during the call. All that the files say, or hold, that could change results and is not used is told this way or is an
- * error. */
-typedef struct qn_log {
-    void (*line)(void *user, const char *text);
-    void *user;
-} qn_log;
 
 typedef struct qn_model_options {
     /** BF16 and INT8 are for the linears that have it (of bf16, of affine codes in groups of a multiple of 32 inputs), the

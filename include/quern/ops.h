@@ -56,7 +56,7 @@ typedef enum qn_linear_layout {
 /** A weight matrix in the order in which the device's kernels read it. Immutable; may be used by any thread. */
 typedef struct qn_linear qn_linear;
 
-/** What a dense matrix is quantised to (docs/quantisation.md). */
+/** What a dense matrix is quantised to (docs/quantization.md). */
 typedef enum qn_quantize {
     QN_QUANTIZE_NONE = 0,
     QN_QUANTIZE_Q8 = 1, /**< 8 bits, symmetric, groups of 64 */

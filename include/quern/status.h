@@ -51,6 +51,20 @@ typedef struct qn_error {
     char message[256];
 } qn_error;
 
+/** Progress of a long call, from the calling thread; return false to cancel (QN_ECANCELED). */
+typedef struct qn_progress {
+    bool (*report)(void *user, uint64_t done, uint64_t total);
+    void *user;
+} qn_progress;
+
+/** A warning, one line ("config.json: key foo is not known and was ignored"), from the calling thread; `text` is valid
+ * during the call. All that the files say, or hold, that could change results and is not used is told this way or is an
+ * error. */
+typedef struct qn_log {
+    void (*line)(void *user, const char *text);
+    void *user;
+} qn_log;
+
 #ifdef __cplusplus
 extern "C" {
 #endif

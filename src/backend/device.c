@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Devices: opening, sharing and describing them. What they compute is in ops.c, what with in the backends. */
 #include "device.h"
-#include "../base/cpu.h"
+#include "../base/processor.h"
 
 #include <stdio.h>
 #include <string.h>

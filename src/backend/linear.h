@@ -47,7 +47,7 @@ typedef struct qni_quantized_rows {
 qn_status qni_quantize_rows(const qni_quantized_rows *out, const qni_quant *to, const qni_dense_rows *rows,
                             int64_t first, int64_t n, int64_t n_in, qn_error *err);
 
-/* Check a quantised operand and describe it: quant, n_in and n_out of *source (quantized.c). */
+/* Check a quantised operand and describe it: quant, n_in and n_out of *source (quant_check.c). */
 qn_status qni_quantized_check(qni_source *source, const qn_quantized *weight, qn_error *err);
 
 #endif

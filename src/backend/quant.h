@@ -44,7 +44,7 @@ bool qni_quant_are_symmetric(const qni_quant *q, const void *scales, const void 
 /* Whether none of n values, f32, bf16, f16 or f8, is a NaN or an infinity. */
 bool qni_quant_are_finite(const void *values, qn_dtype dtype, int64_t n);
 
-/* What the library makes itself (docs/quantisation.md): affine with bf16 scales; Q8 is symmetric, Q4 is not. */
+/* What the library makes itself (docs/quantization.md): affine with bf16 scales; Q8 is symmetric, Q4 is not. */
 qni_quant qni_quant_of(qn_quantize to);
 
 /*

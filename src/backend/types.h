@@ -7,7 +7,6 @@
 #define QNI_TYPES_H
 
 #include <quern/ops.h>
-#include <quern/sampler.h>
 
 /* Memory of a device. Addresses within it are what views point to; only the backend dereferences them. */
 typedef struct qni_buffer {
@@ -201,9 +200,11 @@ typedef struct qni_step_input {
     qni_rope rope;
 } qni_step_input;
 
+struct qn_sampler_params; /* of <quern/sampler.h> */
+
 /* How the next ids of a sequence are sampled; sampler.h has the formulas. All of it is memory of the host. */
 typedef struct qni_sampling {
-    const qn_sampler_params *params;
+    const struct qn_sampler_params *params;
     int32_t n_valid;     /* ids from here on are never sampled */
     int32_t *ids;        /* those of the sequence, and room for the ones that are sampled */
     int32_t n_id;        /* so far: the next one is of this position */

@@ -3,7 +3,7 @@
 #ifndef QNI_LOG_H
 #define QNI_LOG_H
 
-#include <quern/model.h>
+#include <quern/status.h>
 
 /* One line to the callback, if there is one; made like an error's message. `log` may be NULL. */
 void qni_log(const qn_log *log, const char *format, ...) __attribute__((format(printf, 2, 3)));

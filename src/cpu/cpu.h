@@ -2,7 +2,7 @@
 /*
  * The cpu backend: threaded, with the kernels of kernels.h.
  *
- *   backend.c     open, close, the table of ops
+ *   cpu.c         open, close, the table of ops
  *   pack.c        weights in panels
  *   input.c       rows of activations as products take them
  *   linear.c      products of rows with weights, with an epilogue
@@ -16,7 +16,7 @@
 
 #include "../backend/backend.h"
 #include "../base/memory.h"
-#include "../base/pool.h"
+#include "../base/thread_pool.h"
 #include "kernels.h"
 
 typedef struct qni_cpu {

@@ -2,7 +2,7 @@
 /* Which kernels this machine has: the portable ones, overwritten upward by each level. */
 #include "cpu.h"
 
-#include "../base/cpu.h"
+#include "../base/processor.h"
 
 #include <string.h>
 

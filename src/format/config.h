@@ -11,6 +11,8 @@
 #include "../base/error.h"
 #include "../base/log.h"
 
+#include <quern/ops.h>
+
 #include <jansson.h>
 
 /* Bounds of what a file may state. Larger than any published dense model, small enough that products fit in 64 bits. */
@@ -78,7 +80,7 @@ typedef struct qni_config {
 qn_status qni_config_read(qni_config *out, const json_t *root, const qn_log *log, qn_error *err);
 void qni_config_release(qni_config *config); /* fine on a zeroed struct */
 
-/* Read a parsed generation_config.json (generation.c). What it sets and the sampler does not offer is named in the log.
+/* Read a parsed generation_config.json (generation_config.c). What it sets and the sampler does not offer is named in the log.
  * Errors: EFORMAT, EUNSUPPORTED. */
 qn_status qni_generation_read(qni_generation *out, qni_token_ids *ids, const json_t *root, const qn_log *log,
                               qn_error *err);

@@ -35,7 +35,7 @@ static const char *const read_elsewhere[] = {
 };
 
 /* Without effect on the logits: training, output formats of transformers, notes. Keys of generation_config.json, for
- * which this file is the old place, are in generation.c.
+ * which this file is the old place, are in generation_config.c.
  * sliding_window and max_window_layers count only with use_sliding_window, which must be false. */
 static const char *const harmless[] = {
     "_attn_implementation",

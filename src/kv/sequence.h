@@ -8,7 +8,7 @@
 #ifndef QNI_SEQUENCE_H
 #define QNI_SEQUENCE_H
 
-#include "pool.h"
+#include "block_pool.h"
 
 typedef struct qni_sequence {
     qni_block_pool *pool; /* outlives the sequence */

@@ -62,10 +62,10 @@ qn_status qni_checkpoint_open(qni_checkpoint *out, const char *dir, const qn_log
 void qni_checkpoint_close(qni_checkpoint *checkpoint); /* fine on a zeroed struct */
 
 /* Put every tensor in its place and check its shape; sizes that `stated` leaves out are taken from the shapes
- * (tensors.c). Fills embedding, norm, lm_head, layers and the sizes, dtype, tied and n_parameter of config. */
+ * (tensor_names.c). Fills embedding, norm, lm_head, layers and the sizes, dtype, tied and n_parameter of config. */
 qn_status qni_checkpoint_match(qni_checkpoint *checkpoint, const qni_config *stated, const qn_log *log, qn_error *err);
 
-/* Check a linear whose rows and columns are set, and tell how it is stored (tensor_quant.c). Errors: EFORMAT,
+/* Check a linear whose rows and columns are set, and tell how it is stored (linear_storage.c). Errors: EFORMAT,
  * EUNSUPPORTED. */
 qn_status qni_weight_check(qni_weight_ref *ref, const qni_stated_quant *stated, qn_error *err);
 

@@ -4,7 +4,7 @@
 #define QNI_FORWARD_H
 
 #include "../base/cut.h"
-#include "../kv/pool.h"
+#include "../kv/block_pool.h"
 #include "model.h"
 
 /* Rows of the LM head that are computed at once: bounds the logits in scratch, and is wide enough that a head over many

@@ -2,7 +2,7 @@
 /* The public face of a model: reading its configuration, opening, describing and closing it. */
 #include "../base/sha256.h"
 #include "load.h"
-#include "quantise.h"
+#include "quantize.h"
 #include "tied.h"
 
 #include <string.h>

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Memory before it is taken. Nothing is estimated: the plan asks the functions that take the memory later. */
-#include "../base/cpu.h"
+#include "../base/processor.h"
 #include "../model/load.h"
-#include "../model/quantise.h"
+#include "../model/quantize.h"
 #include "session.h"
 
 /* What a plan is made of: a device that will not compute, and a model without data. */

@@ -8,7 +8,7 @@
 #define QNI_SAMPLER_H
 
 #include "../backend/device.h"
-#include "../base/pool.h"
+#include "../base/thread_pool.h"
 
 #include <quern/sampler.h>
 

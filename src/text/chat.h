@@ -3,7 +3,7 @@
 #ifndef QNI_CHAT_H
 #define QNI_CHAT_H
 
-#include "jinja.h"
+#include "../jinja/jinja.h"
 
 #include <string.h>
 

@@ -2,9 +2,9 @@
 /* Rendering a conversation: the variables that a template sees, and what becomes of its text. */
 #include "../base/json.h"
 #include "../base/memory.h"
+#include "../jinja/str.h"
 #include "buffer.h"
 #include "chat.h"
-#include "jinja_string.h"
 
 #include <stdio.h>
 

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* From ids back to text, at once or as they come. */
 #include "../base/memory.h"
+#include "../base/utf8.h"
 #include "lossy.h"
 #include "tokenizer_impl.h"
-#include "utf8.h"
 
 struct qn_decoder {
     const qn_tokenizer *tokenizer;

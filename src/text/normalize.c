@@ -5,7 +5,7 @@
 #include "normalize.h"
 
 #include "../base/memory.h"
-#include "utf8.h"
+#include "../base/utf8.h"
 
 #include <string.h>
 #include <utf8proc.h>

@@ -3,7 +3,7 @@
  * constructs whose agreement is tested; everything else is refused rather than guessed. */
 #include "pattern.h"
 
-#include "utf8.h"
+#include "../base/utf8.h"
 
 #include <string.h>
 

@@ -6,9 +6,9 @@
 #include "pretokenize.h"
 
 #include "../base/memory.h"
+#include "../base/utf8.h"
 #include "meter.h"
 #include "pattern.h"
-#include "utf8.h"
 
 #include <pcre2.h>
 

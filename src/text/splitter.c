@@ -2,7 +2,7 @@
 /* Generated text in three stages, each holding back what is not certain yet: stop strings, tags, whole characters. */
 #include "../base/error.h"
 #include "../base/memory.h"
-#include "utf8.h"
+#include "../base/utf8.h"
 
 #include <quern/chat.h>
 

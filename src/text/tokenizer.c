@@ -2,8 +2,8 @@
 /* The tokenizer as its users see it: opening, looking up, encoding. Decoding is in decoder.c. */
 #include "../base/file.h"
 #include "../base/memory.h"
+#include "../base/utf8.h"
 #include "tokenizer_impl.h"
-#include "utf8.h"
 
 #include <string.h>
 

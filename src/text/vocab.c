@@ -3,7 +3,7 @@
 #include "vocab.h"
 
 #include "../base/memory.h"
-#include "utf8.h"
+#include "../base/utf8.h"
 
 #include <string.h>
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A template, a line with only "%%%", and the JSON of messages. Without that line: a template over two fixed messages. */
+#include "../../src/base/utf8.h"
+#include "../../src/jinja/jinja.h"
 #include "../../src/text/chat.h"
-#include "../../src/text/jinja.h"
-#include "../../src/text/utf8.h"
 
 #include <stdlib.h>
 #include <string.h>

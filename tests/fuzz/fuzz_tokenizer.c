@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The tokenizer's untrusted inputs. The first byte says what the rest is: 'j' a tokenizer.json, 't' a text for the demo
  * model's tokenizer, 'i' ids (two bytes each), 'p' a regular expression, a zero byte and a text. */
+#include "../../src/base/utf8.h"
 #include "../../src/text/pretokenize.h"
 #include "../../src/text/tokenizer_impl.h"
-#include "../../src/text/utf8.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -2,7 +2,7 @@
 /* The small tokenizer. */
 #include "tokenizers.h"
 
-#include "../../src/text/utf8.h"
+#include "../../src/base/utf8.h"
 #include "../../src/text/vocab.h"
 #include "cmocka_all.h"
 

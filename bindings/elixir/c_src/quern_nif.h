@@ -65,7 +65,7 @@ typedef struct object object;
 struct object {
     nif *nif;
     object_kind kind;
-    void *value;          /* qn_device *, qn_tensor *, …; of a generation: see generation.c */
+    void *value;          /* qn_device *, qn_tensor *, …; of a generation: see nif_generation.c */
     worker *worker;       /* computes for it */
     object *parents[2];   /* held until the value is freed */
     burial *burial;       /* frees the value on the reaper; made with the object, so that it cannot fail */
@@ -88,7 +88,7 @@ void object_drop(object *o);
 bool session_occupy(object *session, const void *occupant);
 void session_vacate(object *session, const void *occupant);
 bool object_types_open(ErlNifEnv *env, nif *n);
-void generation_value_free(void *value); /* generation.c */
+void generation_value_free(void *value); /* nif_generation.c */
 
 typedef struct device_value {
     qn_device *device;
@@ -163,10 +163,10 @@ qn_dtype call_dtype(call *c, ERL_NIF_TERM term, const char *name);
 
 /* Results, in the environment of the job. */
 bool job_ok(job *j);
-bool job_value(job *j, ERL_NIF_TERM value);                      /* {ok, Value} */
-bool job_error(job *j, qn_status status, const qn_error *error); /* {error, {Status, Message}} */
+bool job_value(job *j, ERL_NIF_TERM value);                                       /* {ok, Value} */
+bool job_error(job *j, qn_status status, const qn_error *error);                  /* {error, {Status, Message}} */
 bool job_ids(job *j, qn_status status, const qn_ids *ids, const qn_error *error); /* the list of ids, or the error */
-bool job_busy(job *j);                                           /* something else has the session */
+bool job_busy(job *j);                                                            /* something else has the session */
 ERL_NIF_TERM error_term(ErlNifEnv *env, qn_status status, const char *message);
 ERL_NIF_TERM binary_term(ErlNifEnv *env, const void *data, size_t size);
 ERL_NIF_TERM string_term(ErlNifEnv *env, const char *text);

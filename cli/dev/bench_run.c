@@ -1,0 +1,138 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Takes the times of one test of quern bench. */
+#include <stdlib.h>
+#include <time.h>
+
+#include "../open.h"
+#include "../output.h"
+#include "bench.h"
+
+static int n_repetition(const bench *b) {
+    return b->settings->repetitions.given ? (int)b->settings->repetitions.value : 5;
+}
+
+static void begin(const bench *b, bench_test *t) {
+    time_t now = time(NULL);
+    struct tm utc;
+    if (gmtime_r(&now, &utc)) strftime(t->began, sizeof(t->began), "%Y-%m-%dT%H:%M:%SZ", &utc);
+    t->samples_s = must_calloc((size_t)n_repetition(b), sizeof(double));
+}
+
+/* The first loading brings the files into the system's cache, and counts where others would take too long. */
+int bench_load(bench *b, bench_test *t) {
+    static const double patience_s = 20;
+    double spent_s = 0;
+    begin(b, t);
+    for (int i = 0; i <= n_repetition(b); i++) {
+        qn_model_close(b->model);
+        b->model = NULL;
+        double start = now_s();
+        int code = open_model(&b->model, b->settings, b->device, b->dir);
+        if (code) return code;
+        double time = now_s() - start;
+        spent_s += time;
+        if (i <= 1) t->n_sample = 0;
+        t->samples_s[t->n_sample++] = time;
+        if (spent_s + time > patience_s) break;
+    }
+    b->config = *qn_model_get_config(b->model);
+    return EXIT_DONE;
+}
+
+/* The pool, for as many sequences as any test has. */
+static int need_pool(bench *b) {
+    enum { BLOCK = 256 }; /* at least a block of any backend, since each session has one that is partial */
+    if (b->pool) return EXIT_DONE;
+    int64_t n_tok = 0;
+    for (int i = 0; i < b->n_test; i++) {
+        const int64_t of_test = (int64_t)b->tests[i].n_parallel * (b->n_ctx + BLOCK);
+        if (of_test > n_tok) n_tok = of_test;
+    }
+    qn_kv_pool_options options = {.n_ctx = b->n_ctx,
+                                  .n_tok = (int32_t)(n_tok < INT32_MAX ? n_tok : INT32_MAX),
+                                  .kv_dtype = (qn_dtype)b->settings->kv,
+                                  .yarn = (qn_yarn_mode)b->settings->yarn};
+    qn_error err;
+    return qn_kv_pool_create(&b->pool, b->model, &options, &err) ? fail_error(b->name, &err) : EXIT_DONE;
+}
+
+/* Sessions for so many sequences at once. */
+static int need_sessions(bench *b, int32_t n) {
+    int code = need_pool(b);
+    if (code) return code;
+    if (!b->ids) {
+        b->ids = must_calloc((size_t)b->n_ctx, sizeof(int32_t));
+        uint64_t x = 1; /* xorshift64 (Marsaglia 2003) */
+        for (int32_t i = 0; i < b->n_ctx; i++) {
+            x ^= x << 13, x ^= x >> 7, x ^= x << 17;
+            b->ids[i] = (int32_t)(x % (uint64_t)b->config.n_vocab);
+        }
+    }
+    if (n > b->n_session) b->sessions = must_realloc(b->sessions, (size_t)n, sizeof(qn_session *));
+    const qn_session_options options = {.pool = b->pool};
+    for (qn_error err; b->n_session < n; b->n_session++) {
+        if (qn_session_create(&b->sessions[b->n_session], b->model, &options, &err)) return fail_error(b->name, &err);
+    }
+    return EXIT_DONE;
+}
+
+/* Append to one session what is in the timeline up to `end`, in pieces after which an interrupt is heeded. */
+static int feed(bench *b, qn_session *session, int32_t end, progress_bar *bar) {
+    enum { PIECE = 512 };
+    qn_error err;
+    for (int32_t at = qn_session_n_tok(session); at < end; at = qn_session_n_tok(session)) {
+        size_t n = (size_t)(end - at < PIECE ? end - at : PIECE);
+        if (interrupted()) return EXIT_INTERRUPTED;
+        if (qn_session_append(session, b->ids + at, n, NULL, NULL, &err)) return fail_error(b->name, &err);
+        if (bar) progress_report(bar, (uint64_t)qn_session_n_tok(session), (uint64_t)end);
+    }
+    return EXIT_DONE;
+}
+
+/* The sessions of a test at its depth: all timelines begin alike, so that what is there already is kept. */
+static int to_depth(bench *b, const bench_test *t) {
+    progress_bar bar;
+    progress_begin(&bar, "filling");
+    int code = EXIT_DONE;
+    for (int32_t i = 0; !code && i < t->n_parallel; i++) {
+        qn_session *session = b->sessions[i];
+        qn_error err;
+        if (qn_session_n_tok(session) > t->depth && qn_session_rewind(session, (size_t)t->depth, &err))
+            code = fail_error(b->name, &err);
+        else
+            code = feed(b, session, t->depth, &bar);
+    }
+    progress_end(&bar);
+    return code;
+}
+
+static int generate(bench *b, const bench_test *t, int32_t n) {
+    qn_error err;
+    int code = EXIT_DONE;
+    qn_span *spans = must_calloc((size_t)t->n_parallel, sizeof(*spans));
+    for (int32_t step = 0; !code && step < n; step++) {
+        const int32_t *id = b->ids + t->depth + step;
+        for (int32_t i = 0; i < t->n_parallel; i++)
+            spans[i] = (qn_span){.session = b->sessions[i], .ids = id, .n_ids = 1};
+        qn_status status = t->n_parallel == 1 ? qn_session_step(b->sessions[0], *id, &err)
+                                              : qn_session_append_batch(spans, (size_t)t->n_parallel, &err);
+        if (status) code = fail_error(b->name, &err);
+        if (interrupted()) code = EXIT_INTERRUPTED;
+    }
+    free(spans);
+    return code;
+}
+
+int bench_sessions(bench *b, bench_test *t) {
+    begin(b, t);
+    int code = need_sessions(b, t->n_parallel);
+    for (int i = -1; !code && i < n_repetition(b); i++) { /* -1: to warm up, all of a prompt or one step */
+        code = to_depth(b, t);
+        if (code) break;
+        double start = now_s();
+        code = t->kind == TEST_PROMPT ? feed(b, b->sessions[0], t->depth + t->n_tok, NULL)
+                                      : generate(b, t, i < 0 ? 1 : t->n_tok);
+        if (!code && i >= 0) t->samples_s[t->n_sample++] = now_s() - start;
+    }
+    return code;
+}
