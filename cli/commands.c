@@ -47,7 +47,7 @@ static const option compute_options[] = {
     {"--arith", OPTION_CHOICE, AT(arith), "auto|f32|bf16|int8",
      "arithmetic of the linears (default: auto; for verify f32)", 0, 0, arith_values},
     {"--quantize", OPTION_CHOICE, AT(quantize), "q8|q4",
-     "quantise dense weights while they are loaded: to 8 bits, or most to 4; see quern quantize", 0, 0,
+     "quantize dense weights while they are loaded: to 8 bits, or most to 4; see quern quantize", 0, 0,
      quantize_values},
     {"--kv", OPTION_CHOICE, AT(kv), "f16|bf16|f32|q8", "type of the KV cache (default: f16; for verify f32)", 0, 0,
      kv_values},
@@ -270,7 +270,7 @@ const command commands[] = {
      "operations a second, and how much that is of what this machine's threads can read and multiply, measured in the "
      "same run. Tests are the product of the lists, which are like 1,2,4 or 1-8*2 or 1-8+1.",
      bench_groups, command_bench},
-    {"quantize", "IN OUT", 2, 2, "write a checkpoint with quantised weights",
+    {"quantize", "IN OUT", 2, 2, "write a checkpoint with quantized weights",
      "Read the checkpoint IN and write OUT, which loads like any other, in a half or a third of the memory. OUT must "
      "not "
      "exist or be empty. q8 keeps all linears in 8 bits; q4 has 4 bits in q, k, v, gate and up, and 8 bits in the "

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Errors, progress, colour, interrupts and the clock. */
+/* Errors, progress, color, interrupts and the clock. */
 #include "output.h"
 
 #include <errno.h>
@@ -120,17 +120,17 @@ bool is_terminal(FILE *stream) {
     return isatty(fileno(stream)) == 1;
 }
 
-static bool has_colour(FILE *stream) {
+static bool has_color(FILE *stream) {
     const char *no_color = getenv("NO_COLOR"), *term = getenv("TERM");
     return is_terminal(stream) && !(no_color && *no_color) && !(term && !strcmp(term, "dumb"));
 }
 
 const char *dim_begin(FILE *stream) {
-    return has_colour(stream) ? "\033[2m" : "";
+    return has_color(stream) ? "\033[2m" : "";
 }
 
 const char *dim_end(FILE *stream) {
-    return has_colour(stream) ? "\033[0m" : "";
+    return has_color(stream) ? "\033[0m" : "";
 }
 
 double now_s(void) {

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Where everything goes: results to stdout, errors, figures and progress to stderr, colour to terminals only. Also the
+/* Where everything goes: results to stdout, errors, figures and progress to stderr, color to terminals only. Also the
  * allocation that ends the program when there is no memory. */
 #ifndef CLI_OUTPUT_H
 #define CLI_OUTPUT_H
@@ -37,9 +37,9 @@ size_t print_escaped(FILE *stream, const char *text);
 /* Open the standard streams that are closed: a file that took such a number would get messages written into it. */
 void streams_open(void);
 
-/* Progress and colour are for terminals. */
+/* Progress and color are for terminals. */
 bool is_terminal(FILE *stream);
-const char *dim_begin(FILE *stream); /* "" without colour */
+const char *dim_begin(FILE *stream); /* "" without color */
 const char *dim_end(FILE *stream);
 
 /* A bar on stderr, if that is a terminal, redrawn ten times a second at most. */

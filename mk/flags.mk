@@ -15,7 +15,7 @@ OPT_simde-asan := $(OPT_asan) -DQNI_EMULATE_AVX512
 OPT := $(OPT_$(CONFIG))
 $(if $(OPT),,$(error CONFIG=$(CONFIG): unknown; one of release debug asan tsan cov fuzz simde simde-asan))
 
-# GCC 12 for AArch64 ends with an internal error where it vectorises the loop m = fmax(m, fabs(x)).
+# GCC 12 for AArch64 ends with an internal error where it vectorizes the loop m = fmax(m, fabs(x)).
 ifeq ($(ARCH),aarch64)
 COMMON += -fno-builtin-fmax
 endif

@@ -19,8 +19,8 @@ $(DIGESTS): $(B)/bindings/elixir/test/digests.o $(SUPPORT_OBJ) $(LIB_STATIC)
 	$(QUIET)$(CC) -o $@ $^ $(LDFLAGS_ALL) $(PKG_LIBS) -lcmocka -lm
 
 # The C side of `mix quern.bench --c`.
-NIF_BENCH := $(B)/bindings/elixir/bench/generate
-$(NIF_BENCH): $(B)/bindings/elixir/bench/generate.o $(LIB_STATIC)
+NIF_BENCH := $(B)/bindings/elixir/bench/generate_direct
+$(NIF_BENCH): $(B)/bindings/elixir/bench/generate_direct.o $(LIB_STATIC)
 	$(call say,LD,$@)
 	$(QUIET)$(CC) -o $@ $^ $(LDFLAGS_ALL) $(PKG_LIBS) -lm
 

@@ -177,7 +177,7 @@ large=$(
 )
 ok 'memory is that of the command' [ "$large" -lt $((small + 50)) ]
 q run -m "$demo" --ids '1 2 3' -n 4 -s 8 -n 4
-ok 'no colour without a terminal' sh -c "! grep -q '\\[' $tmp/err"
+ok 'no color without a terminal' sh -c "! grep -q '\\[' $tmp/err"
 
 # --- errors: exit 1 and a line
 failed() { [ "$rc" -eq 1 ] && err_lines 1 && no_out && err_has '^quern: '; }
@@ -825,7 +825,7 @@ text=$(cat "$tmp/out")
 q perplexity -m "$demo" --ids "$tmp/ids" --window 64 --json
 ok 'ids and text agree' is_out "$text"
 
-# What arithmetic and quantising may cost, on the held-out windows of the golden.
+# What arithmetic and quantizing may cost, on the held-out windows of the golden.
 perplexity() { "$quern" perplexity -m "$demo" --ids "$tmp/windows" --json "$@" | sed 's/.*"perplexity": \([0-9.]*\).*/\1/'; }
 if [ -z "${QUICK:-}" ]; then
     sed 's/.*"ids": \[\([0-9, ]*\)\].*/\1/; s/,/ /g' "$demo/golden.json" >"$tmp/windows"
@@ -908,7 +908,7 @@ for to in q8 q4; do
     ok "bench: the model in $to" out_has "^| qwen3 7.3M $to "
     q quantize "$demo" "$tmp/bench/$to" --to $to
     q bench -m "$tmp/bench/$to" -p 0 -n 0 -r 1
-    ok "bench: the model quantised to $to" out_has "^| qwen3 7.3M $to "
+    ok "bench: the model quantized to $to" out_has "^| qwen3 7.3M $to "
 done
 q bench -m "$demo" -p 1 -n 0 -d 4000
 ok 'bench: a depth beyond the model' failed
@@ -940,20 +940,20 @@ for to in q8 q4; do
     ok "its checkpoint runs like --quantize $to" is_out "$text"
 done
 q info -m "$tmp/q4" --json
-ok 'info of a quantised checkpoint' out_has '"dtype": "u32", "bits": 4, "group": 32'
+ok 'info of a quantized checkpoint' out_has '"dtype": "u32", "bits": 4, "group": 32'
 q info -m "$tmp/q8"
 ok 'info as text says the bits' out_has '7345408 in 8-bit codes, groups of 64, '
-mkdir "$tmp/quantised"
+mkdir "$tmp/quantized"
 q quantize "$demo" "$tmp/q4" --to q4
 ok 'quantize overwrites nothing' failed
-q quantize "$tmp/q4" "$tmp/quantised/a" --to q4
-ok 'nothing is quantised twice' sh -c "[ $rc -eq 1 ] && grep -q 'quantised already' $tmp/err"
-q quantize "$tmp/absent" "$tmp/quantised/b" --to q8
+q quantize "$tmp/q4" "$tmp/quantized/a" --to q4
+ok 'nothing is quantized twice' sh -c "[ $rc -eq 1 ] && grep -q 'quantized already' $tmp/err"
+q quantize "$tmp/absent" "$tmp/quantized/b" --to q8
 ok 'quantize needs a checkpoint' failed
-ok 'nothing half-written is left' [ "$(ls "$tmp/quantised" | wc -l)" -eq 0 ]
+ok 'nothing half-written is left' [ "$(ls "$tmp/quantized" | wc -l)" -eq 0 ]
 seq 1 65 >"$tmp/few"
 q perplexity -m "$demo" --quantize q4 --compare "$demo" --ids "$tmp/few" --window 64 --json
-ok 'the reference of a comparison is not quantised' sh -c "[ $rc -eq 0 ] && ! grep -q '\"kl\": 0.0}' $tmp/out"
+ok 'the reference of a comparison is not quantized' sh -c "[ $rc -eq 0 ] && ! grep -q '\"kl\": 0.0}' $tmp/out"
 
 # --- chat from a pipe
 printf '/no_think\nHello\nAnd then?\n/stats\n/save %s\n/clear\n/load %s\nMore\\\nlines\n/quit\nnever\n' "$tmp/chat.json" "$tmp/chat.json" >"$tmp/in"

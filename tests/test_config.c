@@ -263,7 +263,7 @@ static void refuses_keys_that_change_the_maths(void **state) {
     }
 }
 
-/* What config.json says of quantised weights is checked, though no tensor of this checkpoint is. */
+/* What config.json says of quantized weights is checked, though no tensor of this checkpoint is. */
 static void checks_quantization(void **state) {
     (void)state;
     static const struct {

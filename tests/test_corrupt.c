@@ -216,16 +216,16 @@ static void shards(void **state) {
     files_remove_dir(p.dir);
 }
 
-static void quantised(void **state) {
+static void quantized(void **state) {
     (void)state;
     random_state = 7;
     place p = {files_make_dir(), probe_model};
-    files_copy_dir("tests/data/quantised/mlx-mixed-2-6-8", p.dir, "golden");
+    files_copy_dir("tests/data/quantized/mlx-mixed-2-6-8", p.dir, "golden");
     torment(&p, "config.json", 0, true);
     torment(&p, "model.safetensors", 3000, true);
     files_remove_dir(p.dir);
     p.dir = files_make_dir();
-    files_copy_dir("tests/data/quantised/fp8-block128", p.dir, "golden");
+    files_copy_dir("tests/data/quantized/fp8-block128", p.dir, "golden");
     torment(&p, "config.json", 0, true);
     torment(&p, "model.safetensors", 3000, true);
     files_remove_dir(p.dir);
@@ -304,7 +304,7 @@ static void session_files(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(configs),       cmocka_unit_test(weights),    cmocka_unit_test(shards),
-        cmocka_unit_test(quantised),     cmocka_unit_test(tokenizers), cmocka_unit_test(templates),
+        cmocka_unit_test(quantized),     cmocka_unit_test(tokenizers), cmocka_unit_test(templates),
         cmocka_unit_test(session_files),
     };
     return cmocka_run_group_tests(tests, open_all, close_all);

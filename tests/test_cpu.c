@@ -272,7 +272,7 @@ static void refused_packings(void **state) {
     assert_string_equal(err.message, "arith bf16: for bf16 weights, these are f16");
     source.arith = QN_ARITH_INT8;
     assert_int_equal(qni_linear_create(&linear, device, &source, &err), QN_EUNSUPPORTED);
-    assert_string_equal(err.message, "arith int8: for affine quantised weights, these are f16");
+    assert_string_equal(err.message, "arith int8: for affine quantized weights, these are f16");
     qni_packing packing;
     source = (qni_source){.dtype = QN_DTYPE_F32, .n_in = INT64_MAX / 4, .n_out = INT64_MAX / 4};
     assert_int_equal(device->backend->packing(device->state, &packing, &source, &err), QN_ENOMEM);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Kernels of quantised weights on every level of the cpu backend that this machine has, against their definitions in
+/* Kernels of quantized weights on every level of the cpu backend that this machine has, against their definitions in
  * integers and double: all tile shapes, both widths, groups and scales of all kinds, and codes at the ends of their
  * ranges, where a sum in 16 bits would saturate. */
 #include "../src/base/half.h"
@@ -395,7 +395,7 @@ static void check_widen(const qni_cpu_kernels *k, int64_t n, int64_t group, uint
     free(block);
 }
 
-static void quantising_rows(void **state) {
+static void quantizing_rows(void **state) {
     (void)state;
     enum { MAX_GROUP = 160, N_GROUP = 8 };
     float row[MAX_GROUP * N_GROUP + 1], *x = row + 1; /* off any alignment */
@@ -430,7 +430,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(int8_products),
         cmocka_unit_test(unpacking),
-        cmocka_unit_test(quantising_rows),
+        cmocka_unit_test(quantizing_rows),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

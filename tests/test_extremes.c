@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Quantised weights at the ends of f32: made of huge, tiny and subnormal values, and decoded from extreme scales. Each is
+/* Quantized weights at the ends of f32: made of huge, tiny and subnormal values, and decoded from extreme scales. Each is
  * what it should be to within the form's step, the same on every device, or refused by name. */
 #include "../src/backend/quant.h"
 #include "../src/base/half.h"
@@ -91,7 +91,7 @@ static void check_values(const float *got, const float *w, const qni_quant *q, s
     }
 }
 
-/* The weights after quantising, allocated; NULL: they are refused, which must be allowed and say where. */
+/* The weights after quantizing, allocated; NULL: they are refused, which must be allowed and say where. */
 static float *quantize(const matrix *m, qn_quantize to, qn_arith arith, bool *refused) {
     const qni_quant q = qni_quant_of(to);
     qn_tensor *weight = matrix_tensor(m);

@@ -21,7 +21,7 @@ typedef qn_status (*scenario)(qn_error *err);
 
 static char *model_dir;
 static char *session_path;
-static char *quantised_dir;
+static char *quantized_dir;
 
 /* n grows by one at first and then by 1/grain of itself, where a scenario has many thousand allocations. */
 static void sweep(const char *name, scenario run, fault_mode mode, long grain) {
@@ -59,7 +59,7 @@ static int make_files(void **state) {
     (void)state;
     model_dir = small_model_make();
     session_path = files_path(model_dir, "timeline.session");
-    quantised_dir = files_make_dir();
+    quantized_dir = files_make_dir();
     return 0;
 }
 
@@ -67,7 +67,7 @@ static int remove_files(void **state) {
     (void)state;
     free(session_path);
     files_remove_dir(model_dir);
-    files_remove_dir(quantised_dir);
+    files_remove_dir(quantized_dir);
     return 0;
 }
 
@@ -159,13 +159,13 @@ static qn_status run_shards(qn_error *err) {
 static qn_status run_demo_model(qn_error *err) {
     return open_model("models/demo", 2, err);
 }
-static qn_status run_quantised(qn_error *err) {
-    qn_status status = open_model("tests/data/quantised/mlx-mixed-2-6-8", 2, err);
-    return status == QN_OK ? open_model("tests/data/quantised/fp8-block128", 1, err) : status;
+static qn_status run_quantized(qn_error *err) {
+    qn_status status = open_model("tests/data/quantized/mlx-mixed-2-6-8", 2, err);
+    return status == QN_OK ? open_model("tests/data/quantized/fp8-block128", 1, err) : status;
 }
 static qn_status run_quantize(qn_error *err) {
     const qn_quantize_options options = {.to = QN_QUANTIZE_Q4, .n_thread = 2, .shard_bytes = 100000};
-    return qn_model_quantize(quantised_dir, model_dir, &options, err);
+    return qn_model_quantize(quantized_dir, model_dir, &options, err);
 }
 static qn_status run_quantize_at_load(qn_error *err) {
     const qn_model_options options = {.quantize = QN_QUANTIZE_Q4};
@@ -191,7 +191,7 @@ static void models(void **state) {
     sweep_both("model, 3 threads", run_model_threads, 100);
     sweep_both("shards", run_shards, 100);
     sweep_both("demo model", run_demo_model, 30);
-    sweep_both("quantised", run_quantised, 60);
+    sweep_both("quantized", run_quantized, 60);
     sweep_both("quantize", run_quantize, 100);
     sweep_both("quantize at load", run_quantize_at_load, 100);
     sweep_both("plan", run_plan, 300);

@@ -301,7 +301,7 @@ static void write_file(maker *m, const char *dir, const char *name) {
 }
 
 /* d_model 4, 2 heads, 1 kv head, head_dim 2, d_ff 6, vocab 8, 1 layer; every tensor of another dtype than its
- * neighbour. */
+ * neighbor. */
 static const char tiny_config[] =
     "{\"model_type\":\"qwen3\",\"hidden_act\":\"silu\",\"rms_norm_eps\":1e-6,\"rope_theta\":10000,"
     "\"max_position_embeddings\":64,\"tie_word_embeddings\":%s%s}";
@@ -667,7 +667,7 @@ static void refuses_bad_arguments(void **state) {
     qn_model_options options = {.arith = (qn_arith)9};
     assert_int_equal(qn_model_open(&model, device, "models/demo", &options, &err), QN_EINVAL);
     assert_non_null(strstr(err.message, "arith 9"));
-    options.arith = QN_ARITH_INT8; /* for quantised weights alone */
+    options.arith = QN_ARITH_INT8; /* for quantized weights alone */
     assert_int_equal(qn_model_open(&model, device, "models/demo", &options, &err), QN_EUNSUPPORTED);
     assert_null(model);
     assert_null(qn_model_get_config(NULL));

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Quantised checkpoints: every width, group and dtype of scales against a dense twin that holds the dequantised weights;
- * what disagrees is refused by name; weights that are quantised while they are loaded, or beforehand. */
+/* Quantized checkpoints: every width, group and dtype of scales against a dense twin that holds the dequantized weights;
+ * what disagrees is refused by name; weights that are quantized while they are loaded, or beforehand. */
 #include "support/checkpoints.h"
 #include "support/files.h"
 
@@ -12,7 +12,7 @@
 enum { N_LOGIT = 8 * TINY_VOCAB };
 static const qn_model_options f32 = {.arith = QN_ARITH_F32};
 
-/* The design's bound for f32 arithmetic through a whole model; on ref, which keeps dequantised values, nothing differs. */
+/* The design's bound for f32 arithmetic through a whole model; on ref, which keeps dequantized values, nothing differs. */
 static void compare_with_twin(const char *what, const char *dir, const char *twin) {
     for (int d = 0; d < 2; d++) {
         const char *device = d == 0 ? "ref" : "cpu";
@@ -190,7 +190,7 @@ static void refuses_affine(void **state) {
          UP ".scales: dtype must be F32, BF16 or F16, got I16");
     EDIT(retype(dir, UP ".weight", "I32", 192, 8), QN_EUNSUPPORTED, UP ".weight: dtype must be F32, BF16, F16, U32 or");
     EDIT(retype(dir, UP ".weight", "F16", 192, 16), QN_EFORMAT,
-         UP ".scales is there, but " UP ".weight is not quantised");
+         UP ".scales is there, but " UP ".weight is not quantized");
     const uint16_t nan = 0x7FC0, infinity = 0x7F80;
     EDIT(poke(dir, UP ".scales", 100, &nan, 2), QN_EFORMAT, "tensor " UP ".scales holds a NaN or an infinity");
     EDIT(poke(dir, UP ".biases", 700, &infinity, 2), QN_EFORMAT, "tensor " UP ".biases holds a NaN or an infinity");
@@ -199,7 +199,7 @@ static void refuses_affine(void **state) {
     config = FP8;
     EDIT((void)0, QN_EFORMAT, "embed_tokens.weight is U32, but config.json has no affine quantization");
     config = ",\"quantization\":{\"bits\":4,\"group_size\":32,\"" UP "\":false}";
-    EDIT((void)0, QN_EFORMAT, UP ".weight is U32, but config.json says that it is not quantised");
+    EDIT((void)0, QN_EFORMAT, UP ".weight is U32, but config.json says that it is not quantized");
     config = ",\"quantization\":{\"bits\":8,\"group_size\":32}";
     EDIT((void)0, QN_EFORMAT, "embed_tokens.weight: shape must be {96, 16}, got {96, 8}");
     config = ",\"quantization\":{\"bits\":4,\"group_size\":48}";
@@ -263,7 +263,7 @@ static void believes_symmetry_once_checked(void **state) {
     files_remove_dir(twin);
 }
 
-/* --- quantising --- */
+/* --- quantizing --- */
 
 static void count_line(void *user, const char *text) {
     (void)text;
@@ -290,7 +290,7 @@ static void remove_weights(const char *dir) {
 }
 
 /* What is written beforehand and what is made at load are the same bits: same logits, same memory, on any threads. */
-static void quantises_alike(void **state) {
+static void quantizes_alike(void **state) {
     (void)state;
     for (int variant = 0; variant < 4; variant++) {
         const qn_quantize to = variant % 2 != 0 ? QN_QUANTIZE_Q4 : QN_QUANTIZE_Q8;
@@ -324,7 +324,7 @@ static void quantises_alike(void **state) {
     }
 }
 
-static void quantising_is_refused(void **state) {
+static void quantizing_is_refused(void **state) {
     (void)state;
     char *dir = files_make_dir(), *out = files_make_dir();
     qn_error said = {0};
@@ -353,7 +353,7 @@ static void quantising_is_refused(void **state) {
     model.all = (storage){4, 32, 0, "BF16", false};
     tiny_write(&model, dir, NULL, Q4, 5);
     assert_int_equal(qn_model_quantize(out, dir, &options, &said), QN_EUNSUPPORTED);
-    assert_non_null(strstr(said.message, "is quantised already"));
+    assert_non_null(strstr(said.message, "is quantized already"));
     qn_device *device = NULL;
     qn_model *opened_model = NULL;
     assert_ok(qn_device_open(&device, "cpu", NULL, err));
@@ -402,27 +402,27 @@ static void arithmetic_is_for_those_that_have_it(void **state) {
 }
 
 /* Where caches were computed with other weights, a session file is of another model. */
-static void quantising_makes_another_model(void **state) {
+static void quantizing_makes_another_model(void **state) {
     (void)state;
     static const int32_t ids[3] = {1, 2, 3};
     char *dir = files_make_dir(), *path = files_path(dir, "a.session");
     const tiny_model tiny = {.all = {0}};
     qn_device *device = NULL;
-    qn_model *model = NULL, *quantised = NULL;
+    qn_model *model = NULL, *quantized = NULL;
     qn_error said = {0};
     tiny_write(&tiny, dir, NULL, "", 7);
     const qn_model_options options = {.quantize = QN_QUANTIZE_Q8};
     assert_ok(qn_device_open(&device, "cpu", NULL, err));
     assert_ok(qn_model_open(&model, device, dir, NULL, err));
-    assert_ok(qn_model_open(&quantised, device, dir, &options, err));
-    qn_session *session = open_session(model, 16, 0), *other = open_session(quantised, 16, 0);
+    assert_ok(qn_model_open(&quantized, device, dir, &options, err));
+    qn_session *session = open_session(model, 16, 0), *other = open_session(quantized, 16, 0);
     assert_ok(qn_session_sync(session, ids, 3, NULL, err));
     assert_ok(qn_session_save(session, path, err));
     assert_int_equal(qn_session_restore(other, path, &said), QN_EINVAL);
     qn_session_free(session);
     qn_session_free(other);
     qn_model_close(model);
-    qn_model_close(quantised);
+    qn_model_close(quantized);
     qn_device_close(device);
     free(path);
     files_remove_dir(dir);
@@ -436,10 +436,10 @@ int main(void) {
         cmocka_unit_test(refuses_affine),
         cmocka_unit_test(refuses_fp8),
         cmocka_unit_test(believes_symmetry_once_checked),
-        cmocka_unit_test(quantises_alike),
-        cmocka_unit_test(quantising_is_refused),
+        cmocka_unit_test(quantizes_alike),
+        cmocka_unit_test(quantizing_is_refused),
         cmocka_unit_test(arithmetic_is_for_those_that_have_it),
-        cmocka_unit_test(quantising_makes_another_model),
+        cmocka_unit_test(quantizing_makes_another_model),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -48,7 +48,7 @@ static void fill(float *logits, int32_t n, logits_kind kind) {
         case EQUAL_TOP: /* half of 14, or 2000, or … equal ones: the rounding of sums decides */
             logits[i] = i % (n / 14 + 1) ? -40 + normal() : 10;
             break;
-        default: /* neighbours in float */
+        default: /* neighbors in float */
             logits[i] = 1 + (float)rng_below(&rng, 5) * 0x1p-23f;
         }
         if (kind != ALL_EQUAL && rng_below(&rng, 50) == 0) logits[i] = -INFINITY;

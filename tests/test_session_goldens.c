@@ -20,8 +20,8 @@
 
 static const char *const models[] = {"models/tied-f32",         "models/untied-bf16-sharded", "models/mha-f16",
                                      "models/new-config-bf16",  "models/yarn-bf16",           "models/long-f32",
-                                     "quantised/mlx-3bit-g128", "quantised/mlx-4bit-g64",     "quantised/mlx-5bit-g64",
-                                     "quantised/mlx-8bit-g32",  "quantised/mlx-mixed-2-6-8",  "quantised/fp8-block128"};
+                                     "quantized/mlx-3bit-g128", "quantized/mlx-4bit-g64",     "quantized/mlx-5bit-g64",
+                                     "quantized/mlx-8bit-g32",  "quantized/mlx-mixed-2-6-8",  "quantized/fp8-block128"};
 
 static double bound = BOUND;
 

@@ -37,7 +37,7 @@ static void test_name(const bench_test *t, char *text, size_t size) {
 }
 
 /* What the weights are as they run: "bf16", "f8"; "q4" for the 4 bits of a file's codes, or what --quantize made. That is
- * told by q_proj, as the file's type is, and leaves alone what is quantised already or has inputs no multiple of 32. */
+ * told by q_proj, as the file's type is, and leaves alone what is quantized already or has inputs no multiple of 32. */
 static void weights_name(const bench *b, char *text, size_t size) {
     const qn_model_config *c = &b->config;
     const bool made = b->settings->quantize && !c->bits && c->d_model % 32 == 0;

@@ -2,7 +2,7 @@
 /** @file device.h
  * A device computes: it owns worker threads, scratch memory and the choice of kernels.
  *
- * Two backends exist: "cpu" (threaded, vectorised) and "ref" (plain C with double accumulation:
+ * Two backends exist: "cpu" (threaded, vectorized) and "ref" (plain C with double accumulation:
  * slow, one thread, and what all others are tested against).
  *
  * Threads: any thread may call anything with one device; calls that compute take turns on it. A

@@ -2,7 +2,7 @@
 /** @file model.h
  * A dense Qwen3 checkpoint in the form of a Hugging Face directory: config.json,
  * generation_config.json and model.safetensors (one file, or shards with
- * model.safetensors.index.json). Weights are f32, bf16 or f16, or quantised: MLX's affine form, or FP8 in blocks
+ * model.safetensors.index.json). Weights are f32, bf16 or f16, or quantized: MLX's affine form, or FP8 in blocks
  * (docs/quantization.md).
  *
  * Nothing that changes the maths is guessed: an unknown value, a missing key that has no safe
@@ -47,8 +47,8 @@ typedef struct qn_model_options {
     /** BF16 and INT8 are for the linears that have it (of bf16, of affine codes in groups of a multiple of 32 inputs), the
      * others are as with AUTO; EUNSUPPORTED where none has it. */
     qn_arith arith;
-    /** Quantise linears that are dense in the files, the embedding included, while they are loaded: Q8 all to 8 bits, Q4
-     * q, k, v, gate and up to 4 bits and the rest to 8. Those that are quantised already, and those whose inputs are no
+    /** Quantize linears that are dense in the files, the embedding included, while they are loaded: Q8 all to 8 bits, Q4
+     * q, k, v, gate and up to 4 bits and the rest to 8. Those that are quantized already, and those whose inputs are no
      * multiple of 32, stay as they are; the log says so. */
     qn_quantize quantize;
     qn_progress progress; /**< bytes read of the weights */
@@ -125,13 +125,13 @@ QN_NODISCARD QN_API qn_status qn_model_open(qn_model **out, qn_device *device, c
                                             const qn_model_options *options, qn_error *err);
 
 /**
- * Quantise a checkpoint once and for all: write config.json with MLX's "quantization", the weights as MLX affine tensors
+ * Quantize a checkpoint once and for all: write config.json with MLX's "quantization", the weights as MLX affine tensors
  * and the files of the tokenizer into a directory, which then opens like any other (in mlx-lm too) and computes, bit for
  * bit, what qn_model_options.quantize computes from `dir`.
  *
  * out_dir  is there, and should be empty. Each file appears in it when it is whole, config.json last; after an error
  *          some may be there.
- * Errors   as qn_model_read_config; EUNSUPPORTED: `dir` is quantised already, or no linear can be; EFORMAT: a weight
+ * Errors   as qn_model_read_config; EUNSUPPORTED: `dir` is quantized already, or no linear can be; EFORMAT: a weight
  *          that the form cannot hold, as in qn_linear_quantize(); EIO; ENOMEM; ECANCELED; EINVAL: NULL, or `to`.
  */
 QN_NODISCARD QN_API qn_status qn_model_quantize(const char *out_dir, const char *dir,

@@ -56,7 +56,7 @@ typedef enum qn_linear_layout {
 /** A weight matrix in the order in which the device's kernels read it. Immutable; may be used by any thread. */
 typedef struct qn_linear qn_linear;
 
-/** What a dense matrix is quantised to (docs/quantization.md). */
+/** What a dense matrix is quantized to (docs/quantization.md). */
 typedef enum qn_quantize {
     QN_QUANTIZE_NONE = 0,
     QN_QUANTIZE_Q8 = 1, /**< 8 bits, symmetric, groups of 64 */
@@ -64,7 +64,7 @@ typedef enum qn_quantize {
 } qn_quantize;
 
 /**
- * A quantised matrix {out, in} as checkpoints store it. Two kinds, told apart by the dtype of the codes:
+ * A quantized matrix {out, in} as checkpoints store it. Two kinds, told apart by the dtype of the codes:
  *
  *   u32  affine (MLX): W[o,i] = scales[o, i/group] · code + biases[o, i/group]; a row of codes is one little-endian stream
  *        of unsigned `bits`-wide integers
@@ -252,7 +252,7 @@ QN_NODISCARD QN_API qn_status qn_linear_pack(qn_linear **out, const qn_tensor *w
                                              qn_arith arith, qn_error *err);
 
 /**
- * Quantise a matrix and pack it, as qn_model_options.quantize does with a model's.
+ * Quantize a matrix and pack it, as qn_model_options.quantize does with a model's.
  *
  * weight   as in qn_linear_pack; its inputs must be a multiple of the groups of `to`.
  * Scales   at least 2^-133, the least bf16. A group that would need a finer step is rounded to multiples of that.
@@ -263,8 +263,8 @@ QN_NODISCARD QN_API qn_status qn_linear_quantize(qn_linear **out, const qn_tenso
                                                  qn_quantize to, qn_arith arith, qn_error *err);
 
 /**
- * Pack a quantised matrix; its values are kept as they are. "ref", and "cpu" where affine groups are no multiple of 32
- * inputs, keep them dequantised, in f32.
+ * Pack a quantized matrix; its values are kept as they are. "ref", and "cpu" where affine groups are no multiple of 32
+ * inputs, keep them dequantized, in f32.
  *
  * weight   its tensors are contiguous, on one device, stay the caller's and are not needed afterwards.
  * arith    AUTO, F32 or (affine alone) INT8.

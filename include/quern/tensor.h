@@ -2,7 +2,7 @@
 /** @file tensor.h
  * Dense tensors on a device: the operands of ops.h.
  *
- * A tensor is row-major. Its last axis is contiguous; the distance between neighbours on the other
+ * A tensor is row-major. Its last axis is contiguous; the distance between neighbors on the other
  * axes may be larger in tensors that wrap memory of the caller. Views share memory with their
  * source and keep it alive.
  *
@@ -15,7 +15,7 @@
 #include "device.h"
 
 /** Element types: QN_DTYPE_ name, value, bytes, text. bf16 and f16 are stored as 16-bit patterns, f8 (e4m3, without
- * infinities) as bytes; f8 is for the codes of quantised matrices alone. q8, int8 codes with a scale for each row, is a
+ * infinities) as bytes; f8 is for the codes of quantized matrices alone. q8, int8 codes with a scale for each row, is a
  * type of a session's KV cache only, no tensor has it. */
 #define QN_DTYPE_MAP(X)                                                                                                \
     X(F32, 1, 4, "f32")                                                                                                \

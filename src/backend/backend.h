@@ -145,7 +145,7 @@ typedef struct qni_backend {
     qni_ops ops;
 
     /* The form of a packed linear; EUNSUPPORTED where there is no kernel. arith AUTO is resolved
-     * here. A quantised source may get a dense form. */
+     * here. A quantized source may get a dense form. */
     qn_status (*packing)(const void *state, qni_packing *out, const qni_source *source, qn_error *err);
     /* Fill outputs [first, first + n) of a packed linear; first is a multiple of form.nr, and so is
      * n, or first + n is n_out. src holds W[i, first + o] at src[i · in_stride + o · out_stride],
@@ -153,7 +153,7 @@ typedef struct qni_backend {
      * for disjoint ranges at once. */
     void (*pack)(const void *state, const qni_weight *form, void *data, int64_t first, int64_t n, const void *src,
                  int64_t in_stride, int64_t out_stride);
-    /* The same from rows [first, first + n) of a quantised source; ENOMEM. */
+    /* The same from rows [first, first + n) of a quantized source; ENOMEM. */
     qn_status (*pack_quantized)(const void *state, const qni_weight *form, void *data, int64_t first, int64_t n,
                                 const qni_quant *source, const qni_quant_rows *rows, qn_error *err);
     /* Run tasks on the device's threads (loading packs with it); NULL: the caller's thread does

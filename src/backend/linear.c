@@ -101,7 +101,7 @@ qn_status qni_linear_fill_quantized(qn_linear *linear, int64_t first, int64_t n,
 /* A row in f32. */
 static void widen_row(float *row, const qni_dense_rows *rows, int64_t o, int64_t n_in) {
     const int64_t first = o * rows->out_stride, stride = rows->in_stride;
-    if (rows->dtype == QN_DTYPE_BF16 && stride == 1) { /* the common case, as a loop that the compiler vectorises */
+    if (rows->dtype == QN_DTYPE_BF16 && stride == 1) { /* the common case, as a loop that the compiler vectorizes */
         const uint16_t *from = (const uint16_t *)rows->data + first;
         for (int64_t i = 0; i < n_in; i++) row[i] = qni_f32_of_bf16(from[i]);
         return;
@@ -132,7 +132,7 @@ qn_status qni_linear_quantize(qn_linear *linear, int64_t first, int64_t n, const
     unsigned char *codes = qni_calloc((size_t)n, (size_t)code_bytes);
     qn_status status = QN_OK;
     if (row == NULL || scales == NULL || codes == NULL) {
-        status = qni_fail(err, QN_ENOMEM, "linear: no memory to quantise %lld rows", (long long)n);
+        status = qni_fail(err, QN_ENOMEM, "linear: no memory to quantize %lld rows", (long long)n);
     } else {
         const qni_quantized_rows out = {codes, scales, scales + n * n_scale, row};
         status = qni_quantize_rows(&out, to, rows, first, n, n_in, err);

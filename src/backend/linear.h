@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Packed linears while they are filled: from dense rows, from dense rows that are quantised on the way, from quantised
+/* Packed linears while they are filled: from dense rows, from dense rows that are quantized on the way, from quantized
  * ones. Ranges of outputs may be filled on any threads at once. */
 #ifndef QNI_LINEAR_H
 #define QNI_LINEAR_H
@@ -31,23 +31,23 @@ qn_status qni_linear_fill_quantized(qn_linear *linear, int64_t first, int64_t n,
 /* After all outputs: settle how weights far from 1 are multiplied, for the whole linear, so that an output depends on no
  * batch and no chunk. Copies of linear->weight are to be made anew. */
 void qni_linear_finish(qn_linear *linear);
-/* Quantise dense rows; `to` is from qni_quant_of(), and the inputs are a multiple of its group. */
+/* Quantize dense rows; `to` is from qni_quant_of(), and the inputs are a multiple of its group. */
 qn_status qni_linear_quantize(qn_linear *linear, int64_t first, int64_t n, const qni_quant *to,
                               const qni_dense_rows *rows, qn_error *err);
 
-/* A block of rows on its way from dense to quantised. */
+/* A block of rows on its way from dense to quantized. */
 typedef struct qni_quantized_rows {
     unsigned char *codes;
     uint16_t *scales, *biases;
     float *row; /* room for one in f32 */
 } qni_quantized_rows;
 
-/* Quantise n rows of n_in inputs, the first of which is row `first` of its matrix, each as qni_quantize_row(). Errors:
+/* Quantize n rows of n_in inputs, the first of which is row `first` of its matrix, each as qni_quantize_row(). Errors:
  * EFORMAT: a value that cannot be had, by row and input. */
 qn_status qni_quantize_rows(const qni_quantized_rows *out, const qni_quant *to, const qni_dense_rows *rows,
                             int64_t first, int64_t n, int64_t n_in, qn_error *err);
 
-/* Check a quantised operand and describe it: quant, n_in and n_out of *source (quant_check.c). */
+/* Check a quantized operand and describe it: quant, n_in and n_out of *source (quant_check.c). */
 qn_status qni_quantized_check(qni_source *source, const qn_quantized *weight, qn_error *err);
 
 #endif

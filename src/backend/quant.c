@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Rows of quantised matrices, decoded. Element by element, in no hurry but for the two common widths. */
+/* Rows of quantized matrices, decoded. Element by element, in no hurry but for the two common widths. */
 #include "quant.h"
 
 #include "../base/half.h"
@@ -65,7 +65,7 @@ qn_status qni_quant_buffer_create(qni_quant_buffer *out, const qni_quant *q, int
     out->biases = out->scales != NULL ? out->scales + n_scale : NULL;
     if (out->codes != NULL && out->scales != NULL) return QN_OK;
     qni_quant_buffer_free(out);
-    return qni_fail(err, QN_ENOMEM, "linear: no memory for %lld quantised rows", (long long)n);
+    return qni_fail(err, QN_ENOMEM, "linear: no memory for %lld quantized rows", (long long)n);
 }
 
 void qni_quant_buffer_free(qni_quant_buffer *buffer) {

@@ -48,7 +48,7 @@ bool qni_quant_are_finite(const void *values, qn_dtype dtype, int64_t n);
 qni_quant qni_quant_of(qn_quantize to);
 
 /*
- * Quantise a row: its codes, scales and biases as qni_quant_rows holds them (biases also for a symmetric one). All that
+ * Quantize a row: its codes, scales and biases as qni_quant_rows holds them (biases also for a symmetric one). All that
  * it makes decodes to finite weights. Returns -1, or the input of a value that cannot be had, after which the row is not
  * whole: a NaN, an infinity; in 8 bits one whose bias, -128 · scale, would be no bf16 (from 3.376e38 on).
  *

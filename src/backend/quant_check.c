@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What a public description of a quantised matrix must hold. */
+/* What a public description of a quantized matrix must hold. */
 #include "linear.h"
 
 static bool is_scale_dtype(qn_dtype dtype) {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Rows of dense weights, quantised group by group: quant.h says what a fit is.
+ * Rows of dense weights, quantized group by group: quant.h says what a fit is.
  *
  * Four values at a time, in a compiler's vectors, which every target has. Part j of a sum is of values j, j + 4, …; so the
  * result depends on no instruction set. Groups are multiples of four.

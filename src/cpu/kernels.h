@@ -28,7 +28,7 @@ enum { QNI_CPU_KV_BLOCK = 128 };
 enum { QNI_CPU_NR_MAX = 64 };
 
 /*
- * A panel of a quantised weight: for each group of inputs the scales of its nr outputs, their biases (affine, not
+ * A panel of a quantized weight: for each group of inputs the scales of its nr outputs, their biases (affine, not
  * symmetric), then the codes, all in one stream. Codes are unsigned and 8 or 4 bits wide, narrower ones are widened when
  * they are packed:
  *
@@ -129,7 +129,7 @@ typedef struct qni_cpu_kernels {
      * is one of 32. A group with a NaN or an infinity gets a NaN as scale, one that is all below 2^-100 gets 0. */
     void (*quantize)(int8_t *codes, float *scale, int32_t *sum, const float *x, int64_t n, int64_t group);
 
-    /* out[k · nr + j] = the weight of input k0 + k and output j of a quantised panel, k < n_k; k0 is a multiple of kc,
+    /* out[k · nr + j] = the weight of input k0 + k and output j of a quantized panel, k < n_k; k0 is a multiple of kc,
      * n_k kc or what is left of n_in. */
     void (*unpack)(float *out, const unsigned char *panel, const qni_cpu_quant *q, int64_t k0, int64_t n_k);
 

@@ -4,7 +4,7 @@
  *
  * Arithmetic f32: one tile of rows or fewer (decode) streams the packed panels once, front to back, n_stream at a time,
  * and converts on the way. More rows (prefill) unpack a block of kc inputs of a group of panels to f32 once and run all
- * tiles over it. Plain and quantised weights are gathered and unpacked into the same blocks. Arithmetics bf16 and int8
+ * tiles over it. Plain and quantized weights are gathered and unpacked into the same blocks. Arithmetics bf16 and int8
  * read the packed panels where they lie, whatever the number of rows. The sums are formed in the same order in all cases.
  */
 #include "../base/cut.h"
@@ -89,7 +89,7 @@ static void gather_block(const job *j, const work *t, const qni_weight *w, int64
     }
 }
 
-static const unsigned char *quantised_panel(const qni_weight *w, int64_t panel) {
+static const unsigned char *quantized_panel(const qni_weight *w, int64_t panel) {
     return (const unsigned char *)w->data + panel * w->panel_stride;
 }
 
@@ -112,7 +112,7 @@ static block load_block(const job *j, const work *t, const qni_weight *w, int64_
     } else if (w->quant.kind != QNI_DENSE) {
         const qni_cpu_quant q = qni_cpu_quant_of(w);
         for (int64_t p = 0; p < n_panel; p++) {
-            j->k->unpack(t->w + p * stride, quantised_panel(w, panel + p), &q, k0, n_k);
+            j->k->unpack(t->w + p * stride, quantized_panel(w, panel + p), &q, k0, n_k);
         }
     } else {
         void (*widen)(float *, const void *, int64_t) =
@@ -206,7 +206,7 @@ static void multiply_codes(const job *j, const work *t, const part *a) {
         for (int64_t i = 0; i < a->n_tile; i++) {
             const qni_cpu_codes codes = qni_cpu_codes_of(j->x, a->x, a->tile + i);
             kernel->gemm(a->c + i * k->mr * t->ldc + p * k->nr, t->ldc, &codes, qni_cpu_tile_rows(j->x, a->tile + i),
-                         quantised_panel(a->w, a->panel + p), n, &q);
+                         quantized_panel(a->w, a->panel + p), n, &q);
         }
     }
 }

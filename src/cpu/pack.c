@@ -23,10 +23,10 @@ static qn_status choose_arith(qn_arith *out, const qni_cpu_kernels *k, const qni
     }
     if (*out == QN_ARITH_BF16 && !pairs) {
         return qni_fail(err, QN_EUNSUPPORTED, "arith bf16: for bf16 weights, these are %s",
-                        q->kind == QNI_DENSE ? qn_dtype_name(source->dtype) : "quantised");
+                        q->kind == QNI_DENSE ? qn_dtype_name(source->dtype) : "quantized");
     }
     if (*out == QN_ARITH_INT8 && q->kind != QNI_AFFINE) {
-        return qni_fail(err, QN_EUNSUPPORTED, "arith int8: for affine quantised weights, these are %s",
+        return qni_fail(err, QN_EUNSUPPORTED, "arith int8: for affine quantized weights, these are %s",
                         q->kind == QNI_FP8 ? "fp8" : qn_dtype_name(source->dtype));
     }
     if (*out == QN_ARITH_INT8 && !is_regular(q)) {
@@ -112,7 +112,7 @@ static qn_status dense_packing(const qni_cpu_kernels *k, qni_packing *out, const
     return QN_OK;
 }
 
-static qn_status quantised_packing(const qni_cpu_kernels *k, qni_packing *out, const qni_source *source, qn_arith arith,
+static qn_status quantized_packing(const qni_cpu_kernels *k, qni_packing *out, const qni_source *source, qn_arith arith,
                                    qn_error *err) {
     size_t bytes; /* an upper bound of all that is computed below: 16 bytes an element, whole groups and panels */
     if (!qni_mul_size(&bytes, (size_t)source->n_in + (size_t)source->quant.group, (size_t)(source->n_out + k->nr)) ||
@@ -137,7 +137,7 @@ qn_status qni_cpu_packing(const void *state, qni_packing *out, const qni_source 
     qn_arith arith;
     QN_TRY(choose_arith(&arith, k, source, err));
     if (source->quant.kind == QNI_FP8 || is_regular(&source->quant)) {
-        return quantised_packing(k, out, source, arith, err);
+        return quantized_packing(k, out, source, arith, err);
     }
     return dense_packing(k, out, source, arith, err);
 }
@@ -196,7 +196,7 @@ void qni_cpu_pack(const void *state, const qni_weight *form, void *data, int64_t
     }
 }
 
-/* --- quantised panels --- */
+/* --- quantized panels --- */
 
 /* A group's codes of one output, 0 from the n-th on: only the last group of fp8 may be cut, where 0 is 0. */
 static void put_codes(const qni_cpu_kernels *k, unsigned char *codes, const qni_cpu_quant *q, const uint8_t *from,

@@ -11,7 +11,7 @@ void qni_cpu_pack(const void *state, const qni_weight *form, void *data, int64_t
 qn_status qni_cpu_pack_quantized(const void *state, const qni_weight *form, void *data, int64_t first, int64_t n,
                                  const qni_quant *source, const qni_quant_rows *rows, qn_error *err);
 
-/* The layout of a quantised weight's panels. */
+/* The layout of a quantized weight's panels. */
 qni_cpu_quant qni_cpu_quant_of(const qni_weight *weight);
 
 /* The weights of one output as f32 {n_in}. scratch: at least n_in, and kc · nr, floats. */

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Quantised weights in plain C: activations to codes, integer products, unpacking to f32.
+ * Quantized weights in plain C: activations to codes, integer products, unpacking to f32.
  *
  * Layout    panels as in kernels.h, for any nr and ki; activations {m, n_in} int8.
  * Tile      one row x one panel.

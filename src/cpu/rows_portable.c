@@ -3,7 +3,7 @@
  * Elementwise work on rows in plain C: conversions, norm, SwiGLU, RoPE, argmax.
  *
  * Layout    contiguous rows.
- * Tile      none; the compiler vectorises.
+ * Tile      none; the compiler vectorizes.
  * Tails     none; every element is computed alike.
  * Bound     memory, but for the conversions from and to f16.
  */

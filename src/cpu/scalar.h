@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Scalar arithmetic that the portable kernels share; branch-free, so that loops over it vectorise. */
+/* Scalar arithmetic that the portable kernels share; branch-free, so that loops over it vectorize. */
 #ifndef QNI_CPU_SCALAR_H
 #define QNI_CPU_SCALAR_H
 

@@ -48,7 +48,7 @@ typedef struct qni_token_ids {
     int32_t eos[QNI_MAX_EOS];
 } qni_token_ids;
 
-/* How config.json says that the weights are quantised. Which of them are, their tensors say. */
+/* How config.json says that the weights are quantized. Which of them are, their tensors say. */
 typedef enum qni_stated_kind { QNI_STATED_NONE, QNI_STATED_AFFINE, QNI_STATED_FP8 } qni_stated_kind;
 typedef struct qni_stated_quant {
     qni_stated_kind kind;
@@ -59,7 +59,7 @@ typedef struct qni_stated_quant {
 
 /* What an affine checkpoint says of one module. */
 typedef struct qni_module_quant {
-    enum { QNI_MODULE_UNNAMED, QNI_MODULE_DENSE, QNI_MODULE_QUANTISED } named; /* by a key of its own */
+    enum { QNI_MODULE_UNNAMED, QNI_MODULE_DENSE, QNI_MODULE_QUANTIZED } named; /* by a key of its own */
     int32_t bits, group;
 } qni_module_quant;
 qni_module_quant qni_stated_module(const qni_stated_quant *stated, const char *module);
@@ -89,7 +89,7 @@ qn_status qni_generation_read(qni_generation *out, qni_token_ids *ids, const jso
 typedef enum qni_setting {
     QNI_SETTING_UNKNOWN,
     QNI_SETTING_HARMLESS, /* nothing, whatever its value or with this one */
-    QNI_SETTING_READ,     /* honoured in generation_config.json; not its default */
+    QNI_SETTING_READ,     /* honored in generation_config.json; not its default */
     QNI_SETTING_IGNORED,  /* not offered, and not its default */
 } qni_setting;
 qni_setting qni_generation_setting(const char *key, const json_t *value);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* How config.json says that a checkpoint is quantised: MLX affine ("quantization", and its twin "quantization_config")
+/* How config.json says that a checkpoint is quantized: MLX affine ("quantization", and its twin "quantization_config")
  * or FP8 in blocks ("quantization_config"). Sources: mlx_lm.utils.load_model, FineGrainedFP8Config in transformers. */
 #include "config.h"
 
@@ -49,7 +49,7 @@ static bool is_affine_key(const char *key) {
     return strcmp(key, "bits") == 0 || strcmp(key, "group_size") == 0 || strcmp(key, "mode") == 0;
 }
 
-/* An object under a module's path says how that module is quantised, true and false whether it is. */
+/* An object under a module's path says how that module is quantized, true and false whether it is. */
 static qn_status check_module(const char *module, const json_t *value, const char *where, const qn_log *log,
                               qn_error *err) {
     if (json_is_boolean(value)) return QN_OK;
@@ -136,9 +136,9 @@ qn_status qni_config_read_quant(qni_stated_quant *out, const json_t *root, const
 qni_module_quant qni_stated_module(const qni_stated_quant *stated_quant, const char *module) {
     qni_module_quant out = {QNI_MODULE_UNNAMED, stated_quant->bits, stated_quant->group};
     const json_t *value = is_affine_key(module) ? NULL : json_object_get(stated_quant->modules, module);
-    if (json_is_boolean(value)) out.named = json_is_true(value) ? QNI_MODULE_QUANTISED : QNI_MODULE_DENSE;
+    if (json_is_boolean(value)) out.named = json_is_true(value) ? QNI_MODULE_QUANTIZED : QNI_MODULE_DENSE;
     if (!qni_json_is_object(value)) return out;
-    return (qni_module_quant){QNI_MODULE_QUANTISED, (int32_t)json_integer_value(json_object_get(value, "bits")),
+    return (qni_module_quant){QNI_MODULE_QUANTIZED, (int32_t)json_integer_value(json_object_get(value, "bits")),
                               (int32_t)json_integer_value(json_object_get(value, "group_size"))};
 }
 

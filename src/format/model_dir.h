@@ -5,7 +5,7 @@
 
 #include "weight_files.h"
 
-/* Name adapters, other weights and settings of quantisation that are not used: one line of the log for each sort. A
+/* Name adapters, other weights and settings of quantization that are not used: one line of the log for each sort. A
  * directory that cannot be listed is named too. Errors: ENOMEM. */
 qn_status qni_model_dir_check(const char *dir, const qni_weight_files *weights, const qn_log *log, qn_error *err);
 

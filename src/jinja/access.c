@@ -313,7 +313,7 @@ qn_status qni_j_slice(jrun *run, jval v, const jval bounds[3], jval *out) {
     return qni_j_seq_done(run, *out);
 }
 
-static qn_status neighbour(bool there, jval v, const char *why, jval *out) {
+static qn_status neighbor(bool there, jval v, const char *why, jval *out) {
     *out = there ? v : qni_j_undefined(why, strlen(why));
     return QN_OK;
 }
@@ -360,9 +360,9 @@ qn_status qni_j_loop_attribute(jrun *run, jloop *loop, jval name, jval *out) {
         *out = qni_j_bool(!loop->peeked);
     } else if (qni_j_text_is(name, "nextitem")) {
         QN_TRY(peek(run, loop));
-        return neighbour(loop->peeked, loop->after, "the next item", out);
+        return neighbor(loop->peeked, loop->after, "the next item", out);
     } else if (qni_j_text_is(name, "previtem")) {
-        return neighbour(loop->has_before, loop->before, "the previous item", out);
+        return neighbor(loop->has_before, loop->before, "the previous item", out);
     } else if (qni_j_text_is(name, "length")) {
         QN_TRY(settle(run, loop));
         *out = qni_j_int(loop->length);

@@ -382,7 +382,7 @@ static qn_status parse_body(jparser *p, const char *const *ends, jblock *out) {
 }
 
 /* Line ends become \n, and one at the very end is dropped. */
-static void normalise(char *s, size_t *size) {
+static void normalize(char *s, size_t *size) {
     size_t to = 0;
     for (size_t i = 0; i < *size; i++) {
         if (s[i] == '\r') {
@@ -420,7 +420,7 @@ qn_status qni_jinja_parse(qni_jinja **out, const char *name, const char *source,
     } else {
         jinja->arena.limit = SIZE_MAX / 2;
         jparser p = {.jinja = jinja, .stack = qni_stack_here(), .err = err};
-        normalise(jinja->source, &size);
+        normalize(jinja->source, &size);
         jinja->source_size = size;
         status = parse(&p, size);
         qni_free(p.tokens);

@@ -16,7 +16,7 @@ typedef struct qni_tensor_ref {
     const qni_st_tensor *tensor; /* NULL: none */
 } qni_tensor_ref;
 
-/* A linear {rows = outputs, columns = inputs}, or a norm, whose columns are 1: dense, or quantised codes with their
+/* A linear {rows = outputs, columns = inputs}, or a norm, whose columns are 1: dense, or quantized codes with their
  * scales. */
 typedef struct qni_weight_ref {
     const char *inner_name; /* of the data's tensor, behind the checkpoint's prefix */
@@ -25,7 +25,7 @@ typedef struct qni_weight_ref {
     qni_tensor_ref biases;  /* affine */
     int64_t rows, columns;
     qni_quant quant; /* as it is stored */
-    qni_quant to;    /* what a dense one is quantised to while it is loaded; kind QNI_DENSE: nothing */
+    qni_quant to;    /* what a dense one is quantized to while it is loaded; kind QNI_DENSE: nothing */
 } qni_weight_ref;
 
 typedef struct qni_layer_refs {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* How a linear is stored, found from its tensors and from what config.json states: dense, MLX affine, or FP8 in blocks.
- * Whether it is quantised the tensors say; the parameters are in config.json; what disagrees is an error by name. */
+ * Whether it is quantized the tensors say; the parameters are in config.json; what disagrees is an error by name. */
 #include "checkpoint.h"
 
 #include <stdio.h>
@@ -41,12 +41,12 @@ static qn_status check_scale_dtype(const qni_tensor_ref *ref, qn_error *err) {
 static qn_status check_dense(const qni_weight_ref *ref, const qni_stated_quant *stated, qn_error *err) {
     const qni_tensor_ref *beside = ref->scales.tensor != NULL ? &ref->scales : &ref->biases;
     if (beside->tensor != NULL) {
-        return qni_fail(err, QN_EFORMAT, "%s: tensor %s is there, but %s is not quantised: it is %s", file_of(beside),
+        return qni_fail(err, QN_EFORMAT, "%s: tensor %s is there, but %s is not quantized: it is %s", file_of(beside),
                         beside->tensor->name, ref->data.tensor->name, qni_st_dtype_name(ref->data.tensor->dtype));
     }
     const qni_module_path module = qni_weight_module(ref);
-    if (qni_stated_module(stated, module.text).named == QNI_MODULE_QUANTISED) {
-        return qni_fail(err, QN_EFORMAT, "%s: tensor %s is %s, but config.json says that it is quantised",
+    if (qni_stated_module(stated, module.text).named == QNI_MODULE_QUANTIZED) {
+        return qni_fail(err, QN_EFORMAT, "%s: tensor %s is %s, but config.json says that it is quantized",
                         file_of(&ref->data), ref->data.tensor->name, qni_st_dtype_name(ref->data.tensor->dtype));
     }
     return qni_tensor_check_shape(&ref->data, ref->rows, ref->columns, err);
@@ -67,7 +67,7 @@ static qn_status check_affine(qni_weight_ref *ref, const qni_stated_quant *state
     }
     const qni_module_quant wanted = qni_stated_module(stated, module.text);
     if (wanted.named == QNI_MODULE_DENSE) {
-        return qni_fail(err, QN_EFORMAT, "%s: tensor %s is U32, but config.json says that it is not quantised",
+        return qni_fail(err, QN_EFORMAT, "%s: tensor %s is U32, but config.json says that it is not quantized",
                         file_of(&ref->data), ref->data.tensor->name);
     }
     if (ref->columns % wanted.group != 0 || ref->columns * wanted.bits % 32 != 0) {

@@ -118,7 +118,7 @@ static qn_status bad_tensor(const qni_tensor_ref *ref, const char *what, qn_erro
     return qni_fail(err, QN_EFORMAT, "%s: tensor %s %s", qni_base_name(ref->file->file.path), ref->tensor->name, what);
 }
 
-static qn_status load_quantised(const load_item *item, int64_t first, int64_t n, unsigned char *buffer, qn_error *err) {
+static qn_status load_quantized(const load_item *item, int64_t first, int64_t n, unsigned char *buffer, qn_error *err) {
     static const char not_finite[] = "holds a NaN or an infinity";
     const qni_weight_ref *ref = item->ref;
     const qni_quant *q = &ref->quant;
@@ -154,7 +154,7 @@ static qn_status load_rows(const load_job *job, const load_item *item, int64_t f
                                               (size_t)n * item->row_bytes, err);
     }
     if (item->ref->quant.kind == QNI_DENSE) return load_dense(item, first, n, buffer, err);
-    return load_quantised(item, first, n, buffer, err);
+    return load_quantized(item, first, n, buffer, err);
 }
 
 static qn_status load_piece(void *context, int64_t piece, int32_t thread, qn_error *err) {

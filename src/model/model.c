@@ -16,7 +16,7 @@ qn_status qn_model_read_config(qn_model_config *out, const char *dir, const qn_l
     return QN_OK;
 }
 
-/* Quantised while loading, a checkpoint is another model, whose caches differ. */
+/* Quantized while loading, a checkpoint is another model, whose caches differ. */
 static void fingerprint(uint8_t *out, const qni_checkpoint *checkpoint, qn_quantize quantize) {
     const uint8_t form = (uint8_t)quantize;
     memcpy(out, checkpoint->fingerprint, sizeof checkpoint->fingerprint);
@@ -64,7 +64,7 @@ qn_status qn_model_open(qn_model **out, qn_device *device, const char *dir, cons
     }
     qni_checkpoint checkpoint;
     QN_TRY(qni_checkpoint_open(&checkpoint, dir, &o.log, err));
-    qni_checkpoint_quantise(&checkpoint, o.quantize, &o.log);
+    qni_checkpoint_quantize(&checkpoint, o.quantize, &o.log);
     qn_status status = make(out, device, &checkpoint, &o, err);
     qni_checkpoint_close(&checkpoint);
     return status;

@@ -20,7 +20,7 @@ struct qn_model {
     uint8_t fingerprint[32]; /* SHA-256 over config.json, all headers, and 4 KiB of each tensor */
 
     qni_weight embedding;      /* n_in = d_model, n_out = n_vocab; tied: the packed lm_head, untied: plain {V, H},
-                                  or packed where it is quantised */
+                                  or packed where it is quantized */
     qni_layer_weights *layers; /* {n_layer}; views into the block */
     qni_vec norm;              /* {d_model}, the final one */
     qni_weight lm_head;        /* packed; n_in = d_model, n_out = n_vocab */

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What --quantize makes of each linear, and a quantised directory: config.json in MLX's form, the files of the tokenizer
+/* What --quantize makes of each linear, and a quantized directory: config.json in MLX's form, the files of the tokenizer
  * as they are, and the weights. */
 #include "quantize.h"
 
@@ -32,7 +32,7 @@ static qni_quant form_of(int32_t bits, int64_t n_in) {
 }
 
 typedef struct tally {
-    int64_t n_made, n_odd, n_before; /* quantised now; inputs no multiple of 32; quantised in the file */
+    int64_t n_made, n_odd, n_before; /* quantized now; inputs no multiple of 32; quantized in the file */
 } tally;
 
 static void set_form(qni_weight_ref *ref, int32_t bits, tally *t) {
@@ -45,7 +45,7 @@ static void set_form(qni_weight_ref *ref, int32_t bits, tally *t) {
     t->n_odd += ref->to.kind == QNI_DENSE;
 }
 
-int64_t qni_checkpoint_quantise(qni_checkpoint *c, qn_quantize to, const qn_log *log) {
+int64_t qni_checkpoint_quantize(qni_checkpoint *c, qn_quantize to, const qn_log *log) {
     tally t = {0};
     if (to == QN_QUANTIZE_NONE) return 0;
     set_form(&c->embedding, 8, &t);
@@ -56,7 +56,7 @@ int64_t qni_checkpoint_quantise(qni_checkpoint *c, qn_quantize to, const qn_log 
     }
     if (!c->config.tied) set_form(&c->lm_head, 8, &t);
     if (t.n_before > 0) {
-        qni_log(log, "quantize: %lld linears are quantised already and stay as they are", (long long)t.n_before);
+        qni_log(log, "quantize: %lld linears are quantized already and stay as they are", (long long)t.n_before);
     }
     if (t.n_odd > 0) {
         qni_log(log, "quantize: %lld linears stay dense: their inputs are no multiple of 32", (long long)t.n_odd);
@@ -74,7 +74,7 @@ static bool add_module(json_t *object, const qni_weight_ref *ref, const qni_quan
     return json_object_set_new(object, qni_weight_usual_module(ref).text, own) == 0;
 }
 
-static json_t *describe_quantisation(const qni_checkpoint *c, qn_quantize to) {
+static json_t *describe_quantization(const qni_checkpoint *c, qn_quantize to) {
     const qni_quant most = qni_quant_of(to);
     json_t *object =
         json_pack("{s:I, s:i, s:s}", "group_size", (json_int_t)most.group, "bits", (int)most.bits, "mode", "affine");
@@ -109,7 +109,7 @@ static qn_status write_config(const qni_checkpoint *c, qn_quantize to, const cha
     qn_status status = qni_json_read(&root, path, QNI_CONFIG_MAX_BYTES, err);
     qni_free(path);
     if (status != QN_OK) return status;
-    json_t *object = describe_quantisation(c, to);
+    json_t *object = describe_quantization(c, to);
     if (object == NULL || json_object_set(root, "quantization", object) != 0 ||
         json_object_set(root, "quantization_config", object) != 0 || (text = print_config(root)) == NULL) {
         status = qni_fail(err, QN_ENOMEM, "%s: out of memory", name);
@@ -190,25 +190,25 @@ qn_status qni_text_write(const char *dir, const char *name, const char *text, si
 /* --- the whole directory --- */
 
 static qn_status check_dense(const qni_checkpoint *c, const char *dir, qn_error *err) {
-    bool quantised = c->embedding.quant.kind != QNI_DENSE || qni_checkpoint_head(c)->quant.kind != QNI_DENSE;
+    bool quantized = c->embedding.quant.kind != QNI_DENSE || qni_checkpoint_head(c)->quant.kind != QNI_DENSE;
     for (int32_t i = 0; i < c->config.n_layer; i++) {
-        for (int k = 0; k < QNI_N_LINEAR; k++) quantised |= c->layers[i].slot[k].quant.kind != QNI_DENSE;
+        for (int k = 0; k < QNI_N_LINEAR; k++) quantized |= c->layers[i].slot[k].quant.kind != QNI_DENSE;
     }
-    if (!quantised) return QN_OK;
-    return qni_fail(err, QN_EUNSUPPORTED, "%s: is quantised already; quantise the checkpoint that it was made from",
+    if (!quantized) return QN_OK;
+    return qni_fail(err, QN_EUNSUPPORTED, "%s: is quantized already; quantize the checkpoint that it was made from",
                     dir);
 }
 
-static qn_status quantise(qni_checkpoint *c, const char *dir, const char *out_dir, const qn_quantize_options *o,
+static qn_status quantize(qni_checkpoint *c, const char *dir, const char *out_dir, const qn_quantize_options *o,
                           qn_error *err) {
     QN_TRY(check_dense(c, dir, err));
-    if (qni_checkpoint_quantise(c, o->to, &o->log) == 0) {
+    if (qni_checkpoint_quantize(c, o->to, &o->log) == 0) {
         return qni_fail(err, QN_EUNSUPPORTED, "%s: no linear has a multiple of 32 inputs", dir);
     }
     qn_device *device = NULL;
     const qn_device_options device_options = {.n_thread = o->n_thread};
     QN_TRY(qn_device_open(&device, "cpu", &device_options, err));
-    qn_status status = qni_quantised_write(out_dir, c, device, o->shard_bytes, &o->progress, err);
+    qn_status status = qni_quantized_write(out_dir, c, device, o->shard_bytes, &o->progress, err);
     qn_device_close(device);
     for (size_t i = 0; status == QN_OK && i < sizeof copied / sizeof copied[0]; i++) {
         status = copy_file(dir, out_dir, copied[i], err);
@@ -229,7 +229,7 @@ qn_status qn_model_quantize(const char *out_dir, const char *dir, const qn_quant
     if (o.shard_bytes == 0) o.shard_bytes = default_shard_bytes;
     qni_checkpoint checkpoint;
     QN_TRY(qni_checkpoint_open(&checkpoint, dir, &o.log, err));
-    qn_status status = quantise(&checkpoint, dir, out_dir, &o, err);
+    qn_status status = quantize(&checkpoint, dir, out_dir, &o, err);
     qni_checkpoint_close(&checkpoint);
     return status;
 }

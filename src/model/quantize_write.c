@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The weights of a quantised directory: each weight is read, quantised and written in pieces of rows, on all threads,
+/* The weights of a quantized directory: each weight is read, quantized and written in pieces of rows, on all threads,
  * every piece at its place in its file. */
 #include "../backend/linear.h"
 #include "../base/json.h"
@@ -250,7 +250,7 @@ static qn_status write_all(out_job *job, qn_device *device, const qn_progress *p
     return job->n_shard > 1 ? write_index(job, err) : QN_OK;
 }
 
-qn_status qni_quantised_write(const char *dir, const qni_checkpoint *c, qn_device *device, uint64_t shard_bytes,
+qn_status qni_quantized_write(const char *dir, const qni_checkpoint *c, qn_device *device, uint64_t shard_bytes,
                               const qn_progress *progress, qn_error *err) {
     QN_TRY(qni_checkpoint_check_tied(c, device, err));
     const size_t most = (size_t)c->config.n_layer * QNI_N_SLOT + 3;

@@ -97,7 +97,7 @@ static bool is_packed(const qni_weight_ref *ref) {
     return ref->quant.kind != QNI_DENSE || ref->to.kind != QNI_DENSE;
 }
 
-/* A tied table is the packed head. An untied one stays {V, H}, because single rows of it are gathered; but a quantised
+/* A tied table is the packed head. An untied one stays {V, H}, because single rows of it are gathered; but a quantized
  * one is packed, to be read in the same way as a tied one. */
 static qn_status take_table(cutter *c, const qni_checkpoint *from, qn_error *err) {
     qn_model *model = c->model;

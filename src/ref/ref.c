@@ -230,7 +230,7 @@ static void close(void *state) {
     (void)state;
 }
 
-/* Packed is {out, in}: a panel is an output, as checkpoints store it. Quantised ones are kept dequantised. */
+/* Packed is {out, in}: a panel is an output, as checkpoints store it. Quantized ones are kept dequantized. */
 static qn_status packing(const void *state, qni_packing *out, const qni_source *source, qn_error *err) {
     (void)state;
     const int64_t n_in = source->n_in, n_out = source->n_out;

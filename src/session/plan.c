@@ -65,7 +65,7 @@ static int32_t solve(const planner *p, uint64_t limit) {
 static qn_status plan_all(qn_plan *out, planner *p, const char *dir, const qn_plan_options *o, qn_error *err) {
     qn_plan plan = {0};
     QN_TRY(qni_checkpoint_open(&p->checkpoint, dir, NULL, err));
-    qni_checkpoint_quantise(&p->checkpoint, o->quantize, NULL);
+    qni_checkpoint_quantize(&p->checkpoint, o->quantize, NULL);
     qn_device_options device = {.n_thread = o->n_thread, .isa = o->isa};
     QN_TRY(qn_device_open(&p->device, o->device, &device, err));
     p->model.device = p->device;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Byte-pair merging: a piece's bytes become tokens, and neighbours merge by rank, the leftmost first, until none can. */
+/* Byte-pair merging: a piece's bytes become tokens, and neighbors merge by rank, the leftmost first, until none can. */
 #ifndef QNI_BPE_H
 #define QNI_BPE_H
 

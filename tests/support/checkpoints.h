@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Tiny checkpoints of any storage, each with a dense twin in f32 that holds the dequantised weights. The definition of
+/* Tiny checkpoints of any storage, each with a dense twin in f32 that holds the dequantized weights. The definition of
  * each format is written down here a second time. */
 #ifndef QNI_TEST_CHECKPOINTS_H
 #define QNI_TEST_CHECKPOINTS_H

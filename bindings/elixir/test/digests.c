@@ -91,7 +91,7 @@ static void logits_of_all(qn_device *device) {
     glob_t found = {0};
     logits(device, "models/demo");
     assert_int_equal(glob("tests/data/models/*/", 0, NULL, &found), 0);
-    assert_int_equal(glob("tests/data/quantised/*/", GLOB_APPEND, NULL, &found), 0);
+    assert_int_equal(glob("tests/data/quantized/*/", GLOB_APPEND, NULL, &found), 0);
     for (size_t i = 0; i < found.gl_pathc; i++) logits(device, found.gl_pathv[i]);
     globfree(&found);
 }

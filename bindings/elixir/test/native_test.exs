@@ -170,7 +170,7 @@ defmodule Quern.NativeTest do
     end
   end
 
-  test "each linear of a layer is dense or quantised on its own" do
+  test "each linear of a layer is dense or quantized on its own" do
     {t, n} = golden(8)
     want = apply(Native, :layer_dense, layer_operands(t, n)) |> elem(0) |> bits() |> to_floats()
     greatest = want |> Enum.map(&abs/1) |> Enum.max()

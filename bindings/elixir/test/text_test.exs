@@ -367,7 +367,7 @@ defmodule Quern.TextTest do
     end
   end
 
-  test "a synchronisation that is refused forgets nothing" do
+  test "a synchronization that is refused forgets nothing" do
     session = Session.new(model(), n_ctx: 8)
     :ok = Session.append(session, [1, 2, 3, 4])
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Quantised weights with NEON: integer products, activations to codes, unpacking to f32.
+ * Quantized weights with NEON: integer products, activations to codes, unpacking to f32.
  *
  * Layout    products: that of quant_neon.h with ki = 4. Unpacking: any of kernels.h with nr = 16 and ki = 4 or 8.
  * Tile      products: as in quant_neon.h, one panel at a time: what takes the place of a dot product wants registers.

@@ -8,7 +8,7 @@
  *               w  | o0 i0 … i7 | o1 i0 … i7 |     x  | r0 i0 … i7 | r1 i0 … i7 |     sum  | o0 r0 | o0 r1 | o1 r0 | o1 r1 |
  *
  * Tile      6 x 16: 3 pairs of rows by 8 pairs of outputs in 24 registers. 1 and 2 rows x 2 panels, 3 … 6 x 1.
- * Tails     those of quant_neon.h; an odd row is its own neighbour.
+ * Tails     those of quant_neon.h; an odd row is its own neighbor.
  * Bound     1 … 4 rows: memory; else compute. Six rows and 8 inputs: 24 products of 32 terms for 14 loads (of 4 bits 48
  *           for 28 loads and 16 operations: its bytes are read twice, as registers are scarce).
  */

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Quantised weights with AVX2: activations to codes, integer products, unpacking to f32.
+ * Quantized weights with AVX2: activations to codes, integer products, unpacking to f32.
  *
  * Layout    8 bits: {group / 4, 16, 4} bytes, codes of odd inputs with their top bit flipped, activations in words
  *           (kernels.h). A vector holds four inputs of 8 outputs; the words of its lanes as they are, then their odd bytes

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Quantised weights with AVX-512 VNNI: integer products, activations to codes, unpacking to f32.
+ * Quantized weights with AVX-512 VNNI: integer products, activations to codes, unpacking to f32.
  *
  * Layout    panels as in kernels.h with nr = 32, ki = 4: 64 bytes are 4 inputs of 16 outputs, of 4 bits 8 inputs (their
  *           low halves, then their high ones). Activations {m, n_in} int8, one tile of m <= 12 rows. c {m, n_panel · 32}.

@@ -4,7 +4,7 @@ defmodule Quern.Device do
   A device computes: it owns threads, scratch memory and the choice of kernels.
 
   Most programs need no other than `default/1`. Functions that take a device take its name too: `:cpu` (threaded,
-  vectorised), `:ref` (plain C with double accumulation: what all others are tested against), or `:gpu`, which is `:cuda`.
+  vectorized), `:ref` (plain C with double accumulation: what all others are tested against), or `:gpu`, which is `:cuda`.
   """
   require Quern.Job
   alias Quern.{Error, Job}

@@ -22,7 +22,7 @@ defmodule Quern.Generation do
   Begin a generation. Nothing is computed before its first step; the timeline of the session is taken over as far as it
   agrees with the prompt.
 
-  prompt is a text, in which special tokens are recognised, or a list of ids.
+  prompt is a text, in which special tokens are recognized, or a list of ids.
 
   Options: those of `Quern.Sampler`, and
 

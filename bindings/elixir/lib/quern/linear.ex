@@ -32,7 +32,7 @@ defmodule Quern.Linear do
     made(Job.run!(:linear_pack, [weight.ref, opts[:layout], opts[:arith]]), weight)
   end
 
-  @doc "Quantise a matrix to `:q8` or `:q4` and pack it. Options as `pack/2`."
+  @doc "Quantize a matrix to `:q8` or `:q4` and pack it. Options as `pack/2`."
   @spec quantize(Tensor.t(), :q8 | :q4, keyword) :: t
   def quantize(%Tensor{} = weight, to, opts \\ []) do
     opts = Keyword.validate!(opts, layout: :in_out, arith: :auto)
@@ -40,7 +40,7 @@ defmodule Quern.Linear do
   end
 
   @doc """
-  Pack a matrix that is quantised already, `{out, in}` as checkpoints store it: codes `:u32` of MLX's affine form.
+  Pack a matrix that is quantized already, `{out, in}` as checkpoints store it: codes `:u32` of MLX's affine form.
 
   Options: `:bits`, `:group` (both required), `:biases` (a tensor, default none), `:arith`.
   """

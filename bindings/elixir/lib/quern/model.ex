@@ -19,7 +19,7 @@ defmodule Quern.Model do
 
     * `:device` - a name or a `Quern.Device`; default `:cpu`
     * `:arith` - `:auto` (default), `:f32`, `:bf16` or `:int8`
-    * `:quantize` - `:q8` or `:q4`: quantise dense weights while they are loaded
+    * `:quantize` - `:q8` or `:q4`: quantize dense weights while they are loaded
     * `:type` - as in EMLX's loader; weights are kept as they are in the files, so it is `nil` (default) or the type that
       they have
 

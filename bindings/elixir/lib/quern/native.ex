@@ -199,9 +199,9 @@ defmodule Quern.Native do
   end
 
   @doc """
-  `layer_dense/19` under the name that EMLX has for linears that are dense or quantised, each on its own.
+  `layer_dense/19` under the name that EMLX has for linears that are dense or quantized, each on its own.
 
-  A quantised one is a `Quern.Linear`.
+  A quantized one is a `Quern.Linear`.
   """
   defdelegate layer_generalized(
                 hidden,

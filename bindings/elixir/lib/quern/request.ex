@@ -136,7 +136,7 @@ defmodule Quern.Request do
     end
   end
 
-  # {steps that are asked for ahead, tokens that are handed out together}. How often the host synchronises is a matter of
+  # {steps that are asked for ahead, tokens that are handed out together}. How often the host synchronizes is a matter of
   # EMLX; here it says how long to gather. One step ahead keeps the device busy.
   defp host_sync!(:run, opts) do
     case opts[:host_sync] do

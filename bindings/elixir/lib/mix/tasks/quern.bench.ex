@@ -92,7 +92,7 @@ defmodule Mix.Tasks.Quern.Bench do
     if opts[:c] do
       root = Path.expand("../..", File.cwd!())
       {_, 0} = System.cmd("make", ["-s", "nif-bench"], cd: root)
-      program = Path.join(root, "build/release/bindings/elixir/bench/generate")
+      program = Path.join(root, "build/release/bindings/elixir/bench/generate_direct")
       arguments = [opts[:model], "#{n}", prompt, "#{Keyword.get(opts, :threads, 0)}"]
       port = Port.open({:spawn_executable, program}, [:binary, line: 100, args: arguments])
       [{"C", fn _context -> c_lane(port) end}]
