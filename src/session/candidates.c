@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The candidates of a draw: from logits to those that the filters leave, and to one of them. All passes over the
- * vocabulary are here, but those of a search (select.c).
+ * vocabulary are here, but the selection of top_k and top_p (select.c).
  *
  * With m the greatest logit after penalties and bias, e = exp((x - m) / temperature) is computed once for the ids that
  * top_k leaves, so that the best id has e = 1 whatever the range of the numbers. Each later filter only takes

@@ -13,18 +13,14 @@
 #include <quern/sampler.h>
 
 enum {
-    QNI_BLOCK_IDS = 4096,    /* sampler.h promises it: the order of sums */
-    QNI_GROUP_IDS = 128,     /* divides a block */
-    QNI_BLOCK_BUCKETS = 512, /* of a search by select.c */
+    QNI_BLOCK_IDS = 4096, /* sampler.h promises it: the order of sums */
+    QNI_GROUP_IDS = 128,  /* divides a block */
 };
 
 typedef struct qni_block {
     int32_t n;           /* candidates */
-    int32_t n_key;       /* numbers in a search */
-    uint64_t low, high;  /* the least and the greatest of their keys */
     double sum;          /* of its candidates' e; in the end of their probabilities */
     bool is_bad, is_any; /* a NaN or +Inf among its logits; one that is not -Inf */
-    double weight[QNI_BLOCK_BUCKETS];
 } qni_block;
 
 /* Of the arrays {n_valid} block b has the places from b · QNI_BLOCK_IDS on, and its candidates are the first n. */
@@ -69,13 +65,13 @@ int32_t qni_candidates_draw(qn_sampler *sampler, double u, double *probs);
 /* select.c: top_k and top_p. */
 
 /* The k-th greatest logit, 1 <= k < n_valid; -DBL_MAX if fewer are finite. */
-double qni_select_kth(qn_sampler *sampler, int32_t k);
+double qni_select_kth(const qn_sampler *sampler, int32_t k);
 
 /* The last of the candidates, best first, that top_p leaves: its e, and how many of those with this e stay. */
 typedef struct qni_cut {
     double e;
     int32_t n_equal;
 } qni_cut;
-qni_cut qni_select_top_p(qn_sampler *sampler);
+qni_cut qni_select_top_p(const qn_sampler *sampler);
 
 #endif

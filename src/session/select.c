@@ -1,34 +1,22 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * top_k and top_p without putting the vocabulary in order: which number, from the greatest down, makes the weights reach
- * a target. For top_k a number weighs 1, for top_p it weighs itself.
+ * top_k and top_p without sorting the vocabulary. Quickselect cuts the numbers down to a head that is certain to hold the
+ * answer; only the head is sorted, best first, and looked at as top_k and top_p are defined. For top_k a number weighs 1,
+ * for top_p it weighs itself.
  *
- * A double is looked at as an integer of the same order, its key. The range of keys in which the number lies is cut into
- * buckets, the weights of the buckets are added from the top, and the one that reaches the target is the next range; at
- * most 7 times, as each takes 9 bits of 64, and twice or so in practice. What is left is put in order.
- *
- * top_p is defined by adding up probabilities, best first, and the rounding of these sums may decide where they end:
- * half of 14 equal candidates is 7 or 8 of them. Buckets add in another order. So their answer counts only where no
- * order of the sums could change it, by a bound of their errors; else, and among few candidates, all that may be above
- * the cut are put in order and added as defined.
+ * The answer is that of a whole sort, bit for bit: the rounding of top_p's sums may decide where they end, so they are
+ * added in the defined order, and the head is long enough whatever the order of the sums that cut it.
  */
 #include "../base/cut.h"
 #include "sampler.h"
 
 #include <float.h>
-#include <math.h>
 #include <string.h>
 
-/* Numbers that are put in order at once. */
-enum { FEW = QNI_CUT(1024, 8) };
-
-typedef struct search {
-    qn_sampler *s;
-    bool by_count;      /* of logits, by count; else of the candidates' e, by their sum */
-    double least;       /* what is below is known to be below the number */
-    uint64_t low, high; /* the range */
-    int32_t shift;      /* from a key's distance to `low` to its bucket */
-} search;
+enum {
+    FEW = QNI_CUT(256, 8),      /* numbers that are not worth cutting further */
+    MAX_ROUNDS = QNI_CUT(32, 4) /* of quickselect; bad pivots leave a longer head to sort */
+};
 
 /* Keys are ordered as their numbers are. */
 static uint64_t key_of(double x) {
@@ -44,11 +32,7 @@ static double number_of(uint64_t key) {
     return x;
 }
 
-static double weight_of(const search *c, uint64_t key) {
-    return c->by_count ? 1 : number_of(key);
-}
-
-/* The keys of numbers that are not below `least`; returns how many. `key` has room for n. */
+/* Append the keys of numbers that are not below `least`; `key` has room for n. Returns how many they are. */
 static int32_t take(uint64_t *key, const double *x, int32_t n, double least) {
     int32_t n_key = 0;
     for (int32_t i = 0; i < n; i++) {
@@ -58,108 +42,51 @@ static int32_t take(uint64_t *key, const double *x, int32_t n, double least) {
     return n_key;
 }
 
-static void set_keys(qni_block *block, const uint64_t *key, int32_t n) {
-    uint64_t low = UINT64_MAX, high = 0;
+/* Move keys above `pivot` to the front; returns how many they are. Without branches, which could not be predicted. */
+static int32_t partition(uint64_t *key, int32_t n, uint64_t pivot) {
+    int32_t n_above = 0;
     for (int32_t i = 0; i < n; i++) {
-        low = key[i] < low ? key[i] : low;
-        high = key[i] > high ? key[i] : high;
-    }
-    block->n_key = n;
-    block->low = low;
-    block->high = high;
-}
-
-static void take_block(void *context, int32_t b, int32_t thread) {
-    (void)thread;
-    const search *c = context;
-    const qn_sampler *s = c->s;
-    const int32_t first = b * QNI_BLOCK_IDS;
-    const double *value = s->value + first;
-    uint64_t *key = s->key + first;
-    int32_t n = 0;
-    if (c->by_count) {
-        const int32_t n_logit = (int32_t)qni_min_i64(QNI_BLOCK_IDS, s->n_valid - first);
-        for (int32_t i = 0; i < n_logit; i += QNI_GROUP_IDS) {
-            if (s->greatest[(first + i) / QNI_GROUP_IDS] < c->least) continue;
-            n += take(key + n, value + i, (int32_t)qni_min_i64(QNI_GROUP_IDS, n_logit - i), c->least);
-        }
-    } else {
-        n = take(key, value, s->blocks[b].n, c->least);
-    }
-    set_keys(&s->blocks[b], key, n);
-}
-
-static void weigh_block(void *context, int32_t b, int32_t thread) {
-    (void)thread;
-    const search *c = context;
-    qni_block *block = &c->s->blocks[b];
-    const uint64_t *key = c->s->key + b * QNI_BLOCK_IDS;
-    if (block->n_key == 0) return;
-    memset(block->weight, 0, sizeof block->weight);
-    for (int32_t i = 0; i < block->n_key; i++) block->weight[(key[i] - c->low) >> c->shift] += weight_of(c, key[i]);
-}
-
-/* Forget keys outside the range. */
-static void narrow_block(void *context, int32_t b, int32_t thread) {
-    (void)thread;
-    const search *c = context;
-    qni_block *block = &c->s->blocks[b];
-    uint64_t *key = c->s->key + b * QNI_BLOCK_IDS;
-    int32_t n = 0;
-    for (int32_t i = 0; i < block->n_key; i++) {
         const uint64_t k = key[i];
-        key[n] = k;
-        n += k - c->low <= c->high - c->low;
+        key[i] = key[n_above];
+        key[n_above] = k;
+        n_above += k > pivot;
     }
-    set_keys(block, key, n);
+    return n_above;
 }
 
-/* Blocks that a search looks at. */
-static int32_t n_block_of(const search *c) {
-    return c->by_count ? c->s->n_block : c->s->n_used;
+static uint64_t median(uint64_t a, uint64_t b, uint64_t c) {
+    const uint64_t low = a < b ? a : b, high = a < b ? b : a;
+    return c < low ? low : c > high ? high : c;
 }
 
-/* Run a task that changes the keys of all blocks, which are made from, or were, n numbers. The range becomes what the keys
- * span; returns how many there are. */
-static int64_t run(search *c, int64_t n, qni_task task) {
-    qni_sampler_run(c->s, n_block_of(c), n, task, c);
-    n = 0;
-    c->low = UINT64_MAX;
-    c->high = 0;
-    for (int32_t b = 0; b < n_block_of(c); b++) {
-        const qni_block *block = &c->s->blocks[b];
-        n += block->n_key;
-        c->low = block->low < c->low ? block->low : c->low;
-        c->high = block->high > c->high ? block->high : c->high;
-    }
-    return n;
+static double weigh(const uint64_t *key, int32_t n, bool by_count) {
+    if (by_count) return n;
+    double sum = 0;
+    for (int32_t i = 0; i < n; i++) sum += number_of(key[i]);
+    return sum;
 }
 
-static int64_t take_all(search *c) {
-    return run(c, c->by_count ? c->s->n_valid : c->s->n_candidate, take_block);
-}
-
-/* The range becomes the bucket whose weight, added to those `above` it, reaches the target; false: none does. */
-static bool choose_bucket(search *c, double *above, double target) {
-    double weight[QNI_BLOCK_BUCKETS] = {0};
-    for (int32_t b = 0; b < n_block_of(c); b++) {
-        const qni_block *block = &c->s->blocks[b];
-        if (block->n_key == 0) continue;
-        for (int32_t k = 0; k < QNI_BLOCK_BUCKETS; k++) weight[k] += block->weight[k];
-    }
-    for (int32_t k = (int32_t)((c->high - c->low) >> c->shift); k >= 0; k--) {
-        if (*above + weight[k] >= target) {
-            const uint64_t width = (uint64_t)1 << c->shift;
-            c->low += (uint64_t)k << c->shift;
-            if (c->high - c->low >= width) c->high = c->low + (width - 1);
-            return true;
+/* Move a head of greatest keys to the front that weighs `target` or more; returns its length, n if all weigh less. */
+static int32_t cut_head(uint64_t *key, int32_t n, bool by_count, double target) {
+    int32_t first = 0, end = n; /* the head ends between them; keys before `first` weigh `above` */
+    double above = 0;
+    for (int32_t round = 0; round < MAX_ROUNDS && end - first > FEW; round++) {
+        const uint64_t pivot = median(key[first], key[first + (end - first) / 2], key[end - 1]);
+        const int32_t middle = first + partition(key + first, end - first, pivot);
+        const double weight = weigh(key + first, middle - first, by_count);
+        if (above + weight >= target) {
+            end = middle;
+            continue;
         }
-        *above += weight[k];
+        const int32_t n_equal = partition(key + middle, end - middle, pivot - 1);
+        above += weight + (by_count ? 1 : number_of(pivot)) * n_equal;
+        first = middle + n_equal;
+        if (above >= target) return first;
     }
-    return false;
+    return end;
 }
 
-/* Put n keys in ascending order, by radix; returns which of the two arrays has them. */
+/* Sort keys in descending order, by radix; returns which of the two arrays has them. */
 static const uint64_t *sort(uint64_t *key, uint64_t *spare, int32_t n) {
     uint32_t count[8][256] = {{0}};
     for (int32_t i = 0; i < n; i++) {
@@ -168,7 +95,8 @@ static const uint64_t *sort(uint64_t *key, uint64_t *spare, int32_t n) {
     for (int32_t d = 0; d < 8 && n > 0; d++) {
         uint32_t *at = count[d];
         if (at[key[0] >> 8 * d & 255] == (uint32_t)n) continue; /* this digit is the same in all */
-        for (uint32_t i = 0, before = 0; i < 256; i++) {
+        uint32_t before = 0;
+        for (int32_t i = 255; i >= 0; i--) {
             const uint32_t here = at[i];
             at[i] = before;
             before += here;
@@ -181,71 +109,22 @@ static const uint64_t *sort(uint64_t *key, uint64_t *spare, int32_t n) {
     return key;
 }
 
-/* All blocks' keys in ascending order, in one array. Equal ones need not be moved. */
-static const uint64_t *gather(search *c, int32_t *n) {
-    const qn_sampler *s = c->s;
-    *n = 0;
-    for (int32_t b = 0; b < n_block_of(c); b++) {
-        memmove(s->key + *n, s->key + b * QNI_BLOCK_IDS, (size_t)s->blocks[b].n_key * sizeof *s->key);
-        *n += s->blocks[b].n_key;
-    }
-    return c->low >= c->high ? s->key : sort(s->key, s->spare, *n);
-}
-
-static qni_cut cut_at(const uint64_t *key, int32_t n, int32_t at) {
-    qni_cut cut = {number_of(key[at]), 0};
-    for (int32_t i = at; i < n && key[i] == key[at]; i++) cut.n_equal++;
-    return cut;
-}
-
-/* Find where the weights reach the target; false: they do not, or not for certain: sums may be wrong by `margin`. */
-static bool find(search *c, qni_cut *out, double target, double margin) {
-    const double least = fmax(target - margin, DBL_MIN); /* above 0, which an empty bucket reaches */
-    double above = 0;
-    int64_t n_left = take_all(c);
-    while (n_left > FEW && c->low < c->high) {
-        const uint64_t range = c->high - c->low;
-        for (c->shift = 0; range >> c->shift >= QNI_BLOCK_BUCKETS;) c->shift++;
-        qni_sampler_run(c->s, n_block_of(c), n_left, weigh_block, c);
-        if (!choose_bucket(c, &above, least)) return false;
-        n_left = run(c, n_left, narrow_block);
-    }
-    int32_t n, at;
-    const uint64_t *key = gather(c, &n);
-    for (at = n - 1; at >= 0; at--) {
-        above += weight_of(c, key[at]);
-        if (above >= least) break;
-    }
-    if (at < 0 || above < target + margin) return false;
-    *out = cut_at(key, n, at);
-    return true;
+/* The k-th greatest of n keys in s->key; -DBL_MAX if there are fewer. */
+static double kth_of(const qn_sampler *s, int32_t n, int32_t k) {
+    if (k > n) return -DBL_MAX;
+    return number_of(sort(s->key, s->spare, cut_head(s->key, n, true, k))[k - 1]);
 }
 
 /* k groups have a logit that reaches the k-th greatest of their greatest ones, so no lower one can be the k-th. */
-static double bound_kth(const qn_sampler *s, int32_t k) {
-    if (k > s->n_group) return -DBL_MAX;
-    const int32_t n = take(s->key, s->greatest, s->n_group, -DBL_MAX);
-    return k > n ? -DBL_MAX : number_of(sort(s->key, s->spare, n)[n - k]);
-}
-
-double qni_select_kth(qn_sampler *s, int32_t k) {
-    search c = {.s = s, .by_count = true, .least = bound_kth(s, k)};
-    qni_cut cut;
-    return find(&c, &cut, k, 0) ? cut.e : -DBL_MAX;
-}
-
-/* As defined: all numbers in order, probabilities added from the greatest down. */
-static qni_cut add_in_order(search *c) {
-    const double sum = c->s->sum, top_p = c->s->params.top_p;
-    take_all(c);
-    int32_t n;
-    const uint64_t *key = gather(c, &n);
-    int32_t at = n;
-    double total = 0;
-    do {
-        total += number_of(key[--at]) / sum;
-    } while (at > 0 && total < top_p);
-    return cut_at(key, n, at);
+double qni_select_kth(const qn_sampler *s, int32_t k) {
+    const double least = kth_of(s, take(s->key, s->greatest, s->n_group, -DBL_MAX), k);
+    int32_t n = 0;
+    for (int32_t g = 0; g < s->n_group; g++) {
+        const int32_t first = g * QNI_GROUP_IDS;
+        if (s->greatest[g] < least) continue;
+        n += take(s->key + n, s->value + first, (int32_t)qni_min_i64(QNI_GROUP_IDS, s->n_valid - first), least);
+    }
+    return kth_of(s, n, k);
 }
 
 /*
@@ -255,10 +134,19 @@ static qni_cut add_in_order(search *c) {
  * Candidates below (1 - top_p) / 2n of n have less than (1 - top_p) / 2 together, so the others reach top_p before them;
  * where that is more than rounding can make up for, only the others are looked at.
  */
-qni_cut qni_select_top_p(qn_sampler *s) {
-    const double n = s->n_candidate, rest = (1 - s->params.top_p) / 2, margin = n * 0x1p-51;
-    search c = {.s = s, .least = rest > margin ? rest / n * s->sum : 0};
-    qni_cut cut;
-    if (s->n_candidate > FEW && find(&c, &cut, s->params.top_p * s->sum, margin * s->sum)) return cut;
-    return add_in_order(&c);
+qni_cut qni_select_top_p(const qn_sampler *s) {
+    const double top_p = s->params.top_p, n = s->n_candidate, rest = (1 - top_p) / 2, margin = n * 0x1p-51;
+    const double least = rest > margin ? rest / n * s->sum : 0;
+    int32_t n_key = 0;
+    for (int32_t b = 0; b < s->n_used; b++) {
+        n_key += take(s->key + n_key, s->value + b * QNI_BLOCK_IDS, s->blocks[b].n, least);
+    }
+    n_key = cut_head(s->key, n_key, false, (top_p + margin) * s->sum);
+    const uint64_t *key = sort(s->key, s->spare, n_key);
+    int32_t at = 0;
+    double total = number_of(key[0]) / s->sum;
+    while (total < top_p && at + 1 < n_key) total += number_of(key[++at]) / s->sum;
+    qni_cut cut = {number_of(key[at]), 1};
+    while (cut.n_equal <= at && key[at - cut.n_equal] == key[at]) cut.n_equal++;
+    return cut;
 }
