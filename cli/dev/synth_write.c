@@ -10,7 +10,7 @@
 
 #include <jansson.h>
 
-#include "../half.h"
+#include "../../src/base/half.h"
 #include "../options.h"
 #include "../output.h"
 #include "synth.h"
@@ -129,7 +129,7 @@ static size_t fill_block(const writer *w, uint64_t key, uint64_t first, size_t n
         if (w->dtype == QN_DTYPE_F32)
             ((float *)out)[i] = value;
         else
-            ((uint16_t *)out)[i] = w->dtype == QN_DTYPE_BF16 ? bf16_from_float(value) : f16_from_float(value);
+            ((uint16_t *)out)[i] = w->dtype == QN_DTYPE_BF16 ? qni_bf16_of_f32(value) : qni_f16_of_f32(value);
     }
     return n * qn_dtype_bytes(w->dtype);
 }

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "../half.h"
+#include "../../src/base/half.h"
 #include "../output.h"
 
 const char *const case_inputs[CASE_INPUTS] = {"hidden", "norm1",  "norm2",  "q_norm",    "k_norm",  "q_proj",
@@ -58,8 +58,8 @@ static bool load(primitive_case *c, golden *g) {
 
 static void round_values(float *out, const float *in, size_t n, qn_dtype dtype) {
     for (size_t i = 0; i < n; i++)
-        out[i] = dtype == QN_DTYPE_BF16  ? bf16_to_float(bf16_from_float(in[i]))
-                 : dtype == QN_DTYPE_F16 ? f16_to_float(f16_from_float(in[i]))
+        out[i] = dtype == QN_DTYPE_BF16  ? qni_f32_of_bf16(qni_bf16_of_f32(in[i]))
+                 : dtype == QN_DTYPE_F16 ? qni_f32_of_f16(qni_f16_of_f32(in[i]))
                                          : in[i];
 }
 

@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "../half.h"
+#include "../../src/base/half.h"
 #include "../output.h"
 #include "verify_case.h"
 
@@ -31,7 +31,7 @@ static qn_status write_floats(qn_tensor *tensor, const float *values, size_t n, 
     if (dtype == QN_DTYPE_F32) return qn_tensor_write(tensor, values, n * sizeof(float), err);
     uint16_t *half = must_calloc(n, sizeof(*half));
     for (size_t i = 0; i < n; i++)
-        half[i] = dtype == QN_DTYPE_BF16 ? bf16_from_float(values[i]) : f16_from_float(values[i]);
+        half[i] = dtype == QN_DTYPE_BF16 ? qni_bf16_of_f32(values[i]) : qni_f16_of_f32(values[i]);
     qn_status status = qn_tensor_write(tensor, half, n * sizeof(*half), err);
     free(half);
     return status;
@@ -45,7 +45,7 @@ static qn_status read_floats(const qn_tensor *tensor, array *out, qn_error *err)
     uint16_t *half = must_calloc(out->n, sizeof(*half));
     qn_status status = qn_tensor_read(tensor, half, out->n * sizeof(*half), err);
     for (size_t i = 0; i < out->n; i++)
-        out->data[i] = dtype == QN_DTYPE_BF16 ? bf16_to_float(half[i]) : f16_to_float(half[i]);
+        out->data[i] = dtype == QN_DTYPE_BF16 ? qni_f32_of_bf16(half[i]) : qni_f32_of_f16(half[i]);
     free(half);
     return status;
 }
