@@ -151,6 +151,12 @@ static void exhausted(void **state) {
     const qn_span fits[] = {{.session = b, .ids = ids, .n_ids = 129}, {.session = a, .ids = ids, .n_ids = 56}};
     assert_int_equal(qn_session_append_batch(fits, 2, &error), QN_EFULL);
     assert_int_equal(used(pool), 2);
+    /* What the first of a batch got is given back where the second gets nothing. */
+    qn_session *c = on_pool(model, pool, 0);
+    const qn_span partly[] = {{.session = b, .ids = ids, .n_ids = 100}, {.session = c, .ids = ids, .n_ids = 10}};
+    assert_int_equal(qn_session_append_batch(partly, 2, &error), QN_EFULL);
+    assert_int_equal(used(pool), 2);
+    qn_session_free(c);
     assert_int_equal(qn_session_n_tok(a), 200);
     expect_logits(model, a);
     qn_session_free(a);
