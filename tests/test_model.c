@@ -154,7 +154,7 @@ static void check_model(const char *dir, const char *device_name) {
     qn_device_close(device); /* the model keeps it */
     qni_weight_files files;
     assert_int_equal(qni_weight_files_open(&files, dir, NULL, NULL), QN_OK);
-    check_weight(model, &files, "model.embed_tokens.weight", &model->embedding);
+    check_weight(model, &files, "model.embed_tokens.weight", model->embedding);
     check_weight(model, &files, model->config.tied ? "model.embed_tokens.weight" : "lm_head.weight", &model->lm_head);
     check_norm(model, &files, "model.norm.weight", &model->norm);
     for (int32_t i = 0; i < model->config.n_layer; i++) check_layer(model, &files, i);

@@ -56,8 +56,7 @@ qni_run qni_device_run(qn_device *device, qni_scratch *scratch, bool measure, qn
 struct qn_linear {
     qn_device *device;
     qni_weight weight;
-    atomic_bool far; /* set by whoever fills a part; then `weight` by qni_linear_finish() */
-    qni_buffer data;
+    qni_buffer data; /* what weight.data points to */
 };
 
 #endif

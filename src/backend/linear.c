@@ -69,33 +69,36 @@ static bool are_near_scales(const void *values, qn_dtype dtype, int64_t n, float
     return near;
 }
 
-void qni_linear_finish(qn_linear *linear) {
-    qni_weight *w = &linear->weight;
-    w->far = atomic_load(&linear->far);
+void qni_linear_finish(qni_filling *filling) {
+    qni_weight *w = filling->weight;
+    w->far = atomic_load(&filling->far);
     if (w->far && w->arith == QN_ARITH_INT8) w->arith = QN_ARITH_F32;
 }
 
-void qni_linear_fill(qn_linear *linear, int64_t first, int64_t n, const qni_dense_rows *rows) {
-    const qn_device *device = linear->device;
-    if (linear->weight.arith == QN_ARITH_BF16 && !are_near_rows(rows, n, linear->weight.n_in)) {
-        atomic_store(&linear->far, true);
-    }
-    device->backend->pack(device->state, &linear->weight, linear->data.address, first, n, rows->data, rows->in_stride,
-                          rows->out_stride);
+/* Weights are const to all who use them. */
+static void *data_of(const qni_weight *weight) {
+    return (void *)(uintptr_t)weight->data;
 }
 
-qn_status qni_linear_fill_quantized(qn_linear *linear, int64_t first, int64_t n, const qni_quant *source,
+void qni_linear_fill(qni_filling *filling, int64_t first, int64_t n, const qni_dense_rows *rows) {
+    const qn_device *device = filling->device;
+    const qni_weight *w = filling->weight;
+    if (w->arith == QN_ARITH_BF16 && !are_near_rows(rows, n, w->n_in)) atomic_store(&filling->far, true);
+    device->backend->pack(device->state, w, data_of(w), first, n, rows->data, rows->in_stride, rows->out_stride);
+}
+
+qn_status qni_linear_fill_quantized(qni_filling *filling, int64_t first, int64_t n, const qni_quant *source,
                                     const qni_quant_rows *rows, qn_error *err) {
-    const qn_device *device = linear->device;
-    const int64_t n_scale = n * qni_quant_n_group(source, linear->weight.n_in);
-    if (linear->weight.arith == QN_ARITH_INT8 &&
+    const qn_device *device = filling->device;
+    const qni_weight *w = filling->weight;
+    const int64_t n_scale = n * qni_quant_n_group(source, w->n_in);
+    if (w->arith == QN_ARITH_INT8 &&
         (!are_near_scales(rows->scales, source->scale_dtype, n_scale, QNI_NEAR_LEAST) ||
          (rows->biases != NULL &&
           /* as small as they like */ !are_near_scales(rows->biases, source->scale_dtype, n_scale, 0)))) {
-        atomic_store(&linear->far, true);
+        atomic_store(&filling->far, true);
     }
-    return device->backend->pack_quantized(device->state, &linear->weight, linear->data.address, first, n, source, rows,
-                                           err);
+    return device->backend->pack_quantized(device->state, w, data_of(w), first, n, source, rows, err);
 }
 
 /* A row in f32. */
@@ -123,9 +126,9 @@ qn_status qni_quantize_rows(const qni_quantized_rows *out, const qni_quant *to, 
     return QN_OK;
 }
 
-qn_status qni_linear_quantize(qn_linear *linear, int64_t first, int64_t n, const qni_quant *to,
+qn_status qni_linear_quantize(qni_filling *filling, int64_t first, int64_t n, const qni_quant *to,
                               const qni_dense_rows *rows, qn_error *err) {
-    const int64_t n_in = linear->weight.n_in, n_scale = n_in / to->group;
+    const int64_t n_in = filling->weight->n_in, n_scale = n_in / to->group;
     const int64_t code_bytes = qni_quant_code_bytes(to, n_in);
     float *row = qni_calloc((size_t)n_in, sizeof *row);
     uint16_t *scales = qni_calloc((size_t)(2 * n * n_scale), sizeof *scales);
@@ -137,7 +140,7 @@ qn_status qni_linear_quantize(qn_linear *linear, int64_t first, int64_t n, const
         const qni_quantized_rows out = {codes, scales, scales + n * n_scale, row};
         status = qni_quantize_rows(&out, to, rows, first, n, n_in, err);
         qni_quant_rows made = {codes, (const unsigned char *)scales, (const unsigned char *)out.biases};
-        if (status == QN_OK) status = qni_linear_fill_quantized(linear, first, n, to, &made, err);
+        if (status == QN_OK) status = qni_linear_fill_quantized(filling, first, n, to, &made, err);
     }
     qni_free(codes);
     qni_free(scales);
@@ -147,13 +150,13 @@ qn_status qni_linear_quantize(qn_linear *linear, int64_t first, int64_t n, const
 
 /* Outputs [first, first + n) from the caller's tensors, which come to the host first. */
 typedef struct pack_job {
-    qn_linear *linear;
+    qni_filling filling;
     const qn_tensor *weight; /* dense and quantize */
     int in;                  /* its axis of inputs */
     qni_quant quant;         /* quantize: to; quantized: what it is */
     const qn_quantized *of;  /* quantized */
     int64_t n_per_task;      /* outputs, whole panels */
-    qn_status (*fill)(const struct pack_job *job, int64_t first, int64_t n, qn_error *err);
+    qn_status (*fill)(struct pack_job *job, int64_t first, int64_t n, qn_error *err);
 
     pthread_mutex_t lock; /* guards what follows: the error of the first task that failed */
     qn_status status;
@@ -162,7 +165,7 @@ typedef struct pack_job {
 } pack_job;
 
 static qn_status read_device(const pack_job *job, void *to, const unsigned char *from, int64_t bytes, qn_error *err) {
-    const qn_device *device = job->linear->device;
+    const qn_device *device = job->filling.device;
     return device->backend->memory->read(device->state, to, from, (size_t)bytes, err);
 }
 
@@ -185,19 +188,19 @@ static qn_status fetch_rows(const pack_job *job, qni_dense_rows *rows, int64_t f
     return QN_OK;
 }
 
-static qn_status fill_dense(const pack_job *job, int64_t first, int64_t n, qn_error *err) {
+static qn_status fill_dense(pack_job *job, int64_t first, int64_t n, qn_error *err) {
     qni_dense_rows rows;
     QN_TRY(fetch_rows(job, &rows, first, n, err));
-    qni_linear_fill(job->linear, first, n, &rows);
+    qni_linear_fill(&job->filling, first, n, &rows);
     qni_free((void *)(uintptr_t)rows.data);
     return QN_OK;
 }
 
-static qn_status fill_quantize(const pack_job *job, int64_t first, int64_t n, qn_error *err) {
+static qn_status fill_quantize(pack_job *job, int64_t first, int64_t n, qn_error *err) {
     qni_dense_rows rows;
     QN_TRY(fetch_rows(job, &rows, first, n, err));
     qn_error detail = {0};
-    const qn_status status = qni_linear_quantize(job->linear, first, n, &job->quant, &rows, &detail);
+    const qn_status status = qni_linear_quantize(&job->filling, first, n, &job->quant, &rows, &detail);
     qni_free((void *)(uintptr_t)rows.data);
     if (status == QN_EFORMAT) return qni_fail(err, QN_EINVAL, "weight: %s", detail.message);
     return status == QN_OK ? QN_OK : qni_fail(err, status, "%s", detail.message);
@@ -215,10 +218,10 @@ static qn_status check_symmetric(const qni_quant *q, const void *scales, int64_t
     return QN_OK;
 }
 
-static qn_status fill_quantized(const pack_job *job, int64_t first, int64_t n, qn_error *err) {
+static qn_status fill_quantized(pack_job *job, int64_t first, int64_t n, qn_error *err) {
     const qni_quant *q = &job->quant;
     const qn_quantized *of = job->of;
-    const int64_t n_in = job->linear->weight.n_in, row = qni_quant_code_bytes(q, n_in);
+    const int64_t n_in = job->filling.weight->n_in, row = qni_quant_code_bytes(q, n_in);
     const int64_t scale_row = qni_quant_scale_bytes(q, n_in), scale_at = first / q->group_out * scale_row;
     const int64_t scale_bytes = qni_ceil_div(n, q->group_out) * scale_row;
     unsigned char *host = qni_calloc((size_t)(n * row + 2 * scale_bytes), 1);
@@ -232,7 +235,7 @@ static qn_status fill_quantized(const pack_job *job, int64_t first, int64_t n, q
         status = read_device(job, host + scale_bytes, of->biases->data + scale_at, scale_bytes, err);
     }
     if (status == QN_OK && q->symmetric) status = check_symmetric(q, rows.scales, n * qni_quant_n_group(q, n_in), err);
-    if (status == QN_OK) status = qni_linear_fill_quantized(job->linear, first, n, q, &rows, err);
+    if (status == QN_OK) status = qni_linear_fill_quantized(&job->filling, first, n, q, &rows, err);
     qni_free(host);
     return status;
 }
@@ -241,7 +244,7 @@ static void pack_task(void *context, int32_t task, int32_t thread) {
     (void)thread;
     pack_job *job = context;
     int64_t first = task * job->n_per_task;
-    int64_t n = qni_min_i64(job->n_per_task, job->linear->weight.n_out - first);
+    int64_t n = qni_min_i64(job->n_per_task, job->filling.weight->n_out - first);
     qn_error error = {0};
     qn_status status = job->fill(job, first, n, &error);
     if (status == QN_OK) return;
@@ -259,8 +262,8 @@ static void pack_task(void *context, int32_t task, int32_t thread) {
 static qn_status pack(qn_linear **out, pack_job *job, qn_device *device, const qni_source *source, qn_error *err) {
     qn_linear *linear;
     QN_TRY(qni_linear_create(&linear, device, source, err));
-    job->linear = linear;
     const qni_weight *form = &linear->weight;
+    job->filling = (qni_filling){.device = device, .weight = &linear->weight};
     int64_t unit = qni_linear_unit(form, source);
     int64_t n_unit = qni_ceil_div(form->n_out, unit);
     int64_t units_per_task = qni_ceil_div(TASK_ELEMENTS, qni_max_i64(1, unit * form->n_in));
@@ -284,7 +287,7 @@ static qn_status pack(qn_linear **out, pack_job *job, qn_device *device, const q
         qn_linear_free(linear);
         return qni_fail(err, job->status, "%s", job->error.message);
     }
-    qni_linear_finish(linear);
+    qni_linear_finish(&job->filling);
     *out = linear;
     return QN_OK;
 }

@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Packed linears while they are filled: from dense rows, from dense rows that are quantized on the way, from quantized
- * ones. Ranges of outputs may be filled on any threads at once. */
+/* Filling packed weights: from dense rows, from dense rows that are quantized on the way, from quantized ones. */
 #ifndef QNI_LINEAR_H
 #define QNI_LINEAR_H
 
@@ -24,15 +23,22 @@ static inline int64_t qni_linear_unit(const qni_weight *form, const qni_source *
     return unit;
 }
 
+/* A packed weight while it is filled. Ranges of outputs may be filled on any threads at once. */
+typedef struct qni_filling {
+    const qn_device *device;
+    qni_weight *weight; /* its data is memory of the device */
+    atomic_bool far;    /* a range has weights far from 1 */
+} qni_filling;
+
 /* Fill outputs [first, first + n), first a multiple of the unit. `rows` begins at output `first`. */
-void qni_linear_fill(qn_linear *linear, int64_t first, int64_t n, const qni_dense_rows *rows);
-qn_status qni_linear_fill_quantized(qn_linear *linear, int64_t first, int64_t n, const qni_quant *source,
+void qni_linear_fill(qni_filling *filling, int64_t first, int64_t n, const qni_dense_rows *rows);
+qn_status qni_linear_fill_quantized(qni_filling *filling, int64_t first, int64_t n, const qni_quant *source,
                                     const qni_quant_rows *rows, qn_error *err);
-/* After all outputs: settle how weights far from 1 are multiplied, for the whole linear, so that an output depends on no
- * batch and no chunk. Copies of linear->weight are to be made anew. */
-void qni_linear_finish(qn_linear *linear);
+/* Once all outputs are filled: settle how weights far from 1 are multiplied, for the whole linear, so that an output
+ * depends on no batch and no chunk. */
+void qni_linear_finish(qni_filling *filling);
 /* Quantize dense rows; `to` is from qni_quant_of(), and the inputs are a multiple of its group. */
-qn_status qni_linear_quantize(qn_linear *linear, int64_t first, int64_t n, const qni_quant *to,
+qn_status qni_linear_quantize(qni_filling *filling, int64_t first, int64_t n, const qni_quant *to,
                               const qni_dense_rows *rows, qn_error *err);
 
 /* A block of rows on its way from dense to quantized. */

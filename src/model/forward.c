@@ -26,7 +26,7 @@ static qn_status trace(const qni_run *run, const qni_step_output *out, int32_t s
 
 qni_transformer qni_model_transformer(const qn_model *model) {
     const qn_model_config *c = &model->config;
-    return (qni_transformer){.embedding = &model->embedding,
+    return (qni_transformer){.embedding = model->embedding,
                              .lm_head = &model->lm_head,
                              .layers = model->layers,
                              .norm = model->norm,

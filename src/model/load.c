@@ -7,8 +7,8 @@
 /* One weight and how it is cut. Rows are those of the checkpoint: outputs of a linear, ids of the table. */
 typedef struct load_item {
     const qni_weight_ref *ref;
-    qn_linear *linear; /* NULL: rows are copied as they are */
-    unsigned char *to; /* where to on the device, without a linear */
+    qni_filling filling; /* weight NULL: rows are copied as they are */
+    unsigned char *to;   /* where to on the device, without a weight */
     int64_t rows_per_piece;
     size_t row_bytes, scale_row_bytes; /* of elements or codes; of scales, 0 where dense */
     int64_t first_piece;               /* pieces of all items before */
@@ -40,38 +40,35 @@ static piece_layout layout_of(const load_item *item) {
     return at;
 }
 
-/* Into a linear, or as it is to memory. */
-static void add_item(load_job *job, const qni_weight_ref *ref, qn_linear *linear, const void *to) {
+/* Into a packed weight, or as it is to memory. */
+static void add_item(load_job *job, const qni_weight_ref *ref, qni_weight *weight, const void *to) {
     load_item *item = &job->items[job->n_item++];
-    *item = (load_item){.ref = ref, .linear = linear, .first_piece = job->n_piece};
+    *item = (load_item){.ref = ref, .filling = {job->device, weight, false}, .first_piece = job->n_piece};
     item->to = (unsigned char *)(uintptr_t)to; /* views of what the model owns are const; here it is filled */
     item->row_bytes = (size_t)(ref->data.tensor->bytes / (uint64_t)ref->rows);
     if (ref->scales.tensor != NULL) item->scale_row_bytes = (size_t)qni_quant_scale_bytes(&ref->quant, ref->columns);
     const qni_source source = qni_weight_source(ref, QN_ARITH_AUTO);
-    int64_t unit = linear != NULL ? qni_linear_unit(&linear->weight, &source) : 1;
+    int64_t unit = weight != NULL ? qni_linear_unit(weight, &source) : 1;
     int64_t units = qni_max_i64(1, QNI_PIECE_BYTES / (int64_t)item->row_bytes / unit);
     item->rows_per_piece = qni_min_i64(units * unit, ref->rows);
     if (layout_of(item).bytes > job->buffer_bytes) job->buffer_bytes = layout_of(item).bytes;
     job->n_piece += qni_ceil_div(ref->rows, item->rows_per_piece);
 }
 
-static void add_linear(load_job *job, const qni_weight_ref *ref, qn_linear *linear) {
-    add_item(job, ref, linear, NULL);
+static void add_linear(load_job *job, const qni_weight_ref *ref, qni_weight *weight) {
+    add_item(job, ref, weight, NULL);
 }
 
 /* Items in the order in which published files hold them, so that a disk reads forward. */
 static void add_items(load_job *job, qn_model *model, const qni_checkpoint *c) {
-    add_linear(job, qni_checkpoint_head(c), &model->head_linear);
+    add_linear(job, qni_checkpoint_head(c), &model->lm_head);
     if (!c->config.tied) {
-        const bool packed = model->table_linear.data.address != NULL;
-        add_item(job, &c->embedding, packed ? &model->table_linear : NULL, model->embedding.data);
+        add_item(job, &c->embedding, model->table.packed ? &model->table : NULL, model->table.data);
     }
     for (int32_t i = 0; i < c->config.n_layer; i++) {
         const qni_weight_ref *slot = c->layers[i].slot;
-        const qni_layer_weights *layer = &model->layers[i];
-        for (int k = 0; k < QNI_N_LINEAR; k++) {
-            add_linear(job, &slot[k], &model->linears[(size_t)i * QNI_N_LINEAR + (size_t)k]);
-        }
+        qni_layer_weights *layer = &model->layers[i];
+        for (int k = 0; k < QNI_N_LINEAR; k++) add_linear(job, &slot[k], qni_layer_linear(layer, k));
         add_item(job, &slot[QNI_NORM1], NULL, layer->attention.norm.data);
         add_item(job, &slot[QNI_NORM2], NULL, layer->mlp.norm.data);
         add_item(job, &slot[QNI_Q_NORM], NULL, layer->attention.q_norm.data);
@@ -81,7 +78,7 @@ static void add_items(load_job *job, qn_model *model, const qni_checkpoint *c) {
 }
 
 /* The item that a piece belongs to: the last whose first piece is not beyond it. */
-static const load_item *item_of(const load_job *job, int64_t piece) {
+static load_item *item_of(const load_job *job, int64_t piece) {
     size_t low = 0, high = job->n_item;
     while (high - low > 1) {
         size_t middle = low + (high - low) / 2;
@@ -101,16 +98,16 @@ static qn_status read_rows(const qni_tensor_ref *ref, void *to, int64_t first, i
     return qni_file_read(&ref->file->file, to, at, (size_t)n * row_bytes, err);
 }
 
-static qn_status load_dense(const load_item *item, int64_t first, int64_t n, unsigned char *buffer, qn_error *err) {
+static qn_status load_dense(load_item *item, int64_t first, int64_t n, unsigned char *buffer, qn_error *err) {
     const qni_weight_ref *ref = item->ref;
     QN_TRY(read_rows(&ref->data, buffer, first, n, item->row_bytes, err));
     const qni_dense_rows rows = {buffer, qni_weight_dtype(ref->data.tensor), 1, ref->columns};
     if (ref->to.kind != QNI_DENSE) {
         qn_error detail = {0};
-        const qn_status status = qni_linear_quantize(item->linear, first, n, &ref->to, &rows, &detail);
+        const qn_status status = qni_linear_quantize(&item->filling, first, n, &ref->to, &rows, &detail);
         return status == QN_OK ? QN_OK : qni_tensor_fail(&ref->data, status, detail.message, err);
     }
-    qni_linear_fill(item->linear, first, n, &rows);
+    qni_linear_fill(&item->filling, first, n, &rows);
     return QN_OK;
 }
 
@@ -118,7 +115,7 @@ static qn_status bad_tensor(const qni_tensor_ref *ref, const char *what, qn_erro
     return qni_fail(err, QN_EFORMAT, "%s: tensor %s %s", qni_base_name(ref->file->file.path), ref->tensor->name, what);
 }
 
-static qn_status load_quantized(const load_item *item, int64_t first, int64_t n, unsigned char *buffer, qn_error *err) {
+static qn_status load_quantized(load_item *item, int64_t first, int64_t n, unsigned char *buffer, qn_error *err) {
     static const char not_finite[] = "holds a NaN or an infinity";
     const qni_weight_ref *ref = item->ref;
     const qni_quant *q = &ref->quant;
@@ -133,7 +130,7 @@ static qn_status load_quantized(const load_item *item, int64_t first, int64_t n,
     if (q->kind == QNI_FP8) {
         if (!qni_quant_are_finite(buffer, QN_DTYPE_F8, n * ref->columns))
             return bad_tensor(&ref->data, not_finite, err);
-        return qni_linear_fill_quantized(item->linear, first, n, q, &rows, err);
+        return qni_linear_fill_quantized(&item->filling, first, n, q, &rows, err);
     }
     QN_TRY(read_rows(&ref->biases, biases, first_scale, n_scale, item->scale_row_bytes, err));
     if (!qni_quant_are_finite(biases, q->scale_dtype, n_value)) return bad_tensor(&ref->biases, not_finite, err);
@@ -142,12 +139,12 @@ static qn_status load_quantized(const load_item *item, int64_t first, int64_t n,
     } else if (!qni_quant_are_symmetric(q, scales, biases, n_value)) {
         return bad_tensor(&ref->biases, "is not -128 times the scales, as metadata quern.symmetric says", err);
     }
-    return qni_linear_fill_quantized(item->linear, first, n, q, &rows, err);
+    return qni_linear_fill_quantized(&item->filling, first, n, q, &rows, err);
 }
 
-static qn_status load_rows(const load_job *job, const load_item *item, int64_t first, int64_t n, unsigned char *buffer,
+static qn_status load_rows(const load_job *job, load_item *item, int64_t first, int64_t n, unsigned char *buffer,
                            qn_error *err) {
-    if (item->linear == NULL) {
+    if (item->filling.weight == NULL) {
         const qn_device *device = job->device;
         QN_TRY(read_rows(&item->ref->data, buffer, first, n, item->row_bytes, err));
         return device->backend->memory->write(device->state, item->to + (size_t)first * item->row_bytes, buffer,
@@ -159,7 +156,7 @@ static qn_status load_rows(const load_job *job, const load_item *item, int64_t f
 
 static qn_status load_piece(void *context, int64_t piece, int32_t thread, qn_error *err) {
     const load_job *job = context;
-    const load_item *item = item_of(job, piece);
+    load_item *item = item_of(job, piece);
     int64_t first = (piece - item->first_piece) * item->rows_per_piece;
     int64_t n = qni_min_i64(item->rows_per_piece, item->ref->rows - first);
     return load_rows(job, item, first, n, job->buffer + (size_t)thread * job->buffer_bytes, err);
@@ -193,8 +190,10 @@ qn_status qni_model_load(qn_model *model, const qni_checkpoint *c, const qn_prog
         const qni_pieces work = {job.n_piece, &job, load_piece, bytes_before, "loading"};
         status = qni_pieces_run(&work, model->device, progress, err);
     }
+    for (size_t i = 0; i < job.n_item && status == QN_OK; i++) {
+        if (job.items[i].filling.weight != NULL) qni_linear_finish(&job.items[i].filling);
+    }
     qni_free(job.buffer);
     qni_free(job.items);
-    if (status == QN_OK) qni_model_finish(model, c->config.tied);
     return status;
 }

@@ -10,18 +10,15 @@
 qni_source qni_weight_source(const qni_weight_ref *ref, qn_arith arith);
 
 /* Describe the weights of a model without their data: config, layers, norm, lm_head, embedding and the bytes that
- * qni_model_allocate() will ask of the device's allocator. model->device is set; model->layers and linears become the
- * caller's to free, also after an error. */
+ * qni_model_allocate() will ask of the device's allocator. model->device is set; model->layers becomes the caller's to
+ * free, also after an error. */
 qn_status qni_model_describe(qn_model *model, const qni_checkpoint *from, qn_arith arith, qn_error *err);
 
 /* Describe the weights and take their memory; nothing is read yet. After an error qni_model_free() gives back what was
  * taken. */
 qn_status qni_model_allocate(qn_model *model, const qni_checkpoint *from, qn_arith arith, qn_error *err);
 
-/* After all is packed: settle how each linear is multiplied, in its records too. */
-void qni_model_finish(qn_model *model, bool tied);
-
-/* Read and pack all weights, in parallel, and finish the model. */
+/* Read and pack all weights, in parallel. */
 qn_status qni_model_load(qn_model *model, const qni_checkpoint *checkpoint, const qn_progress *progress, qn_error *err);
 
 /* Free a model that nobody refers to, or a part of one. */

@@ -8,7 +8,7 @@
 
 #include <quern/model.h>
 
-/* The seven linears of a layer, in the order of struct qn_model's `linears`. */
+/* The seven linears of a layer. */
 enum { QNI_Q_PROJ, QNI_K_PROJ, QNI_V_PROJ, QNI_O_PROJ, QNI_GATE_PROJ, QNI_UP_PROJ, QNI_DOWN_PROJ, QNI_N_LINEAR };
 
 struct qn_model {
@@ -19,20 +19,19 @@ struct qn_model {
     int32_t bos;             /* bos_token_id, or -1 */
     uint8_t fingerprint[32]; /* SHA-256 over config.json, all headers, and 4 KiB of each tensor */
 
-    qni_weight embedding;      /* n_in = d_model, n_out = n_vocab; tied: the packed lm_head, untied: plain {V, H},
-                                  or packed where it is quantized */
-    qni_layer_weights *layers; /* {n_layer}; views into the block */
-    qni_vec norm;              /* {d_model}, the final one */
-    qni_weight lm_head;        /* packed; n_in = d_model, n_out = n_vocab */
+    /* Views into the block; linears are packed. */
+    const qni_weight *embedding; /* &table, or &lm_head where they are tied */
+    qni_weight table;            /* n_in = d_model, n_out = n_vocab; plain {V, H}, or packed where it is quantized */
+    qni_layer_weights *layers;   /* {n_layer} */
+    qni_vec norm;                /* {d_model}, the final one */
+    qni_weight lm_head;          /* n_in = d_model, n_out = n_vocab */
 
     qni_buffer block;                /* all weights */
     size_t block_bytes, table_bytes; /* block_bytes: that it takes; table_bytes: of an untied embedding */
-
-    /* The packed ones as they are filled; views into the block. */
-    qn_linear *linears;     /* {n_layer, QNI_N_LINEAR} */
-    qn_linear head_linear;  /* lm_head, or the tied table */
-    qn_linear table_linear; /* an untied embedding that is packed; without data where it is not */
 };
+
+/* A layer's linear by its number. */
+qni_weight *qni_layer_linear(qni_layer_weights *layer, int k);
 
 /* Another reference (a session's); qn_model_close() gives one up. */
 void qni_model_retain(qn_model *model);

@@ -46,14 +46,16 @@ typedef struct cutter {
     arith_choice arith;
 } cutter;
 
-static qn_status take_linear(cutter *c, qn_linear *linear, const qni_weight_ref *ref, qn_arith arith, qn_error *err) {
-    qn_device *device = c->model->device;
+/* *bytes: that it takes, where not NULL. */
+static qn_status take_linear(cutter *c, qni_weight *weight, size_t *bytes, const qni_weight_ref *ref, qn_arith arith,
+                             qn_error *err) {
+    const qn_device *device = c->model->device;
     qni_packing packing = {0};
     const qni_source source = qni_weight_source(ref, arith);
     QN_TRY(device->backend->packing(device->state, &packing, &source, err));
-    *linear = (qn_linear){.device = device, .weight = packing.form};
-    linear->data = (qni_buffer){.address = qni_scratch_take(&c->block, packing.bytes), .bytes = packing.bytes};
-    linear->weight.data = linear->data.address;
+    *weight = packing.form;
+    weight->data = qni_scratch_take(&c->block, packing.bytes);
+    if (bytes != NULL) *bytes = packing.bytes;
     return QN_OK;
 }
 
@@ -62,33 +64,24 @@ static qni_vec take_norm(cutter *c, const qni_weight_ref *ref) {
     return (qni_vec){qni_scratch_take(&c->block, (size_t)tensor->bytes), qni_weight_dtype(tensor), ref->rows};
 }
 
-/* A layer's linears by their number. */
-typedef struct layer_linears {
-    qni_weight *weight[QNI_N_LINEAR];
-} layer_linears;
-static layer_linears linears_of(qni_layer_weights *layer) {
-    return (layer_linears){{
-        [QNI_Q_PROJ] = &layer->attention.q_proj,
-        [QNI_K_PROJ] = &layer->attention.k_proj,
-        [QNI_V_PROJ] = &layer->attention.v_proj,
-        [QNI_O_PROJ] = &layer->attention.o_proj,
-        [QNI_GATE_PROJ] = &layer->mlp.gate_proj,
-        [QNI_UP_PROJ] = &layer->mlp.up_proj,
+qni_weight *qni_layer_linear(qni_layer_weights *layer, int k) {
+    qni_weight *const linears[QNI_N_LINEAR] = {
+        [QNI_Q_PROJ] = &layer->attention.q_proj, [QNI_K_PROJ] = &layer->attention.k_proj,
+        [QNI_V_PROJ] = &layer->attention.v_proj, [QNI_O_PROJ] = &layer->attention.o_proj,
+        [QNI_GATE_PROJ] = &layer->mlp.gate_proj, [QNI_UP_PROJ] = &layer->mlp.up_proj,
         [QNI_DOWN_PROJ] = &layer->mlp.down_proj,
-    }};
+    };
+    return linears[k];
 }
 
-static qn_status take_layer(cutter *c, qni_layer_weights *layer, qn_linear *owned, const qni_layer_refs *refs,
-                            qn_error *err) {
-    layer_linears linears = linears_of(layer);
+static qn_status take_layer(cutter *c, qni_layer_weights *layer, const qni_layer_refs *refs, qn_error *err) {
     const qni_weight_ref *slot = refs->slot;
     layer->attention.norm = take_norm(c, &slot[QNI_NORM1]);
     layer->attention.q_norm = take_norm(c, &slot[QNI_Q_NORM]);
     layer->attention.k_norm = take_norm(c, &slot[QNI_K_NORM]);
     layer->mlp.norm = take_norm(c, &slot[QNI_NORM2]);
     for (int k = 0; k < QNI_N_LINEAR; k++) {
-        QN_TRY(take_linear(c, &owned[k], &slot[k], arith_of(&slot[k], c->arith), err));
-        *linears.weight[k] = owned[k].weight;
+        QN_TRY(take_linear(c, qni_layer_linear(layer, k), NULL, &slot[k], arith_of(&slot[k], c->arith), err));
     }
     return QN_OK;
 }
@@ -103,25 +96,25 @@ static qn_status take_table(cutter *c, const qni_checkpoint *from, qn_error *err
     qn_model *model = c->model;
     const qni_weight_ref *ref = &from->embedding;
     if (from->config.tied) {
-        model->embedding = model->lm_head;
+        model->embedding = &model->lm_head;
         return QN_OK;
     }
+    model->embedding = &model->table;
+    size_t bytes = (size_t)ref->data.tensor->bytes;
     if (is_packed(ref)) {
-        QN_TRY(take_linear(c, &model->table_linear, ref, QN_ARITH_F32, err));
-        model->embedding = model->table_linear.weight;
-        model->table_bytes = qni_round_up(model->table_linear.data.bytes, QNI_ALIGN);
+        QN_TRY(take_linear(c, &model->table, &bytes, ref, QN_ARITH_F32, err));
     } else {
-        model->embedding = (qni_weight){.data = qni_scratch_take(&c->block, (size_t)ref->data.tensor->bytes),
-                                        .dtype = qni_weight_dtype(ref->data.tensor),
-                                        .arith = QN_ARITH_F32,
-                                        .n_in = from->config.d_model,
-                                        .n_out = from->config.n_vocab,
-                                        .nr = 1,
-                                        .ki = 1,
-                                        .panel_stride = from->config.d_model,
-                                        .group_stride = 1};
-        model->table_bytes = qni_round_up((size_t)ref->data.tensor->bytes, QNI_ALIGN);
+        model->table = (qni_weight){.data = qni_scratch_take(&c->block, bytes),
+                                    .dtype = qni_weight_dtype(ref->data.tensor),
+                                    .arith = QN_ARITH_F32,
+                                    .n_in = from->config.d_model,
+                                    .n_out = from->config.n_vocab,
+                                    .nr = 1,
+                                    .ki = 1,
+                                    .panel_stride = from->config.d_model,
+                                    .group_stride = 1};
     }
+    model->table_bytes = qni_round_up(bytes, QNI_ALIGN);
     return QN_OK;
 }
 
@@ -130,20 +123,17 @@ static qn_status take_all(cutter *c, const qni_checkpoint *from, qn_error *err) 
     qn_model *model = c->model;
     const qni_weight_ref *head = qni_checkpoint_head(from);
     for (int32_t i = 0; i < from->config.n_layer; i++) {
-        qn_linear *owned = model->linears + (size_t)i * QNI_N_LINEAR;
-        QN_TRY(take_layer(c, &model->layers[i], owned, &from->layers[i], err));
+        QN_TRY(take_layer(c, &model->layers[i], &from->layers[i], err));
     }
     model->norm = take_norm(c, &from->norm);
-    QN_TRY(take_linear(c, &model->head_linear, head, arith_of(head, c->arith), err));
-    model->lm_head = model->head_linear.weight;
+    QN_TRY(take_linear(c, &model->lm_head, NULL, head, arith_of(head, c->arith), err));
     return take_table(c, from, err);
 }
 
 qn_status qni_model_describe(qn_model *model, const qni_checkpoint *from, qn_arith arith, qn_error *err) {
     model->config = from->config;
     model->layers = qni_calloc((size_t)from->config.n_layer, sizeof model->layers[0]);
-    model->linears = qni_calloc((size_t)from->config.n_layer * QNI_N_LINEAR, sizeof model->linears[0]);
-    if (model->layers == NULL || model->linears == NULL) return qni_fail(err, QN_ENOMEM, "model: out of memory");
+    if (model->layers == NULL) return qni_fail(err, QN_ENOMEM, "model: out of memory");
     cutter c = {.model = model, .arith = choose_arith(from, arith)};
     QN_TRY(take_all(&c, from, err));
     model->block_bytes = c.block.used;
@@ -171,23 +161,8 @@ qn_status qni_model_allocate(qn_model *model, const qni_checkpoint *from, qn_ari
     return place(model, err);
 }
 
-void qni_model_finish(qn_model *model, bool tied) {
-    for (int32_t i = 0; i < model->config.n_layer; i++) {
-        const layer_linears linears = linears_of(&model->layers[i]);
-        for (int k = 0; k < QNI_N_LINEAR; k++) {
-            qn_linear *owned = &model->linears[(size_t)i * QNI_N_LINEAR + (size_t)k];
-            qni_linear_finish(owned);
-            *linears.weight[k] = owned->weight;
-        }
-    }
-    qni_linear_finish(&model->head_linear);
-    model->lm_head = model->head_linear.weight;
-    if (tied) model->embedding = model->lm_head;
-}
-
 void qni_model_free(qn_model *model) {
     qni_buffer_free(model->device, &model->block);
-    qni_free(model->linears);
     qni_free(model->layers);
     qni_device_release(model->device);
     qni_free(model);

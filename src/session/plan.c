@@ -91,7 +91,6 @@ qn_status qn_model_plan(qn_plan *out, const char *dir, const qn_plan_options *op
     }
     planner p = {0};
     qn_status status = plan_all(out, &p, dir, &o, err);
-    qni_free(p.model.linears);
     qni_free(p.model.layers);
     qni_checkpoint_close(&p.checkpoint);
     qn_device_close(p.device);
