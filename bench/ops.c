@@ -37,7 +37,7 @@ typedef struct bench {
     roof roof;
     qn_linear *linears[N_LAYER * 7 + 1];
     int n_linear;
-    qni_layer_weights layers[N_LAYER];
+    qni_layer_view layers[N_LAYER];
     const qni_weight *head;
     float *ones;
     uint16_t *cache; /* {N_LAYER, 2, N_KV_HEAD, N_CTX, HEAD_DIM} */
@@ -118,7 +118,7 @@ static void make_weights(bench *b) {
     for (int i = 0; i < Q_WIDTH; i++) b->ones[i] = 1;
     qni_vec wide = {b->ones, QN_DTYPE_F32, D_MODEL}, narrow = {b->ones, QN_DTYPE_F32, HEAD_DIM};
     for (int i = 0; i < N_LAYER; i++) {
-        qni_layer_weights *w = &b->layers[i];
+        qni_layer_view *w = &b->layers[i];
         w->attention.norm = w->mlp.norm = wide;
         w->attention.q_norm = w->attention.k_norm = narrow;
         w->attention.q_proj = make_linear(b, D_MODEL, Q_WIDTH);
@@ -164,12 +164,12 @@ static qni_kv_layer kv_of(const bench *b, int layer) {
 }
 
 typedef enum op { LINEAR, KV_ATTENTION, ATTENTION_RESIDUAL, MLP, ATTENTION_BLOCK, LAYER, HEAD, FORWARD, N_OP } op;
-static const char *const op_names[] = {
-    "linear 1024x3072", "kv_attention", "attention_residual", "mlp", "attention_block", "layer", "head", "forward"};
+static const char *const op_names[] = {"linear 1024x3072", "kv_attention", "linear_add", "mlp",
+                                       "attention_block",  "layer",        "lm_head",    "forward"};
 
 static qn_status run_op(bench *b, const qni_run *run, op which, int layer) {
     const qni_ops *ops = run->ops;
-    const qni_layer_weights *w = &b->layers[layer];
+    const qni_layer_view *w = &b->layers[layer];
     qni_mat hidden = mat(b, b->hidden, D_MODEL);
     qni_kv_layer kv = kv_of(b, layer);
     qni_attention_call call = {&b->batch, b->cos_sin, 0.08838834764831845, 1e-6};
@@ -182,7 +182,7 @@ static qn_status run_op(bench *b, const qni_run *run, op which, int layer) {
         return ops->kv_attention(run, mat(b, b->attn, Q_WIDTH), heads(b, b->q, N_HEAD), heads(b, b->k, N_KV_HEAD),
                                  heads(b, b->v, N_KV_HEAD), &kv, &call);
     case ATTENTION_RESIDUAL:
-        return ops->attention_residual(run, hidden, hidden, mat(b, b->attn, Q_WIDTH), &w->attention.o_proj);
+        return ops->linear_add(run, hidden, hidden, mat(b, b->attn, Q_WIDTH), &w->attention.o_proj);
     case MLP:
         return ops->mlp(run, hidden, hidden, &w->mlp, 1e-6);
     case ATTENTION_BLOCK:
@@ -190,7 +190,7 @@ static qn_status run_op(bench *b, const qni_run *run, op which, int layer) {
     case LAYER:
         return ops->layer(run, hidden, hidden, w, &kv, &call);
     case HEAD:
-        return ops->head(run, qni_mat_of(b->logits, QN_DTYPE_F32, 1, N_VOCAB), last, norm, b->head, 1e-6);
+        return ops->lm_head(run, qni_mat_of(b->logits, QN_DTYPE_F32, 1, N_VOCAB), last, norm, b->head, 1e-6);
     default:
         for (int i = 0; i < N_LAYER; i++) {
             kv = kv_of(b, i);
@@ -257,7 +257,7 @@ static void set_rows(bench *b, int64_t n_row, int64_t depth) {
                            .block_table = &b->block};
     double inv_freq[HEAD_DIM / 2], factor;
     qni_rope_resolve(inv_freq, &factor, &(qn_rope){.theta = 1e6}, HEAD_DIM);
-    qni_rope_fill(mat(b, b->cos_sin, HEAD_DIM), &b->batch, &(qni_rope){inv_freq, factor});
+    qni_rope_fill(mat(b, b->cos_sin, HEAD_DIM), &b->batch, &(qni_frequencies){inv_freq, factor});
 }
 
 static void time_case(bench *b, int64_t n_row, int64_t depth) {

@@ -190,7 +190,7 @@ static void rows_of_any_form(void **state) {
     for (int level = 0; level_name(level) != NULL; level++) {
         for (int t = 0; t < 3; t++) {
             qn_dtype dtype = dtypes_all[t];
-            CASE(name, "attention_residual %s, rows in %s", level_name(level), qn_dtype_name(dtype));
+            CASE(name, "linear_add %s, rows in %s", level_name(level), qn_dtype_name(dtype));
             qn_device *device = open_cpu(level, 2, false);
             qn_linear *linear;
             qni_weight weight = weight_of(&w, PACKED_OUT_IN, device, &linear);
@@ -201,7 +201,7 @@ static void rows_of_any_form(void **state) {
             qni_mat mx = {(char *)x + qn_dtype_bytes(dtype), dtype, N_ROW, N_IN, INNER, outer, STRIDE};
             qni_mat mh = {hidden, dtype, N_ROW, N_OUT, INNER, outer, STRIDE}, mo = mh;
             mo.data = out;
-            RUN(device, run->ops->attention_residual(run, mo, mh, mx, &weight));
+            RUN(device, run->ops->linear_add(run, mo, mh, mx, &weight));
             for (int64_t r = 0; r < N_ROW; r++) {
                 float row[N_IN];
                 for (int64_t i = 0; i < N_IN; i++) row[i] = qni_load_f32(qni_mat_row(&mx, r), dtype, i);
@@ -218,7 +218,7 @@ static void rows_of_any_form(void **state) {
                 expect_same_bits(case_text("%s, behind row %d", name, (int)r), dtype, (char *)out + gap,
                                  (char *)kept + gap, STRIDE - N_OUT);
             }
-            RUN(device, run->ops->attention_residual(run, mh, mh, mx, &weight)); /* in place */
+            RUN(device, run->ops->linear_add(run, mh, mh, mx, &weight)); /* in place */
             for (int64_t r = 0; r < N_ROW; r++) {
                 expect_same_bits(case_text("%s in place, row %d", name, (int)r), dtype, qni_mat_row(&mh, r),
                                  qni_mat_row(&mo, r), N_OUT);
@@ -319,7 +319,7 @@ static void weights_are_placed(void **state) {
     const int64_t outs[] = {700, 130, 130, 90, 1000, 1000, 90, 3001};
     for (int32_t n_thread = 1; n_thread <= 3; n_thread++) {
         qn_device *device = open_cpu(0, n_thread, false);
-        qni_layer_weights layer = {0};
+        qni_layer_view layer = {0};
         qni_weight head, *weights[] = {&layer.attention.q_proj, &layer.attention.k_proj,
                                        &layer.attention.v_proj, &layer.attention.o_proj,
                                        &layer.mlp.gate_proj,    &layer.mlp.up_proj,

@@ -152,7 +152,8 @@ static inputs make_inputs(const shape *s, content what) {
     qni_rope_resolve(inv_freq, &factor, &(qn_rope){.theta = 1e4}, s->d);
     for (int64_t r = 0; r < in.n_row; r++) {
         const qni_batch one = {1, 1, 0, (const int32_t[]){0, 1}, &in.pos[r], NULL};
-        qni_rope_fill(qni_mat_of(in.cos_sin + r * s->d, QN_DTYPE_F32, 1, s->d), &one, &(qni_rope){inv_freq, factor});
+        qni_rope_fill(qni_mat_of(in.cos_sin + r * s->d, QN_DTYPE_F32, 1, s->d), &one,
+                      &(qni_frequencies){inv_freq, factor});
     }
     const float size = what == TINY ? 1e-6f : 1;
     for (int64_t i = 0; i < in.n_row * in.kv_width; i++) {

@@ -120,7 +120,7 @@ static void check_norm(const qn_model *model, const qni_weight_files *files, con
 }
 
 static void check_layer(const qn_model *model, const qni_weight_files *files, int32_t layer) {
-    const qni_layer_weights *w = &model->layers[layer];
+    const qni_layer_view *w = &model->layers[layer];
     const struct {
         const char *name;
         const qni_weight *weight;
@@ -225,7 +225,7 @@ static void keeps_generation_settings(void **state) {
     (void)state;
     qn_device *device = open_device("ref", 1, NULL);
     qn_model *model = open_model(device, "models/demo", NULL);
-    const qni_generation *g = &model->generation;
+    const qni_generation_config *g = &model->generation;
     assert_true(g->has_do_sample && g->do_sample && g->has_temperature && g->has_top_k && g->has_top_p);
     assert_false(g->has_min_p || g->has_repetition_penalty);
     assert_true(g->temperature == 0.6 && g->top_k == 20 && g->top_p == 0.95);

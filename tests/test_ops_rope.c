@@ -16,7 +16,7 @@ static long double exact_freq(long double theta, int i) {
 /* cos and sin of one position. */
 static void fill_one(float *cos_sin, int32_t pos, const double *inv_freq, double factor) {
     const qni_batch batch = {1, 1, 0, (const int32_t[]){0, 1}, &pos, NULL};
-    qni_rope_fill(qni_mat_of(cos_sin, QN_DTYPE_F32, 1, D), &batch, &(qni_rope){inv_freq, factor});
+    qni_rope_fill(qni_mat_of(cos_sin, QN_DTYPE_F32, 1, D), &batch, &(qni_frequencies){inv_freq, factor});
 }
 
 /* Half a unit in the last place of a float below 1 is 2^-25; the double angle adds 131,071 · 2^-53 · a few. */

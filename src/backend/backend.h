@@ -95,13 +95,12 @@ struct qni_ops {
     qn_status (*linear)(const qni_run *run, qni_mat out, qni_mat x, const qni_weight *weight);
     /* cos_sin {n_tok, head_dim} f32: cos of the head_dim / 2 angles of each token's position, then their sin, both times
      * the attention factor. Computed once a step for all layers. */
-    qn_status (*rope)(const qni_run *run, qni_mat cos_sin, const qni_batch *batch, const qni_rope *rope);
+    qn_status (*rope)(const qni_run *run, qni_mat cos_sin, const qni_batch *batch, const qni_frequencies *rope);
     /* rotate q and k, write k and v into the cache, attend; out {n_row, n_head·head_dim} */
     qn_status (*kv_attention)(const qni_run *run, qni_mat out, qni_heads q, qni_heads k, qni_heads v,
                               const qni_kv_layer *kv, const qni_attention_call *call);
-    /* out = hidden + attn · W; out may be hidden */
-    qn_status (*attention_residual)(const qni_run *run, qni_mat out, qni_mat hidden, qni_mat attn,
-                                    const qni_weight *weight);
+    /* out = hidden + x · W; out may be hidden */
+    qn_status (*linear_add)(const qni_run *run, qni_mat out, qni_mat hidden, qni_mat x, const qni_weight *weight);
     /* out = silu(gate) ⊙ up, elementwise, all f32; out may be gate */
     qn_status (*swiglu)(const qni_run *run, qni_mat out, qni_mat gate, qni_mat up);
     /* ids[r] = lowest id < n_valid of the greatest logits[r], on the device; ENUMERIC and ids untouched when a row holds a
@@ -110,15 +109,15 @@ struct qni_ops {
 
     /* larger: composed where NULL; out may be hidden */
 
-    qn_status (*mlp)(const qni_run *run, qni_mat out, qni_mat hidden, const qni_mlp_weights *weights, double eps);
-    qn_status (*attention_block)(const qni_run *run, qni_mat out, qni_mat hidden, const qni_attention_weights *weights,
+    qn_status (*mlp)(const qni_run *run, qni_mat out, qni_mat hidden, const qni_mlp_view *weights, double eps);
+    qn_status (*attention_block)(const qni_run *run, qni_mat out, qni_mat hidden, const qni_attention_view *weights,
                                  const qni_kv_layer *kv, const qni_attention_call *call);
-    qn_status (*layer)(const qni_run *run, qni_mat out, qni_mat hidden, const qni_layer_weights *weights,
+    qn_status (*layer)(const qni_run *run, qni_mat out, qni_mat hidden, const qni_layer_view *weights,
                        const qni_kv_layer *kv, const qni_attention_call *call);
     /* logits {n_row, n_vocab} f32 = rms(hidden, norm) · lm_head */
-    qn_status (*head)(const qni_run *run, qni_mat logits, qni_mat hidden, qni_vec norm, const qni_weight *lm_head,
-                      double eps);
-    /* ids {n_row} = argmax of the head */
+    qn_status (*lm_head)(const qni_run *run, qni_mat logits, qni_mat hidden, qni_vec norm, const qni_weight *lm_head,
+                         double eps);
+    /* ids {n_row} = argmax of lm_head */
     qn_status (*greedy)(const qni_run *run, uint32_t *ids, qni_mat hidden, qni_vec norm, const qni_weight *lm_head,
                         int64_t n_valid, double eps);
 
@@ -162,7 +161,7 @@ typedef struct qni_backend {
                      void *context);
     /* Lay the memory of a layer's packed weights, and that of a head (either may be NULL), near the threads that will read
      * it; it is overwritten, and filled after that. NULL: nothing to do. The device is held. */
-    void (*place)(void *state, const qni_layer_weights *layer, const qni_weight *lm_head);
+    void (*place)(void *state, const qni_layer_view *layer, const qni_weight *lm_head);
 } qni_backend;
 
 extern const qni_backend qni_backend_ref;
@@ -178,8 +177,8 @@ void qni_compose(qni_ops *ops, bool all);
 void qni_rope_resolve(double *inv_freq, double *attention_factor, const qn_rope *rope, int64_t head_dim);
 
 /* The op `rope` for backends whose memory the host can address, and what it does; angles, cos and sin in double. */
-qn_status qni_op_rope(const qni_run *run, qni_mat cos_sin, const qni_batch *batch, const qni_rope *rope);
-void qni_rope_fill(qni_mat cos_sin, const qni_batch *batch, const qni_rope *rope);
+qn_status qni_op_rope(const qni_run *run, qni_mat cos_sin, const qni_batch *batch, const qni_frequencies *rope);
+void qni_rope_fill(qni_mat cos_sin, const qni_batch *batch, const qni_frequencies *rope);
 
 /* Element access for whoever is in no hurry. */
 float qni_load_f32(const void *data, qn_dtype dtype, int64_t index);

@@ -21,7 +21,7 @@ static qni_mat head_rows(qni_heads heads) {
     return qni_mat_of(heads.rows.data, heads.rows.dtype, heads.rows.n_row * heads.n_head, heads.head_dim);
 }
 
-static qn_status mlp(const qni_run *run, qni_mat out, qni_mat hidden, const qni_mlp_weights *w, double eps) {
+static qn_status mlp(const qni_run *run, qni_mat out, qni_mat hidden, const qni_mlp_view *w, double eps) {
     const qni_ops *ops = run->ops;
     size_t mark = run->scratch->used;
     qni_mat x = take_mat(run, hidden.n_row, hidden.n_col);
@@ -31,12 +31,12 @@ static qn_status mlp(const qni_run *run, qni_mat out, qni_mat hidden, const qni_
     QN_TRY(ops->linear(run, gate, x, &w->gate_proj));
     QN_TRY(ops->linear(run, up, x, &w->up_proj));
     QN_TRY(ops->swiglu(run, gate, gate, up));
-    QN_TRY(ops->attention_residual(run, out, hidden, gate, &w->down_proj));
+    QN_TRY(ops->linear_add(run, out, hidden, gate, &w->down_proj));
     qni_scratch_reset(run->scratch, mark);
     return QN_OK;
 }
 
-static qn_status attention_block(const qni_run *run, qni_mat out, qni_mat hidden, const qni_attention_weights *w,
+static qn_status attention_block(const qni_run *run, qni_mat out, qni_mat hidden, const qni_attention_view *w,
                                  const qni_kv_layer *kv, const qni_attention_call *call) {
     const qni_ops *ops = run->ops;
     size_t mark = run->scratch->used;
@@ -52,32 +52,32 @@ static qn_status attention_block(const qni_run *run, qni_mat out, qni_mat hidden
     QN_TRY(ops->rms_norm(run, head_rows(q), head_rows(q), w->q_norm, call->eps));
     QN_TRY(ops->rms_norm(run, head_rows(k), head_rows(k), w->k_norm, call->eps));
     QN_TRY(ops->kv_attention(run, attn, q, k, v, kv, call));
-    QN_TRY(ops->attention_residual(run, out, hidden, attn, &w->o_proj));
+    QN_TRY(ops->linear_add(run, out, hidden, attn, &w->o_proj));
     qni_scratch_reset(run->scratch, mark);
     return QN_OK;
 }
 
-static qn_status layer(const qni_run *run, qni_mat out, qni_mat hidden, const qni_layer_weights *w,
-                       const qni_kv_layer *kv, const qni_attention_call *call) {
+static qn_status layer(const qni_run *run, qni_mat out, qni_mat hidden, const qni_layer_view *w, const qni_kv_layer *kv,
+                       const qni_attention_call *call) {
     QN_TRY(run->ops->attention_block(run, out, hidden, &w->attention, kv, call));
     return run->ops->mlp(run, out, out, &w->mlp, call->eps);
 }
 
-static qn_status head(const qni_run *run, qni_mat logits, qni_mat hidden, qni_vec norm, const qni_weight *lm_head,
-                      double eps) {
+static qn_status lm_head(const qni_run *run, qni_mat logits, qni_mat hidden, qni_vec norm, const qni_weight *weight,
+                         double eps) {
     size_t mark = run->scratch->used;
     qni_mat x = take_mat(run, hidden.n_row, hidden.n_col);
     QN_TRY(run->ops->rms_norm(run, x, hidden, norm, eps));
-    QN_TRY(run->ops->linear(run, logits, x, lm_head));
+    QN_TRY(run->ops->linear(run, logits, x, weight));
     qni_scratch_reset(run->scratch, mark);
     return QN_OK;
 }
 
-static qn_status greedy(const qni_run *run, uint32_t *ids, qni_mat hidden, qni_vec norm, const qni_weight *lm_head,
+static qn_status greedy(const qni_run *run, uint32_t *ids, qni_mat hidden, qni_vec norm, const qni_weight *weight,
                         int64_t n_valid, double eps) {
     size_t mark = run->scratch->used;
-    qni_mat logits = take_mat(run, hidden.n_row, lm_head->n_out);
-    QN_TRY(run->ops->head(run, logits, hidden, norm, lm_head, eps));
+    qni_mat logits = take_mat(run, hidden.n_row, weight->n_out);
+    QN_TRY(run->ops->lm_head(run, logits, hidden, norm, weight, eps));
     qn_status status = run->ops->argmax(run, ids, logits, n_valid);
     qni_scratch_reset(run->scratch, mark);
     return status;
@@ -87,7 +87,7 @@ void qni_compose(qni_ops *ops, bool all) {
     if (all || ops->mlp == NULL) ops->mlp = mlp;
     if (all || ops->attention_block == NULL) ops->attention_block = attention_block;
     if (all || ops->layer == NULL) ops->layer = layer;
-    if (all || ops->head == NULL) ops->head = head;
+    if (all || ops->lm_head == NULL) ops->lm_head = lm_head;
     if (all || ops->greedy == NULL) ops->greedy = greedy;
     if (all) ops->step = NULL;
 }

@@ -79,19 +79,18 @@ static qni_weight vocabulary_of(const qn_operand *o) {
                         .group_stride = 1};
 }
 
-static qni_attention_weights attention_of(const qn_attention_weights *w) {
-    return (qni_attention_weights){vec_of(w->norm),       linear_of(&w->q_proj), linear_of(&w->k_proj),
-                                   linear_of(&w->v_proj), linear_of(&w->o_proj), vec_of(w->q_norm),
-                                   vec_of(w->k_norm)};
+static qni_attention_view attention_of(const qn_attention_weights *w) {
+    return (qni_attention_view){vec_of(w->norm),       linear_of(&w->q_proj), linear_of(&w->k_proj),
+                                linear_of(&w->v_proj), linear_of(&w->o_proj), vec_of(w->q_norm),
+                                vec_of(w->k_norm)};
 }
 
-static qni_mlp_weights mlp_of(const qn_mlp_weights *w) {
-    return (qni_mlp_weights){vec_of(w->norm), linear_of(&w->gate_proj), linear_of(&w->up_proj),
-                             linear_of(&w->down_proj)};
+static qni_mlp_view mlp_of(const qn_mlp_weights *w) {
+    return (qni_mlp_view){vec_of(w->norm), linear_of(&w->gate_proj), linear_of(&w->up_proj), linear_of(&w->down_proj)};
 }
 
-static qni_layer_weights layer_of(const qn_layer_weights *w) {
-    return (qni_layer_weights){attention_of(&w->attention), mlp_of(&w->mlp)};
+static qni_layer_view layer_of(const qn_layer_weights *w) {
+    return (qni_layer_view){attention_of(&w->attention), mlp_of(&w->mlp)};
 }
 
 /* Each batch row owns one block: its part of the cache. */
@@ -142,7 +141,7 @@ typedef struct positions {
     qni_batch batch;
     int32_t *tok_begin, *pos_begin, *blocks; /* {B + 1}, {B}, {B} */
     int32_t *first;                          /* {B}: position of the call's first token */
-    qni_rope rope;
+    qni_frequencies rope;
     qni_mat cos_sin; /* {B·T, D} */
     void *rest;      /* call_options.host_bytes */
 } positions;
@@ -221,7 +220,7 @@ qn_status qn_kv_attention(const qn_kv_attention_args *args, qn_error *err) {
 static qn_status mlp_body(const qni_run *run, const void *args, const qni_dims *dims) {
     (void)dims;
     const qn_mlp_args *a = args;
-    qni_mlp_weights w = {vec_of(a->norm), linear_of(&a->gate_proj), linear_of(&a->up_proj), linear_of(&a->down_proj)};
+    qni_mlp_view w = {vec_of(a->norm), linear_of(&a->gate_proj), linear_of(&a->up_proj), linear_of(&a->down_proj)};
     return run->ops->mlp(run, mat_of(a->out), mat_of(a->hidden), &w, a->eps);
 }
 
@@ -235,7 +234,7 @@ static qn_status attention_residual_body(const qni_run *run, const void *args, c
     (void)dims;
     const qn_attention_residual_args *a = args;
     qni_weight w = linear_of(&a->o_proj);
-    return run->ops->attention_residual(run, mat_of(a->out), mat_of(a->hidden), mat_of(a->attn), &w);
+    return run->ops->linear_add(run, mat_of(a->out), mat_of(a->hidden), mat_of(a->attn), &w);
 }
 
 qn_status qn_attention_residual(const qn_attention_residual_args *args, qn_error *err) {
@@ -251,7 +250,7 @@ static qn_status attention_block_body(const qni_run *run, const void *args, cons
     QN_TRY(begin(run, &p, &call, dims,
                  &(call_options){device_of(a->out), 0, &a->offset, &a->rope, greatest_of(dims), a->scale, a->eps}));
     qni_kv_layer kv = kv_of(a->k_cache, a->v_cache);
-    qni_attention_weights w = attention_of(&a->weights);
+    qni_attention_view w = attention_of(&a->weights);
     return run->ops->attention_block(run, mat_of(a->out), mat_of(a->hidden), &w, &kv, &call);
 }
 
@@ -268,7 +267,7 @@ static qn_status layer_body(const qni_run *run, const void *args, const qni_dims
     QN_TRY(begin(run, &p, &call, dims,
                  &(call_options){device_of(a->out), 0, &a->offset, &a->rope, greatest_of(dims), a->scale, a->eps}));
     qni_kv_layer kv = kv_of(a->k_cache, a->v_cache);
-    qni_layer_weights w = layer_of(&a->weights);
+    qni_layer_view w = layer_of(&a->weights);
     return run->ops->layer(run, mat_of(a->out), mat_of(a->hidden), &w, &kv, &call);
 }
 
@@ -330,7 +329,7 @@ static qn_status forward_layers(const qni_run *run, const qn_forward_greedy_args
                                 const qni_attention_call *call) {
     for (int32_t i = 0; i < a->n_layer; i++) {
         qni_kv_layer kv = kv_of(a->k_caches[i], a->v_caches[i]);
-        qni_layer_weights w = layer_of(&a->layers[i]);
+        qni_layer_view w = layer_of(&a->layers[i]);
         QN_TRY(run->ops->layer(run, stream, i == 0 ? hidden : stream, &w, &kv, call));
     }
     return QN_OK;

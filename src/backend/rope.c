@@ -44,7 +44,7 @@ void qni_rope_resolve(double *inv_freq, double *attention_factor, const qn_rope 
     *attention_factor = given != 0 ? given : 0.1 * log(rope->yarn->factor) + 1.0;
 }
 
-void qni_rope_fill(qni_mat cos_sin, const qni_batch *batch, const qni_rope *rope) {
+void qni_rope_fill(qni_mat cos_sin, const qni_batch *batch, const qni_frequencies *rope) {
     const int64_t half = cos_sin.n_col / 2;
     for (int32_t s = 0; s < batch->n_seq; s++) {
         for (int64_t t = batch->tok_begin[s]; t < batch->tok_begin[s + 1]; t++) {
@@ -59,7 +59,7 @@ void qni_rope_fill(qni_mat cos_sin, const qni_batch *batch, const qni_rope *rope
     }
 }
 
-qn_status qni_op_rope(const qni_run *run, qni_mat cos_sin, const qni_batch *batch, const qni_rope *rope) {
+qn_status qni_op_rope(const qni_run *run, qni_mat cos_sin, const qni_batch *batch, const qni_frequencies *rope) {
     if (!qni_scratch_measures(run->scratch)) qni_rope_fill(cos_sin, batch, rope);
     return QN_OK;
 }

@@ -117,21 +117,22 @@ typedef struct qni_packing {
     size_t bytes;    /* padding included */
 } qni_packing;
 
-typedef struct qni_attention_weights {
+/* The weights of a layer as ops take them: views of a model, or of the operands qn_layer_weights of a primitive. */
+typedef struct qni_attention_view {
     qni_vec norm;
     qni_weight q_proj, k_proj, v_proj, o_proj;
     qni_vec q_norm, k_norm;
-} qni_attention_weights;
+} qni_attention_view;
 
-typedef struct qni_mlp_weights {
+typedef struct qni_mlp_view {
     qni_vec norm;
     qni_weight gate_proj, up_proj, down_proj;
-} qni_mlp_weights;
+} qni_mlp_view;
 
-typedef struct qni_layer_weights {
-    qni_attention_weights attention;
-    qni_mlp_weights mlp;
-} qni_layer_weights;
+typedef struct qni_layer_view {
+    qni_attention_view attention;
+    qni_mlp_view mlp;
+} qni_layer_view;
 
 /*
  * The tokens of one step, grouped by sequence: those of sequence s are tok_begin[s] … tok_begin[s + 1] - 1, at least one,
@@ -170,10 +171,10 @@ typedef struct qni_kv {
 } qni_kv;
 
 /* Frequencies of RoPE: the angle of dimension pair i at position p is p · inv_freq[i]. */
-typedef struct qni_rope {
+typedef struct qni_frequencies {
     const double *inv_freq;  /* {head_dim / 2} */
     double attention_factor; /* on cos and sin */
-} qni_rope;
+} qni_frequencies;
 
 /* What kv_attention, attention_block and layer share for all layers of a step. */
 typedef struct qni_attention_call {
@@ -186,7 +187,7 @@ typedef struct qni_attention_call {
 /* What a step needs of a model. */
 typedef struct qni_transformer {
     const qni_weight *embedding, *lm_head; /* n_in = d_model, n_out = n_vocab */
-    const qni_layer_weights *layers;       /* {n_layer} */
+    const qni_layer_view *layers;          /* {n_layer} */
     qni_vec norm;                          /* the final one */
     int32_t n_layer, head_dim, d_model, n_vocab;
     double eps;
@@ -197,7 +198,7 @@ typedef struct qni_step_input {
     const qni_batch *batch;
     const int32_t *ids; /* {n_tok}, on the host */
     const qni_kv *kv;
-    qni_rope rope;
+    qni_frequencies rope;
 } qni_step_input;
 
 struct qn_sampler_params; /* of <quern/sampler.h> */

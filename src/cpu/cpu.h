@@ -131,18 +131,16 @@ qn_status qni_cpu_op_rms_norm(const qni_run *run, qni_mat out, qni_mat x, qni_ve
 qn_status qni_cpu_op_linear(const qni_run *run, qni_mat out, qni_mat x, const qni_weight *weight);
 qn_status qni_cpu_op_kv_attention(const qni_run *run, qni_mat out, qni_heads q, qni_heads k, qni_heads v,
                                   const qni_kv_layer *kv, const qni_attention_call *call);
-qn_status qni_cpu_op_attention_residual(const qni_run *run, qni_mat out, qni_mat hidden, qni_mat attn,
-                                        const qni_weight *weight);
+qn_status qni_cpu_op_linear_add(const qni_run *run, qni_mat out, qni_mat hidden, qni_mat x, const qni_weight *weight);
 qn_status qni_cpu_op_swiglu(const qni_run *run, qni_mat out, qni_mat gate, qni_mat up);
 qn_status qni_cpu_op_argmax(const qni_run *run, uint32_t *ids, qni_mat logits, int64_t n_valid);
-qn_status qni_cpu_op_mlp(const qni_run *run, qni_mat out, qni_mat hidden, const qni_mlp_weights *weights, double eps);
-qn_status qni_cpu_op_attention_block(const qni_run *run, qni_mat out, qni_mat hidden,
-                                     const qni_attention_weights *weights, const qni_kv_layer *kv,
-                                     const qni_attention_call *call);
-qn_status qni_cpu_op_layer(const qni_run *run, qni_mat out, qni_mat hidden, const qni_layer_weights *weights,
+qn_status qni_cpu_op_mlp(const qni_run *run, qni_mat out, qni_mat hidden, const qni_mlp_view *weights, double eps);
+qn_status qni_cpu_op_attention_block(const qni_run *run, qni_mat out, qni_mat hidden, const qni_attention_view *weights,
+                                     const qni_kv_layer *kv, const qni_attention_call *call);
+qn_status qni_cpu_op_layer(const qni_run *run, qni_mat out, qni_mat hidden, const qni_layer_view *weights,
                            const qni_kv_layer *kv, const qni_attention_call *call);
-void qni_cpu_place(void *state, const qni_layer_weights *layer, const qni_weight *lm_head);
-qn_status qni_cpu_op_head(const qni_run *run, qni_mat logits, qni_mat hidden, qni_vec norm, const qni_weight *lm_head,
-                          double eps);
+void qni_cpu_place(void *state, const qni_layer_view *layer, const qni_weight *lm_head);
+qn_status qni_cpu_op_lm_head(const qni_run *run, qni_mat logits, qni_mat hidden, qni_vec norm,
+                             const qni_weight *lm_head, double eps);
 
 #endif

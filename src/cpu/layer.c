@@ -28,21 +28,20 @@ qn_status qni_cpu_op_linear(const qni_run *run, qni_mat out, qni_mat x, const qn
     return QN_OK;
 }
 
-qn_status qni_cpu_op_attention_residual(const qni_run *run, qni_mat out, qni_mat hidden, qni_mat attn,
-                                        const qni_weight *weight) {
+qn_status qni_cpu_op_linear_add(const qni_run *run, qni_mat out, qni_mat hidden, qni_mat x, const qni_weight *weight) {
     size_t mark = run->scratch->used;
-    qni_cpu_input input = qni_cpu_take_input(run, attn.n_row, &weight, 1);
-    float *scratch = qni_cpu_take_linear(run, attn.n_row);
+    qni_cpu_input input = qni_cpu_take_input(run, x.n_row, &weight, 1);
+    float *scratch = qni_cpu_take_linear(run, x.n_row);
     if (!qni_scratch_measures(run->scratch)) {
         qni_cpu_product product = {.epilogue = QNI_CPU_ADD, .weight = weight, .out = out, .hidden = hidden};
-        qni_cpu_encode(run, &input, attn, NULL, 0);
+        qni_cpu_encode(run, &input, x, NULL, 0);
         qni_cpu_linear(run, &input, &product, 1, scratch);
     }
     qni_scratch_reset(run->scratch, mark);
     return QN_OK;
 }
 
-qn_status qni_cpu_op_mlp(const qni_run *run, qni_mat out, qni_mat hidden, const qni_mlp_weights *weights, double eps) {
+qn_status qni_cpu_op_mlp(const qni_run *run, qni_mat out, qni_mat hidden, const qni_mlp_view *weights, double eps) {
     size_t mark = run->scratch->used;
     const qni_weight *gate = &weights->gate_proj, *up = &weights->up_proj, *down = &weights->down_proj;
     const float *norm = qni_cpu_take_vec(run, weights->norm);
@@ -66,9 +65,8 @@ static qni_heads heads_of(qni_mat rows, int64_t head_dim) {
     return (qni_heads){rows, rows.n_col / head_dim, head_dim, head_dim};
 }
 
-qn_status qni_cpu_op_attention_block(const qni_run *run, qni_mat out, qni_mat hidden,
-                                     const qni_attention_weights *weights, const qni_kv_layer *kv,
-                                     const qni_attention_call *call) {
+qn_status qni_cpu_op_attention_block(const qni_run *run, qni_mat out, qni_mat hidden, const qni_attention_view *weights,
+                                     const qni_kv_layer *kv, const qni_attention_call *call) {
     size_t mark = run->scratch->used;
     const int64_t n_row = hidden.n_row, head_dim = kv->head_dim;
     const int64_t q_width = weights->q_proj.n_out, kv_width = weights->k_proj.n_out;
@@ -104,14 +102,14 @@ qn_status qni_cpu_op_attention_block(const qni_run *run, qni_mat out, qni_mat hi
     return QN_OK;
 }
 
-qn_status qni_cpu_op_layer(const qni_run *run, qni_mat out, qni_mat hidden, const qni_layer_weights *weights,
+qn_status qni_cpu_op_layer(const qni_run *run, qni_mat out, qni_mat hidden, const qni_layer_view *weights,
                            const qni_kv_layer *kv, const qni_attention_call *call) {
     QN_TRY(qni_cpu_op_attention_block(run, out, hidden, &weights->attention, kv, call));
     return qni_cpu_op_mlp(run, out, out, &weights->mlp, call->eps);
 }
 
-qn_status qni_cpu_op_head(const qni_run *run, qni_mat logits, qni_mat hidden, qni_vec norm, const qni_weight *lm_head,
-                          double eps) {
+qn_status qni_cpu_op_lm_head(const qni_run *run, qni_mat logits, qni_mat hidden, qni_vec norm,
+                             const qni_weight *lm_head, double eps) {
     size_t mark = run->scratch->used;
     const float *w = qni_cpu_take_vec(run, norm);
     qni_cpu_input x = qni_cpu_take_input(run, hidden.n_row, &lm_head, 1);
@@ -125,11 +123,11 @@ qn_status qni_cpu_op_head(const qni_run *run, qni_mat logits, qni_mat hidden, qn
 }
 
 /* The loops of a row, as above. */
-void qni_cpu_place(void *state, const qni_layer_weights *layer, const qni_weight *lm_head) {
+void qni_cpu_place(void *state, const qni_layer_view *layer, const qni_weight *lm_head) {
     if (lm_head != NULL) qni_cpu_touch(state, &(qni_cpu_product){.weight = lm_head}, 1);
     if (layer == NULL) return;
-    const qni_attention_weights *a = &layer->attention;
-    const qni_mlp_weights *mlp = &layer->mlp;
+    const qni_attention_view *a = &layer->attention;
+    const qni_mlp_view *mlp = &layer->mlp;
     const qni_cpu_product qkv[] = {{.weight = &a->q_proj}, {.weight = &a->k_proj}, {.weight = &a->v_proj}};
     qni_cpu_touch(state, qkv, 3);
     qni_cpu_touch(state, &(qni_cpu_product){.weight = &a->o_proj}, 1);

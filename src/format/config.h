@@ -28,7 +28,7 @@ enum {
 };
 
 /* What generation_config.json says about sampling; a value counts only where its has_ flag is set. */
-typedef struct qni_generation {
+typedef struct qni_generation_config {
     bool has_do_sample, do_sample;
     bool has_temperature, has_top_k, has_top_p, has_min_p, has_repetition_penalty;
     bool has_presence_penalty, has_frequency_penalty;
@@ -39,7 +39,7 @@ typedef struct qni_generation {
     double repetition_penalty; /* > 0 */
     double presence_penalty;
     double frequency_penalty;
-} qni_generation;
+} qni_generation_config;
 
 /* Token ids of one file, in its order. */
 typedef struct qni_token_ids {
@@ -82,7 +82,7 @@ void qni_config_release(qni_config *config); /* fine on a zeroed struct */
 
 /* Read a parsed generation_config.json (generation_config.c). What it sets and the sampler does not offer is named in the log.
  * Errors: EFORMAT, EUNSUPPORTED. */
-qn_status qni_generation_read(qni_generation *out, qni_token_ids *ids, const json_t *root, const qn_log *log,
+qn_status qni_generation_read(qni_generation_config *out, qni_token_ids *ids, const json_t *root, const qn_log *log,
                               qn_error *err);
 
 /* What a key of generation_config.json, which may stand in a config.json too, does to the text. */

@@ -149,9 +149,9 @@ static qn_status read_setting(double *out, bool *has, const json_t *root, const 
     return QN_OK;
 }
 
-qn_status qni_generation_read(qni_generation *out, qni_token_ids *ids, const json_t *root, const qn_log *log,
+qn_status qni_generation_read(qni_generation_config *out, qni_token_ids *ids, const json_t *root, const qn_log *log,
                               qn_error *err) {
-    qni_generation g = {0};
+    qni_generation_config g = {0};
     qni_token_ids found;
     if (!qni_json_is_object(root)) return qni_fail(err, QN_EFORMAT, "%s: must be a JSON object", file_name);
     QN_TRY(qni_json_get_bool(&g.do_sample, &g.has_do_sample, root, file_name, "do_sample", err));

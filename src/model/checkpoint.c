@@ -44,9 +44,9 @@ static qn_status read_config(qni_config *config, const char *dir, qni_sha256 *ha
 }
 
 /* generation_config.json may be missing. */
-static qn_status read_generation(qni_generation *generation, qni_token_ids *ids, const char *dir, const qn_log *log,
-                                 qn_error *err) {
-    *generation = (qni_generation){0};
+static qn_status read_generation(qni_generation_config *generation, qni_token_ids *ids, const char *dir,
+                                 const qn_log *log, qn_error *err) {
+    *generation = (qni_generation_config){0};
     *ids = (qni_token_ids){.bos = -1};
     char *path = qni_path_join(dir, "generation_config.json");
     if (path == NULL) return qni_fail(err, QN_ENOMEM, "%s: out of memory", dir);

@@ -42,7 +42,7 @@ typedef struct qni_checkpoint {
     qni_weight_files weights;
     qni_tensor_prefix prefix;
     qn_model_config config;
-    qni_generation generation;
+    qni_generation_config generation;
     int32_t bos;
     uint8_t fingerprint[32];
     qni_weight_ref embedding; /* {V, H} */

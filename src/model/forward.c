@@ -63,7 +63,7 @@ qn_status qni_forward(const qni_run *run, const qni_transformer *model, const qn
 }
 
 qn_status qni_logits(const qni_run *run, const qni_transformer *model, qni_mat logits, qni_mat hidden) {
-    return run->ops->head(run, logits, hidden, model->norm, model->lm_head, model->eps);
+    return run->ops->lm_head(run, logits, hidden, model->norm, model->lm_head, model->eps);
 }
 
 qni_step_buffers qni_step_take(const qni_run *run, const qni_transformer *model, int64_t n_tok, bool traces) {

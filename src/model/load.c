@@ -67,7 +67,7 @@ static void add_items(load_job *job, qn_model *model, const qni_checkpoint *c) {
     }
     for (int32_t i = 0; i < c->config.n_layer; i++) {
         const qni_weight_ref *slot = c->layers[i].slot;
-        qni_layer_weights *layer = &model->layers[i];
+        qni_layer_view *layer = &model->layers[i];
         for (int k = 0; k < QNI_N_LINEAR; k++) add_linear(job, &slot[k], qni_layer_linear(layer, k));
         add_item(job, &slot[QNI_NORM1], NULL, layer->attention.norm.data);
         add_item(job, &slot[QNI_NORM2], NULL, layer->mlp.norm.data);

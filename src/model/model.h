@@ -15,14 +15,14 @@ struct qn_model {
     atomic_int refs;
     qn_device *device; /* retained */
     qn_model_config config;
-    qni_generation generation;
+    qni_generation_config generation;
     int32_t bos;             /* bos_token_id, or -1 */
     uint8_t fingerprint[32]; /* SHA-256 over config.json, all headers, and 4 KiB of each tensor */
 
     /* Views into the block; linears are packed. */
     const qni_weight *embedding; /* &table, or &lm_head where they are tied */
     qni_weight table;            /* n_in = d_model, n_out = n_vocab; plain {V, H}, or packed where it is quantized */
-    qni_layer_weights *layers;   /* {n_layer} */
+    qni_layer_view *layers;      /* {n_layer} */
     qni_vec norm;                /* {d_model}, the final one */
     qni_weight lm_head;          /* n_in = d_model, n_out = n_vocab */
 
@@ -31,7 +31,7 @@ struct qn_model {
 };
 
 /* A layer's linear by its number. */
-qni_weight *qni_layer_linear(qni_layer_weights *layer, int k);
+qni_weight *qni_layer_linear(qni_layer_view *layer, int k);
 
 /* Another reference (a session's); qn_model_close() gives one up. */
 void qni_model_retain(qn_model *model);

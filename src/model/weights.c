@@ -64,7 +64,7 @@ static qni_vec take_norm(cutter *c, const qni_weight_ref *ref) {
     return (qni_vec){qni_scratch_take(&c->block, (size_t)tensor->bytes), qni_weight_dtype(tensor), ref->rows};
 }
 
-qni_weight *qni_layer_linear(qni_layer_weights *layer, int k) {
+qni_weight *qni_layer_linear(qni_layer_view *layer, int k) {
     qni_weight *const linears[QNI_N_LINEAR] = {
         [QNI_Q_PROJ] = &layer->attention.q_proj, [QNI_K_PROJ] = &layer->attention.k_proj,
         [QNI_V_PROJ] = &layer->attention.v_proj, [QNI_O_PROJ] = &layer->attention.o_proj,
@@ -74,7 +74,7 @@ qni_weight *qni_layer_linear(qni_layer_weights *layer, int k) {
     return linears[k];
 }
 
-static qn_status take_layer(cutter *c, qni_layer_weights *layer, const qni_layer_refs *refs, qn_error *err) {
+static qn_status take_layer(cutter *c, qni_layer_view *layer, const qni_layer_refs *refs, qn_error *err) {
     const qni_weight_ref *slot = refs->slot;
     layer->attention.norm = take_norm(c, &slot[QNI_NORM1]);
     layer->attention.q_norm = take_norm(c, &slot[QNI_Q_NORM]);

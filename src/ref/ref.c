@@ -84,9 +84,8 @@ static qn_status linear(const qni_run *run, qni_mat out, qni_mat x, const qni_we
     return linear_plus(run, out, NULL, x, weight);
 }
 
-static qn_status attention_residual(const qni_run *run, qni_mat out, qni_mat hidden, qni_mat attn,
-                                    const qni_weight *weight) {
-    return linear_plus(run, out, &hidden, attn, weight);
+static qn_status linear_add(const qni_run *run, qni_mat out, qni_mat hidden, qni_mat x, const qni_weight *weight) {
+    return linear_plus(run, out, &hidden, x, weight);
 }
 
 /* A head's row in the cache: position p of KV head g, with the blocks of one sequence. */
@@ -286,7 +285,7 @@ const qni_backend qni_backend_ref = {
             .linear = linear,
             .rope = qni_op_rope,
             .kv_attention = kv_attention,
-            .attention_residual = attention_residual,
+            .linear_add = linear_add,
             .swiglu = swiglu,
             .argmax = argmax},
     .packing = packing,

@@ -5,7 +5,7 @@
 #include <quern/sampler.h>
 
 /* What generation_config.json sets replaces what is there. */
-static void apply_model(qn_sampler_params *p, const qni_generation *g) {
+static void apply_model(qn_sampler_params *p, const qni_generation_config *g) {
     if (g->has_temperature) p->temperature = g->temperature;
     if (g->has_top_k) p->top_k = g->top_k;
     if (g->has_top_p) p->top_p = g->top_p;

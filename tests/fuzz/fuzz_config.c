@@ -17,7 +17,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     qn_log log = {ignore, NULL};
     if (qni_json_parse(&root, "fuzz", (const char *)data + 1, size - 1, &err) != QN_OK) return 0;
     if (data[0] == 1) {
-        qni_generation generation;
+        qni_generation_config generation;
         qni_token_ids ids;
         qn_status status = qni_generation_read(&generation, &ids, root, &log, &err);
         if (status == QN_OK && (ids.n_eos > QNI_MAX_EOS || !(generation.temperature >= 0))) abort();

@@ -140,16 +140,15 @@ static qn_status rms_norm(const qni_run *run, qni_mat out, qni_mat x, qni_vec we
 static qn_status linear(const qni_run *run, qni_mat out, qni_mat x, const qni_weight *weight) {
     OP(run, linear(run, out, x, weight));
 }
-static qn_status rope(const qni_run *run, qni_mat cos_sin, const qni_batch *batch, const qni_rope *rope) {
+static qn_status rope(const qni_run *run, qni_mat cos_sin, const qni_batch *batch, const qni_frequencies *rope) {
     OP(run, rope(run, cos_sin, batch, rope));
 }
 static qn_status kv_attention(const qni_run *run, qni_mat out, qni_heads q, qni_heads k, qni_heads v,
                               const qni_kv_layer *kv, const qni_attention_call *call) {
     OP(run, kv_attention(run, out, q, k, v, kv, call));
 }
-static qn_status attention_residual(const qni_run *run, qni_mat out, qni_mat hidden, qni_mat attn,
-                                    const qni_weight *weight) {
-    OP(run, attention_residual(run, out, hidden, attn, weight));
+static qn_status linear_add(const qni_run *run, qni_mat out, qni_mat hidden, qni_mat x, const qni_weight *weight) {
+    OP(run, linear_add(run, out, hidden, x, weight));
 }
 static qn_status swiglu(const qni_run *run, qni_mat out, qni_mat gate, qni_mat up) {
     OP(run, swiglu(run, out, gate, up));
@@ -264,7 +263,7 @@ static const qni_backend backend = {
             .linear = linear,
             .rope = rope,
             .kv_attention = kv_attention,
-            .attention_residual = attention_residual,
+            .linear_add = linear_add,
             .swiglu = swiglu,
             .argmax = argmax,
             .sample = sample,
