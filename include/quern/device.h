@@ -1,18 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /** @file device.h
- * A device computes: it owns worker threads, scratch memory and the choice of kernels.
+ * A device runs computations. It owns the worker threads and the workspace, and selects the kernels.
  *
- * Two backends exist: "cpu" (threaded, vectorized) and "ref" (plain C with double accumulation:
- * slow, one thread, and what all others are tested against).
+ * There are two backends: "cpu" (threaded, vectorized) and "ref" (plain single-threaded C with double accumulation;
+ * slow, and the reference that all other backends are tested against).
  *
- * Threads: any thread may call anything with one device; calls that compute take turns on it. A
- * call on "cpu" or "ref" is complete when it returns. Tensors, linears, models and sessions keep
- * their device alive: qn_device_close() gives up the caller's reference, and the device ends with
- * the last of them, in any order and on any thread.
+ * Threads: a device may be used from any thread; calls that compute are serialized. Calls on "cpu" and "ref" are
+ * synchronous. Tensors, linears, models and sessions hold a reference to their device. qn_device_close() drops the
+ * caller's reference; the device is freed with the last reference, in any order and on any thread.
  *
- * fork(): a device belongs to the process that opened it. A child may close it, and what was made on it, which frees
- * the child's copy of the memory and leaves the parent's device alone; it may open a device of its own. Whatever would
- * compute on the parent's device or copy its tensors, on "ref" and with one thread too, is EDEVICE in the child.
+ * fork(): a device belongs to the process that opened it. A child may close it and free the objects created on it. That
+ * frees the child's copy of the memory and does not affect the parent. The child may open its own device. Computing on
+ * the parent's device or copying its tensors fails with EDEVICE in the child, on "ref" and with one thread too.
  */
 #ifndef QUERN_DEVICE_H
 #define QUERN_DEVICE_H
@@ -21,10 +20,10 @@
 
 typedef struct qn_device qn_device;
 
-/** Where the memory of tensors, linears, models, sessions and scratch comes from. Both functions may be called from
- * any thread. Leave both NULL for the C library's allocator. */
+/** Allocator for tensors, linears, models, sessions and the workspace. Both functions may be called from any thread.
+ * Leave both NULL for the C library's allocator. */
 typedef struct qn_allocator {
-    /** alignment: a power of two, at most 4096; NULL: no memory */
+    /** alignment: a power of two, at most 4096; returns NULL when out of memory */
     void *(*alloc)(void *user, size_t bytes, size_t alignment);
     /** bytes: as given to alloc */
     void (*free)(void *user, void *pointer, size_t bytes);
@@ -32,31 +31,31 @@ typedef struct qn_allocator {
 } qn_allocator;
 
 typedef struct qn_device_options {
-    /** Threads that compute, the caller's included, at most 512; 0: one for each CPU that this process may use: those
-     * of its affinity mask, or fewer where a control group (a container) has a quota, which is rounded down to whole
-     * CPUs, at least one. */
+    /** Compute threads, including the caller's; at most 512. 0: one per CPU available to the process, which is the size
+     * of its affinity mask, capped by the CPU quota of its control groups (container). The quota is rounded down to
+     * whole CPUs, but at least one. */
     int32_t n_thread;
-    /** Bind each thread that the device starts to a CPU of its own; the caller's are left alone. For machines whose
-     * scheduler moves threads about; a hint. */
+    /** Pin each worker thread to its own CPU; the calling thread is not pinned. For machines whose scheduler migrates
+     * threads. Best effort. */
     bool pin;
-    /** The highest instruction set level to use ("portable", "avx2", …; see qn_isa_name); NULL: the best there is. A
-     * known name above what the machine has is a cap and no error; an unknown name is one. */
+    /** The highest instruction set level to use ("portable", "avx2", …; see qn_isa_name); NULL: the best available. A level
+     * the machine lacks acts as a cap; an unknown name is an error. */
     const char *isa;
-    /** Run large primitives as compositions of the small ones (for verification). */
+    /** Run fused primitives as compositions of smaller ones (for verification). */
     bool compose;
-    /** Must outlive the device and everything made on it. */
+    /** Must outlive the device and everything created on it. */
     qn_allocator allocator;
 } qn_device_options;
 
-/** What a device is; the strings live as long as the device. */
+/** Description of a device. The strings live as long as the device. */
 typedef struct qn_device_info {
     const char *name;        /**< "cpu" or "ref" */
-    const char *isa;         /**< level in use: "portable", "avx2", … */
+    const char *isa;         /**< instruction set level in use: "portable", "avx2", … */
     const char *description; /**< the processor's name */
     int32_t n_thread;
-    uint64_t memory_total_bytes;     /**< of the machine, or the least limit of its control groups; 0: unknown */
-    uint64_t memory_available_bytes; /**< now, as the operating system estimates it, and at most what the control
-                                          groups leave; 0: unknown */
+    uint64_t memory_total_bytes;     /**< of the machine, or the lowest limit of the control groups; 0: unknown */
+    uint64_t memory_available_bytes; /**< currently available, as estimated by the operating system and capped by
+                                          what the control groups leave; 0: unknown */
 } qn_device_info;
 
 #ifdef __cplusplus
@@ -69,22 +68,22 @@ extern "C" {
  * name     "cpu" or "ref"; NULL means "cpu".
  * options  NULL for defaults; copied.
  * Errors   EINVAL: n_thread out of range, unknown isa, half an allocator; EUNSUPPORTED: no backend of that name;
- *          ENOMEM: no memory or no thread.
+ *           ENOMEM: out of memory, or a thread could not be started.
  */
 QN_NODISCARD QN_API qn_status qn_device_open(qn_device **out, const char *name, const qn_device_options *options,
                                              qn_error *err);
 
-/** Give up the caller's reference. NULL is fine. */
+/** Drop the caller's reference. NULL is fine. */
 QN_API void qn_device_close(qn_device *device);
 
 /** Describe a device; cannot fail. */
 QN_API void qn_device_get_info(const qn_device *device, qn_device_info *out);
 
-/** Names of the backends of this build, best first; NULL from `index` = their number on. Static storage. */
+/** Name of the index-th backend in this build, best first; NULL past the last. Static storage. */
 QN_API const char *qn_backend_name(int32_t index);
 
-/** Names of the instruction set levels that `isa` accepts, lowest first; NULL from `index` = their number on.
- * `usable` (may be NULL) tells whether this build has kernels for the level and this machine can run them. */
+/** Name of the index-th instruction set level that `isa` accepts, lowest first; NULL past the last. `usable` (may be
+ * NULL) is set to whether this build has kernels for the level and this machine can run them. */
 QN_API const char *qn_isa_name(int32_t index, bool *usable);
 
 #ifdef __cplusplus

@@ -1,17 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /** @file sampler.h
- * From logits to the next token.
+ * Samples the next token from logits.
  *
- * Order     repetition, frequency, presence penalties, logit bias, temperature, top_k (ties at the k-th kept),
- *           top_p, min_p, draw.
+ * Order     repetition, frequency and presence penalties, logit bias, temperature, top_k (ties at the k-th are kept),
+ *           top_p, min_p, random draw.
  * Draw      Philox4x32-10 with key {low, high word of the seed} and counter {low, high word of the position, 0, 0}
- *           gives x0 … x3; u = ((x1·2³² + x0) >> 11)·2⁻⁵³; the first id in ascending order whose cumulative
- *           probability exceeds u. The same seed and position draw the same token whatever else runs.
- * Sums      in double. Probabilities are e / sum of e with e = exp((x - greatest x) / temperature). Up to 4096
- *           candidates are added, for that sum and for the cumulative probability, in ascending order of ids; more of
- *           them in blocks of 4096 ids, counted from 0, and then the blocks. top_p adds probabilities best first, the
- *           lower id first in a tie.
- * Threads   a sampler belongs to one thread at a time.
+ *           gives x0 … x3; u = ((x1·2³² + x0) >> 11)·2⁻⁵³; the result is the first id in ascending order whose
+ *           cumulative probability exceeds u. The same distribution, seed and position give the same token, whatever
+ *           else runs.
+ * Sums      in double. Probabilities are e / sum of e with e = exp((x - max x) / temperature). The sum and the
+ *           cumulative probability add up to 4096 candidates in ascending order of ids. More candidates are summed in
+ *           blocks of 4096 ids, counted from id 0, then over blocks. top_p adds probabilities in descending order, ties
+ *           by ascending id.
+ * Threads   a sampler may be used by one thread at a time.
  * Source    Philox: Salmon et al., SC11; top_p arXiv 1904.09751; min_p arXiv 2407.01082; order as in transformers.
  */
 #ifndef QUERN_SAMPLER_H
@@ -19,18 +20,17 @@
 
 #include "model.h"
 
-/** Added to the logit of one id. */
+/** A bias added to the logit of one id. */
 typedef struct qn_logit_bias {
     int32_t id;
     float bias; /**< finite */
 } qn_logit_bias;
 
-/** Literal settings: temperature 0 is greedy and seed 0 is a seed. Fill with qn_sampler_defaults and change what
- * you want. */
+/** Values are literal: temperature 0 means greedy, and 0 is a valid seed. Fill with qn_sampler_defaults, then adjust. */
 typedef struct qn_sampler_params {
-    double temperature;              /**< >= 0; 0: the lowest id of the greatest logit */
+    double temperature;              /**< >= 0; 0: greedy, ties to the lowest id */
     int32_t top_k;                   /**< >= 0; 0: all */
-    double top_p;                    /**< 0 … 1; 1: all; 0: the best alone */
+    double top_p;                    /**< 0 … 1; 1: all; 0: only the best */
     double min_p;                    /**< 0 … 1; 0: all */
     double repetition_penalty;       /**< > 0; 1: none; over the whole history */
     double presence_penalty;         /**< finite; 0: none; over the generated part of the history */
@@ -40,13 +40,13 @@ typedef struct qn_sampler_params {
     uint64_t seed; /**< 0 … 2⁶³-1 */
 } qn_sampler_params;
 
-/** Which defaults. */
+/** Selects the defaults. */
 typedef enum qn_sampler_mode {
-    QN_SAMPLER_NEUTRAL = 0,      /**< temperature 1, nothing else */
-    QN_SAMPLER_MODEL = 1,        /**< generation_config.json; greedy where it says do_sample false */
-    QN_SAMPLER_THINKING = 2,     /**< Qwen's advice: 0.6, top_p 0.95, top_k 20; numbers that generation_config.json
-                                      sets go first, do_sample does not: greedy thoughts run in circles */
-    QN_SAMPLER_NON_THINKING = 3, /**< Qwen's advice: 0.7, top_p 0.8, top_k 20, whatever the file says */
+    QN_SAMPLER_NEUTRAL = 0,  /**< temperature 1, everything else off */
+    QN_SAMPLER_MODEL = 1,    /**< generation_config.json; greedy if do_sample is false */
+    QN_SAMPLER_THINKING = 2, /**< Qwen's recommendation: temperature 0.6, top_p 0.95, top_k 20. generation_config.json
+                                      overrides these except do_sample: greedy decoding loops in thinking mode */
+    QN_SAMPLER_NON_THINKING = 3, /**< Qwen's recommendation: temperature 0.7, top_p 0.8, top_k 20; ignores the file */
 } qn_sampler_mode;
 
 typedef struct qn_sampler qn_sampler;
@@ -55,45 +55,45 @@ typedef struct qn_sampler qn_sampler;
 extern "C" {
 #endif
 
-/** Fill `params`, seed 0 included. `model` may be NULL: then QN_SAMPLER_MODEL is QN_SAMPLER_NEUTRAL. Cannot fail. */
+/** Fill all of `params` (seed 0). If `model` is NULL, QN_SAMPLER_MODEL means QN_SAMPLER_NEUTRAL. Cannot fail. */
 QN_API void qn_sampler_defaults(const qn_model *model, qn_sampler_mode mode, qn_sampler_params *params);
 
 /**
- * A sampler for logits over n_vocab ids, of which those at or above n_valid (0: n_vocab) are never drawn. After this,
- * drawing allocates nothing.
+ * Create a sampler for logits over n_vocab ids. Ids at or above n_valid (0: n_vocab) are never sampled. Sampling
+ * allocates nothing.
  *
- * Errors   EINVAL: a parameter out of its range or not finite, named; a bias for an id >= n_vocab; n_vocab < 1;
- *          ENOMEM.
+ * Errors   EINVAL: a parameter out of range or not finite (the message names it); a bias for an id >= n_vocab;
+ *          n_vocab < 1; ENOMEM.
  */
 QN_NODISCARD QN_API qn_status qn_sampler_create(qn_sampler **out, const qn_sampler_params *params, int32_t n_vocab,
                                                 int32_t n_valid, qn_error *err);
 QN_API void qn_sampler_free(qn_sampler *sampler); /**< NULL is fine */
 
 /**
- * Draw one token.
+ * Sample one token.
  *
- * logits     {n_vocab} f32, not changed.
- * history    n_history ids of the timeline so far; those from prompt_len on were generated.
- * position   of the token that is drawn (n_history in a session).
- * probs      {n_vocab} f64 or NULL: the final distribution, 0 where excluded.
- * Errors     ENUMERIC: a NaN or +Inf among the valid logits, or all are -Inf; EINVAL: an id of the history out of
+ * logits     {n_vocab} f32, not modified.
+ * history    n_history ids of the sequence so far; those from prompt_len on were generated.
+ * position   position of the sampled token (n_history in a session).
+ * probs      {n_vocab} f64 or NULL: receives the final distribution, 0 for excluded ids.
+ * Errors     ENUMERIC: the valid logits contain a NaN or +Inf, or all are -Inf; EINVAL: an id in the history is out of
  *            range, or prompt_len > n_history.
  */
 QN_NODISCARD QN_API qn_status qn_sampler_draw(qn_sampler *sampler, int32_t *id, double *probs, const float *logits,
                                               const int32_t *history, size_t n_history, size_t prompt_len,
                                               uint64_t position, qn_error *err);
 
-/** One alternative of a step. */
+/** An alternative token at one step. */
 typedef struct qn_logprob {
     int32_t id;
     float logprob; /**< log softmax of the raw logits */
 } qn_logprob;
 
 /**
- * The k best ids under the raw logits (before any setting), best first, the lower id first in a tie; and the log
- * probability of `id`. `best` has room for k; *n_best becomes min(k, n_valid).
+ * The k most likely ids under the raw logits (before any setting) in descending order, ties by ascending id, and the log
+ * probability of `id`. `best` holds at least k entries; *n_best is set to min(k, n_valid).
  *
- * Errors     EINVAL: k < 0 or id out of range; ENUMERIC as above.
+ * Errors     EINVAL: k < 0, or id out of range; ENUMERIC: as qn_sampler_draw.
  */
 QN_NODISCARD QN_API qn_status qn_sampler_logprobs(const qn_sampler *sampler, float *id_logprob, qn_logprob *best,
                                                   int32_t *n_best, const float *logits, int32_t id, int32_t k,

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /** @file status.h
- * What every function that can fail returns, and where the one line of detail goes.
+ * Status codes, and the error message that goes with them.
  *
- * Threads: all functions here may be called from any thread; a qn_error belongs to its caller.
+ * Threads: all functions here may be called from any thread. A qn_error is owned by the caller.
  */
 #ifndef QUERN_STATUS_H
 #define QUERN_STATUS_H
@@ -19,7 +19,7 @@
 #define QN_NODISCARD
 #endif
 
-/** The one list of results: QN_ name, value, meaning. Bindings generate their own names from it. */
+/** All status codes: QN_ name, value, meaning. Bindings generate their names from this list. */
 #define QN_STATUS_MAP(X)                                                                                               \
     X(OK, 0, "done")                                                                                                   \
     X(EINVAL, -1, "invalid argument")                                                                                  \
@@ -41,25 +41,25 @@ typedef enum qn_status {
 } qn_status;
 
 /**
- * Detail of a failure. Both fields are untouched by a call that succeeds.
+ * Details of a failure. A successful call leaves both fields unchanged.
  *
- * message  one line of UTF-8 that names the thing: "k_proj: input width must be 1024, got 1000". One that is too
- *          long (a path, say) loses its middle, never its end.
+ * message  one line of UTF-8 that names the cause: "k_proj: input width must be 1024, got 1000". An overlong message
+ *          (a long path, say) is shortened in the middle, never at its end.
  */
 typedef struct qn_error {
     qn_status status;
     char message[256];
 } qn_error;
 
-/** Progress of a long call, from the calling thread; return false to cancel (QN_ECANCELED). */
+/** Progress callback of a long call, on the calling thread; return false to cancel (QN_ECANCELED). */
 typedef struct qn_progress {
     bool (*report)(void *user, uint64_t done, uint64_t total);
     void *user;
 } qn_progress;
 
-/** A warning, one line ("config.json: key foo is not known and was ignored"), from the calling thread; `text` is valid
- * during the call. All that the files say, or hold, that could change results and is not used is told this way or is an
- * error. */
+/** Warning callback, on the calling thread. Each warning is one line ("config.json: key foo is not known and was
+ * ignored"); `text` is valid during the call. Anything in the files that could change results but is not used is
+ * reported here or is an error. */
 typedef struct qn_log {
     void (*line)(void *user, const char *text);
     void *user;
@@ -69,10 +69,10 @@ typedef struct qn_log {
 extern "C" {
 #endif
 
-/** "OK", "EINVAL", …; "?" for a value that is not in the list. Static storage. */
+/** "OK", "EINVAL", …; "?" for an unknown value. Static storage. */
 QN_API const char *qn_status_name(qn_status status);
 
-/** The meaning in words: "out of memory"; "unknown status" for a value that is not in the list. Static storage. */
+/** The meaning in words, such as "out of memory"; "unknown status" for an unknown value. Static storage. */
 QN_API const char *qn_status_text(qn_status status);
 
 #ifdef __cplusplus
