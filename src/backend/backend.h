@@ -2,16 +2,17 @@
 /*
  * A backend is a table of Qwen3 primitives, from small to large.
  *
- * The small ops are mandatory. compose.c builds each larger op that a backend leaves NULL from smaller ones when a device
- * is opened, so every op of `device->ops` except the optional whole steps (`sample`, `step`) can be called. Arguments are
- * validated beforehand (validate.c): ops trust shapes, dtypes and positions, and read nothing outside them.
+ * The small ops are mandatory. compose.c builds each larger op that a backend leaves NULL from smaller ones when a
+ * device is opened, so every op of `device->ops` except the optional whole steps (`sample`, `step`) can be called.
+ * Arguments are validated beforehand (validate.c): ops trust shapes, dtypes and positions, and read nothing outside
+ * them.
  *
  * Batches. Matrices have one row per token of a batch (qni_batch), which may mix sequences freely: a prefill chunk, a
  * decode step for many users and a mixture of both are the same call.
  *
  * Workspace. An op allocates temporary memory from run->scratch and releases it before it returns. If the scratch is
- * measuring, the op returns right after its allocations. So one dry run, composed or fused, yields the workspace size of a
- * call of that shape, with no second formula to keep in sync. A call with fewer rows must not need more.
+ * measuring, the op returns right after its allocations. So one dry run, composed or fused, yields the workspace size
+ * of a call of that shape, with no second formula to keep in sync. A call with fewer rows must not need more.
  */
 #ifndef QNI_BACKEND_H
 #define QNI_BACKEND_H
@@ -25,7 +26,8 @@ typedef struct qni_scratch {
     size_t size, used, peak;
 } qni_scratch;
 
-/* QNI_ALIGN-aligned bytes. While measuring, the pointer must not be dereferenced. Never fails: the size was measured. */
+/* QNI_ALIGN-aligned bytes. While measuring, the pointer must not be dereferenced. Never fails: the size was
+ * measured. */
 void *qni_scratch_take(qni_scratch *scratch, size_t bytes);
 /* Release everything allocated since `used` was `mark`. */
 void qni_scratch_reset(qni_scratch *scratch, size_t mark);
@@ -85,15 +87,15 @@ qn_status qni_copy(const qni_run *run, void *to, const void *from, size_t bytes)
 struct qni_ops {
     /* small: mandatory */
 
-    /* out {n_row, d_model} = rows ids[r] of table, a weight with n_in = d_model and the vocabulary as outputs. ids are on the
-     * device, so that ids written by argmax need no round trip to the host. */
+    /* out {n_row, d_model} = rows ids[r] of table, a weight with n_in = d_model and the vocabulary as outputs. ids are
+     * on the device, so that ids written by argmax need no round trip to the host. */
     qn_status (*embed)(const qni_run *run, qni_mat out, const qni_weight *table, const int32_t *ids);
     /* out = rms(x, weight); out may be x */
     qn_status (*rms_norm)(const qni_run *run, qni_mat out, qni_mat x, qni_vec weight, double eps);
     /* out {n_row, n_out} = x {n_row, n_in} · W */
     qn_status (*linear)(const qni_run *run, qni_mat out, qni_mat x, const qni_weight *weight);
-    /* cos_sin {n_tok, head_dim} f32: for each token the cosines of its head_dim / 2 angles, then their sines, both scaled by
-     * the attention factor. Computed once per step for all layers. */
+    /* cos_sin {n_tok, head_dim} f32: for each token the cosines of its head_dim / 2 angles, then their sines, both
+     * scaled by the attention factor. Computed once per step for all layers. */
     qn_status (*rope)(const qni_run *run, qni_mat cos_sin, const qni_batch *batch, const qni_rope *rope);
     /* apply RoPE to q and k, write k and v to the cache, attend; out {n_row, n_head·head_dim} */
     qn_status (*kv_attention)(const qni_run *run, qni_mat out, qni_heads q, qni_heads k, qni_heads v,
@@ -123,11 +125,11 @@ struct qni_ops {
 
     /* whole steps: NULL where the device offers nothing better than what the session does without them */
 
-    /* ids[r], on the device, = the id sampled from logits[r] by sampling[r]; -1 if a logit is NaN or +Inf, or all are -Inf.
-     * NULL: logits are copied to the host and sampled there. */
+    /* ids[r], on the device, = the id sampled from logits[r] by sampling[r]; -1 if a logit is NaN or +Inf, or all are
+     * -Inf. NULL: logits are copied to the host and sampled there. */
     qn_status (*sample)(const qni_run *run, int32_t *ids, qni_mat logits, const qni_sampling *sampling);
-    /* A step through all layers that samples up to decode->n_token ids per sequence, one after another, without the host in
-     * between. NULL: one id per step. */
+    /* A step through all layers that samples up to decode->n_token ids per sequence, one after another, without the
+     * host in between. NULL: one id per step. */
     qn_status (*step)(const qni_run *run, const qni_transformer *model, const qni_step_input *in,
                       const qni_decode *decode);
 };
@@ -143,24 +145,24 @@ typedef struct qni_backend {
     const qni_memory_ops *memory;
     qni_ops ops;
 
-    /* The layout of a packed linear; EUNSUPPORTED if no kernel supports it. Resolves arith AUTO. A quantized source may get
-     * a dense layout. */
+    /* The layout of a packed linear; EUNSUPPORTED if no kernel supports it. Resolves arith AUTO. A quantized source may
+     * get a dense layout. */
     qn_status (*packing)(const void *state, qni_packing *out, const qni_source *source, qn_error *err);
     /* Fill outputs [first, first + n) of a packed linear. first is a multiple of form.nr; so is n, unless first + n is
-     * n_out. src holds W[i, first + o] at src[i · in_stride + o · out_stride], in elements of the layout's dtype. Padding in
-     * these panels is zeroed. Callable on any thread, concurrently for disjoint ranges. */
+     * n_out. src holds W[i, first + o] at src[i · in_stride + o · out_stride], in elements of the layout's dtype.
+     * Padding in these panels is zeroed. Callable on any thread, concurrently for disjoint ranges. */
     void (*pack)(const void *state, const qni_weight *form, void *data, int64_t first, int64_t n, const void *src,
                  int64_t in_stride, int64_t out_stride);
     /* The same from rows [first, first + n) of a quantized source. Errors: ENOMEM. */
     qn_status (*pack_quantized)(const void *state, const qni_weight *form, void *data, int64_t first, int64_t n,
                                 const qni_quant *source, const qni_quant_rows *rows, qn_error *err);
-    /* Run tasks on the device's threads (used for packing while loading); NULL: all tasks run on the calling thread. The
-     * caller holds the device lock. */
+    /* Run tasks on the device's threads (used for packing while loading); NULL: all tasks run on the calling thread.
+     * The caller holds the device lock. */
     void (*parallel)(void *state, int32_t n_task, void (*task)(void *context, int32_t task, int32_t thread),
                      void *context);
-    /* First touch: place the pages of the packed weights of a layer and of an LM head (either may be NULL) on the NUMA node
-     * of the threads that will read them. Contents are overwritten, so call it before filling. NULL: nothing to do. The caller
-     * holds the device lock. */
+    /* First touch: place the pages of the packed weights of a layer and of an LM head (either may be NULL) on the NUMA
+     * node of the threads that will read them. Contents are overwritten, so call it before filling. NULL: nothing to
+     * do. The caller holds the device lock. */
     void (*place)(void *state, const qni_layer_weights *layer, const qni_weight *lm_head);
 } qni_backend;
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The larger primitives, composed of smaller ones: for backends that omit them, and as a reference for those that do not.
- * Read in order, this is the Qwen3 layer (mlp, attention_block, layer), then what follows the last layer.
+ * The larger primitives, composed of smaller ones: for backends that omit them, and as a reference for those that do
+ * not. Read in order, this is the Qwen3 layer (mlp, attention_block, layer), then what follows the last layer.
  *
  * Intermediates are f32 in scratch. The residual stream between the two halves of a layer has the dtype of `hidden`,
  * because it passes through `out`; fused implementations round at the same point.

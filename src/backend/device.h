@@ -42,7 +42,8 @@ qn_status qni_device_check_own(const qn_device *device, qn_error *err);
 /* Grow the device's workspace to at least `bytes`. The caller holds the lock. */
 qn_status qni_device_reserve(qn_device *device, size_t bytes, qn_error *err);
 
-/* Host memory of `bytes` for the current call, 8-byte aligned; NULL on allocation failure. The caller holds the lock. */
+/* Host memory of `bytes` for the current call, 8-byte aligned; NULL on allocation failure. The caller holds the
+ * lock. */
 void *qni_device_host(qn_device *device, size_t bytes);
 
 /* Device memory. Errors: ENOMEM: "WHAT: no memory for N bytes". */

@@ -2,11 +2,11 @@
 /*
  * Rows of a KV cache: the storage format of the key or value of one token and KV head. Float rows are D elements. q8 is
  *
- *   {D} int8 codes, zero-padded to a multiple of 4, f32 scale      scale = max |x| / 127, code = x / scale to nearest even
+ *   {D} int8 codes, zero-padded to a multiple of 4, f32 scale   scale = max |x| / 127, code = x / scale to nearest even
  *
  * so each row is self-contained, independent of paging. The scale is f32: f16 would save 2 bytes of 132 at D = 128, but
- * keys and values are unbounded, and f16 overflows above 65504 and is coarse below 6e-5. A row that contains a NaN or an
- * infinity gets a NaN scale, so that it never decodes to a number.
+ * keys and values are unbounded, and f16 overflows above 65504 and is coarse below 6e-5. A row that contains a NaN or
+ * an infinity gets a NaN scale, so that it never decodes to a number.
  */
 #include "../base/half.h"
 #include "../base/memory.h"

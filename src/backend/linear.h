@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Filling packed linears: from dense rows, from dense rows quantized on the fly, or from quantized rows. Disjoint ranges
- * of outputs may be filled concurrently. */
+/* Filling packed linears: from dense rows, from dense rows quantized on the fly, or from quantized rows. Disjoint
+ * ranges of outputs may be filled concurrently. */
 #ifndef QNI_LINEAR_H
 #define QNI_LINEAR_H
 
@@ -28,8 +28,8 @@ static inline int64_t qni_linear_unit(const qni_weight *form, const qni_source *
 void qni_linear_fill(qn_linear *linear, int64_t first, int64_t n, const qni_dense_rows *rows);
 qn_status qni_linear_fill_quantized(qn_linear *linear, int64_t first, int64_t n, const qni_quant *source,
                                     const qni_quant_rows *rows, qn_error *err);
-/* Call once all outputs are filled: decide for the whole linear how weights far from 1 are multiplied, so that an output
- * does not depend on batch or chunk. Copies of linear->weight must be refreshed. */
+/* Call once all outputs are filled: decide for the whole linear how weights far from 1 are multiplied, so that an
+ * output does not depend on batch or chunk. Copies of linear->weight must be refreshed. */
 void qni_linear_finish(qn_linear *linear);
 /* Quantize dense rows; `to` is from qni_quant_of(), and the number of inputs is a multiple of its group. */
 qn_status qni_linear_quantize(qn_linear *linear, int64_t first, int64_t n, const qni_quant *to,

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The public primitives: convert validated operands to rows, matrices and weights, and run the backend's op on them under
- * the device's lock. Each body runs twice: once with a measuring scratch, then for real with that much reserved.
+ * The public primitives: convert validated operands to rows, matrices and weights, and run the backend's op on them
+ * under the device's lock. Each body runs twice: once with a measuring scratch, then for real with that much reserved.
  */
 #include "validate.h"
 
@@ -295,8 +295,8 @@ qn_status qn_greedy(const qn_greedy_args *args, qn_error *err) {
     return execute(args->out, greedy_body, args, &dims, err);
 }
 
-/* Copy the first ids of qn_forward_greedy to `out` on the device, by way of `ids` in host memory. Being tensor contents,
- * they can only be read and checked now. */
+/* Copy the first ids of qn_forward_greedy to `out` on the device, by way of `ids` in host memory. Being tensor
+ * contents, they can only be read and checked now. */
 static qn_status take_ids(const qni_run *run, uint32_t *out, int32_t *ids, const qn_tensor *t, int64_t n_vocab) {
     for (int64_t b = 0; b < t->shape[0]; b++) {
         int64_t id = 0;
@@ -310,7 +310,8 @@ static qn_status take_ids(const qni_run *run, uint32_t *out, int32_t *ids, const
     return qni_write(run, out, ids, (size_t)t->shape[0] * sizeof *ids);
 }
 
-/* Write ids {B, count} to a tensor, from `made` {count, B} on the device by way of the host memory `rows` {2, B·count}. */
+/* Write ids {B, count} to a tensor, from `made` {count, B} on the device by way of the host memory `rows` {2,
+ * B·count}. */
 static qn_status put_ids(const qni_run *run, const qn_tensor *out, const uint32_t *made, uint32_t *rows) {
     const int64_t n_batch = out->shape[0], count = out->shape[1];
     uint32_t *turned = rows + n_batch * count;

@@ -57,8 +57,9 @@ qni_quant qni_quant_of(qn_quantize to);
  * Q8    scale = max |x| / 127 or / 128, whichever has the smaller squared error; codes rounded to nearest.
  * Q4    the scale and bias with the least squared error among several ranges that shrink the minimum and maximum, each
  *       refined by one least-squares fit.
- * Edges where a step is below 2^-126 (bf16 is coarse there) or a magnitude is above 2^126, the bf16 scales just below and
- *       above the nearest are also tried.
+ *
+ * Where a step is below 2^-126 (bf16 is coarse there) or a magnitude is above 2^126, the bf16 scales just below and
+ * above the nearest are also tried.
  */
 int64_t qni_quantize_row(unsigned char *codes, uint16_t *scales, uint16_t *biases, const qni_quant *q, const float *x,
                          int64_t n_in);

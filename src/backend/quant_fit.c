@@ -2,8 +2,8 @@
 /*
  * Quantize rows of dense weights group by group; quant.h defines the fit.
  *
- * Four values at a time, in compiler vectors, which every target supports. Partial sum j covers values j, j + 4, …; so the
- * result does not depend on the instruction set. Groups are multiples of four.
+ * Four values at a time, in compiler vectors, which every target supports. Partial sum j covers values j, j + 4, …; so
+ * the result does not depend on the instruction set. Groups are multiples of four.
  *
  * A group whose magnitudes are far from 1 is scaled by a power of two before the fit, so that no square overflows or
  * vanishes. This changes a fit only where scales and biases are rounded to bf16; that is done in their original range,
@@ -92,8 +92,8 @@ static lanes round_codes(lanes x, lanes bias, lanes inverse, lanes most) {
     return (c + to_integer) - to_integer;
 }
 
-/* Whether all weights of a fit are finite and, for a coarse scale, which may be far from the ideal one, at most two steps
- * off. */
+/* Whether all weights of a fit are finite and, for a coarse scale, which may be far from the ideal one, at most two
+ * steps off. */
 static bool is_sound(const fit *f, const group *g) {
     const float limit = ldexpf(FLT_MAX, g->exponent);
     for (int64_t i = 0; i < g->n; i++) {
@@ -137,8 +137,8 @@ static void size_up(group *g, bool symmetric) {
     g->huge = g->exponent < 0 && greatest >= ldexpf(0x1p126f, g->exponent);
 }
 
-/* How many bf16 steps around the nearest scale to try on either side: where bf16 is coarse or near its limits, the nearest
- * may not cover an end of the group. */
+/* How many bf16 steps around the nearest scale to try on either side: where bf16 is coarse or near its limits, the
+ * nearest may not cover an end of the group. */
 static int most_shift(const group *g) {
     return g->coarse || g->huge ? 1 : 0;
 }
@@ -163,8 +163,8 @@ static void fit_affine(fit *best, const group *g) {
     }
 }
 
-/* The greatest magnitude gets the last code on its side, or one beyond it if that lowers the total error. The bias must be
- * representable in bf16 too. False: the greatest value is out of range. */
+/* The greatest magnitude gets the last code on its side, or one beyond it if that lowers the total error. The bias must
+ * be representable in bf16 too. False: the greatest value is out of range. */
 static bool fit_symmetric(fit *best, const group *g) {
     const float zero = (g->most + 1) / 2, limit = bf16_max / zero, reach = ldexpf(limit, g->exponent);
     const float greatest = g->high > -g->low ? g->high : -g->low;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Scratch: a bump allocator that, without memory, measures what a call needs; and a device's workspace. Under the address
- * sanitizer only allocated bytes may be touched: red zones are included in the measurement. */
+/* Scratch: a bump allocator that, without memory, measures what a call needs; and a device's workspace. Under the
+ * address sanitizer only allocated bytes may be touched: red zones are included in the measurement. */
 #include "device.h"
 
 static size_t rounded(size_t bytes) {

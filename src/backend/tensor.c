@@ -172,7 +172,8 @@ void qn_tensor_free(qn_tensor *tensor) {
     qni_free(storage);
 }
 
-/* Copy between the tensor and a dense buffer, row by row if there are gaps. Exactly one of `from` and `to` is non-NULL. */
+/* Copy between the tensor and a dense buffer, row by row if there are gaps. Exactly one of `from` and `to` is
+ * non-NULL. */
 static qn_status copy(const qn_tensor *t, const unsigned char *from, unsigned char *to, qn_error *err) {
     const qn_device *device = t->storage->device;
     const qni_memory_ops *memory = device->backend->memory;

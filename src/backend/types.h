@@ -42,9 +42,9 @@ typedef struct qni_vec {
 /*
  * Formats of quantized matrices {out, in}, as stored in checkpoints:
  *
- *   affine   W[o, i] = scale[o, i / group] · code[o, i] + bias[o, i / group]: unsigned codes of 2, 3, 4, 5, 6 or 8 bits.
- *            A row is one little-endian bit stream without padding, a whole number of u32 words. This is MLX's format.
- *            Symmetric: bias = -2^(bits-1) · scale everywhere, so biases need not be stored.
+ *   affine   W[o, i] = scale[o, i / group] · code[o, i] + bias[o, i / group]: unsigned codes of 2, 3, 4, 5, 6 or 8
+ *            bits. A row is one little-endian bit stream without padding, a whole number of u32 words. This is MLX's
+ *            format. Symmetric: bias = -2^(bits-1) · scale everywhere, so biases need not be stored.
  *   fp8      W[o, i] = scale[o / group_out, i / group] · e4m3(code[o, i]), as DeepSeek and Qwen publish it
  *            (weight_scale_inv, which multiplies). The last blocks may be partial.
  */

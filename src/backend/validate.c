@@ -317,8 +317,8 @@ static bool same_memory(const qn_tensor *a, const qn_tensor *b) {
     return true;
 }
 
-/* Compares the byte ranges from first to last element. Interleaved blocks with the same outer stride, such as K and V of
- * one {B, 2, …} buffer, are recognized as disjoint. */
+/* Compares the byte ranges from first to last element. Interleaved blocks with the same outer stride, such as K and V
+ * of one {B, 2, …} buffer, are recognized as disjoint. */
 static bool overlap(const qn_tensor *a, const qn_tensor *b) {
     size_t a_element = qn_dtype_bytes(a->dtype), b_element = qn_dtype_bytes(b->dtype);
     uintptr_t a_first = (uintptr_t)a->data, b_first = (uintptr_t)b->data;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Validation of the public primitives. Each primitive describes its operands in tables (operands.c): a name, a form, and
- * the sizes as named dimensions. validate.c checks the tables in the order that ops.h promises.
+ * Validation of the public primitives. Each primitive describes its operands in tables (operands.c): a name, a form,
+ * and the sizes as named dimensions. validate.c checks the tables in the order that ops.h promises.
  */
 #ifndef QNI_VALIDATE_H
 #define QNI_VALIDATE_H

@@ -2,13 +2,14 @@
 /*
  * RoPE, cache write and causal grouped-query attention.
  *
- * An attention task is one tile of consecutive rows of a sequence x one KV head: all query heads of that KV head share the
- * loads. If no other task reads the new keys and values of its rows, the task writes them first; if a sequence has several
- * tiles, a separate loop writes all rows beforehand. The cache is read in blocks of QNI_CPU_KV_BLOCK positions and chunks
- * of CHUNK, both counted from 0. Each chunk yields a partial softmax per query (maximum, sum, weighted values), accumulated
- * block by block, and chunks are reduced in order. So a result depends only on the query and the cache, not on the tile,
- * and chunks can be separate tasks when there are too few tasks for the threads (split KV). Cache rows beyond a query's own
- * position never affect its result, and rows beyond the last query's position are not read.
+ * An attention task is one tile of consecutive rows of a sequence x one KV head: all query heads of that KV head share
+ * the loads. If no other task reads the new keys and values of its rows, the task writes them first; if a sequence has
+ * several tiles, a separate loop writes all rows beforehand. The cache is read in blocks of QNI_CPU_KV_BLOCK positions
+ * and chunks of CHUNK, both counted from 0. Each chunk yields a partial softmax per query (maximum, sum, weighted
+ * values), accumulated block by block, and chunks are reduced in order. So a result depends only on the query and the
+ * cache, not on the tile, and chunks can be separate tasks when there are too few tasks for the threads (split KV).
+ * Cache rows beyond a query's own position never affect its result, and rows beyond the last query's position are not
+ * read.
  */
 #include "attention.h"
 #include "../base/cut.h"

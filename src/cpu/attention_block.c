@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * One block of positions for all queries of a tile: scores, softmax, values. Few queries read the cache in place; more share
- * an f32 copy; many also share a copy of K in panels. The order of summation is the same in all cases.
+ * One block of positions for all queries of a tile: scores, softmax, values. Few queries read the cache in place; more
+ * share an f32 copy; many also share a copy of K in panels. The order of summation is the same in all cases.
  */
 #include "attention.h"
 
@@ -10,8 +10,8 @@
 /* From this many queries on, panels of keys pay for building them. */
 enum { PANEL_QUERIES = 16 };
 
-/* The block that holds a position. A division by a variable costs as much as a hundred products, so two common sizes avoid
- * it: a pool's block, and a cache that is a single block. */
+/* The block that holds a position. A division by a variable costs as much as a hundred products, so two common sizes
+ * avoid it: a pool's block, and a cache that is a single block. */
 static int64_t block_of(const qni_kv_layer *kv, int64_t pos) {
     if (kv->block_tokens == BLOCK) return pos / BLOCK;
     return pos < kv->block_tokens ? 0 : pos / kv->block_tokens;
@@ -42,8 +42,8 @@ static qni_cpu_kv_rows rows_at(const tile *t, bool is_k, int64_t pos, int64_t n)
                              .n = qni_min_i64(n, (block_of(kv, pos) + 1) * kv->block_tokens - pos)};
 }
 
-/* The same for a kernel that reads the cache in place: reading K prefetches V of the same positions, reading V prefetches
- * K one block further on. */
+/* The same for a kernel that reads the cache in place: reading K prefetches V of the same positions, reading V
+ * prefetches K one block further on. */
 static qni_cpu_kv_rows direct_rows(const tile *t, bool is_k, int64_t pos, int64_t n) {
     qni_cpu_kv_rows rows = rows_at(t, is_k, pos, n);
     const int64_t ahead = is_k ? pos : pos + BLOCK;
@@ -73,8 +73,8 @@ static qni_cpu_kv_rows convert_block(const job *j, const tile *t, bool is_k, int
     return out;
 }
 
-/* q8 rows are read as codes. For each position, scale p of the queries from `query` on by the row's scale: for K after the
- * product, for V before it. */
+/* q8 rows are read as codes. For each position, scale p of the queries from `query` on by the row's scale: for K after
+ * the product, for V before it. */
 static void scale_block(const job *j, const tile *t, bool is_k, int64_t pos, int64_t n, int64_t query) {
     if (dtype_of(t, is_k) != QN_DTYPE_Q8) return;
     for (int64_t i = 0; i < n;) {

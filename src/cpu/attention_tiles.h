@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Attention over one block of KV positions, shared by all vector levels. A level's file includes this once, after defining
- * its vectors:
+ * Attention over one block of KV positions, shared by all vector levels. A level's file includes this once, after
+ * defining its vectors:
  *
  *     wide, WIDE               a vector or two holding WIDE f32 elements: the result of a load
  *     load(dtype, row, i)      elements i … i + WIDE - 1 of a cache row; dtype is a constant
@@ -10,16 +10,16 @@
  *     zero(), add_products(sum, x, y)    sum + x · y, two at a time where `wide` has twice the lanes of `vec`
  *     add_up(out, sum, n)      out[i] = sum of the lanes of sum[i], reduced by one fixed tree
  *     KEYS                     keys whose rows stay in L1 for all queries
- *     QUERIES                  maximum queries per tile of scores; for f32 at most 4, as there is no conversion to share
+ *     QUERIES                  maximum queries per tile of scores; f32: at most 4, having no conversion to share
  *     VALUE_SUMS               output vectors of type `wide` formed at once
  *     zeros(), load_sum(o), store_sum(o, sum)      WIDE outputs that values are accumulated into
  *     spread, spread_of(p)     *p broadcast to all lanes
  *     add_weighted(sum, p, y)  sum + p · y
  *
- * Tile      scores: queries x keys, at most SUMS of them, over d; values: queries x vectors of d, VALUE_SUMS of them, one
- *           chain over the positions each.
- * Tails     d is padded to WIDE; past the last key that key is repeated and its scores are not stored; queries in steps of
- *           8, 4, 2, 1; remaining vectors of d one by one.
+ * Tile      scores: queries x keys, at most SUMS of them, over d; values: queries x vectors of d, VALUE_SUMS of them,
+ *           one chain over the positions each.
+ * Tails     d is padded to WIDE; past the last key that key is repeated and its scores are not stored; queries in steps
+ *           of 8, 4, 2, 1; remaining vectors of d one by one.
  */
 #ifndef QNI_CPU_ATTENTION_TILES_H
 #define QNI_CPU_ATTENTION_TILES_H
@@ -32,8 +32,8 @@
 
 enum { BLOCK = QNI_CPU_KV_BLOCK };
 
-/* Prefetch cursor over the next rows. A core sustains about 20 outstanding misses, and reads from L2 need some of them: so
- * issue a few per iteration, evenly spaced, into L1. */
+/* Prefetch cursor over the next rows. A core sustains about 20 outstanding misses, and reads from L2 need some of them:
+ * so issue a few per iteration, evenly spaced, into L1. */
 typedef struct ahead {
     const char *at, *end;
 } ahead;

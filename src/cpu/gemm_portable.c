@@ -2,7 +2,8 @@
 /*
  * Matrix products in portable C.
  *
- * Layout    a {k, m}, one tile of m <= 4 rows; w panels {k, 16}; c {m, n_panel · 16}. Pairs: a {k/2, m, 2}, w {k/2, 16, 2}.
+ * Layout    a {k, m}, one tile of m <= 4 rows; w panels {k, 16}; c {m, n_panel · 16}. Pairs: a {k/2, m, 2},
+ *           w {k/2, 16, 2}.
  * Tile      4 x 16 sums; the compiler vectorizes over the 16 outputs.
  * Tails     m: instances for 1 … 4 rows; outputs and inputs are padded by the packing.
  * Bound     compute: multiply and add are rounded separately, as the file is compiled for any processor.

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Rows of activations in the layouts that products read. A tile of rows is first computed in f32 (converted, normed), then
- * stored once per layout. A single f32 row that needs no change is used in place.
+ * Rows of activations in the layouts that products read. A tile of rows is first computed in f32 (converted, normed),
+ * then stored once per layout. A single f32 row that needs no change is used in place.
  */
 #include "../base/cut.h"
 #include "cpu.h"
@@ -32,8 +32,8 @@ const qni_cpu_encoding *qni_cpu_encoding_of(const qni_cpu_kernels *k, const qni_
     return e;
 }
 
-/* Parts of an INT8 tile: codes in rows of code_stride bytes, then scales, sums and, with words, the sums of even inputs.
- * The stride is an odd number of cache lines: rows a power of two apart would map to the same L1 sets. */
+/* Parts of an INT8 tile: codes in rows of code_stride bytes, then scales, sums and, with words, the sums of even
+ * inputs. The stride is an odd number of cache lines: rows a power of two apart would map to the same L1 sets. */
 static int64_t code_stride(const qni_cpu_input *input, const qni_cpu_encoding *e) {
     return (qni_ceil_div(input->n_col * (e->words ? 2 : 1), QNI_ALIGN) | 1) * QNI_ALIGN;
 }

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The kernel table of the cpu backend: function pointers, tile sizes and packing layout, set together. It starts with the
- * portable kernels, which each available ISA level overrides in ascending order; there is one file per op family and
- * level. Code outside the table must not assume its sizes.
+ * The kernel table of the cpu backend: function pointers, tile sizes and packing layout, set together. It starts with
+ * the portable kernels, which each available ISA level overrides in ascending order; there is one file per op family
+ * and level. Code outside the table must not assume its sizes.
  *
  * The summation order is part of the table. Each output of a product sums its inputs in one chain of fused (portable:
- * separately rounded) multiply-adds per block of `kc` inputs, counted from 0; block sums are added in order. Every path (one
- * row or many, packed or plain, any split over threads) follows this order, so results within one level are bitwise
- * identical. An int8 product is exact within a group of inputs; groups are added in order.
+ * separately rounded) multiply-adds per block of `kc` inputs, counted from 0; block sums are added in order. Every path
+ * (one row or many, packed or plain, any split over threads) follows this order, so results within one level are
+ * bitwise identical. An int8 product is exact within a group of inputs; groups are added in order.
  */
 #ifndef QNI_CPU_KERNELS_H
 #define QNI_CPU_KERNELS_H
@@ -28,15 +28,16 @@ enum { QNI_CPU_KV_BLOCK = 128 };
 enum { QNI_CPU_NR_MAX = 64 };
 
 /*
- * A panel of a quantized weight, one stream: for each group of inputs the scales of its nr outputs, their biases (affine,
- * not symmetric), then the codes. Codes are unsigned, 8 or 4 bits wide; narrower ones are widened by the packing:
+ * A panel of a quantized weight, one stream: for each group of inputs the scales of its nr outputs, their biases
+ * (affine, not symmetric), then the codes. Codes are unsigned, 8 or 4 bits wide; narrower ones are widened by the
+ * packing:
  *
  *   8 bits   {group / ki, nr, ki} bytes
  *   4 bits   {group / 2ki, nr, ki} bytes; the low half of byte i is input i of 2ki, the high half input ki + i
  *   fp8      {group, nr} bytes, ki = 1
  *
- * If the level multiplies words (qni_cpu_int8.widen), the top bit of an 8-bit code of an odd input is flipped, which makes
- * it the signed byte code - 128; codes of even inputs are unchanged.
+ * If the level multiplies words (qni_cpu_int8.widen), the top bit of an 8-bit code of an odd input is flipped, which
+ * makes it the signed byte code - 128; codes of even inputs are unchanged.
  *
  * The last group and the outputs are padded to full size, with codes of weight 0. For int8 arithmetic, groups are small
  * enough for the sum of products to fit into 32 bits; partial sums that are added modulo 2^32 may wrap.
@@ -66,17 +67,17 @@ typedef struct qni_cpu_int8 {
     int64_t ki; /* inputs per lane of a panel */
     /*
      * NULL: gemm takes int8 activations. Otherwise it takes words, made by this function: for every four codes, x0, x2,
-     * x1 - 256 x0, x3 - 256 x2. A word of two weight bytes, even + 256 odd, times x0, plus odd times x1 - 256 x0, is the sum
-     * of both products; the odd bytes need one shift, the even ones nothing. even: as in qni_cpu_codes. n is a multiple of
-     * group, itself a multiple of 32. codes may alias the second half of words.
+     * x1 - 256 x0, x3 - 256 x2. A word of two weight bytes, even + 256 odd, times x0, plus odd times x1 - 256 x0, is
+     * the sum of both products; the odd bytes need one shift, the even ones nothing. even: as in qni_cpu_codes. n is a
+     * multiple of group, itself a multiple of 32. codes may alias the second half of words.
      */
     void (*widen)(int16_t *words, int32_t *even, const int8_t *codes, int64_t n, int64_t group);
     /*
      * c[r · ldc + p · nr + j] = sum over groups g of
      *       float(sum_i code_w[i, j] · code_x[r, i] - zero · sum[r, g]) · (scale_w[g, j] · scale_x[r, g])
      *     + bias_w[g, j] · (scale_x[r, g] · sum[r, g])
-     * for r < m <= mr, p < n_panel. Symmetric: zero = 2^(bits-1) and no bias; otherwise zero = 0. One chain over ascending
-     * groups.
+     * for r < m <= mr, p < n_panel. Symmetric: zero = 2^(bits-1) and no bias; otherwise zero = 0. One chain over
+     * ascending groups.
      */
     void (*gemm)(float *c, int64_t ldc, const qni_cpu_codes *x, int64_t m, const unsigned char *w, int64_t n_panel,
                  const qni_cpu_quant *q);
@@ -85,8 +86,8 @@ typedef struct qni_cpu_int8 {
 /* Index of qni_cpu_kernels.int8 by weight code width. */
 enum { QNI_CPU_8_BITS, QNI_CPU_4_BITS, QNI_CPU_N_BITS };
 
-/* Rows of keys or values, `stride` elements apart. The caller reads next_bytes at `next` afterwards: kernels that prefetch
- * spread the prefetches of that range evenly over their work. */
+/* Rows of keys or values, `stride` elements apart. The caller reads next_bytes at `next` afterwards: kernels that
+ * prefetch spread the prefetches of that range evenly over their work. */
 typedef struct qni_cpu_kv_rows {
     const void *data;
     int64_t stride, n;
@@ -100,13 +101,13 @@ typedef struct qni_cpu_kernels {
     int64_t nr; /* outputs per panel */
     int64_t mr; /* rows per tile of activations */
     int64_t kc; /* inputs per block */
-    /* Panels per call of gemm and gemm_pairs for up to stream_rows rows; above that, one panel per call, so that each block of
-     * inputs is read sequentially. */
+    /* Panels per call of gemm and gemm_pairs for up to stream_rows rows; above that, one panel per call, so that each
+     * block of inputs is read sequentially. */
     int64_t n_stream, stream_rows;
     int64_t d_align; /* d and n of attend_scores, _panels, _values and _merge are multiples of it, zero-padded */
 
-    /* bf16 with f32 arithmetic: a panel's row of nr outputs may be stored interleaved (lo/hi halves): output j is at index
-     * (j % (nr/2)) · 2 + j / (nr/2), so that one load, a shift and a mask yield both vectors. */
+    /* bf16 with f32 arithmetic: a panel's row of nr outputs may be stored interleaved (lo/hi halves): output j is at
+     * index (j % (nr/2)) · 2 + j / (nr/2), so that one load, a shift and a mask yield both vectors. */
     bool zips_bf16;
 
     /* c[r · ldc + p · nr + j] = (add ? c : 0) + sum_k a[k · m + r] · w[p · panel_stride + k · nr + j]
@@ -115,24 +116,23 @@ typedef struct qni_cpu_kernels {
     void (*gemm[QNI_CPU_N_DTYPE])(float *c, int64_t ldc, const float *a, int64_t m, const void *w, int64_t panel_stride,
                                   int64_t n_panel, int64_t n_k, bool add);
 
-    /* The same for bf16 arithmetic: a {n_k/2, m, 2}, w {n_k/2, nr, 2} with panels panel_stride elements apart; n_k is even.
-     * Products of bf16 are exact in f32; each level defines how the two of a pair are added. */
+    /* The same for bf16 arithmetic: a {n_k/2, m, 2}, w {n_k/2, nr, 2} with panels panel_stride elements apart; n_k is
+     * even. Products of bf16 are exact in f32; each level defines how the two of a pair are added. */
     void (*gemm_pairs)(float *c, int64_t ldc, const uint16_t *a, int64_t m, const uint16_t *w, int64_t panel_stride,
                        int64_t n_panel, int64_t n_k, bool add);
-    bool
-        native_bf16; /* gemm_pairs uses the processor's bf16 instruction: AUTO selects it. May flush subnormals to zero. */
+    bool native_bf16; /* uses the processor's bf16 instruction; AUTO selects it. May flush subnormals to zero. */
     /* The same for weights far from 1 (qni_weight.far), from the same panels: subnormals are honored. */
     void (*gemm_pairs_far)(float *c, int64_t ldc, const uint16_t *a, int64_t m, const uint16_t *w, int64_t panel_stride,
                            int64_t n_panel, int64_t n_k, bool add);
 
     qni_cpu_int8 int8[QNI_CPU_N_BITS];
 
-    /* Quantize a row: scale = max |x| of the group / 127, codes to nearest, sums of codes. n is a multiple of group, itself a
-     * multiple of 32. A group with a NaN or an infinity gets a NaN scale; one entirely below 2^-100 gets 0. */
+    /* Quantize a row: scale = max |x| of the group / 127, codes to nearest, sums of codes. n is a multiple of group,
+     * itself a multiple of 32. A group with a NaN or an infinity gets a NaN scale; one entirely below 2^-100 gets 0. */
     void (*quantize)(int8_t *codes, float *scale, int32_t *sum, const float *x, int64_t n, int64_t group);
 
-    /* out[k · nr + j] = the weight of input k0 + k and output j of a quantized panel, k < n_k; k0 is a multiple of kc, n_k is
-     * kc or the rest of n_in. */
+    /* out[k · nr + j] = the weight of input k0 + k and output j of a quantized panel, k < n_k; k0 is a multiple of kc,
+     * n_k is kc or the rest of n_in. */
     void (*unpack)(float *out, const unsigned char *panel, const qni_cpu_quant *q, int64_t k0, int64_t n_k);
 
     /* Convert an interleaved bf16 panel of n elements (n % nr == 0) to f32, in output order. */
@@ -142,8 +142,8 @@ typedef struct qni_cpu_kernels {
     void (*widen[QNI_CPU_N_KV])(float *out, const void *in, int64_t n);
     void (*narrow[QNI_CPU_N_DTYPE])(void *out, const float *in, int64_t n);
 
-    /* out[i · nr + j] = in[j · in_stride + i] for j < n_j <= nr, i < n_i, zeros for j >= n_j: transposes checkpoint rows into
-     * part of a panel. Elements of 2 or 4 bytes, strides in elements. */
+    /* out[i · nr + j] = in[j · in_stride + i] for j < n_j <= nr, i < n_i, zeros for j >= n_j: transposes checkpoint
+     * rows into part of a panel. Elements of 2 or 4 bytes, strides in elements. */
     void (*transpose2)(uint16_t *out, const uint16_t *in, int64_t in_stride, int64_t n_j, int64_t n_i);
     void (*transpose4)(uint32_t *out, const uint32_t *in, int64_t in_stride, int64_t n_j, int64_t n_i);
     void (*transpose_bf16)(uint16_t *out, const uint16_t *in, int64_t in_stride, int64_t n_j,
@@ -164,17 +164,18 @@ typedef struct qni_cpu_kernels {
     /* lowest index of the greatest element; -1 if any is NaN. n >= 1 */
     int64_t (*argmax)(const float *x, int64_t n);
 
-    /* s[i · QNI_CPU_KV_BLOCK + j] = q[i · d] · k row j for i < n_q, j < k.n; q: f32 rows of d; k: rows of the indexed dtype.
-     * A sum does not depend on n_q or k.n. d is a multiple of d_align, here and below. */
+    /* s[i · QNI_CPU_KV_BLOCK + j] = q[i · d] · k row j for i < n_q, j < k.n; q: f32 rows of d; k: rows of the indexed
+     * dtype. A sum does not depend on n_q or k.n. d is a multiple of d_align, here and below. */
     void (*attend_scores[QNI_CPU_N_KV])(float *s, const float *q, int64_t n_q, const qni_cpu_kv_rows *k, int64_t d);
-    /* The same sums, bit for bit, from k {n_k / nr, d, nr} in f32, n_k in whole panels: keys as laid out by transpose4, for
-     * many queries. NULL: no faster than rows. */
+    /* The same sums, bit for bit, from k {n_k / nr, d, nr} in f32, n_k in whole panels: keys as laid out by transpose4,
+     * for many queries. NULL: no faster than rows. */
     void (*attend_panels)(float *s, const float *q, int64_t n_q, const float *k, int64_t n_k, int64_t d);
-    /* Online softmax, in place: s[j] = e^(s[j] - m) for n <= QNI_CPU_KV_BLOCK scores, m the maximum of them and *max (NaNs
-     * are ignored). s has QNI_CPU_KV_BLOCK elements; those beyond n are overwritten. Returns f = e^(*max - m), then sets *max
-     * = m and *sum = *sum · f + the sum of the s[j]. */
+    /* Online softmax, in place: s[j] = e^(s[j] - m) for n <= QNI_CPU_KV_BLOCK scores, m the maximum of them and *max
+     * (NaNs are ignored). s has QNI_CPU_KV_BLOCK elements; those beyond n are overwritten. Returns f = e^(*max - m),
+     * then sets *max = m and *sum = *sum · f + the sum of the s[j]. */
     float (*attend_softmax)(float *s, int64_t n, float *max, float *sum);
-    /* o[i · d + c] = (add ? o : 0) + sum_j p[i · QNI_CPU_KV_BLOCK + j] · v row j [c], in one chain over j that starts from o */
+    /* o[i · d + c] = (add ? o : 0) + sum_j p[i · QNI_CPU_KV_BLOCK + j] · v row j [c], in one chain over j that starts
+     * from o */
     void (*attend_values[QNI_CPU_N_KV])(float *o, const float *p, int64_t n_q, const qni_cpu_kv_rows *v, int64_t d,
                                         bool add);
     /* o = o · a + b · c over n elements, a multiple of d_align: accesses whole vectors of both */

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The ops around the products, small and fused. The fused ops keep intermediates in f32 scratch and match the composition
- * of the small ones bit for bit.
+ * The ops around the products, small and fused. The fused ops keep intermediates in f32 scratch and match the
+ * composition of the small ones bit for bit.
  *
- * Parallel loops of a layer: norm (only with more than one tile of rows) · q, k, v · cache write (only if a sequence has more
- * than one tile of queries) · attention · o_proj + residual · norm (as above) · gate, up, SwiGLU · down + residual. Where
- * rows need encoding (more than one row, or not f32), each product is preceded by an encoding loop, run on the calling
- * thread if there is only one tile.
+ * Parallel loops of a layer: norm (only with more than one tile of rows) · q, k, v · cache write (only if a sequence
+ * has more than one tile of queries) · attention · o_proj + residual · norm (as above) · gate, up, SwiGLU · down +
+ * residual. Where rows need encoding (more than one row, or not f32), each product is preceded by an encoding loop, run
+ * on the calling thread if there is only one tile.
  */
 #include "cpu.h"
 

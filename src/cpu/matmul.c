@@ -2,10 +2,11 @@
 /*
  * Products of rows with weights. Work is split over groups of panels (and blocks of rows), never over inputs.
  *
- * f32 arithmetic: with at most one tile of rows (decode), the packed panels are streamed once, sequentially, n_stream at a
- * time, and converted on the fly. With more rows (prefill), a block of kc inputs of a group of panels is unpacked to f32
- * once and all tiles run over it. Plain and quantized weights are gathered or unpacked into the same blocks. bf16 and int8
- * arithmetic read the packed panels in place for any number of rows. The summation order is the same in all cases.
+ * f32 arithmetic: with at most one tile of rows (decode), the packed panels are streamed once, sequentially, n_stream
+ * at a time, and converted on the fly. With more rows (prefill), a block of kc inputs of a group of panels is unpacked
+ * to f32 once and all tiles run over it. Plain and quantized weights are gathered or unpacked into the same blocks.
+ * bf16 and int8 arithmetic read the packed panels in place for any number of rows. The summation order is the same in
+ * all cases.
  */
 #include "../base/cut.h"
 #include "pack.h"
@@ -130,8 +131,8 @@ static const void *tile_at(const job *j, const qni_cpu_encoding *e, int64_t tile
     return e->data + tile * e->tile_bytes + k0 * qni_cpu_tile_rows(j->x, tile) * element;
 }
 
-/* A task's share of a product: c {rows of tiles [tile, tile + n_tile), n_panel · nr} = x · W for the panels from `panel`
- * on. */
+/* A task's share of a product: c {rows of tiles [tile, tile + n_tile), n_panel · nr} = x · W for the panels from
+ * `panel` on. */
 typedef struct part {
     float *c;
     const qni_weight *w;

@@ -36,8 +36,8 @@ static qn_status choose_arith(qn_arith *out, const qni_cpu_kernels *k, const qni
     return QN_OK;
 }
 
-/* The sum over a group of codes, at most 2^bits - 1, times int8 activations, at most 127, must fit into 32 bits. A larger
- * group is split into equal parts with the same scale and bias, whose sizes are also multiples of 32. */
+/* The sum over a group of codes, at most 2^bits - 1, times int8 activations, at most 127, must fit into 32 bits. A
+ * larger group is split into equal parts with the same scale and bias, whose sizes are also multiples of 32. */
 static int64_t int8_group(const qni_quant *q) {
     const int64_t most = INT32_MAX / (127 * ((1 << q->bits) - 1)), unit = q->group / 32;
     int64_t n_part = qni_ceil_div(q->group, most);
@@ -198,7 +198,8 @@ void qni_cpu_pack(const void *state, const qni_weight *form, void *data, int64_t
 
 /* --- quantized panels --- */
 
-/* Codes of one group and output; zero from the n-th on. Only the last fp8 group can be partial, and there code 0 is 0. */
+/* Codes of one group and output; zero from the n-th on. Only the last fp8 group can be partial, and there code 0 is
+ * 0. */
 static void put_codes(const qni_cpu_kernels *k, unsigned char *codes, const qni_cpu_quant *q, const uint8_t *from,
                       int64_t n, int64_t j) {
     const int64_t ki = q->ki;

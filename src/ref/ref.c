@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The reference backend: the small primitives straight from their definitions, one element at a time, every sum in double.
- * It documents what they compute, and all other backends are tested against it. It is slow, single-threaded and stateless,
- * and implements none of the larger primitives: compose.c builds those.
+ * The reference backend: the small primitives straight from their definitions, one element at a time, every sum in
+ * double. It documents what they compute, and all other backends are tested against it. It is slow, single-threaded and
+ * stateless, and implements none of the larger primitives: compose.c builds those.
  *
  * Results are rounded once, when stored in the dtype of their operand.
  */

@@ -3,8 +3,8 @@
  * Attention over one block of KV positions with NEON.
  *
  * Layout    q, o {n_q, d} f32; s, p {n_q, 128} f32; k, v rows of d elements at a stride.
- * Tile      as in attention_tiles.h. Scores: 16 at once, queries x keys 4 x 4, 2 x 8, or half of that, 1 x 8, each with 4
- *           partial sums. Values: queries x vectors of d 4 x 4, 2 x 8, 1 x 16.
+ * Tile      as in attention_tiles.h. Scores: 16 at once, queries x keys 4 x 4, 2 x 8, or half of that, 1 x 8, each with
+ *           4 partial sums. Values: queries x vectors of d 4 x 4, 2 x 8, 1 x 16.
  * Bound     compute for a converted block, memory when few queries read the cache in place.
  */
 #include "../kernels.h"

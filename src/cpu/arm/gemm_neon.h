@@ -2,11 +2,11 @@
 /*
  * The product of a tile of rows with panels, for all element types. Private to the NEON kernel files.
  *
- * Layout    a {k, m}, one tile of m <= 6 rows; w panels {k, 16}, four vectors a row; c {m, n_panel · 16}. Elements may also
- *           be pairs: a {k/2, m, 2}, w {k/2, 16, 2}.
+ * Layout    a {k, m}, one tile of m <= 6 rows; w panels {k, 16}, four vectors a row; c {m, n_panel · 16}. Elements may
+ *           also be pairs: a {k/2, m, 2}, w {k/2, 16, 2}.
  * Tile      6 x 16 for many rows: 24 sums, 4 weights, 2 of activations in 32 registers; a row's activation is a lane.
- *           For few rows several panels at once, for at least 16 independent chains (4 cycles of latency on 4 pipes) and
- *           one read stream per panel: 1 row x 4 panels, 2 x 2, 3 x 2, 4 … 6 x 1.
+ *           For few rows several panels at once, for at least 16 independent chains (4 cycles of latency on 4 pipes)
+ *           and one read stream per panel: 1 row x 4 panels, 2 x 2, 3 x 2, 4 … 6 x 1.
  * Tails     m: instances for 1 … 6 rows; remaining panels one at a time; outputs are padded by the packing.
  */
 #ifndef QNI_CPU_GEMM_NEON_H
@@ -37,8 +37,8 @@ static inline __attribute__((always_inline)) float32x4_t load_rows(const void *a
         }                                                                                                              \
     }
 
-/* `name` selects load_NAME(w), a struct whose val[4] holds 16 weights or pairs, and add_NAME(sum, w, a, lane), sum + w ·
- * lane of a. `inputs` is 1, or 2 for pairs; m and n are constants at every use. */
+/* `name` selects load_NAME(w), a struct whose val[4] holds 16 weights or pairs, and add_NAME(sum, w, a, lane), sum + w
+ * · lane of a. `inputs` is 1, or 2 for pairs; m and n are constants at every use. */
 #define DEFINE_TILE(name, a_type, w_type, inputs)                                                                      \
     static inline __attribute__((always_inline)) void tile_##name(float *c, int64_t ldc, const a_type *a, const int m, \
                                                                   const w_type *w, int64_t panel_stride, const int n,  \

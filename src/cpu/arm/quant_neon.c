@@ -3,8 +3,8 @@
  * Quantized weights with NEON: integer products, quantizing activations, unpacking to f32.
  *
  * Layout    products: as in quant_neon.h with ki = 4. Unpacking: any of kernels.h with nr = 16 and ki = 4 or 8.
- * Tile      products: as in quant_neon.h, one panel at a time: emulating the dot product needs registers. Unpacking: the
- *           codes of a group, 64 or 128 bytes at a time, become vectors of 16 outputs, one per input.
+ * Tile      products: as in quant_neon.h, one panel at a time: emulating the dot product needs registers. Unpacking:
+ *           the codes of a group, 64 or 128 bytes at a time, become vectors of 16 outputs, one per input.
  * Tails     groups (integer codes: a multiple of 32 inputs) and panels are whole.
  * Bound     compute.
  */

@@ -3,11 +3,12 @@
  * The integer product of a tile of rows with panels of codes. Private to the NEON kernel files, which differ in the
  * instruction that forms the sums of a group.
  *
- * Layout    panels as in kernels.h with nr = 16; activations {m, n_in} int8, one tile of m <= 6 rows; c {m, n_panel · 16}.
+ * Layout    panels as in kernels.h with nr = 16; activations {m, n_in} int8, one tile of m <= 6 rows;
+ *           c {m, n_panel · 16}.
  * Tile      the sums of a group in 24 registers, four outputs of a row each; the sums over groups are accumulated in c,
  *           which stays in L1. For few rows several panels at once.
- * Tails     m: instances for 1 … 6 rows; remaining panels one at a time; groups (a multiple of 32 inputs) and panels are
- *           whole.
+ * Tails     m: instances for 1 … 6 rows; remaining panels one at a time; groups (a multiple of 32 inputs) and panels
+ *           are whole.
  */
 #ifndef QNI_CPU_QUANT_NEON_H
 #define QNI_CPU_QUANT_NEON_H
@@ -46,8 +47,8 @@ static inline __attribute__((always_inline)) void put_group(float *c, int64_t ld
     }
 }
 
-/* ADD_PRODUCTS(sum, x, stride, m, w, n, q, bits): sum += (codes of a group - origin) · codes of m rows, n panels. m and n
- * are constants at every use. */
+/* ADD_PRODUCTS(sum, x, stride, m, w, n, q, bits): sum += (codes of a group - origin) · codes of m rows, n panels. m and
+ * n are constants at every use. */
 #define DEFINE_TILE(bits, origin, ADD_PRODUCTS)                                                                        \
     static inline                                                                                                      \
         __attribute__((always_inline)) void tile_##bits(float *c, int64_t ldc, const qni_cpu_codes *x, const int m,    \
@@ -92,8 +93,8 @@ static inline __attribute__((always_inline)) void put_group(float *c, int64_t ld
     }
 
 /*
- * Dot products over four inputs, ki = 4. DOT(sum, w, x, lane): each lane of sum += the dot product of its four codes of w
- * with the four in the given lane of x. The origin 128 is subtracted from 8-bit codes first, so that they fit int8:
+ * Dot products over four inputs, ki = 4. DOT(sum, w, x, lane): each lane of sum += the dot product of its four codes of
+ * w with the four in the given lane of x. The origin 128 is subtracted from 8-bit codes first, so that they fit int8:
  *
  *     w  | o0 i0 | o0 i1 | o0 i2 | o0 i3 | o1 i0 | … | o3 i3 |        x lane 0  | i0 | i1 | i2 | i3 |
  */

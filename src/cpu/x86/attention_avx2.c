@@ -3,8 +3,8 @@
  * Attention over one block of KV positions with AVX2.
  *
  * Layout    q, o {n_q, d} f32; s, p {n_q, 128} f32; k, v rows of d elements at a stride, or k panels {d, 16} of keys.
- * Tile      as in attention_tiles.h. Scores: 8 at once, queries x keys 4 x 2, 2 x 4 or 1 x 8, each with 8 partial sums; from
- *           panels, queries x vectors of keys 4 x 2, one partial sum after another. Values: queries x vectors of d
+ * Tile      as in attention_tiles.h. Scores: 8 at once, queries x keys 4 x 2, 2 x 4 or 1 x 8, each with 8 partial sums;
+ *           from panels, queries x vectors of keys 4 x 2, one partial sum after another. Values: queries x vectors of d
  *           4 x 2, 2 x 4, 1 x 8.
  * Bound     compute for a converted block, memory when few queries read the cache in place.
  */

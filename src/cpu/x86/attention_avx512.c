@@ -3,9 +3,9 @@
  * Attention over one block of KV positions with AVX-512.
  *
  * Layout    q, o {n_q, d} f32; s, p {n_q, 128} f32; k, v rows of d elements at a stride, or k panels {d, 32} of keys.
- * Tile      as in attention_tiles.h. Scores: 16 at once, queries x keys 8 x 2 (if keys are converted on load), 4 x 4, 2 x 8
- *           or 1 x 16, each with 16 partial sums; from panels, queries x vectors of keys 8 x 2, one partial sum after
- *           another. Values: queries x vectors of d 4 x 4, 2 x 8, 1 x 16.
+ * Tile      as in attention_tiles.h. Scores: 16 at once, queries x keys 8 x 2 (if keys are converted on load), 4 x 4, 2
+ *           x 8 or 1 x 16, each with 16 partial sums; from panels, queries x vectors of keys 8 x 2, one partial sum
+ *           after another. Values: queries x vectors of d 4 x 4, 2 x 8, 1 x 16.
  * Bound     compute for a converted block, memory when few queries read the cache in place.
  */
 #include "../kernels.h"

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Scores of many queries with panels of keys, for levels where a load yields one vector. Like attention_tiles.h it uses the
- * names that its includer defines, and additionally add(a, b), a + b.
+ * Scores of many queries with panels of keys, for levels where a load yields one vector. Like attention_tiles.h it uses
+ * the names that its includer defines, and additionally add(a, b), a + b.
  *
  * Layout    q {n_q, d}, k panels {d, 2 · WIDE} of keys, f32.
  * Tile      queries x vectors of keys WIDE/2 x 2, one partial sum after another.
@@ -23,8 +23,8 @@ static inline int nth_partial(int t) {
 }
 
 /*
- * n_q queries with one panel of keys. Lanes are keys, so no horizontal reduction is needed. The WIDE partial sums of a score
- * are formed one at a time, in the order in which add_up() adds them, so that few are pending.
+ * n_q queries with one panel of keys. Lanes are keys, so no horizontal reduction is needed. The WIDE partial sums of a
+ * score are formed one at a time, in the order in which add_up() adds them, so that few are pending.
  */
 ALWAYS_INLINE void panel_tile(float *s, const float *q, const int n_q, const float *k, int64_t d) {
     vec sum[2 * PANEL_QUERIES], waiting[WAITING][2 * PANEL_QUERIES];

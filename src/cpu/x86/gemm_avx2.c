@@ -2,9 +2,10 @@
 /*
  * Matrix products with AVX2, FMA and F16C.
  *
- * Layout    a {k, m}, one tile of m <= 6 rows; w panels {k, 16}, two vectors a row, bf16 interleaved; c {m, n_panel · 16}.
- * Tile      6 x 16 for many rows: 12 sums, 2 weights, 1 activation in 16 registers. For few rows several panels at once, for
- *           at least 8 independent chains and one read stream per panel: 1 row x 4 panels, 2 x 2, 3 … 6 x 1.
+ * Layout    a {k, m}, one tile of m <= 6 rows; w panels {k, 16}, two vectors a row, bf16 interleaved;
+ *           c {m, n_panel · 16}.
+ * Tile      6 x 16 for many rows: 12 sums, 2 weights, 1 activation in 16 registers. For few rows several panels at
+ *           once, for at least 8 independent chains and one read stream per panel: 1 row x 4 panels, 2 x 2, 3 … 6 x 1.
  * Tails     m: instances for 1 … 6 rows; remaining panels one at a time; outputs are padded by the packing.
  * Bound     1 … 3 rows of bf16 or f16: memory; from 4 rows on: compute, 2 FMA per cycle (6 rows: 95 % of that).
  */

@@ -2,11 +2,11 @@
 /*
  * The product of a tile of rows with panels, for all element types. Private to the AVX-512 kernel files.
  *
- * Layout    a {k, m}, one tile of m <= 12 rows; w panels {k, 32}, two vectors a row, bf16 interleaved; c {m, n_panel · 32}.
- *           Elements may also be pairs: a {k/2, m, 2}, w {k/2, 32, 2}.
- * Tile      12 x 32 for many rows: 24 sums, 2 weights and 1 activation in 32 registers. For few rows several panels at once,
- *           for at least 8 independent chains and one read stream per panel: 1 … 3 rows x 4 panels, 4 … 12 x 1. The
- *           prefetch distance is 24 lines over all panels together.
+ * Layout    a {k, m}, one tile of m <= 12 rows; w panels {k, 32}, two vectors a row, bf16 interleaved; c {m, n_panel ·
+ *           32}. Elements may also be pairs: a {k/2, m, 2}, w {k/2, 32, 2}.
+ * Tile      12 x 32 for many rows: 24 sums, 2 weights and 1 activation in 32 registers. For few rows several panels at
+ *           once, for at least 8 independent chains and one read stream per panel: 1 … 3 rows x 4 panels, 4 … 12 x 1.
+ *           The prefetch distance is 24 lines over all panels together.
  * Tails     m: instances for 1 … 12 rows; remaining panels one at a time; outputs are padded by the packing.
  */
 #ifndef QNI_CPU_GEMM_AVX512_H
@@ -24,9 +24,9 @@ enum {
     AHEAD = 1536, /* prefetch distance in bytes, over all panels together */
 };
 
-/* `name` selects the type vector_NAME, load_NAME(w, half): weights or pairs of 16 outputs of a panel row, spread_NAME(a):
- * an activation in all lanes, and add_NAME(sum, x, y): sum + x · y. `inputs` is 1, or 2 for pairs; m and n are constants at
- * every use. */
+/* `name` selects the type vector_NAME, load_NAME(w, half): weights or pairs of 16 outputs of a panel row,
+ * spread_NAME(a): an activation in all lanes, and add_NAME(sum, x, y): sum + x · y. `inputs` is 1, or 2 for pairs; m
+ * and n are constants at every use. */
 #define DEFINE_TILE(name, a_type, w_type, inputs)                                                                      \
     static inline __attribute__((always_inline)) void tile_##name(float *c, int64_t ldc, const a_type *a, const int m, \
                                                                   const w_type *w, int64_t panel_stride, const int n,  \

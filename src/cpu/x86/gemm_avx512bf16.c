@@ -2,8 +2,8 @@
 /*
  * Matrix products of bf16 pairs with the AVX-512 BF16 dot product instruction.
  *
- * Layout, tile and tails: see gemm_avx512.h. The instruction adds the second product of a pair first, then the first, each
- * fused and rounded to nearest even; subnormals are treated as zeros.
+ * Layout, tile and tails: see gemm_avx512.h. The instruction adds the second product of a pair first, then the first,
+ * each fused and rounded to nearest even; subnormals are treated as zeros.
  *
  * Bound     1 … 6 rows: memory; from 7 rows on: compute. With 12 rows, 24 dot products of 45 instructions per step.
  */

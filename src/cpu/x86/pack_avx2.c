@@ -3,8 +3,8 @@
  * Packing checkpoint rows into parts of panels, with AVX2.
  *
  * Layout    in 16 rows (outputs) at a stride, out {n_i, 16}; interleaved: rows in the order 0 8 1 9 … 7 15.
- * Tile      8 rows x 8 inputs in registers, by three rounds of unpack; a cache line of each of 8 rows is consumed before the
- *           next 8 rows, as rows 4 KiB apart all map to the same L1 set.
+ * Tile      8 rows x 8 inputs in registers, by three rounds of unpack; a cache line of each of 8 rows is consumed
+ *           before the next 8 rows, as rows 4 KiB apart all map to the same L1 set.
  * Tails     fewer than 16 rows or 8 inputs: element by element.
  * Bound     memory.
  */

@@ -3,19 +3,21 @@
  * Quantized weights with AVX2: quantizing activations, integer products, unpacking to f32.
  *
  * Layout    8 bits: {group / 4, 16, 4} bytes, codes of odd inputs with their top bit flipped, activations in words
- *           (kernels.h). A vector holds four inputs of 8 outputs. Its words as they are, then their odd bytes shifted down
- *           with sign, are operands of vpmaddwd, which adds two products each:
+ *           (kernels.h). A vector holds four inputs of 8 outputs. Its words as they are, then their odd bytes shifted
+ *           down with sign, are operands of vpmaddwd, which adds two products each:
  *
  *               w       | o0 i0 + 256 i1 | o0 i2 + 256 i3 | o1 i0 + 256 i1 | …      w >> 8  | o0 i1 | o0 i3 | o1 i1 | …
  *               x       |      x0        |      x2        |      x0        | …              | x1 - 256 x0 | x3 - 256 x2 | …
  *
- *           4 bits: {group / 8, 16, 4} bytes, activations int8. A byte holds inputs i and i + 4. vpmaddubsw adds two of the
- *           four inputs of a lane into 16 bits, which hold 32 inputs (8 · 2 · 15 · 127 = 30480); vpmaddwd adds the rest:
+ *           4 bits: {group / 8, 16, 4} bytes, activations int8. A byte holds inputs i and i + 4. vpmaddubsw adds two of
+ *           the four inputs of a lane into 16 bits, which hold 32 inputs (8 · 2 · 15 · 127 = 30480); vpmaddwd adds the
+ *           rest:
  *
  *               w  | o0 i0|4 | o0 i1|5 | o0 i2|6 | o0 i3|7 | o1 i0|4 | … | o7 i3|7 |
  *
- * Tile      6 rows x 16 outputs: 12 integer sums, 2 weights, 1 activation. From three rows on the float sums are in memory.
- *           One panel at a time, prefetched some lines ahead: a single stream suits the hardware prefetchers best.
+ * Tile      6 rows x 16 outputs: 12 integer sums, 2 weights, 1 activation. From three rows on the float sums are in
+ *           memory. One panel at a time, prefetched some lines ahead: a single stream suits the hardware prefetchers
+ *           best.
  * Tails     rows: instances for 1 … 6; groups (a multiple of 32 inputs) and panels are whole.
  * Bound     one row: memory. Many rows: one vpmaddwd (vpmaddubsw) for 16 (32) products.
  */
@@ -36,8 +38,8 @@ static inline __m256 load8_scale(const unsigned char *p, const qni_cpu_quant *q,
     return load8_f32((const float *)(const void *)p + j);
 }
 
-/* The same value, opaque to the compiler. It could turn a chain of integer sums into a tree; this keeps the chain in one
- * register, and each loaded value is loaded once. */
+/* The same value, opaque to the compiler. It could turn a chain of integer sums into a tree; this keeps the chain in
+ * one register, and each loaded value is loaded once. */
 static inline __m256i chained(__m256i x) {
     __asm__("" : "+x"(x));
     return x;
@@ -265,7 +267,8 @@ static inline __m256 e4m3_of(__m256i code) {
     return _mm256_castsi256_ps(_mm256_or_si256(value, sign));
 }
 
-/* Unpack the codes of eight outputs from j on and n inputs from i on within the group; they start at a lane boundary. */
+/* Unpack the codes of eight outputs from j on and n inputs from i on within the group; they start at a lane
+ * boundary. */
 static inline void unpack8(float *out, const unsigned char *codes, const qni_cpu_quant *q, int64_t i, int64_t n, int j,
                            __m256 scale, __m256 bias) {
     if (q->fp8) {

@@ -2,15 +2,15 @@
 /*
  * Quantized weights with AVX-512 VNNI: integer products, quantizing activations, unpacking to f32.
  *
- * Layout    panels as in kernels.h with nr = 32, ki = 4: 64 bytes are 4 inputs of 16 outputs, or for 4 bits 8 inputs (low
- *           halves, then high halves). Activations {m, n_in} int8, one tile of m <= 12 rows. c {m, n_panel · 32}.
- * Tile      12 x 32 for many rows: 24 integer sums of a group, 2 or 4 vectors of codes and 1 of activations in 32 registers;
- *           the sums over groups are then in memory, for few rows in registers. One panel at a time, prefetched some lines
- *           ahead: a single stream suits the hardware prefetchers best. A group's sums start at -zero · sum of its
- *           activation codes.
+ * Layout    panels as in kernels.h with nr = 32, ki = 4: 64 bytes are 4 inputs of 16 outputs, or for 4 bits 8 inputs
+ *           (low halves, then high halves). Activations {m, n_in} int8, one tile of m <= 12 rows. c {m, n_panel · 32}.
+ * Tile      12 x 32 for many rows: 24 integer sums of a group, 2 or 4 vectors of codes and 1 of activations in 32
+ *           registers; the sums over groups are then in memory, for few rows in registers. One panel at a time,
+ *           prefetched some lines ahead: a single stream suits the hardware prefetchers best. A group's sums start at
+ *           -zero · sum of its activation codes.
  * Tails     m: instances for 1 … 12 rows; groups and panels are whole.
- * Bound     few rows: memory; otherwise compute. 12 rows of 8-bit codes: 24 dot products in 44 instructions per step of 4
- *           inputs (4 bits: 48 in 84 per step of 8), and 4 float operations per sum and group (3 if symmetric).
+ * Bound     few rows: memory; otherwise compute. 12 rows of 8-bit codes: 24 dot products in 44 instructions per step of
+ *           4 inputs (4 bits: 48 in 84 per step of 8), and 4 float operations per sum and group (3 if symmetric).
  */
 #include "../kernels.h"
 #include "ahead.h"
@@ -49,8 +49,8 @@ static inline int32x16 dot(int32x16 sum, __m512i w, __m512i x) {
     return (int32x16)_mm512_dpbusd_epi32((__m512i)sum, w, x);
 }
 
-/* Per-row terms for up to 16 groups of activations, computed together: the factors of the integer sums and of the biases,
- * and the initial sums. */
+/* Per-row terms for up to 16 groups of activations, computed together: the factors of the integer sums and of the
+ * biases, and the initial sums. */
 typedef struct factors {
     float scale[MR][16], bias[MR][16];
     int32_t start[MR][16];

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Elementwise row ops with AVX-512: conversions, norm, SwiGLU, e^x. RoPE and argmax use the AVX2 kernels: half a head is at
- * most four vectors, and argmax is memory-bound.
+ * Elementwise row ops with AVX-512: conversions, norm, SwiGLU, e^x. RoPE and argmax use the AVX2 kernels: half a head
+ * is at most four vectors, and argmax is memory-bound.
  *
  * Layout    contiguous rows.
  * Tile      one vector of 16.

@@ -56,8 +56,8 @@ static inline __m256 sum_each(const __m256 v[8]) {
     return _mm256_add_ps(lower8(four[0], four[1]), upper8(four[0], four[1]));
 }
 
-/* x[i] = e^x[i] as in scalar.h, with fused multiply-adds, for n vectors, n a constant. One vector is a dependency chain of
- * twenty operations, and a core starts a second chain only after most of the first: so they are interleaved. */
+/* x[i] = e^x[i] as in scalar.h, with fused multiply-adds, for n vectors, n a constant. One vector is a dependency chain
+ * of twenty operations, and a core starts a second chain only after most of the first: so they are interleaved. */
 static inline __attribute__((always_inline)) void exp_each(__m256 *x, const int n) {
     static const float factor[] = {1.0f / 720, 1.0f / 120, 1.0f / 24, 1.0f / 6, 0.5f, 1.0f, 1.0f};
     const __m256 log2_e = _mm256_set1_ps(0x1.715476p+0f);
