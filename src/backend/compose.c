@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The larger primitives made of smaller ones, for backends that leave them out, and to hold those that do not against.
- * Read in this order it is the Qwen3 layer: mlp, attention_block, layer; then what comes after the last layer.
+ * The larger primitives, composed of smaller ones: for backends that omit them, and as a reference for those that do
+ * not. Read in order, this is the Qwen3 layer (mlp, attention_block, layer), then what follows the last layer.
  *
- * Everything between two operands is f32 in scratch. The residual stream between the two halves of a layer has the
- * dtype of `hidden`, because it passes through `out`; fused implementations round at the same place.
+ * Intermediates are f32 in scratch. The residual stream between the two halves of a layer has the dtype of `hidden`,
+ * because it passes through `out`; fused implementations round at the same point.
  */
 #include "backend.h"
 
@@ -13,7 +13,7 @@ static qni_mat take_mat(const qni_run *run, int64_t n_row, int64_t n_col) {
     return qni_mat_of(qni_scratch_array(run->scratch, n_row, n_col, sizeof(float)), QN_DTYPE_F32, n_row, n_col);
 }
 
-/* The heads of a contiguous projection, as rows of heads and as one row a head. */
+/* The heads of a contiguous projection: per token, and with one row per head. */
 static qni_heads heads_of(qni_mat projection, int64_t head_dim) {
     return (qni_heads){projection, projection.n_col / head_dim, head_dim, head_dim};
 }

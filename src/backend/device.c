@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Devices: opening, sharing and describing them. What they compute is in ops.c, what with in the backends. */
+/* Devices: opening, sharing and describing them. ops.c has the computation, the backends its implementations. */
 #include "device.h"
 #include "../base/processor.h"
 
@@ -9,7 +9,7 @@
 
 enum { MAX_THREAD = 512 };
 
-/* Names that `isa` accepts, lowest first within an architecture. Whether one can be used is asked of the backends. */
+/* Accepted values of `isa`, lowest first within an architecture. The backends decide which are usable. */
 static const char *const isa_names[] = {"portable", "avx2", "avx512", "neon"};
 enum { N_ISA = sizeof isa_names / sizeof isa_names[0] };
 
@@ -20,7 +20,7 @@ static bool isa_is_known(const char *name) {
     return false;
 }
 
-/* A level is usable if some backend, capped at it, takes it: the backends alone know their kernels. */
+/* A level is usable if some backend accepts it as a cap: only the backends know their kernels. */
 static bool isa_is_usable(const char *name) {
     qn_device_options options = {.isa = name};
     const qni_backend *backend;
@@ -115,7 +115,7 @@ void qni_device_release(qn_device *device) {
     qni_buffer_free(device, &device->scratch);
     device->backend->close(device->state);
     qni_free(device->host);
-    /* A thread of the parent may have held it at the fork: then it stays locked for good in the child. */
+    /* A parent thread may have held the lock at the fork; in the child it then stays locked forever. */
     if (qni_device_is_own(device)) pthread_mutex_destroy(&device->lock);
     qni_free(device);
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Device memory that is the host's: calls are complete when they return, and copies are memcpy(). */
+/* Device memory that is host memory: calls complete before they return, and copies are memcpy(). */
 #include "../base/memory.h"
 #include "backend.h"
 

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Rows of a KV cache: how the key or the value of one token and KV head is stored. Floats are D elements. q8 is
+ * Rows of a KV cache: the storage format of the key or value of one token and KV head. Float rows are D elements. q8 is
  *
- *   {D} int8 codes, zeros up to a multiple of 4, f32 scale      scale = max |x| / 127, code = x / scale to nearest even
+ *   {D} int8 codes, zero-padded to a multiple of 4, f32 scale   scale = max |x| / 127, code = x / scale to nearest even
  *
- * so that a row is whole in itself, whatever the pages. The scale is f32: f16 would save 2 bytes of 132 at D = 128, but
- * keys and values have no bound, and f16 ends at 65504 and is coarse below 6e-5. A row that holds a NaN or an infinity
- * gets a scale of NaN: no number can come of it.
+ * so each row is self-contained, independent of paging. The scale is f32: f16 would save 2 bytes of 132 at D = 128, but
+ * keys and values are unbounded, and f16 overflows above 65504 and is coarse below 6e-5. A row that contains a NaN or
+ * an infinity gets a NaN scale, so that it never decodes to a number.
  */
 #include "../base/half.h"
 #include "../base/memory.h"
@@ -30,9 +30,9 @@ float qni_q8_scale(const void *row, int64_t n) {
 }
 
 void qni_q8_store(void *row, const float *x, int64_t n) {
-    const float round = 0x1.8p23f; /* at this size f32 has integers alone */
+    const float round = 0x1.8p23f; /* at this magnitude f32 holds integers only */
     int8_t *codes = row;
-    int32_t greatest = 0; /* bits of |x|: ordered as the numbers are, NaN above all */
+    int32_t greatest = 0; /* max of the bits of |x|: integer order is float order, NaN greatest */
     for (int64_t i = 0; i < n; i++) {
         int32_t bits = (int32_t)(qni_bits_of_float(x[i]) & 0x7FFFFFFF);
         greatest = bits > greatest ? bits : greatest;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Packed linears: a backend's own form of a weight matrix, filled in ranges of outputs by the device's threads. */
+/* Packed linears: a weight matrix in the backend's own layout, filled in ranges of outputs by the device's threads. */
 #include "linear.h"
 
 #include "../base/cut.h"
@@ -7,7 +7,7 @@
 
 #include <math.h>
 
-/* Elements that one task of a packing loop moves at least, so that small matrices are not cut to crumbs. */
+/* Minimum elements per packing task, so that small matrices are not split too finely. */
 enum { TASK_ELEMENTS = QNI_CUT(1 << 18, 1 << 10) };
 
 qn_status qni_linear_create(qn_linear **out, qn_device *device, const qni_source *source, qn_error *err) {
@@ -35,11 +35,11 @@ void qn_linear_free(qn_linear *linear) {
     qni_free(linear);
 }
 
-/* Whether all of n bf16 values that are not 0 are near 1. */
+/* Whether all nonzero values of n bf16 are near 1. */
 static bool are_near_bf16(const uint16_t *x, int64_t n) {
     const int16_t least = (int16_t)qni_bf16_of_f32(QNI_NEAR_LEAST), most = (int16_t)qni_bf16_of_f32(QNI_NEAR_MOST);
     int16_t far = 0;
-    for (int64_t i = 0; i < n; i++) { /* in 16 bits alone, which a vector has most of */
+    for (int64_t i = 0; i < n; i++) { /* 16-bit operations only: the most lanes per vector */
         const int16_t magnitude = (int16_t)(x[i] & 0x7FFF);
         far |= (int16_t)((magnitude > 0) & (magnitude < least)) | (int16_t)(magnitude > most);
     }
@@ -59,7 +59,7 @@ static bool are_near_rows(const qni_dense_rows *rows, int64_t n, int64_t n_in) {
     return near;
 }
 
-/* Whether all of n scales or biases that are not 0 have magnitudes from `least` on that are near 1; a NaN has not. */
+/* Whether all nonzero scales or biases of n are near 1, with `least` as the lower bound; false if any is NaN. */
 static bool are_near_scales(const void *values, qn_dtype dtype, int64_t n, float least) {
     bool near = true;
     for (int64_t i = 0; i < n; i++) {
@@ -101,7 +101,7 @@ qn_status qni_linear_fill_quantized(qni_filling *filling, int64_t first, int64_t
     return device->backend->pack_quantized(device->state, w, data_of(w), first, n, source, rows, err);
 }
 
-/* A row in f32. */
+/* Convert a row to f32. */
 static void widen_row(float *row, const qni_dense_rows *rows, int64_t o, int64_t n_in) {
     const int64_t first = o * rows->out_stride, stride = rows->in_stride;
     if (rows->dtype == QN_DTYPE_BF16 && stride == 1) { /* the common case, as a loop that the compiler vectorizes */
@@ -148,17 +148,17 @@ qn_status qni_linear_quantize(qni_filling *filling, int64_t first, int64_t n, co
     return status;
 }
 
-/* Outputs [first, first + n) from the caller's tensors, which come to the host first. */
+/* Outputs [first, first + n) from the caller's tensors, which are copied to the host first. */
 typedef struct pack_job {
     qni_filling filling;
     const qn_tensor *weight; /* dense and quantize */
-    int in;                  /* its axis of inputs */
-    qni_quant quant;         /* quantize: to; quantized: what it is */
+    int in;                  /* index of the input axis */
+    qni_quant quant;         /* quantize: target format; quantized: source format */
     const qn_quantized *of;  /* quantized */
     int64_t n_per_task;      /* outputs, whole panels */
     qn_status (*fill)(struct pack_job *job, int64_t first, int64_t n, qn_error *err);
 
-    pthread_mutex_t lock; /* guards what follows: the error of the first task that failed */
+    pthread_mutex_t lock; /* guards the fields below: the error of the first task that failed */
     qn_status status;
     qn_error error;
     int32_t failed;
@@ -169,7 +169,7 @@ static qn_status read_device(const pack_job *job, void *to, const unsigned char 
     return device->backend->memory->read(device->state, to, from, (size_t)bytes, err);
 }
 
-/* Outputs [first, first + n) of the tensor in host memory, which the caller frees. */
+/* Outputs [first, first + n) of the tensor, copied to host memory that the caller frees. */
 static qn_status fetch_rows(const pack_job *job, qni_dense_rows *rows, int64_t first, int64_t n, qn_error *err) {
     const qn_tensor *t = job->weight;
     const bool by_rows = job->in == 1; /* {out, in} */
@@ -206,7 +206,7 @@ static qn_status fill_quantize(pack_job *job, int64_t first, int64_t n, qn_error
     return status == QN_OK ? QN_OK : qni_fail(err, status, "%s", detail.message);
 }
 
-/* Symmetric codes have their zero in the middle: -zero · scale is a bias that some kernels form. */
+/* Symmetric codes are centered on their zero: -zero · scale is a bias that some kernels form. */
 static qn_status check_symmetric(const qni_quant *q, const void *scales, int64_t n, qn_error *err) {
     const float factor = -(float)(1 << (q->bits - 1));
     for (int64_t i = 0; i < n; i++) {
@@ -226,7 +226,7 @@ static qn_status fill_quantized(pack_job *job, int64_t first, int64_t n, qn_erro
     const int64_t scale_bytes = qni_ceil_div(n, q->group_out) * scale_row;
     unsigned char *host = qni_calloc((size_t)(n * row + 2 * scale_bytes), 1);
     if (host == NULL) return qni_fail(err, QN_ENOMEM, "linear: no memory to pack %lld rows", (long long)n);
-    /* Scales first: they are of up to four bytes, codes are read as bytes. */
+    /* Scales first, for alignment: they have up to four bytes, codes are bytes. */
     qni_quant_rows rows = {.codes = host + 2 * scale_bytes, .scales = host};
     if (of->biases != NULL) rows.biases = host + scale_bytes;
     qn_status status = read_device(job, host + 2 * scale_bytes, of->codes->data + first * row, n * row, err);
@@ -257,8 +257,8 @@ static void pack_task(void *context, int32_t task, int32_t thread) {
     pthread_mutex_unlock(&job->lock);
 }
 
-/* Make the linear and fill it, all outputs, on the device's threads. Tasks are whole panels and, for fp8, whole groups
- * of outputs. */
+/* Create the linear and fill all outputs on the device's threads. Tasks are whole panels and, for fp8, whole groups of
+ * outputs. */
 static qn_status pack(qn_linear **out, pack_job *job, qn_device *device, const qni_source *source, qn_error *err) {
     qn_linear *linear;
     QN_TRY(qni_linear_create(&linear, device, source, err));

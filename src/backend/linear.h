@@ -12,10 +12,10 @@ typedef struct qni_dense_rows {
     int64_t in_stride, out_stride;
 } qni_dense_rows;
 
-/* A packed linear with room for its data, not yet filled. */
+/* A packed linear with its data allocated but not yet filled. */
 qn_status qni_linear_create(qn_linear **out, qn_device *device, const qni_source *source, qn_error *err);
 
-/* Outputs of a range are cut at multiples of it: whole panels and whole groups of outputs. */
+/* Ranges of outputs are split at multiples of this: whole panels and whole groups of outputs. */
 static inline int64_t qni_linear_unit(const qni_weight *form, const qni_source *source) {
     int64_t group_out = source->quant.kind == QNI_FP8 ? source->quant.group_out : 1;
     int64_t unit = form->nr;
@@ -41,19 +41,19 @@ void qni_linear_finish(qni_filling *filling);
 qn_status qni_linear_quantize(qni_filling *filling, int64_t first, int64_t n, const qni_quant *to,
                               const qni_dense_rows *rows, qn_error *err);
 
-/* A block of rows on its way from dense to quantized. */
+/* Output of quantizing a block of dense rows. */
 typedef struct qni_quantized_rows {
     unsigned char *codes;
     uint16_t *scales, *biases;
-    float *row; /* room for one in f32 */
+    float *row; /* buffer for one row in f32 */
 } qni_quantized_rows;
 
-/* Quantize n rows of n_in inputs, the first of which is row `first` of its matrix, each as qni_quantize_row(). Errors:
- * EFORMAT: a value that cannot be had, by row and input. */
+/* Quantize n rows of n_in inputs as qni_quantize_row() does; the first is row `first` of its matrix. Errors: EFORMAT: a
+ * value that cannot be represented, named by row and input. */
 qn_status qni_quantize_rows(const qni_quantized_rows *out, const qni_quant *to, const qni_dense_rows *rows,
                             int64_t first, int64_t n, int64_t n_in, qn_error *err);
 
-/* Check a quantized operand and describe it: quant, n_in and n_out of *source (quant_check.c). */
+/* Validate a quantized operand and fill in quant, n_in and n_out of *source (quant_check.c). */
 qn_status qni_quantized_check(qni_source *source, const qn_quantized *weight, qn_error *err);
 
 #endif

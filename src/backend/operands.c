@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The operands of each primitive as tables: name, form, use, sizes. What is checked about them is in validate.c. */
+/* The operands of each primitive as tables: name, form, use, sizes. validate.c checks them. */
 #include "validate.h"
 
 #include <string.h>
 
-/* Rows of a table, as (name, object) or with their sizes. */
+/* Rows of a table: (name, object), optionally with explicit sizes. */
 #define READ(name_, form_, tensor_, ...)                                                                               \
     { .name = (name_), .form = (form_), .use = QNI_READ_FLOAT, .dims = {__VA_ARGS__}, .tensor = (tensor_) }
 #define LINEAR(name_, operand_, in_, out_)                                                                             \
@@ -21,7 +21,7 @@
         .tensor = (tensor_), .late = true                                                                              \
     }
 
-/* Appends rows to a table. */
+/* An operand table being built; rows are appended. */
 typedef struct table {
     qni_arg *rows;
     int n;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The public primitives: checked operands become rows, matrices and weights, and the backend's op runs on them under
- * the device's lock. Each body runs twice: first on a measuring scratch, then, with that much reserved, for good.
+ * The public primitives: convert validated operands to rows, matrices and weights, and run the backend's op on them
+ * under the device's lock. Each body runs twice: once with a measuring scratch, then for real with that much reserved.
  */
 #include "validate.h"
 
@@ -32,7 +32,7 @@ static qni_mat mat_of(const qn_tensor *t) {
                      t->stride[0], t->stride[1]};
 }
 
-/* The last token of each batch row of a matrix of n_batch · n_tok rows. */
+/* The last token of each batch row, of a matrix with n_batch · n_tok rows. */
 static qni_mat last_rows(qni_mat m, int64_t n_batch) {
     int64_t n_tok = m.n_row / n_batch;
     return (qni_mat){qni_mat_row(&m, n_tok - 1), m.dtype, n_batch, m.n_col, 1, m.outer_stride, m.row_stride};
@@ -64,7 +64,7 @@ static qni_weight linear_of(const qn_operand *o) {
                         .group_stride = t->stride[0]};
 }
 
-/* {V, H}: a panel an output */
+/* {V, H}: one output per panel */
 static qni_weight vocabulary_of(const qn_operand *o) {
     if (o->packed != NULL) return o->packed->weight;
     const qn_tensor *t = o->plain;
@@ -93,7 +93,7 @@ static qni_layer_view layer_of(const qn_layer_weights *w) {
     return (qni_layer_view){attention_of(&w->attention), mlp_of(&w->mlp)};
 }
 
-/* Each batch row owns one block: its part of the cache. */
+/* Each batch row is one block: its slice of the cache. */
 static qni_kv_layer kv_of(const qn_tensor *k, const qn_tensor *v) {
     return (qni_kv_layer){.k = k->data,
                           .v = v->data,
@@ -125,7 +125,7 @@ static qn_status read_integer(const qni_run *run, int64_t *out, const qn_tensor 
     return QN_OK;
 }
 
-/* Position of token 0 of batch row b; only a tensor's can be out of range, and is clamped to [0, greatest]. */
+/* Position of token 0 of batch row b. Only a tensor's value can be out of range; it is clamped to [0, greatest]. */
 static qn_status read_position(const qni_run *run, int32_t *out, const qn_offset *offset, int64_t b, int64_t greatest) {
     int64_t p = offset->rows != NULL ? offset->rows[b] : offset->value;
     if (offset->tensor != NULL) {
@@ -146,7 +146,7 @@ typedef struct positions {
     void *rest;      /* call_options.host_bytes */
 } positions;
 
-/* The batch of n_tok tokens a batch row, `ahead` tokens after the call's first. */
+/* The batch with n_tok tokens per batch row, starting `ahead` tokens after the call's first. */
 static qn_status set_positions(const qni_run *run, positions *p, int64_t n_tok, int64_t ahead) {
     const int32_t n_batch = p->batch.n_seq;
     p->batch.n_tok = n_batch * n_tok;
@@ -160,17 +160,17 @@ static qn_status set_positions(const qni_run *run, positions *p, int64_t n_tok, 
     return run->ops->rope(run, p->cos_sin, &p->batch, &p->rope);
 }
 
-/* What a call says of positions and RoPE. */
+/* A call's position and RoPE arguments. */
 typedef struct call_options {
     qn_device *device;
-    size_t host_bytes; /* that the call needs besides */
+    size_t host_bytes; /* additional host memory for the call */
     const qn_offset *offset;
     const qn_rope *rope;
-    int64_t greatest; /* position that a tensor's offset is clamped to */
+    int64_t greatest; /* upper clamp for positions read from a tensor */
     double scale, eps;
 } call_options;
 
-/* Fill *p and *call, whose members point into it, for the first tokens of a call. */
+/* Fill in *p and *call, which points into *p, for the first tokens of a call. */
 static qn_status begin(const qni_run *run, positions *p, qni_attention_call *call, const qni_dims *dims,
                        const call_options *o) {
     const int64_t n_batch = dims->of[QNI_B], d = dims->of[QNI_D];
@@ -196,7 +196,7 @@ static qn_status begin(const qni_run *run, positions *p, qni_attention_call *cal
     return set_positions(run, p, dims->of[QNI_T], 0);
 }
 
-/* The greatest position at which a call's tokens fit into a cache. */
+/* The greatest position at which a call's tokens still fit into the cache. */
 static int64_t greatest_of(const qni_dims *dims) {
     return dims->of[QNI_C] - dims->of[QNI_T];
 }
@@ -294,8 +294,8 @@ qn_status qn_greedy(const qn_greedy_args *args, qn_error *err) {
     return execute(args->out, greedy_body, args, &dims, err);
 }
 
-/* The first ids of qn_forward_greedy, to `out` on the device; `ids` is host memory. They are values of a tensor, read and
- * checked only now. */
+/* Copy the first ids of qn_forward_greedy to `out` on the device, by way of `ids` in host memory. Being tensor
+ * contents, they can only be read and checked now. */
 static qn_status take_ids(const qni_run *run, uint32_t *out, int32_t *ids, const qn_tensor *t, int64_t n_vocab) {
     for (int64_t b = 0; b < t->shape[0]; b++) {
         int64_t id = 0;
@@ -309,7 +309,8 @@ static qn_status take_ids(const qni_run *run, uint32_t *out, int32_t *ids, const
     return qni_write(run, out, ids, (size_t)t->shape[0] * sizeof *ids);
 }
 
-/* Rows of ids {B, count} to a tensor, from `made` {count, B} on the device by way of the host memory `rows`, {2, B·count}. */
+/* Write ids {B, count} to a tensor, from `made` {count, B} on the device by way of the host memory `rows` {2,
+ * B·count}. */
 static qn_status put_ids(const qni_run *run, const qn_tensor *out, const uint32_t *made, uint32_t *rows) {
     const int64_t n_batch = out->shape[0], count = out->shape[1];
     uint32_t *turned = rows + n_batch * count;
@@ -324,7 +325,7 @@ static qn_status put_ids(const qni_run *run, const qn_tensor *out, const uint32_
     return QN_OK;
 }
 
-/* All layers on the stream, in place after the first, which may read `hidden`. */
+/* Run all layers: the first may read `hidden`, the others run in place on the stream. */
 static qn_status forward_layers(const qni_run *run, const qn_forward_greedy_args *a, qni_mat stream, qni_mat hidden,
                                 const qni_attention_call *call) {
     for (int32_t i = 0; i < a->n_layer; i++) {
@@ -373,7 +374,7 @@ static qn_status forward_greedy_body(const qni_run *run, const void *args, const
             QN_TRY(run->ops->embed(run, stream, &embedding, (const int32_t *)ids));
         }
         QN_TRY(forward_layers(run, a, stream, embeds ? stream : mat_of(a->hidden), &call));
-        ids = made + step * n_batch; /* the next step reads them there */
+        ids = made + step * n_batch; /* the next step reads its ids there */
         QN_TRY(run->ops->greedy(run, ids, last_rows(stream, n_batch), vec_of(a->norm), &lm_head, n_valid, a->eps));
     }
     return put_ids(run, a->out, made, p.rest);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Rows of quantized matrices, decoded. Element by element, in no hurry but for the two common widths. */
+/* Decode rows of quantized matrices: scalar code, with fast paths for 4 and 8 bits. */
 #include "quant.h"
 
 #include "../base/half.h"
@@ -8,7 +8,7 @@
 
 #include <string.h>
 
-/* Unsigned codes of `bits` bits from a little-endian stream. */
+/* Read unsigned codes of `bits` bits from a little-endian bit stream. */
 static void read_codes(uint8_t *codes, const unsigned char *stream, int32_t bits, int64_t n) {
     if (bits == 8) {
         memcpy(codes, stream, (size_t)n);
@@ -102,7 +102,7 @@ bool qni_quant_are_symmetric(const qni_quant *q, const void *scales, const void 
     return true;
 }
 
-/* A value is not finite where all bits of its exponent are set; in f8 where all below the sign are. */
+/* A value is not finite if all exponent bits are set; in f8, if all bits but the sign are. */
 bool qni_quant_are_finite(const void *values, qn_dtype dtype, int64_t n) {
     bool bad = false;
     if (dtype == QN_DTYPE_F8) {

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Rows of quantized matrices: decoding them, and quantizing dense ones. types.h has the formats. */
+/* Rows of quantized matrices: decoding, and quantizing dense rows. types.h has the formats. */
 #ifndef QNI_QUANT_H
 #define QNI_QUANT_H
 
@@ -10,7 +10,7 @@ static inline int64_t qni_quant_n_group(const qni_quant *q, int64_t n_in) {
     return (n_in + q->group - 1) / q->group;
 }
 
-/* Bytes of a row of codes, and of a row of scales. */
+/* Bytes per row of codes, and per row of scales. */
 static inline int64_t qni_quant_code_bytes(const qni_quant *q, int64_t n_in) {
     return (n_in * q->bits + 7) / 8;
 }
@@ -18,11 +18,11 @@ static inline int64_t qni_quant_scale_bytes(const qni_quant *q, int64_t n_in) {
     return qni_quant_n_group(q, n_in) * (int64_t)qn_dtype_bytes(q->scale_dtype);
 }
 
-/* A row taken apart: codes {n_in} a byte each, scales and biases {n_group}; fp8 has no biases and leaves them alone. */
+/* Unpack a row: codes {n_in}, one byte each; scales and biases {n_group}. fp8 has no biases and does not write them. */
 void qni_quant_read_row(uint8_t *codes, float *scales, float *biases, const qni_quant *q, const qni_quant_rows *rows,
                         int64_t row, int64_t n_in);
 
-/* The weights of a row that was taken apart. */
+/* The weights of an unpacked row. */
 void qni_quant_values(float *out, const qni_quant *q, const uint8_t *codes, const float *scales, const float *biases,
                       int64_t n_in);
 
@@ -30,7 +30,7 @@ void qni_quant_values(float *out, const qni_quant *q, const uint8_t *codes, cons
 qn_status qni_quant_dequantize(float *out, int64_t in_stride, int64_t out_stride, const qni_quant *q,
                                const qni_quant_rows *rows, int64_t n, int64_t n_in, qn_error *err);
 
-/* Memory for rows that are taken apart: codes {n, n_in}, scales and biases {n, n_group} each. */
+/* Buffers for unpacked rows: codes {n, n_in}, scales and biases {n, n_group} each. */
 typedef struct qni_quant_buffer {
     uint8_t *codes;
     float *scales, *biases;
@@ -38,26 +38,28 @@ typedef struct qni_quant_buffer {
 qn_status qni_quant_buffer_create(qni_quant_buffer *out, const qni_quant *q, int64_t n, int64_t n_in, qn_error *err);
 void qni_quant_buffer_free(qni_quant_buffer *buffer);
 
-/* Whether n biases are -2^(bits-1) times their scales, bit for bit in scale_dtype. */
+/* Whether n biases equal -2^(bits-1) times their scales, bit for bit in scale_dtype. */
 bool qni_quant_are_symmetric(const qni_quant *q, const void *scales, const void *biases, int64_t n);
 
-/* Whether none of n values, f32, bf16, f16 or f8, is a NaN or an infinity. */
+/* Whether all of n values (f32, bf16, f16 or f8) are finite. */
 bool qni_quant_are_finite(const void *values, qn_dtype dtype, int64_t n);
 
-/* What the library makes itself (docs/quantization.md): affine with bf16 scales; Q8 is symmetric, Q4 is not. */
+/* The formats that the library itself produces (docs/quantization.md): affine, bf16 scales; Q8 symmetric, Q4 not. */
 qni_quant qni_quant_of(qn_quantize to);
 
 /*
- * Quantize a row: its codes, scales and biases as qni_quant_rows holds them (biases also for a symmetric one). All that
- * it makes decodes to finite weights. Returns -1, or the input of a value that cannot be had, after which the row is not
- * whole: a NaN, an infinity; in 8 bits one whose bias, -128 · scale, would be no bf16 (from 3.376e38 on).
+ * Quantize a row: codes, scales and biases laid out as in qni_quant_rows (biases for symmetric formats too). Everything
+ * written decodes to finite weights. Returns -1, or the index of an input that cannot be represented, in which case the
+ * row is incomplete: a NaN, an infinity, or, in 8 bits, a value whose bias, -128 · scale, overflows bf16 (from 3.376e38
+ * on).
  *
  * q     from qni_quant_of(); n_in is a multiple of q->group.
- * Q8    scale = max |x| / 127 or / 128, whichever has the less squared error; codes to nearest.
- * Q4    the scale and bias with the least squared error among the minimum and maximum pulled in by some steps, each
- *       refined by one fit of least squares.
- * Ends  where a step is below 2^-126, and bf16 is coarse, or a magnitude is above 2^126, the scales one bf16 below and
- *       above the nearest are tried too.
+ * Q8    scale = max |x| / 127 or / 128, whichever has the smaller squared error; codes rounded to nearest.
+ * Q4    the scale and bias with the least squared error among several ranges that shrink the minimum and maximum, each
+ *       refined by one least-squares fit.
+ *
+ * Where a step is below 2^-126 (bf16 is coarse there) or a magnitude is above 2^126, the bf16 scales just below and
+ * above the nearest are also tried.
  */
 int64_t qni_quantize_row(unsigned char *codes, uint16_t *scales, uint16_t *biases, const qni_quant *q, const float *x,
                          int64_t n_in);

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What a public description of a quantized matrix must hold. */
+/* Validation of a public description of a quantized matrix. */
 #include "linear.h"
 
 static bool is_scale_dtype(qn_dtype dtype) {
     return dtype == QN_DTYPE_F32 || dtype == QN_DTYPE_BF16 || dtype == QN_DTYPE_F16;
 }
 
-/* A matrix that is there, {rows, columns}, on the codes' device and without gaps. */
+/* A required matrix {rows, columns}, contiguous and on the codes' device. */
 static qn_status check_matrix(const char *name, const qn_tensor *t, const qn_tensor *codes, int64_t rows,
                               int64_t columns, qn_error *err) {
     if (t->rank != 2) return qni_fail(err, QN_EINVAL, "%s: rank must be 2, got %d", name, (int)t->rank);

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Rows of dense weights, quantized group by group: quant.h says what a fit is.
+ * Quantize rows of dense weights group by group; quant.h defines the fit.
  *
- * Four values at a time, in a compiler's vectors, which every target has. Part j of a sum is of values j, j + 4, …; so the
- * result depends on no instruction set. Groups are multiples of four.
+ * Four values at a time, in compiler vectors, which every target supports. Partial sum j covers values j, j + 4, …; so
+ * the result does not depend on the instruction set. Groups are multiples of four.
  *
- * A group whose magnitudes are far from 1 is fitted times a power of two, so that no square overflows or vanishes. That
- * changes no bit of a fit but where scales and biases are rounded to bf16, which is done in their own range: there they
- * may be subnormal, or too large.
+ * A group whose magnitudes are far from 1 is scaled by a power of two before the fit, so that no square overflows or
+ * vanishes. This changes a fit only where scales and biases are rounded to bf16; that is done in their original range,
+ * where they may be subnormal or overflow.
  */
 #include "quant.h"
 
@@ -21,7 +21,7 @@ enum { LANES = 4, MAX_GROUP = 64 };
 typedef float lanes __attribute__((vector_size(LANES * sizeof(float))));
 typedef int32_t lane_bits __attribute__((vector_size(LANES * sizeof(float))));
 
-/* Greatest magnitudes of groups that are fitted as they are. */
+/* Range of greatest magnitudes of groups that are fitted unscaled. */
 static const float least_plain = 0x1p-50f, most_plain = 0x1p50f;
 
 static const float bf16_max = 0x1.FEp127f, bf16_least = 0x1p-133f;
@@ -52,27 +52,27 @@ static float sum_of(lanes parts) {
     return (parts[0] + parts[2]) + (parts[1] + parts[3]);
 }
 
-/* A group of finite values, with what each fit of it needs. All are times 2^exponent, and so are scales and biases. */
+/* A group of finite values, with what every fit of it needs. All values, scales and biases are times 2^exponent. */
 typedef struct group {
     const float *x;
     int64_t n;
     float low, high, sum;
     float most;   /* greatest code */
-    float step;   /* of the size that the form is meant to have: range / 15, or greatest magnitude / 127 */
-    int exponent; /* 0 in nearly all groups */
+    float step;   /* nominal step of the format: range / 15, or greatest magnitude / 127 */
+    int exponent; /* 0 for nearly all groups */
     bool coarse;  /* the step is a subnormal bf16 */
     bool huge;    /* weights of a fit may overflow */
 } group;
 
-/* The group as codes under one scale and bias, which are bf16 values (times 2^exponent). */
+/* The codes of a group under one scale and bias, which are bf16 values (times 2^exponent). */
 typedef struct fit {
     float scale, bias;
-    float error;                       /* sum of squares; infinite where a weight would be */
-    float refined_scale, refined_bias; /* least squares for these codes */
+    float error;                       /* sum of squares; infinite if a weight would be */
+    float refined_scale, refined_bias; /* least-squares fit for these codes */
     float codes[MAX_GROUP];            /* whole numbers */
 } fit;
 
-/* To the nearest bf16, or the one `shift` magnitudes further from 0, at most `limit`. */
+/* Round to the nearest bf16, or to the one `shift` steps further from 0, with magnitude at most `limit`. */
 static float rounded(const group *g, float x, float limit, int shift) {
     uint16_t bits = qni_bf16_of_f32(g->exponent == 0 ? x : ldexpf(x, -g->exponent));
     const uint16_t sign = bits & 0x8000, magnitude = bits & 0x7FFF;
@@ -83,7 +83,7 @@ static float rounded(const group *g, float x, float limit, int shift) {
     return g->exponent == 0 ? value : ldexpf(value, g->exponent);
 }
 
-/* Codes to nearest; adding and taking away 1.5 · 2^23 rounds to an integer. */
+/* Codes to nearest; adding and subtracting 1.5 · 2^23 rounds to an integer. */
 static lanes round_codes(lanes x, lanes bias, lanes inverse, lanes most) {
     const lanes to_integer = all_lanes(0x1.8p23f), zero = all_lanes(0);
     lanes c = (x - bias) * inverse;
@@ -92,8 +92,8 @@ static lanes round_codes(lanes x, lanes bias, lanes inverse, lanes most) {
     return (c + to_integer) - to_integer;
 }
 
-/* Whether all weights of a fit are finite and, with a coarse scale, which may be far from the one that was wanted, no more
- * than two steps off. */
+/* Whether all weights of a fit are finite and, for a coarse scale, which may be far from the ideal one, at most two
+ * steps off. */
 static bool is_sound(const fit *f, const group *g) {
     const float limit = ldexpf(FLT_MAX, g->exponent);
     for (int64_t i = 0; i < g->n; i++) {
@@ -126,8 +126,8 @@ static void make_fit(fit *f, const group *g, float scale, float bias) {
     if ((g->coarse || g->huge) && !is_sound(f, g)) f->error = INFINITY;
 }
 
-/* What sort of group it is. Values close to each other need no step finer than bf16 itself is, and no scale is less than
- * the least bf16: smaller values are rounded to multiples of that. */
+/* Classify the group. Values close together need no step finer than bf16 resolution, and no scale is below the smallest
+ * bf16: smaller values are rounded to multiples of it. */
 static void size_up(group *g, bool symmetric) {
     const float greatest = fmaxf(g->high, -g->low);
     if (g->exponent == 0) return;
@@ -137,13 +137,13 @@ static void size_up(group *g, bool symmetric) {
     g->huge = g->exponent < 0 && greatest >= ldexpf(0x1p126f, g->exponent);
 }
 
-/* How far from the nearest bf16 a scale is tried, to both sides: where bf16 is coarse, or ends, the nearest may leave out an
- * end of the group. */
+/* How many bf16 steps around the nearest scale to try on either side: where bf16 is coarse or near its limits, the
+ * nearest may not cover an end of the group. */
 static int most_shift(const group *g) {
     return g->coarse || g->huge ? 1 : 0;
 }
 
-/* The range is pulled in at both ends, alike and each alone; each fit is refined once. */
+/* Try ranges shrunk at both ends, together and separately; refine each fit once. */
 static void fit_affine(fit *best, const group *g) {
     static const float pull[][2] = {{0, 0}, {0.06f, 0.06f}, {0.12f, 0.12f}, {0.1f, 0}, {0, 0.1f}};
     const int most = most_shift(g);
@@ -163,8 +163,8 @@ static void fit_affine(fit *best, const group *g) {
     }
 }
 
-/* The greatest magnitude takes the last code on its side; or, where that makes the others' errors less, one beyond it. The
- * bias must be a bf16 too. False: the greatest value is out of reach. */
+/* The greatest magnitude gets the last code on its side, or one beyond it if that lowers the total error. The bias must
+ * be representable in bf16 too. False: the greatest value is out of range. */
 static bool fit_symmetric(fit *best, const group *g) {
     const float zero = (g->most + 1) / 2, limit = bf16_max / zero, reach = ldexpf(limit, g->exponent);
     const float greatest = g->high > -g->low ? g->high : -g->low;
@@ -202,7 +202,8 @@ static bool scan(group *g) {
     return sum_of(bad) == 0;
 }
 
-/* A group far from 1, times the power of two that brings its greatest magnitude to 0.5 … 1, into `memory` {n}. */
+/* Scale a group far from 1 by the power of two that brings its greatest magnitude to 0.5 … 1; the result is in `memory`
+ * {n}. */
 static void bring_near(group *g, float *memory) {
     const float greatest = fmaxf(g->high, -g->low);
     if (greatest == 0 || (greatest >= least_plain && greatest <= most_plain)) return;
@@ -222,7 +223,7 @@ static void put_codes(unsigned char *to, const float *codes, int32_t bits, int64
     for (int64_t i = 0; i < n; i += 2) to[i / 2] = (unsigned char)((int32_t)codes[i] | (int32_t)codes[i + 1] << 4);
 }
 
-/* The first of n values that is a NaN or an infinity, else the one of the greatest magnitude. */
+/* The first of n values that is a NaN or an infinity, else the one with the greatest magnitude. */
 static int64_t worst_of(const float *x, int64_t n) {
     int64_t worst = 0;
     for (int64_t i = 0; i < n; i++) {

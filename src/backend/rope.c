@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* RoPE's frequencies and angles. Everything is in double until the last rounding, so that the error of an angle does
- * not grow with the position. */
+/* RoPE frequencies and angles. Everything is in double until the final rounding, so that the error of an angle does not
+ * grow with the position. */
 #include "backend.h"
 
 #include <math.h>
 
 static const double pi = 3.14159265358979323846;
 
-/* The dimension whose wavelength turns `turns` times within the original context (arXiv 2309.00071, section 3.2). */
+/* The dimension whose wavelength fits `turns` times into the original context (arXiv 2309.00071, section 3.2). */
 static double yarn_dimension(double turns, int64_t head_dim, int64_t original_ctx, double theta) {
     return (double)head_dim * log((double)original_ctx / (turns * 2.0 * pi)) / (2.0 * log(theta));
 }
@@ -16,14 +16,14 @@ static double clamp(double x, double low, double high) {
     return x < low ? low : x > high ? high : x;
 }
 
-/* Dimensions below `low` keep their frequency, those above `high` are slowed by the factor, with a ramp between. */
+/* Dimensions below `low` keep their frequency, those above `high` are divided by the factor, with a ramp in between. */
 static void apply_yarn(double *inv_freq, const qn_yarn *yarn, double theta, int64_t head_dim) {
     double beta_fast = yarn->beta_fast > 0 ? yarn->beta_fast : 32.0;
     double beta_slow = yarn->beta_slow > 0 ? yarn->beta_slow : 1.0;
     double last = (double)(head_dim - 1);
     double low = clamp(floor(yarn_dimension(beta_fast, head_dim, yarn->original_ctx, theta)), 0.0, last);
     double high = clamp(ceil(yarn_dimension(beta_slow, head_dim, yarn->original_ctx, theta)), 0.0, last);
-    double width = high > low ? high - low : 0.001; /* as transformers: a step instead of a division by zero */
+    double width = high > low ? high - low : 0.001; /* as in transformers: a step instead of a division by zero */
     for (int64_t i = 0; i < head_dim / 2; i++) {
         double ramp = clamp(((double)i - low) / width, 0.0, 1.0);
         inv_freq[i] = inv_freq[i] / yarn->factor * ramp + inv_freq[i] * (1.0 - ramp);

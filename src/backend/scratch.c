@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Scratch: a bump allocator that can run without memory to measure what a call needs, and a device's own block. Under the
- * address sanitizer only what is taken may be touched: red zones are measured as the rest is. */
+/* Scratch: a bump allocator that, without memory, measures what a call needs; and a device's workspace. Under the
+ * address sanitizer only allocated bytes may be touched: red zones are included in the measurement. */
 #include "device.h"
 
 static size_t rounded(size_t bytes) {
@@ -12,7 +12,7 @@ void *qni_scratch_take(qni_scratch *scratch, size_t bytes) {
     if (!qni_add_size(&end, at, rounded(bytes)) || !qni_add_size(&end, end, QNI_RED_ZONE)) end = SIZE_MAX;
     scratch->used = end;
     if (end > scratch->peak) scratch->peak = end;
-    /* While measuring an address that is aligned and not NULL, so that arithmetic on it stays defined. */
+    /* While measuring, an aligned non-NULL address, so that arithmetic on it stays defined. */
     if (qni_scratch_measures(scratch)) return (void *)(uintptr_t)QNI_ALIGN; // NOLINT(performance-no-int-to-ptr)
     qni_unpoison(scratch->base + at, bytes);
     qni_poison(scratch->base + at + bytes, end - at - bytes);
@@ -38,7 +38,7 @@ qn_status qni_buffer_create(qn_device *device, qni_buffer *out, size_t bytes, qn
 
 void qni_buffer_free(qn_device *device, qni_buffer *buffer) {
     if (buffer->address != NULL) {
-        (void)device->backend->memory->wait(device->state, NULL); /* a queued op may still use it */
+        (void)device->backend->memory->wait(device->state, NULL); /* a queued op may still be using it */
         device->backend->memory->release(device->state, buffer, &device->allocator);
     }
     *buffer = (qni_buffer){0};

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Tensors: memory of a device or of the caller, seen as a row-major array. */
+/* Tensors: row-major arrays in device memory or in the caller's. */
 #include "tensor.h"
 
 #include "../base/half.h"
@@ -32,7 +32,7 @@ size_t qn_dtype_bytes(qn_dtype dtype) {
     return 0;
 }
 
-/* Fill everything of `t` but storage and data; stride NULL or zeros: contiguous. */
+/* Fill in all of `t` except storage and data; stride NULL or zeros: contiguous. */
 static qn_status lay_out(qn_tensor *t, qn_dtype dtype, int32_t rank, const int64_t *shape, const int64_t *stride,
                          qn_error *err) {
     if (qn_dtype_bytes(dtype) == 0) return qni_fail(err, QN_EINVAL, "dtype: %d is none", (int)dtype);
@@ -73,7 +73,7 @@ static qn_status lay_out(qn_tensor *t, qn_dtype dtype, int32_t rank, const int64
     return QN_OK;
 }
 
-/* A tensor struct and, unless shared, a storage struct, filled; `proto` is consumed by copy. */
+/* Allocate and fill a tensor and, unless shared, its storage; `proto` is copied. */
 static qn_status make_tensor(qn_tensor **out, const qn_tensor *proto, qni_storage *shared, qn_device *device,
                              qn_error *err) {
     qn_tensor *tensor = qni_calloc(1, sizeof *tensor);
@@ -172,7 +172,8 @@ void qn_tensor_free(qn_tensor *tensor) {
     qni_free(storage);
 }
 
-/* Copies between the tensor and a dense buffer, row by row where there are gaps. One of `from` and `to` is not NULL. */
+/* Copy between the tensor and a dense buffer, row by row if there are gaps. Exactly one of `from` and `to` is
+ * non-NULL. */
 static qn_status copy(const qn_tensor *t, const unsigned char *from, unsigned char *to, qn_error *err) {
     const qn_device *device = t->storage->device;
     const qni_memory_ops *memory = device->backend->memory;

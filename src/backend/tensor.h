@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What a tensor is inside: a window on storage that several tensors may share. */
+/* Tensor internals: a view of storage that several tensors may share. */
 #ifndef QNI_TENSOR_H
 #define QNI_TENSOR_H
 
@@ -8,7 +8,7 @@
 typedef struct qni_storage {
     atomic_int refs;
     qn_device *device;
-    qni_buffer own; /* zeros: the caller's memory */
+    qni_buffer own; /* zeros: wraps the caller's memory */
     void *wrapped;
     bool read_only;
     void (*release)(void *user, void *data);
@@ -23,7 +23,7 @@ struct qn_tensor {
     int64_t shape[QN_MAX_RANK];
     int64_t stride[QN_MAX_RANK]; /* in elements; the last is 1 */
     int64_t n_element;
-    int64_t extent; /* elements from the first to the last, gaps included */
+    int64_t extent; /* elements spanned from first to last, gaps included */
 };
 
 static inline bool qni_tensor_is_contiguous(const qn_tensor *tensor) {

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The public reader of safetensors files: one tensor at a time, onto a device, through a small buffer. */
+/* The public reader of safetensors files: loads one tensor at a time onto a device, through a small buffer. */
 #include "../base/cut.h"
 #include "../base/memory.h"
 #include "../format/safetensors.h"
@@ -7,7 +7,7 @@
 
 #include <quern/tensor.h>
 
-/* A tensor goes to the device in pieces of this size, so that reading takes no second copy of it. */
+/* Chunk size for copying to the device: reading needs no second copy of the tensor. */
 enum { PIECE_BYTES = QNI_CUT(1 << 20, 1 << 10) };
 
 struct qn_tensor_file {
@@ -62,7 +62,7 @@ static qn_dtype dtype_of(const qni_st_tensor *tensor) {
     }
 }
 
-/* One piece: elements [first, first + n) of a tensor, from the file through `buffer`. */
+/* Copy one chunk, elements [first, first + n) of a tensor, from the file through `buffer`. */
 static qn_status copy_piece(const qn_tensor *tensor, int64_t first, int64_t n, const qn_tensor_file *file,
                             uint64_t offset, void *buffer, qn_error *err) {
     size_t element = qn_dtype_bytes(qn_tensor_dtype(tensor));

@@ -8,10 +8,10 @@
 
 #include <quern/ops.h>
 
-/* Memory of a device. Addresses within it are what views point to; only the backend dereferences them. */
+/* Device memory. Views point to addresses within it; only the backend dereferences them. */
 typedef struct qni_buffer {
     void *address;
-    void *handle; /* the backend's own, for libraries that hand out no addresses; else NULL */
+    void *handle; /* backend-private, for libraries that expose no addresses; else NULL */
     size_t bytes;
 } qni_buffer;
 
@@ -32,7 +32,7 @@ typedef struct qni_heads {
     int64_t head_stride;
 } qni_heads;
 
-/* A norm's weight, contiguous. */
+/* A norm weight, contiguous. */
 typedef struct qni_vec {
     const void *data;
     qn_dtype dtype;
@@ -40,30 +40,30 @@ typedef struct qni_vec {
 } qni_vec;
 
 /*
- * Formats of quantized matrices {out, in}, as checkpoints store them:
+ * Formats of quantized matrices {out, in}, as stored in checkpoints:
  *
- *   affine   W[o, i] = scale[o, i / group] · code[o, i] + bias[o, i / group]: unsigned codes of 2, 3, 4, 5, 6 or 8 bits,
- *            a row being one little-endian stream of bits without padding (a row is whole u32 words). As MLX
- *            stores them. Symmetric: bias = -2^(bits-1) · scale everywhere, so that it need not be kept.
- *   fp8      W[o, i] = scale[o / group_out, i / group] · e4m3(code[o, i]); as DeepSeek and Qwen publish them
- *            (weight_scale_inv, which multiplies). The last blocks may be ragged.
+ *   affine   W[o, i] = scale[o, i / group] · code[o, i] + bias[o, i / group]: unsigned codes of 2, 3, 4, 5, 6 or 8
+ *            bits. A row is one little-endian bit stream without padding, a whole number of u32 words. This is MLX's
+ *            format. Symmetric: bias = -2^(bits-1) · scale everywhere, so biases need not be stored.
+ *   fp8      W[o, i] = scale[o / group_out, i / group] · e4m3(code[o, i]), as DeepSeek and Qwen publish it
+ *            (weight_scale_inv, which multiplies). The last blocks may be partial.
  */
 typedef enum qni_quant_kind { QNI_DENSE, QNI_AFFINE, QNI_FP8 } qni_quant_kind;
 
 typedef struct qni_quant {
     qni_quant_kind kind;
-    int32_t bits;      /* affine: of a code; fp8: 8 */
-    int64_t group;     /* inputs that share a scale */
-    int64_t group_out; /* outputs that share one; affine: 1 */
+    int32_t bits;      /* affine: bits per code; fp8: 8 */
+    int64_t group;     /* inputs per scale */
+    int64_t group_out; /* outputs per scale; affine: 1 */
     qn_dtype scale_dtype;
     bool symmetric; /* affine */
 } qni_quant;
 
-/* Rows of a quantized matrix in memory; row 0 is the first of a group of outputs (fp8). */
+/* Rows of a quantized matrix in memory; row 0 starts a group of outputs (fp8). */
 typedef struct qni_quant_rows {
-    const unsigned char *codes;  /* rows of qni_quant_code_bytes() */
-    const unsigned char *scales; /* rows of n_group scale_dtype, one for each group_out outputs */
-    const unsigned char *biases; /* affine: as scales; NULL: symmetric */
+    const unsigned char *codes;  /* rows of qni_quant_code_bytes() bytes */
+    const unsigned char *scales; /* rows of n_group scale_dtype elements, one per group_out outputs */
+    const unsigned char *biases; /* affine: laid out as scales; NULL: symmetric */
 } qni_quant_rows;
 
 /*
@@ -135,9 +135,9 @@ typedef struct qni_layer_view {
 } qni_layer_view;
 
 /*
- * The tokens of one step, grouped by sequence: those of sequence s are tok_begin[s] … tok_begin[s + 1] - 1, at least one,
- * and their positions ascend by one from pos_begin[s]. A prefill chunk, a decode step of many users and any mixture of
- * them have this form. The arrays are memory of the host that may change after the call.
+ * The tokens of one step, grouped by sequence. Sequence s has tokens tok_begin[s] … tok_begin[s + 1] - 1, at least one,
+ * at consecutive positions from pos_begin[s]. Covers a prefill chunk, a decode step for many users and any mixture. The
+ * arrays are host memory that may change once the call returns.
  */
 typedef struct qni_batch {
     int64_t n_tok;
@@ -149,51 +149,51 @@ typedef struct qni_batch {
 } qni_batch;
 
 /*
- * KV of one layer in blocks of block_tokens positions. K of KV head h at position p of sequence s lies at element
+ * KV of one layer, in blocks of block_tokens positions. K of KV head h at position p of sequence s is at element
  *
  *   block · k_block_stride + h · k_head_stride + p % block_tokens · k_token_stride,   block = block_table[s, p / block_tokens]
  *
- * of k, and V likewise. Caches {B, N_kv, T_max, D} are the special case of one block of T_max tokens for each batch row.
+ * of k, and V likewise. A cache {B, N_kv, T_max, D} is the special case of one block of T_max tokens per batch row.
  */
 typedef struct qni_kv_layer {
     void *k, *v;
     qn_dtype k_dtype, v_dtype;
     int64_t block_tokens;
     int64_t n_kv_head, head_dim;
-    int64_t k_block_stride, k_head_stride, k_token_stride; /* in elements, those of q8 being bytes */
+    int64_t k_block_stride, k_head_stride, k_token_stride; /* in elements; q8: in bytes */
     int64_t v_block_stride, v_head_stride, v_token_stride;
 } qni_kv_layer;
 
-/* KV of all layers; that of layer i lies i · layer_stride bytes behind that of the first. */
+/* KV of all layers; layer i is at an offset of i · layer_stride bytes from the first. */
 typedef struct qni_kv {
     qni_kv_layer first;
     int64_t layer_stride;
 } qni_kv;
 
-/* Frequencies of RoPE: the angle of dimension pair i at position p is p · inv_freq[i]. */
+/* RoPE frequencies: dimension pair i at position p has the angle p · inv_freq[i]. */
 typedef struct qni_frequencies {
     const double *inv_freq;  /* {head_dim / 2} */
-    double attention_factor; /* on cos and sin */
+    double attention_factor; /* scales cos and sin */
 } qni_frequencies;
 
-/* What kv_attention, attention_block and layer share for all layers of a step. */
+/* Arguments of kv_attention, attention_block and layer that all layers of a step share. */
 typedef struct qni_attention_call {
     const qni_batch *batch;
-    const float *cos_sin; /* {n_tok, head_dim}, by the op `rope` */
+    const float *cos_sin; /* {n_tok, head_dim}, written by the `rope` op */
     double scale;
     double eps;
 } qni_attention_call;
 
-/* What a step needs of a model. */
+/* The parts of a model that a step needs. */
 typedef struct qni_transformer {
     const qni_weight *embedding, *lm_head; /* n_in = d_model, n_out = n_vocab */
     const qni_layer_view *layers;          /* {n_layer} */
-    qni_vec norm;                          /* the final one */
+    qni_vec norm;                          /* the final norm */
     int32_t n_layer, head_dim, d_model, n_vocab;
     double eps;
 } qni_transformer;
 
-/* What a step reads, and where its KV goes. */
+/* Inputs of a step, and the KV cache that it reads and writes. */
 typedef struct qni_step_input {
     const qni_batch *batch;
     const int32_t *ids; /* {n_tok}, on the host */
@@ -203,26 +203,26 @@ typedef struct qni_step_input {
 
 struct qn_sampler_params; /* of <quern/sampler.h> */
 
-/* How the next ids of a sequence are sampled; sampler.h has the formulas. All of it is memory of the host. */
+/* How the next ids of a sequence are sampled; sampler.h has the formulas. Everything here is host memory. */
 typedef struct qni_sampling {
     const struct qn_sampler_params *params;
-    int32_t n_valid;     /* ids from here on are never sampled */
-    int32_t *ids;        /* those of the sequence, and room for the ones that are sampled */
-    int32_t n_id;        /* so far: the next one is of this position */
-    int32_t prompt_len;  /* ids from here on were generated */
-    const int32_t *ends; /* {n_end}: ids after which the sequence is over */
+    int32_t n_valid;     /* ids from n_valid on are never sampled */
+    int32_t *ids;        /* the ids of the sequence, with capacity for those to be sampled */
+    int32_t n_id;        /* ids so far: the position of the next one */
+    int32_t prompt_len;  /* ids from this index on were generated */
+    const int32_t *ends; /* {n_end}: ids that end the sequence */
     int32_t n_end;
 } qni_sampling;
 
-/* What `step` makes of the sequences of a batch. */
+/* What `step` should generate for the sequences of a batch. */
 typedef struct qni_decode {
     qni_sampling *sampling;        /* {n_seq} */
-    int32_t n_token;               /* ids to sample, at most, of each sequence; the batch has blocks for all of them */
-    const volatile bool *canceled; /* NULL, or looked at before each token: no more of them once it is set */
-    /* {n_seq}: ids sampled so far; each is written after the id, so that the host may read ids while the step runs.
-     * n_sampled[s] < n_token if the last one is an end, or `canceled` was set, or is_bad[s]. */
+    int32_t n_token;               /* maximum ids to sample per sequence; the batch has blocks for all of them */
+    const volatile bool *canceled; /* NULL, or polled before each token: set, it stops generation */
+    /* {n_seq}: ids sampled so far; each count is written after its id, so the host may read ids while the step runs.
+     * n_sampled[s] < n_token if the last id ended the sequence, `canceled` was set, or is_bad[s]. */
     volatile int32_t *n_sampled;
-    bool *is_bad; /* {n_seq}: the logits after the last id cannot be sampled from */
+    bool *is_bad; /* {n_seq}: the logits after the last id cannot be sampled */
 } qni_decode;
 
 /* KV of layer i. */
@@ -233,10 +233,10 @@ static inline qni_kv_layer qni_kv_at(const qni_kv *kv, int32_t layer) {
     return at;
 }
 
-/* The sequence that token t of a batch belongs to. */
+/* The sequence of token t of a batch. */
 static inline int32_t qni_batch_seq(const qni_batch *batch, int64_t t) {
     int32_t first = 0, n = batch->n_seq;
-    while (n > 1) { /* it is among the n from `first` on */
+    while (n > 1) { /* invariant: it is one of the n from `first` on */
         const int32_t half = n / 2;
         if (batch->tok_begin[first + half] <= t) {
             first += half;

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * All checks of the public primitives, in the order of ops.h: nulls and counts, rank, sizes that need no head count,
- * divisibility, sizes that need head counts, dtype, device, alias, capacity. Each goes over all operands of all layers
- * before the next begins, so that the first message is of the earliest kind. Sizes are positive by the construction of
- * tensors and linears. Nothing is allocated: tables are made again for each check.
+ * All checks of the public primitives, in the order of ops.h: nulls and counts, rank, sizes independent of head counts,
+ * divisibility, sizes that depend on head counts, dtype, device, alias, capacity. Each check covers all operands of all
+ * layers before the next begins, so the first message is of the earliest kind. Sizes are positive: tensors and linears
+ * guarantee it. Nothing is allocated: each check rebuilds the tables.
  */
 #include "validate.h"
 
@@ -25,7 +25,7 @@ static const struct form {
     [QNI_OFFSET] = {1, {"length"}},
 };
 
-/* One check under way: the operands of one layer (or of the call itself: layer -1) at a time. */
+/* A check in progress: the operands of one layer at a time (layer -1: those of the call itself). */
 typedef struct check {
     const qni_call *call;
     qni_dims *dims;
@@ -167,14 +167,14 @@ static qn_status check_rank(check *c) {
     return QN_OK;
 }
 
-/* Size of an axis of an operand; packed linears have their axes as plain ones do. */
+/* Size of an operand's axis; packed linears have the same axes as plain ones. */
 static int64_t size_of(const qni_arg *a, int32_t axis) {
     const qn_linear *packed = packed_of(a);
     if (packed == NULL) return a->tensor->shape[axis];
     return (axis == 0) == (a->form == QNI_LINEAR) ? packed->weight.n_in : packed->weight.n_out;
 }
 
-/* The first operand that has a size fixes it for the others. */
+/* The first operand with a given size fixes it for the others. */
 static qn_status check_axes(check *c, bool late) {
     for (int i = 0; i < c->n; i++) {
         const qni_arg *a = &c->args[i];
@@ -191,7 +191,7 @@ static qn_status check_axes(check *c, bool late) {
     return QN_OK;
 }
 
-/* Rows, positions and ids are 32-bit inside. */
+/* Rows, positions and ids are 32-bit internally. */
 static qn_status check_limits(check *c) {
     int64_t n_row;
     const int64_t *of = c->dims->of;
@@ -247,7 +247,7 @@ static qn_status check_divisibility(check *c) {
                     (long long)of[QNI_NKV], (long long)of[QNI_NQ]);
     }
     of[QNI_A] = of[QNI_NQ] * d;
-    /* Backends number the heads of all rows. */
+    /* Backends number the heads of all rows consecutively. */
     int64_t n_row = of[QNI_B] * of[QNI_T], n;
     if (__builtin_mul_overflow(n_row, of[QNI_NQ], &n) || n > INT32_MAX) {
         return FAIL(c, "query heads", "%lld of %lld rows are more than %d", (long long)of[QNI_NQ], (long long)n_row,
@@ -317,8 +317,8 @@ static bool same_memory(const qn_tensor *a, const qn_tensor *b) {
     return true;
 }
 
-/* By the bytes from the first to the last element; blocks that take turns at one outer distance, as K and V of one
- * {B, 2, …} buffer do, are told apart. */
+/* Compares the byte ranges from first to last element. Interleaved blocks with the same outer stride, such as K and V
+ * of one {B, 2, …} buffer, are recognized as disjoint. */
 static bool overlap(const qn_tensor *a, const qn_tensor *b) {
     size_t a_element = qn_dtype_bytes(a->dtype), b_element = qn_dtype_bytes(b->dtype);
     uintptr_t a_first = (uintptr_t)a->data, b_first = (uintptr_t)b->data;
@@ -364,7 +364,7 @@ static qn_status check_capacity(check *c) {
         for (int64_t r = 0; r < c->call->offset->n_rows; r++) {
             if ((uint64_t)c->call->offset->rows[r] > greatest) greatest = (uint64_t)c->call->offset->rows[r];
         }
-        if (greatest + n_new <= capacity) continue; /* below 2^63 + 2^32 */
+        if (greatest + n_new <= capacity) continue; /* no overflow: below 2^63 + 2^32 */
         return qni_fail(c->err, QN_EFULL, "%s: %llu tokens are fewer than the %llu that offset %llu + %llu tokens need",
                         label_of(c->layer, "capacity").text, (unsigned long long)capacity,
                         (unsigned long long)(greatest + n_new), (unsigned long long)greatest,

@@ -2,13 +2,14 @@
 /*
  * RoPE, cache write and causal grouped-query attention.
  *
- * Tasks of (tile of consecutive rows of a sequence, KV head) attend: all query heads of the KV head share what is loaded.
- * A task that alone reads the new keys and values of its rows writes them first; where a sequence has several tiles, all
- * are written in a loop before. The cache is read in blocks of QNI_CPU_KV_BLOCK positions and chunks of CHUNK, both counted
- * from 0. For each query a chunk yields its maximum, its sum and its weighted values on its own, block by block, and
- * chunks are merged in order; so a result depends on the query and the cache alone, not on the tile, and chunks can be
- * tasks of their own where there are too few for the threads. Rows of the cache beyond a query's own position never enter
- * its result, and those beyond the last query's are not read.
+ * An attention task is one tile of consecutive rows of a sequence x one KV head: all query heads of that KV head share
+ * the loads. If no other task reads the new keys and values of its rows, the task writes them first; if a sequence has
+ * several tiles, a separate loop writes all rows beforehand. The cache is read in blocks of QNI_CPU_KV_BLOCK positions
+ * and chunks of CHUNK, both counted from 0. Each chunk yields a partial softmax per query (maximum, sum, weighted
+ * values), accumulated block by block, and chunks are reduced in order. So a result depends only on the query and the
+ * cache, not on the tile, and chunks can be separate tasks when there are too few tasks for the threads (split KV).
+ * Cache rows beyond a query's own position never affect its result, and rows beyond the last query's position are not
+ * read.
  */
 #include "attention.h"
 #include "../base/cut.h"
@@ -16,9 +17,9 @@
 #include <math.h>
 
 enum {
-    TILE_QUERIES = QNI_CUT(64, 16), /* of a task: their state and a block of K or V lie in the second cache */
-    TILE_ROWS = QNI_CUT(32, 8),     /* each sees half of them in vain */
-    FEW_QUERIES = 8,                /* up to here a block is converted on the way; more queries share a converted one */
+    TILE_QUERIES = QNI_CUT(64, 16), /* queries per task: their partials and a block of K or V fit in L2 */
+    TILE_ROWS = QNI_CUT(32, 8),     /* the causal mask wastes half of a diagonal tile */
+    FEW_QUERIES = 8, /* up to here a block is converted on the fly; more queries share a converted copy */
     TASKS_A_THREAD = 4,
     ELEMENTS_A_TASK = QNI_CUT(1 << 14, 1 << 7),
 };
@@ -31,8 +32,8 @@ static int64_t padded(const qni_cpu_kernels *k, int64_t head_dim) {
     return (head_dim + k->d_align - 1) / k->d_align * k->d_align;
 }
 
-/* In proportion to the queries, as part_of() counts on. Maximum and sum of one take a line, so that vectors of values do not
- * lie across two of them. */
+/* Proportional to the number of queries: part_of() relies on it. One cache line is reserved for a query's maximum and
+ * sum, so that vectors of values do not straddle lines. */
 static int64_t state_floats(int64_t n_query, int64_t d_pad) {
     return n_query * (d_pad + QNI_ALIGN / (int64_t)sizeof(float));
 }
@@ -41,7 +42,7 @@ static state state_at(float *at, int64_t n_query, int64_t d_pad) {
     return (state){at, at + n_query * d_pad, at + n_query * (d_pad + 1)};
 }
 
-/* Rows of a call, at most, where chunks are tasks. */
+/* Maximum rows of a call whose chunks become tasks. */
 static int64_t rows_to_split(const qni_cpu *cpu, const qni_cpu_attention *a) {
     return (TASKS_A_THREAD * (int64_t)cpu->n_thread - 1) / a->k.n_head;
 }
@@ -56,7 +57,7 @@ qni_cpu_attention_scratch qni_cpu_take_attention(const qni_run *run, const qni_c
     s.floats = (int64_t)qni_round_up((size_t)s.floats, QNI_ALIGN / sizeof(float));
     s.per_thread = qni_cpu_take_floats(run, cpu->n_thread * s.floats);
     s.first = qni_scratch_take(run->scratch, (size_t)(batch->n_tok + 1) * sizeof *s.first);
-    /* As much as any smaller call needs: what was reserved for many tokens is enough for few. */
+    /* At least as much as any smaller call needs: a reservation for many tokens also covers few. */
     int64_t n_tok = qni_min_i64(batch->n_tok, rows_to_split(cpu, a));
     int64_t n_chunk = qni_ceil_div(batch->max_block * a->kv->block_tokens, CHUNK);
     s.parts = qni_scratch_array(run->scratch, n_tok * a->k.n_head * n_chunk, state_floats(group, d_pad), sizeof(float));
@@ -68,7 +69,7 @@ static const void *head_at(const qni_heads *h, int64_t row, int64_t head) {
     return data + (size_t)(head * h->head_stride) * qn_dtype_bytes(h->rows.dtype);
 }
 
-/* A head of a row as f32, normed and turned. */
+/* One head of a row as f32, normed and rotated. */
 static void load_head(const job *j, float *out, const qni_heads *h, int64_t row, int64_t head, const float *norm) {
     j->k->widen[qni_cpu_dtype(h->rows.dtype)](out, head_at(h, row, head), h->head_dim);
     if (norm != NULL) qni_cpu_norm_row(j->k, out, out, norm, h->head_dim, j->a->call->eps);
@@ -83,7 +84,7 @@ static void store_row(const job *j, void *row, qn_dtype dtype, const float *x, i
     }
 }
 
-/* The new keys and values of a KV head, of tokens [first, end) of the batch; `head` is scratch. */
+/* Write the new keys and values of a KV head for tokens [first, end) of the batch; `head` is scratch. */
 static void write_rows(const job *j, int64_t kv_head, int64_t first, int64_t end, float *head) {
     const qni_cpu_attention *a = j->a;
     const qni_batch *batch = a->call->batch;
@@ -106,9 +107,9 @@ static void write_task(void *context, int32_t task, int32_t thread) {
     for (int64_t h = 0; h < j->a->k.n_head; h++) write_rows(j, h, first, end, head);
 }
 
-/* Add what the chunk at pos yields to what the chunks before it do. */
+/* Reduce the partial softmax of the chunk at pos into that of the chunks before it. */
 static void merge_chunk(const job *j, const tile *t, const state *part, int64_t pos) {
-    const int64_t query = qni_max_i64(0, pos - t->pos) * j->group; /* the first that sees any of it */
+    const int64_t query = qni_max_i64(0, pos - t->pos) * j->group; /* the first query that sees any of the chunk */
     const int64_t n = t->n_query - query, d = j->d_pad;
     const state *all = &t->all;
     float *old = t->factor, *new = t->factor + n;
@@ -125,7 +126,7 @@ static void merge_chunk(const job *j, const tile *t, const state *part, int64_t 
     }
 }
 
-/* The index-th tile from the end: the last tiles of a sequence have most to do, they go first. */
+/* The index-th tile from the end: the last tiles of a sequence have the most work, so they go first. */
 static tile make_tile(const job *j, int64_t index, int64_t kv_head, int32_t thread) {
     const qni_batch *batch = j->a->call->batch;
     const int32_t *first = j->scratch.first + (j->n_tile - 1 - index);
@@ -159,7 +160,7 @@ static void load_queries(const job *j, tile *t) {
     }
 }
 
-/* The rows of a tile whose positions lie in [pos, end), where tasks write: before they read any of them. */
+/* If tasks write the cache: write the tile's rows with positions in [pos, end) before any of them is read. */
 static void write_tile(const job *j, const tile *t, int64_t pos, int64_t end) {
     if (!j->writes) return;
     const int64_t before = qni_max_i64(0, pos - t->pos), n = qni_min_i64(t->n_row, end - t->pos);
@@ -191,9 +192,9 @@ static void attend_task(void *context, int32_t task, int32_t thread) {
     store_out(j, &t);
 }
 
-/* What a chunk yields, where chunks are tasks: {tile, KV head, chunk}. */
+/* The partial softmax of a chunk, if chunks are tasks: {tile, KV head, chunk}. */
 static state part_of(const job *j, const tile *t, int64_t chunk) {
-    int64_t before = t->first * j->group * j->a->k.n_head * j->n_chunk; /* queries and chunks of other tiles */
+    int64_t before = t->first * j->group * j->a->k.n_head * j->n_chunk; /* queries x chunks of other tiles */
     int64_t at =
         state_floats(before, j->d_pad) + (t->kv_head * j->n_chunk + chunk) * state_floats(t->n_query, j->d_pad);
     return state_at(j->scratch.parts + at, t->n_query, j->d_pad);
@@ -221,7 +222,7 @@ static void merge_task(void *context, int32_t task, int32_t thread) {
     store_out(j, &t);
 }
 
-/* Cut the tokens into tiles of one sequence each; *whole: each sequence is one tile. */
+/* Split the tokens into tiles of one sequence each; *whole: each sequence is a single tile. */
 static int64_t cut_tiles(int32_t *first, bool *whole, const qni_batch *batch, int64_t most) {
     int64_t n = 0;
     for (int32_t s = 0; s < batch->n_seq; s++) {
@@ -232,7 +233,7 @@ static int64_t cut_tiles(int32_t *first, bool *whole, const qni_batch *batch, in
     return n;
 }
 
-/* Chunks of positions that the longest sequence reaches into. */
+/* Number of chunks covered by the longest sequence. */
 static int64_t count_chunks(const qni_batch *batch) {
     int64_t most = 0;
     for (int32_t s = 0; s < batch->n_seq; s++) {

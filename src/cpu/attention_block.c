@@ -1,17 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A block of positions for all queries of a tile: scores, softmax, values. Few queries read the cache as it lies; more
- * share a copy in f32, many one of K in panels. Either way the same products are added in the same order.
+ * One block of positions for all queries of a tile: scores, softmax, values. Few queries read the cache in place; more
+ * share an f32 copy; many also share a copy of K in panels. The order of summation is the same in all cases.
  */
 #include "attention.h"
 
 #include <math.h>
 
-/* From so many queries on, panels of keys save what it takes to make them. */
+/* From this many queries on, panels of keys pay for building them. */
 enum { PANEL_QUERIES = 16 };
 
-/* The block that holds a position. A division by a variable costs as much as a hundred products, so the two usual sizes
- * avoid it: a pool's block, and a cache that is one block. */
+/* The block that holds a position. A division by a variable costs as much as a hundred products, so two common sizes
+ * avoid it: a pool's block, and a cache that is a single block. */
 static int64_t block_of(const qni_kv_layer *kv, int64_t pos) {
     if (kv->block_tokens == BLOCK) return pos / BLOCK;
     return pos < kv->block_tokens ? 0 : pos / kv->block_tokens;
@@ -34,7 +34,7 @@ static qn_dtype dtype_of(const tile *t, bool is_k) {
     return is_k ? t->kv->k_dtype : t->kv->v_dtype;
 }
 
-/* The rows of K or V from pos on that are in one block of the cache, at most n of them. */
+/* Rows of K or V from pos on within one block of the cache, at most n of them. */
 static qni_cpu_kv_rows rows_at(const tile *t, bool is_k, int64_t pos, int64_t n) {
     const qni_kv_layer *kv = t->kv;
     return (qni_cpu_kv_rows){.data = (is_k ? qni_cpu_k_at : qni_cpu_v_at)(kv, t->blocks, t->kv_head, pos),
@@ -42,8 +42,8 @@ static qni_cpu_kv_rows rows_at(const tile *t, bool is_k, int64_t pos, int64_t n)
                              .n = qni_min_i64(n, (block_of(kv, pos) + 1) * kv->block_tokens - pos)};
 }
 
-/* The same, for a kernel that reads the cache itself: V of the same positions is asked for while K is read, K of a block
- * further on while V is. */
+/* The same for a kernel that reads the cache in place: reading K prefetches V of the same positions, reading V
+ * prefetches K one block further on. */
 static qni_cpu_kv_rows direct_rows(const tile *t, bool is_k, int64_t pos, int64_t n) {
     qni_cpu_kv_rows rows = rows_at(t, is_k, pos, n);
     const int64_t ahead = is_k ? pos : pos + BLOCK;
@@ -73,8 +73,8 @@ static qni_cpu_kv_rows convert_block(const job *j, const tile *t, bool is_k, int
     return out;
 }
 
-/* Rows of q8 are read as codes: each position's p of the queries from `query` on takes the scale of its row, that of K
- * after the product, that of V before it. */
+/* q8 rows are read as codes. For each position, scale p of the queries from `query` on by the row's scale: for K after
+ * the product, for V before it. */
 static void scale_block(const job *j, const tile *t, bool is_k, int64_t pos, int64_t n, int64_t query) {
     if (dtype_of(t, is_k) != QN_DTYPE_Q8) return;
     for (int64_t i = 0; i < n;) {
@@ -90,7 +90,7 @@ static void scale_block(const job *j, const tile *t, bool is_k, int64_t pos, int
     }
 }
 
-/* p = q · keys in f32, as they lie or, for many queries, in panels. */
+/* p = q · keys in f32, from rows or, for many queries, from panels. */
 static void score_converted(const job *j, const tile *t, float *p, const float *q, int64_t n_query,
                             const qni_cpu_kv_rows *keys) {
     const int64_t nr = j->k->nr, d = j->d_pad;
@@ -106,7 +106,7 @@ static void score_converted(const job *j, const tile *t, float *p, const float *
     j->k->attend_panels(p, q, n_query, t->panels, qni_ceil_div(keys->n, nr) * nr, d);
 }
 
-/* p = q · K of the positions [pos, pos + n) for the queries from `query` on. */
+/* p = q · K at positions [pos, pos + n) for the queries from `query` on. */
 static void score_block(const job *j, const tile *t, int64_t pos, int64_t n, int64_t query) {
     float *p = t->p + query * BLOCK;
     const float *q = t->q + query * j->d_pad;
@@ -130,7 +130,7 @@ typedef struct span {
     bool add;
 } span;
 
-/* converted: NULL where the cache is read as it lies. */
+/* converted: NULL if the cache is read in place. */
 static void value_span(const job *j, const tile *t, const state *to, const qni_cpu_kv_rows *converted, span s) {
     float *o = to->o + s.query * j->d_pad;
     const float *p = t->p + s.query * BLOCK;
@@ -147,9 +147,9 @@ static void value_span(const job *j, const tile *t, const state *to, const qni_c
     }
 }
 
-/* Positions pos … pos+n-1, of one block, for all queries that see some of them. */
+/* Positions pos … pos+n-1, within one block, for all queries that see any of them. */
 static void attend_block(const job *j, const tile *t, const state *to, int64_t pos, int64_t n) {
-    /* Row r sees the first t->pos + r + 1 - pos of them: `row` is the first that sees any, and sees `common`. */
+    /* Row r sees the first t->pos + r + 1 - pos of them. `row` is the first row that sees any; it sees `common`. */
     const int64_t row = qni_max_i64(0, pos - t->pos);
     const int64_t common = qni_min_i64(n, t->pos + row + 1 - pos);
     const int64_t query = row * j->group;

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Attention over one block of KV positions in plain C.
+ * Attention over one block of KV positions in portable C.
  *
  * Layout    q, o {n_q, d} f32; s, p {n_q, 128} f32; k, v rows of d elements at a stride.
  * Tile      scores: 8 partial sums over d; values: one query at a time over d.
- * Tails     d is padded to 8; n_q and n_k are free.
+ * Tails     d is padded to 8; n_q and n_k are arbitrary.
  * Bound     compute.
  */
 #include "scalar.h"

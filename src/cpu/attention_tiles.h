@@ -1,25 +1,25 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Attention over one block of KV positions as it is on every level with vectors: what is loaded for whom. A level's file
- * includes this once, after it has said what a vector is:
+ * Attention over one block of KV positions, shared by all vector levels. A level's file includes this once, after
+ * defining its vectors:
  *
- *     wide, WIDE               a vector or two, of WIDE elements in f32: what a load yields
- *     load(dtype, row, i)      elements i … i + WIDE - 1 of a row of the cache; dtype is a constant
+ *     wide, WIDE               a vector or two holding WIDE f32 elements: the result of a load
+ *     load(dtype, row, i)      elements i … i + WIDE - 1 of a cache row; dtype is a constant
  *     load_query(q)            WIDE elements of a query, for scores
- *     vec, SUMS                partial sums of a score; so many scores are formed at once
+ *     vec, SUMS                partial sums of a score; number of scores formed at once
  *     zero(), add_products(sum, x, y)    sum + x · y, two at a time where `wide` has twice the lanes of `vec`
- *     add_up(out, sum, n)      out[i] = the lanes of sum[i], added by one fixed tree
- *     KEYS                     keys whose rows stay in the first cache for all queries
- *     QUERIES                  most queries of a tile of scores, of f32 at most 4: it wants no conversion to share
- *     VALUE_SUMS               vectors `wide` of outputs formed at once
- *     zeros(), load_sum(o), store_sum(o, sum)      WIDE outputs as values are added to them
- *     spread, spread_of(p)     *p in all lanes
+ *     add_up(out, sum, n)      out[i] = sum of the lanes of sum[i], reduced by one fixed tree
+ *     KEYS                     keys whose rows stay in L1 for all queries
+ *     QUERIES                  maximum queries per tile of scores; f32: at most 4, having no conversion to share
+ *     VALUE_SUMS               output vectors of type `wide` formed at once
+ *     zeros(), load_sum(o), store_sum(o, sum)      WIDE outputs that values are accumulated into
+ *     spread, spread_of(p)     *p broadcast to all lanes
  *     add_weighted(sum, p, y)  sum + p · y
  *
- * Tile      scores: queries x keys, SUMS of them or fewer, over d; values: queries x vectors of d, VALUE_SUMS of them, one
- *           chain over the positions each.
- * Tails     d is padded to WIDE; keys beyond the last repeat it and are not stored; queries 8, 4, 2, 1; vectors of d
- *           one by one.
+ * Tile      scores: queries x keys, at most SUMS of them, over d; values: queries x vectors of d, VALUE_SUMS of them,
+ *           one chain over the positions each.
+ * Tails     d is padded to WIDE; past the last key that key is repeated and its scores are not stored; queries in steps
+ *           of 8, 4, 2, 1; remaining vectors of d one by one.
  */
 #ifndef QNI_CPU_ATTENTION_TILES_H
 #define QNI_CPU_ATTENTION_TILES_H
@@ -32,8 +32,8 @@
 
 enum { BLOCK = QNI_CPU_KV_BLOCK };
 
-/* What is left to ask for of the bytes that are read next. One core keeps some 20 lines under way at most, and what is
- * read from the second cache needs a place among them: so a few at a time, evenly, and into the first cache. */
+/* Prefetch cursor over the next rows. A core sustains about 20 outstanding misses, and reads from L2 need some of them:
+ * so issue a few per iteration, evenly spaced, into L1. */
 typedef struct ahead {
     const char *at, *end;
 } ahead;
@@ -43,7 +43,7 @@ static inline ahead ahead_of(const qni_cpu_kv_rows *rows) {
     return (ahead){next, next == NULL ? next : next + rows->next_bytes};
 }
 
-/* As many lines as `bytes` fill, at least one. */
+/* Prefetch the lines that `bytes` bytes fill, at least one. */
 static inline void ask_for(ahead *a, int64_t bytes) {
     for (int64_t i = 0; i < bytes && a->at < a->end; i += 64, a->at += 64) __builtin_prefetch(a->at, 0, 3);
 }
@@ -52,7 +52,7 @@ static inline int64_t bytes_of(const int dtype) {
     return dtype == QNI_CPU_F32 ? 4 : dtype == QNI_CPU_Q8 ? 1 : 2;
 }
 
-/* Scores of n_q queries with as many keys as a tile has, of which n_valid exist. */
+/* Scores of n_q queries with one tile of keys, of which n_valid exist. */
 ALWAYS_INLINE void score_tile(float *s, const float *q, const int n_q, const int dtype, const char *k, int64_t stride,
                               int64_t n_valid, int64_t d, ahead *next) {
     const int n = SUMS / n_q < KEYS ? SUMS / n_q : KEYS;
@@ -125,7 +125,7 @@ ALWAYS_INLINE void value_tile(float *o, const float *p, const int n_q, const int
         for (int c = 0; c < n; c++) store_sum(o + i * d + c0 + c * WIDE, sum[i * n + c]);
 }
 
-/* Columns of n vectors from c0 on, which stay in the first cache for all queries. */
+/* Columns of n vectors from c0 on, which stay in L1 for all queries. */
 ALWAYS_INLINE void value_columns(float *o, const float *p, int64_t n_q, const int n, const int dtype,
                                  const qni_cpu_kv_rows *rows, int64_t c0, int64_t d, bool add, ahead *next) {
     int64_t i = 0;
@@ -150,7 +150,7 @@ ALWAYS_INLINE void value_rows(float *o, const float *p, int64_t n_q, const int d
     for (; c < d; c += WIDE) value_columns(o, p, n_q, 1, dtype, v, c, d, add, &next);
 }
 
-/* scores_NAME() and values_NAME() as the table has them. */
+/* scores_NAME() and values_NAME() with the table's signatures. */
 #define DEFINE_ATTEND(name, dtype)                                                                                     \
     static void scores_##name(float *s, const float *q, int64_t n_q, const qni_cpu_kv_rows *k, int64_t d) {            \
         score_rows(s, q, n_q, dtype, k, d);                                                                            \

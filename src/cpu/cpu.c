@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The cpu backend's table: opening, and the list of its ops. */
+/* The cpu backend's table: open, close and the list of ops. */
 #include "pack.h"
 
 static void close_cpu(void *state) {
@@ -33,7 +33,7 @@ static void parallel(void *state, int32_t n_task, void (*task)(void *context, in
 
 const qni_backend qni_backend_cpu = {
     .name = "cpu",
-    .kv_block_tokens = QNI_CPU_KV_BLOCK, /* so that a block of the order of sums is one block of the pool */
+    .kv_block_tokens = QNI_CPU_KV_BLOCK, /* one block of the summation order is one block of the pool */
     .open = open_cpu,
     .close = close_cpu,
     .memory = &qni_host_memory,

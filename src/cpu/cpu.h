@@ -25,7 +25,7 @@ typedef struct qni_cpu {
     qni_cpu_kernels kernels;
 } qni_cpu;
 
-/* The kernels of the best level that the machine has and `isa` (NULL: no cap) allows; EINVAL: unknown name. */
+/* The kernels of the best level that the machine supports and `isa` (NULL: no cap) allows. EINVAL: unknown name. */
 qn_status qni_cpu_select(qni_cpu_kernels *out, const char *isa, qn_error *err);
 
 static inline qni_cpu *qni_cpu_of(const qni_run *run) {
@@ -37,51 +37,51 @@ static inline int qni_cpu_dtype(qn_dtype dtype) {
     return dtype == QN_DTYPE_Q8 ? QNI_CPU_Q8 : (int)dtype - QN_DTYPE_F32;
 }
 
-/* The integer kernels for weights of 8- or 4-bit codes. */
+/* The integer kernels for weights with 8- or 4-bit codes. */
 static inline const qni_cpu_int8 *qni_cpu_int8_of(const qni_cpu_kernels *k, int32_t bits) {
     return &k->int8[bits == 8 ? QNI_CPU_8_BITS : QNI_CPU_4_BITS];
 }
 
-/* How a product wants its rows of activations. */
+/* The layout in which a product reads its rows of activations. */
 typedef struct qni_cpu_encoding {
     qn_arith arith; /* F32: tiles {n_col, m} f32; BF16: {n_col / 2, m, 2} bf16; INT8: codes, scales, sums */
-    int64_t group;  /* INT8: inputs of a scale */
-    bool words;     /* INT8: not bytes */
+    int64_t group;  /* INT8: inputs per scale */
+    bool words;     /* INT8: words instead of bytes */
     unsigned char *data;
-    int64_t tile_bytes; /* from a tile to the next */
+    int64_t tile_bytes; /* distance between tiles */
 } qni_cpu_encoding;
 
-/* Rows of activations in tiles of mr rows (the last may have fewer), once for each way in which they are wanted. */
+/* Rows of activations in tiles of mr rows (the last may have fewer), once per layout needed. */
 typedef struct qni_cpu_input {
     int64_t n_row, n_col, mr;
     int32_t n_encoding;
     qni_cpu_encoding encodings[3];
-    float *rows; /* {n_thread, mr, n_col}: a tile while it is encoded */
+    float *rows; /* {n_thread, mr, n_col}: the tile being encoded */
 } qni_cpu_input;
 
 static inline int64_t qni_cpu_tile_rows(const qni_cpu_input *input, int64_t tile) {
     return qni_min_i64(input->mr, input->n_row - tile * input->mr);
 }
 
-/* Scratch for n floats; a norm's weight as f32 in scratch, NULL where it is absent (data NULL). */
+/* Allocate n floats of scratch; convert a norm weight to f32 in scratch, NULL if it is absent (data NULL). */
 float *qni_cpu_take_floats(const qni_run *run, int64_t n);
 const float *qni_cpu_take_vec(const qni_run *run, qni_vec vec);
 
 /* out = rms(x, w), n elements; out may be x. */
 void qni_cpu_norm_row(const qni_cpu_kernels *k, float *out, const float *x, const float *w, int64_t n, double eps);
 
-/* Room for rows {n_row, n_in} as the weights (at most three) want them; then fill it with x, or with rms(x, norm) where
- * norm is not NULL (input.c). */
+/* Allocate the layouts that the weights (at most three) need for rows {n_row, n_in}; then fill them with x, or with
+ * rms(x, norm) if norm is not NULL (input.c). */
 qni_cpu_input qni_cpu_take_input(const qni_run *run, int64_t n_row, const qni_weight *const *weights, int32_t n);
 void qni_cpu_encode(const qni_run *run, qni_cpu_input *input, qni_mat x, const float *norm, double eps);
 
-/* The encoding that a weight reads. */
+/* The layout that a weight reads. */
 const qni_cpu_encoding *qni_cpu_encoding_of(const qni_cpu_kernels *k, const qni_cpu_input *input,
                                             const qni_weight *weight);
-/* A tile of an INT8 encoding. */
+/* A tile of an INT8 layout. */
 qni_cpu_codes qni_cpu_codes_of(const qni_cpu_input *input, const qni_cpu_encoding *encoding, int64_t tile);
 
-/* What becomes of a product. */
+/* What is done with a product. */
 typedef enum qni_cpu_epilogue {
     QNI_CPU_STORE,  /* out = x · W */
     QNI_CPU_ADD,    /* out = hidden + x · W; out may be hidden */
@@ -96,16 +96,16 @@ typedef struct qni_cpu_product {
     qni_mat hidden; /* ADD */
 } qni_cpu_product;
 
-/* Up to three products of the same rows in one parallel loop. `scratch` from qni_cpu_take_linear(). */
+/* Up to three products of the same rows in one parallel loop. `scratch` is from qni_cpu_take_linear(). */
 float *qni_cpu_take_linear(const qni_run *run, int64_t n_row);
 void qni_cpu_linear(const qni_run *run, const qni_cpu_input *x, const qni_cpu_product *products, int32_t n_product,
                     float *scratch);
 
-/* Write to the memory of packed weights, which is not filled yet, from the threads that read it for a row: a page lies
- * near the processor that touches it first. */
+/* First touch: write to the not yet filled memory of packed weights from the threads that read it in a one-row product,
+ * so that each page is placed on their NUMA node. */
 void qni_cpu_touch(qni_cpu *cpu, const qni_cpu_product *products, int32_t n_product);
 
-/* RoPE, cache write and attention; q_norm and k_norm (f32, {head_dim}) are applied before RoPE where not NULL. */
+/* RoPE, cache write and attention; q_norm and k_norm (f32, {head_dim}), unless NULL, are applied before RoPE. */
 typedef struct qni_cpu_attention {
     qni_mat out;
     qni_heads q, k, v;
@@ -114,18 +114,18 @@ typedef struct qni_cpu_attention {
     const qni_attention_call *call;
 } qni_cpu_attention;
 
-/* Scratch of an attention, taken before anything is computed. */
+/* Workspace of an attention call, allocated before anything is computed. */
 typedef struct qni_cpu_attention_scratch {
     float *per_thread;
-    int64_t floats; /* of one thread */
-    int32_t *first; /* {n_tok + 1} first tokens of the query tiles */
-    float *parts;   /* of few tokens: what each chunk of positions yields */
+    int64_t floats; /* per thread */
+    int32_t *first; /* {n_tok + 1} first token of each query tile */
+    float *parts;   /* for few tokens: the partial softmax of each chunk of positions */
 } qni_cpu_attention_scratch;
 
 qni_cpu_attention_scratch qni_cpu_take_attention(const qni_run *run, const qni_cpu_attention *attention);
 void qni_cpu_attend(const qni_run *run, const qni_cpu_attention *attention, qni_cpu_attention_scratch scratch);
 
-/* The ops; backend.h says what they do. */
+/* The ops; backend.h documents them. */
 qn_status qni_cpu_op_embed(const qni_run *run, qni_mat out, const qni_weight *table, const int32_t *ids);
 qn_status qni_cpu_op_rms_norm(const qni_run *run, qni_mat out, qni_mat x, qni_vec weight, double eps);
 qn_status qni_cpu_op_linear(const qni_run *run, qni_mat out, qni_mat x, const qni_weight *weight);

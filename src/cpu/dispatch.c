@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Which kernels this machine has: the portable ones, overwritten upward by each level. */
+/* Kernel selection for this machine: the portable kernels, overridden by each supported level in ascending order. */
 #include "cpu.h"
 
 #include "../base/processor.h"
 
 #include <string.h>
 
-/* Levels in ascending order; `fill` is NULL where this build has no kernels of its own for one. */
+/* Levels in ascending order; `fill` is NULL if this build has no kernels for the level. */
 typedef struct level {
     const char *name;
     void (*fill)(qni_cpu_kernels *k);

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Matrix products in plain C.
+ * Matrix products in portable C.
  *
- * Layout    a {k, m}, one tile of m <= 4 rows; w panels {k, 16}; c {m, n_panel · 16}. Pairs: a {k/2, m, 2}, w {k/2, 16, 2}.
+ * Layout    a {k, m}, one tile of m <= 4 rows; w panels {k, 16}; c {m, n_panel · 16}. Pairs: a {k/2, m, 2},
+ *           w {k/2, 16, 2}.
  * Tile      4 x 16 sums; the compiler vectorizes over the 16 outputs.
- * Tails     m by instances for 1 … 4 rows; outputs and inputs are padded by the packing.
+ * Tails     m: instances for 1 … 4 rows; outputs and inputs are padded by the packing.
  * Bound     compute: multiply and add are rounded separately, as the file is compiled for any processor.
  */
 #include "scalar.h"
@@ -52,7 +53,7 @@ DEFINE_GEMM(f32, float)
 DEFINE_GEMM(bf16, uint16_t)
 DEFINE_GEMM(f16, uint16_t)
 
-/* Pairs of bf16: both products are exact, the second is added to the first, then that to the sum. */
+/* bf16 pairs: both products are exact; the second is added to the first, and the result to the sum. */
 static void gemm_pairs(float *c, int64_t ldc, const uint16_t *a, int64_t m, const uint16_t *w, int64_t panel_stride,
                        int64_t n_panel, int64_t n_k, bool add) {
     for (int64_t p = 0; p < n_panel; p++, w += panel_stride, c += NR) {
@@ -72,7 +73,7 @@ static void gemm_pairs(float *c, int64_t ldc, const uint16_t *a, int64_t m, cons
 
 #define DEFINE_TRANSPOSE(name, type)                                                                                   \
     static void name(type *out, const type *in, int64_t in_stride, int64_t n_j, int64_t n_i) {                         \
-        enum { BLOCK = 32 }; /* a row's piece fills whole cache lines */                                               \
+        enum { BLOCK = 32 }; /* one row of a block fills whole cache lines */                                          \
         for (int64_t first = 0; first < n_i; first += BLOCK) {                                                         \
             int64_t end = first + BLOCK < n_i ? first + BLOCK : n_i;                                                   \
             for (int64_t j = 0; j < NR; j++) {                                                                         \

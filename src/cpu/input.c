@@ -1,16 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Rows of activations as products take them. A tile of rows is made in f32 first (converted, normed), then put down once
- * for each encoding. One f32 row that needs no change is taken as it lies.
+ * Rows of activations in the layouts that products read. A tile of rows is first computed in f32 (converted, normed),
+ * then stored once per layout. A single f32 row that needs no change is used in place.
  */
 #include "../base/cut.h"
 #include "cpu.h"
 
 #include <string.h>
 
-enum { ELEMENTS_A_TASK = QNI_CUT(1 << 14, 1 << 7) }; /* below, a parallel loop costs more than it saves */
+enum { ELEMENTS_A_TASK = QNI_CUT(1 << 14, 1 << 7) }; /* below this, a parallel loop costs more than it saves */
 
-/* What a weight wants, without its place. */
+/* The layout that a weight needs, without a buffer. */
 static qni_cpu_encoding wanted_by(const qni_cpu_kernels *k, const qni_weight *w) {
     qni_cpu_encoding e = {.arith = w->arith};
     if (w->arith == QN_ARITH_INT8) {
@@ -32,8 +32,8 @@ const qni_cpu_encoding *qni_cpu_encoding_of(const qni_cpu_kernels *k, const qni_
     return e;
 }
 
-/* Parts of an INT8 tile: codes in rows of code_stride bytes, then scales, sums, and with words the sums of even inputs.
- * The stride is an odd number of cache lines: rows a power of two apart would share the sets of the first cache. */
+/* Parts of an INT8 tile: codes in rows of code_stride bytes, then scales, sums and, with words, the sums of even
+ * inputs. The stride is an odd number of cache lines: rows a power of two apart would map to the same L1 sets. */
 static int64_t code_stride(const qni_cpu_input *input, const qni_cpu_encoding *e) {
     return (qni_ceil_div(input->n_col * (e->words ? 2 : 1), QNI_ALIGN) | 1) * QNI_ALIGN;
 }
@@ -93,7 +93,7 @@ static void put_f32(float *out, const float *rows, int64_t m, int64_t n_col) {
     }
 }
 
-/* The rows are rounded in place first: `rows` is of no more use to f32, which goes before. */
+/* Rounds the rows in place first: the f32 layout, which is written earlier, no longer needs `rows`. */
 static void put_pairs(const qni_cpu_kernels *k, uint16_t *out, float *rows, int64_t m, int64_t n_col) {
     for (int64_t r = 0; r < m; r++) {
         uint16_t *row = (uint16_t *)(void *)(rows + r * n_col);
@@ -108,7 +108,7 @@ static void put_pairs(const qni_cpu_kernels *k, uint16_t *out, float *rows, int6
 static void put_codes(const encode_job *j, const qni_cpu_encoding *e, int64_t tile, const float *rows, int64_t m) {
     const int64_t n_col = j->input->n_col, n_group = n_col / e->group;
     const qni_cpu_codes to = qni_cpu_codes_of(j->input, e, tile);
-    for (int64_t r = 0; r < m; r++) { /* what is const is so for readers */
+    for (int64_t r = 0; r < m; r++) { /* const only for readers */
         int8_t *codes = (int8_t *)(uintptr_t)(to.codes + r * to.stride);
         int16_t *words = (int16_t *)(void *)codes;
         if (e->words) codes += n_col;

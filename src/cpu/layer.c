@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The ops around the products, small and fused. The fused ones keep what lies between in f32 scratch, and equal the
+ * The ops around the products, small and fused. The fused ops keep intermediates in f32 scratch and match the
  * composition of the small ones bit for bit.
  *
- * Parallel loops of a layer: norm (more than one tile of rows only) · q, k, v · cache write (more than one tile of queries
- * of a sequence only) · attention · o_proj + residual · norm (likewise) · gate, up, SwiGLU · down + residual. Where rows
- * are encoded (more than one, or not f32) each product has a loop for that before it, in the caller's thread if there is
- * one tile.
+ * Parallel loops of a layer: norm (only with more than one tile of rows) · q, k, v · cache write (only if a sequence
+ * has more than one tile of queries) · attention · o_proj + residual · norm (as above) · gate, up, SwiGLU · down +
+ * residual. Where rows need encoding (more than one row, or not f32), each product is preceded by an encoding loop, run
+ * on the calling thread if there is only one tile.
  */
 #include "cpu.h"
 
@@ -122,7 +122,7 @@ qn_status qni_cpu_op_lm_head(const qni_run *run, qni_mat logits, qni_mat hidden,
     return QN_OK;
 }
 
-/* The loops of a row, as above. */
+/* The loops of a one-row step, as above. */
 void qni_cpu_place(void *state, const qni_layer_view *layer, const qni_weight *lm_head) {
     if (lm_head != NULL) qni_cpu_touch(state, &(qni_cpu_product){.weight = lm_head}, 1);
     if (layer == NULL) return;

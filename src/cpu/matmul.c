@@ -2,21 +2,22 @@
 /*
  * Products of rows with weights. Work is split over groups of panels (and blocks of rows), never over inputs.
  *
- * Arithmetic f32: one tile of rows or fewer (decode) streams the packed panels once, front to back, n_stream at a time,
- * and converts on the way. More rows (prefill) unpack a block of kc inputs of a group of panels to f32 once and run all
- * tiles over it. Plain and quantized weights are gathered and unpacked into the same blocks. Arithmetics bf16 and int8
- * read the packed panels where they lie, whatever the number of rows. The sums are formed in the same order in all cases.
+ * f32 arithmetic: with at most one tile of rows (decode), the packed panels are streamed once, sequentially, n_stream
+ * at a time, and converted on the fly. With more rows (prefill), a block of kc inputs of a group of panels is unpacked
+ * to f32 once and all tiles run over it. Plain and quantized weights are gathered or unpacked into the same blocks.
+ * bf16 and int8 arithmetic read the packed panels in place for any number of rows. The summation order is the same in
+ * all cases.
  */
 #include "../base/cut.h"
 #include "pack.h"
 
 enum {
-    GROUP = 4,         /* panels of a task with many rows; 4 blocks of kc x nr floats lie in the second cache */
-    GROUP_DECODE = 32, /* most panels of a task with one tile of rows */
-    BLOCK_ROWS = QNI_CUT(512, 32), /* about the most rows of a task: its sums lie in the second cache */
-    SUB_TILES = QNI_CUT(32, 2),    /* tiles over one panel before the next: their inputs lie in the second cache */
-    FEW_TILES = 4,      /* up to here 16-bit panels are converted on the way once more, cheaper than through memory */
-    TASKS_A_THREAD = 8, /* so that threads end together */
+    GROUP = 4,                     /* panels per task with many rows; 4 blocks of kc x nr floats fit in L2 */
+    GROUP_DECODE = 32,             /* maximum panels per task with one tile of rows */
+    BLOCK_ROWS = QNI_CUT(512, 32), /* approximate maximum rows per task: its sums fit in L2 */
+    SUB_TILES = QNI_CUT(32, 2),    /* tiles run over one panel before the next: their inputs fit in L2 */
+    FEW_TILES = 4,      /* up to here converting 16-bit panels again on the fly is cheaper than going through memory */
+    TASKS_A_THREAD = 8, /* so that threads finish together */
 };
 
 typedef struct job {
@@ -24,24 +25,24 @@ typedef struct job {
     const qni_cpu_input *x;
     const qni_cpu_product *products;
     int32_t n_product;
-    int64_t group;      /* panels of a task */
-    int64_t block_tile; /* tiles of a task */
+    int64_t group;      /* panels per task */
+    int64_t block_tile; /* tiles per task */
     int64_t n_block;
     float *scratch;
-    int64_t scratch_floats; /* of one thread */
+    int64_t scratch_floats; /* per thread */
 } job;
 
-/* Private scratch of a thread. */
+/* Per-thread scratch. */
 typedef struct work {
     float *c;      /* {rows of a task, group · nr} */
-    float *c2;     /* the same, of weight2 */
+    float *c2;     /* the same for weight2 */
     float *w;      /* {GROUP, kc, nr} */
     float *gather; /* {nr, kc} */
     int64_t ldc;
 } work;
 
 static int64_t c_floats(const qni_cpu_kernels *k, int64_t n_row) {
-    int64_t rows = qni_min_i64(n_row, BLOCK_ROWS) + 2 * k->mr; /* blocks are cut at tiles */
+    int64_t rows = qni_min_i64(n_row, BLOCK_ROWS) + 2 * k->mr; /* blocks are split at tile boundaries */
     return qni_max_i64(rows * GROUP * k->nr, k->mr * GROUP_DECODE * k->nr);
 }
 static int64_t work_floats(const qni_cpu_kernels *k, int64_t n_row) {
@@ -93,14 +94,14 @@ static const unsigned char *quantized_panel(const qni_weight *w, int64_t panel) 
     return (const unsigned char *)w->data + panel * w->panel_stride;
 }
 
-/* One block of inputs of some panels as gemm takes it. */
+/* A block of inputs of some panels, as gemm reads it. */
 typedef struct block {
     const unsigned char *data;
     int dtype;
     int64_t panel_stride; /* in elements */
 } block;
 
-/* Dense packed panels are taken as they lie where they are f32, or `direct` is asked for; all others become f32. */
+/* Dense packed panels are used in place if they are f32 or `direct` is set; everything else is converted to f32. */
 static block load_block(const job *j, const work *t, const qni_weight *w, int64_t panel, int64_t n_panel, int64_t k0,
                         int64_t n_k, bool direct) {
     if (w->packed && w->quant.kind == QNI_DENSE && (direct || w->dtype == QN_DTYPE_F32)) {
@@ -124,13 +125,14 @@ static block load_block(const job *j, const work *t, const qni_weight *w, int64_
     return (block){(const unsigned char *)t->w, QNI_CPU_F32, stride};
 }
 
-/* The tile of an F32 or BF16 encoding, from input k0 on. */
+/* A tile of the F32 or BF16 layout, from input k0 on. */
 static const void *tile_at(const job *j, const qni_cpu_encoding *e, int64_t tile, int64_t k0) {
     const int64_t element = e->arith == QN_ARITH_F32 ? 4 : 2;
     return e->data + tile * e->tile_bytes + k0 * qni_cpu_tile_rows(j->x, tile) * element;
 }
 
-/* What a task multiplies: c {rows of tiles [tile, tile + n_tile), n_panel · nr} = x · W of the panels from `panel` on. */
+/* A task's share of a product: c {rows of tiles [tile, tile + n_tile), n_panel · nr} = x · W for the panels from
+ * `panel` on. */
 typedef struct part {
     float *c;
     const qni_weight *w;
@@ -139,7 +141,7 @@ typedef struct part {
     int64_t tile, n_tile;
 } part;
 
-/* f32, blocks of inputs, in f32 but for few tiles of a 16-bit weight. */
+/* f32: by blocks of inputs, converted to f32 except for few tiles of a 16-bit weight. */
 static void multiply(const job *j, const work *t, const part *a) {
     static const int64_t bytes[] = {4, 2, 2}; /* by dtype */
     const qni_cpu_kernels *k = j->k;
@@ -159,12 +161,12 @@ static void multiply(const job *j, const work *t, const part *a) {
     }
 }
 
-/* Of n panels those that a kernel of dense weights takes at once. */
+/* Of n panels, how many a dense kernel processes per call. */
 static int64_t at_once(const job *j, int64_t n) {
     return j->x->n_row <= j->k->stream_rows ? qni_min_i64(j->k->n_stream, n) : 1;
 }
 
-/* f32, one tile of rows and a dense packed weight, which is read where it lies. */
+/* f32, one tile of rows, dense packed weight: read in place. */
 static void stream(const job *j, const work *t, const part *a) {
     const qni_cpu_kernels *k = j->k;
     for (int64_t p = 0, n; p < a->n_panel; p += n) {
@@ -178,7 +180,7 @@ static void stream(const job *j, const work *t, const part *a) {
     }
 }
 
-/* bf16: a block of inputs of the panels stays near while the tiles run over it. */
+/* bf16: a block of inputs of the panels stays in cache while the tiles run over it. */
 static void multiply_pairs(const job *j, const work *t, const part *a) {
     const qni_cpu_kernels *k = j->k;
     const int64_t n_in = a->w->n_in + a->w->n_in % 2;
@@ -196,7 +198,7 @@ static void multiply_pairs(const job *j, const work *t, const part *a) {
     }
 }
 
-/* int8: whole panels, a panel's codes stay near while the tiles run over it. */
+/* int8: whole panels; a panel's codes stay in cache while the tiles run over it. */
 static void multiply_codes(const job *j, const work *t, const part *a) {
     const qni_cpu_kernels *k = j->k;
     const qni_cpu_quant q = qni_cpu_quant_of(a->w);
@@ -230,7 +232,7 @@ static void product(const job *j, const work *t, part a) {
     }
 }
 
-/* One row of sums, n columns from `first` on, to where it belongs. */
+/* Write one row of sums, n columns from `first` on, to its destination. */
 static void finish_row(const job *j, const qni_cpu_product *p, float *c, const float *c2, int64_t row, int64_t first,
                        int64_t n) {
     const qni_cpu_kernels *k = j->k;
@@ -250,7 +252,7 @@ static void finish_row(const job *j, const qni_cpu_product *p, float *c, const f
     k->narrow[qni_cpu_dtype(p->out.dtype)](out, c, n);
 }
 
-/* The product of a task, and its panels. */
+/* The product that a task belongs to, and its panels. */
 static const qni_cpu_product *product_of(const job *j, int32_t task, int64_t *panel, int64_t *n_panel) {
     const qni_cpu_product *p = j->products;
     int64_t group = task / j->n_block;
@@ -287,7 +289,7 @@ static void run_task(void *context, int32_t task, int32_t thread) {
     }
 }
 
-/* Panels of a task: few tasks of much work where all threads still end together. */
+/* Panels per task: as few, large tasks as still let all threads finish together. */
 static int64_t choose_group(const job *j, int32_t n_thread) {
     int64_t n_panel = 0;
     for (int32_t i = 0; i < j->n_product; i++) n_panel += n_panel_of(j, j->products[i].weight);
@@ -297,7 +299,7 @@ static int64_t choose_group(const job *j, int32_t n_thread) {
     return qni_max_i64(n_stream, qni_min_i64(GROUP_DECODE, fair) / n_stream * n_stream);
 }
 
-/* How the products of x are cut into tasks; the number of tasks. */
+/* Split the products of x into tasks; returns their number. */
 static int32_t cut(job *j, int32_t n_thread) {
     const int64_t n_tile = qni_ceil_div(j->x->n_row, j->k->mr);
     j->n_block = qni_ceil_div(j->x->n_row, BLOCK_ROWS);
@@ -327,7 +329,7 @@ static void touch_task(void *context, int32_t task, int32_t thread) {
     for (int i = 0; i < 2 && weights[i] != NULL; i++) {
         const qni_weight *w = weights[i];
         const int64_t bytes = w->panel_stride * (w->quant.kind == QNI_DENSE ? (int64_t)qn_dtype_bytes(w->dtype) : 1);
-        volatile unsigned char *data = (unsigned char *)(uintptr_t)w->data + panel * bytes; /* const for readers */
+        volatile unsigned char *data = (unsigned char *)(uintptr_t)w->data + panel * bytes; /* const for readers only */
         for (int64_t at = 0; at < n_panel * bytes; at += PAGE) data[at] = 0;
     }
 }

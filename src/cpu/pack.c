@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Weights in panels: their forms, and filling them from checkpoints. kernels.h has the layouts. */
+/* Packed weights: choosing a layout, and filling panels from checkpoint rows. kernels.h has the layouts. */
 #include "pack.h"
 
 #include <string.h>
@@ -8,12 +8,12 @@ static bool is_float(qn_dtype dtype) {
     return dtype == QN_DTYPE_F32 || dtype == QN_DTYPE_BF16 || dtype == QN_DTYPE_F16;
 }
 
-/* Inputs per group that integer kernels take. */
+/* Whether the integer kernels support the group size. */
 static bool is_regular(const qni_quant *q) {
     return q->kind == QNI_AFFINE && q->group % 32 == 0;
 }
 
-/* The arithmetic of a linear; AUTO is resolved. */
+/* Choose the arithmetic of a linear; resolves AUTO. */
 static qn_status choose_arith(qn_arith *out, const qni_cpu_kernels *k, const qni_source *source, qn_error *err) {
     const qni_quant *q = &source->quant;
     const bool pairs = q->kind == QNI_DENSE && source->dtype == QN_DTYPE_BF16;
@@ -36,8 +36,8 @@ static qn_status choose_arith(qn_arith *out, const qni_cpu_kernels *k, const qni
     return QN_OK;
 }
 
-/* The sum of a group of codes, each at most 2^bits - 1, times int8 activations, each at most 127, must fit into 32 bits. A
- * group with more inputs becomes equal parts with the same scale and bias, which are multiples of 32 too. */
+/* The sum over a group of codes, at most 2^bits - 1, times int8 activations, at most 127, must fit into 32 bits. A
+ * larger group is split into equal parts with the same scale and bias, whose sizes are also multiples of 32. */
 static int64_t int8_group(const qni_quant *q) {
     const int64_t most = INT32_MAX / (127 * ((1 << q->bits) - 1)), unit = q->group / 32;
     int64_t n_part = qni_ceil_div(q->group, most);
@@ -45,12 +45,12 @@ static int64_t int8_group(const qni_quant *q) {
     return q->group / n_part;
 }
 
-/* Codes are kept in 4 or 8 bits, scales as bf16 where they are, else as f32. */
+/* Codes are stored in 4 or 8 bits; scales stay bf16 if they are bf16, otherwise f32. */
 static qni_quant packed_quant(const qni_quant *q, qn_arith arith) {
     qni_quant form = *q;
     if (arith == QN_ARITH_INT8) form.group = int8_group(q);
     if (q->kind == QNI_AFFINE) form.bits = q->bits <= 4 ? 4 : 8;
-    /* The zero of a symmetric code is half of its range, and the range grows with the width. */
+    /* A symmetric zero is half of the code range, and the range grows with the width. */
     if (form.bits != q->bits) form.symmetric = false;
     if (q->scale_dtype != QN_DTYPE_BF16) form.scale_dtype = QN_DTYPE_F32;
     if (q->kind == QNI_FP8) form.group_out = 1;
@@ -84,7 +84,7 @@ static qn_status too_large(const qni_source *source, qn_error *err) {
                     (long long)source->n_out);
 }
 
-/* Panels are padded to whole ones, pairs likewise; rows of a panel follow each other. */
+/* Outputs are padded to whole panels, inputs to whole pairs; rows of a panel are contiguous. */
 static qn_status dense_packing(const qni_cpu_kernels *k, qni_packing *out, const qni_source *source, qn_arith arith,
                                qn_error *err) {
     const bool dense = source->quant.kind == QNI_DENSE;
@@ -114,7 +114,7 @@ static qn_status dense_packing(const qni_cpu_kernels *k, qni_packing *out, const
 
 static qn_status quantized_packing(const qni_cpu_kernels *k, qni_packing *out, const qni_source *source, qn_arith arith,
                                    qn_error *err) {
-    size_t bytes; /* an upper bound of all that is computed below: 16 bytes an element, whole groups and panels */
+    size_t bytes; /* upper bound of everything computed below: 16 bytes per element, whole groups and panels */
     if (!qni_mul_size(&bytes, (size_t)source->n_in + (size_t)source->quant.group, (size_t)(source->n_out + k->nr)) ||
         !qni_mul_size(&bytes, bytes, 16) || bytes > INT64_MAX) {
         return too_large(source, err);
@@ -144,14 +144,14 @@ qn_status qni_cpu_packing(const void *state, qni_packing *out, const qni_source 
 
 /* --- dense panels --- */
 
-/* Where W[i, o] of a packed or plain dense weight lies, in elements. */
+/* Offset in elements of W[i, o] in a packed or plain dense weight. */
 static int64_t place_of(const qni_weight *w, int64_t i, int64_t o) {
     int64_t j = o % w->nr;
     if (w->zipped) j = j % (w->nr / 2) * 2 + j / (w->nr / 2);
     return o / w->nr * w->panel_stride + i / w->ki * w->group_stride + j * w->ki + i % w->ki;
 }
 
-/* Single elements, for sources with a stride and pairs whose rows are not aligned for them. */
+/* Element by element: for strided sources, and for pairs whose rows are not aligned for them. */
 static void pack_elements(const qni_weight *form, unsigned char *panel, int64_t n_valid, const unsigned char *src,
                           int64_t in_stride, int64_t out_stride) {
     const size_t bytes = qn_dtype_bytes(form->dtype);
@@ -167,7 +167,7 @@ static bool is_aligned(const void *pointer, size_t bytes) {
     return (uintptr_t)pointer % bytes == 0;
 }
 
-/* One panel, its n_valid outputs from src on. Padding is zeroed where the fast ways do not write it. */
+/* One panel, its n_valid outputs from src on. Padding that the fast paths do not write is zeroed. */
 static void pack_panel(const qni_cpu_kernels *k, const qni_weight *form, unsigned char *panel, int64_t n_valid,
                        const unsigned char *src, int64_t in_stride, int64_t out_stride) {
     const size_t bytes = qn_dtype_bytes(form->dtype);
@@ -198,7 +198,8 @@ void qni_cpu_pack(const void *state, const qni_weight *form, void *data, int64_t
 
 /* --- quantized panels --- */
 
-/* A group's codes of one output, 0 from the n-th on: only the last group of fp8 may be cut, where 0 is 0. */
+/* Codes of one group and output; zero from the n-th on. Only the last fp8 group can be partial, and there code 0 is
+ * 0. */
 static void put_codes(const qni_cpu_kernels *k, unsigned char *codes, const qni_cpu_quant *q, const uint8_t *from,
                       int64_t n, int64_t j) {
     const int64_t ki = q->ki;
@@ -219,7 +220,7 @@ static void put_scale(unsigned char *scales, const qni_cpu_quant *q, int64_t j, 
     qni_store_f32(scales, q->scale_dtype == QNI_CPU_BF16 ? QN_DTYPE_BF16 : QN_DTYPE_F32, j, scale);
 }
 
-/* Output j of a panel from a row that was taken apart, whose groups may be larger. */
+/* Output j of a panel from an unpacked row, whose groups may be larger. */
 static void put_output(const qni_cpu_kernels *k, unsigned char *panel, const qni_cpu_quant *q,
                        const qni_quant_buffer *row, int64_t row_group, int64_t j) {
     for (int64_t g = 0; g < q->n_group; g++, panel += q->group_bytes) {
@@ -235,14 +236,14 @@ qn_status qni_cpu_pack_quantized(const void *state, const qni_weight *form, void
     const qni_cpu_kernels *k = &((const qni_cpu *)state)->kernels;
     qni_quant_buffer row;
     QN_TRY(qni_quant_buffer_create(&row, source, 1, form->n_in, err));
-    const bool dense = form->quant.kind == QNI_DENSE; /* groups that no kernel takes: values */
+    const bool dense = form->quant.kind == QNI_DENSE; /* group sizes that no kernel supports: stored as values */
     const qni_cpu_quant q = dense ? (qni_cpu_quant){0} : qni_cpu_quant_of(form);
     float *values = dense ? qni_calloc((size_t)form->n_in, sizeof *values) : NULL;
     qn_status status = QN_OK;
     if (dense && values == NULL) {
         status = qni_fail(err, QN_ENOMEM, "linear: no memory for a row of %lld", (long long)form->n_in);
     }
-    const int64_t end = first + n == form->n_out ? qni_ceil_div(n, form->nr) * form->nr : n; /* padding too */
+    const int64_t end = first + n == form->n_out ? qni_ceil_div(n, form->nr) * form->nr : n; /* includes padding */
     for (int64_t o = 0; o < end && status == QN_OK; o++) {
         const int64_t at = first + o, j = at % form->nr;
         if (o < n) {
@@ -265,7 +266,7 @@ qn_status qni_cpu_pack_quantized(const void *state, const qni_weight *form, void
     return status;
 }
 
-/* --- one output back, for the embedding --- */
+/* --- read back one output, for the embedding --- */
 
 void qni_cpu_read_output(const qni_cpu_kernels *k, float *out, const qni_weight *w, int64_t o, float *scratch) {
     const int dtype = qni_cpu_dtype(w->dtype);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Packing of the cpu backend; kernels.h has the layouts, backend.h says what the functions do. */
+/* Packing of the cpu backend; kernels.h has the layouts, backend.h documents the functions. */
 #ifndef QNI_CPU_PACK_H
 #define QNI_CPU_PACK_H
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Quantized weights in plain C: activations to codes, integer products, unpacking to f32.
+ * Quantized weights in portable C: quantizing activations, integer products, unpacking to f32.
  *
- * Layout    panels as in kernels.h, for any nr and ki; activations {m, n_in} int8.
+ * Layout    panels as in kernels.h, any nr and ki; activations {m, n_in} int8.
  * Tile      one row x one panel.
  * Tails     none: groups and panels are whole.
  * Bound     compute.
@@ -30,7 +30,7 @@ static uint32_t code_at(const unsigned char *codes, const qni_cpu_quant *q, int6
 }
 
 static void quantize(int8_t *codes, float *scale, int32_t *sum, const float *x, int64_t n, int64_t group) {
-    const float to_integer = 0x1.8p23f, least = 0x1p-100f; /* below it 127 / max overflows */
+    const float to_integer = 0x1.8p23f, least = 0x1p-100f; /* below `least`, 127 / max overflows */
     for (int64_t g = 0; g < n / group; g++, x += group, codes += group) {
         float max = 0, bad = 0;
         for (int64_t i = 0; i < group; i++) {

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Work on rows: norms, and the small elementwise ops. */
+/* Row ops: norms and the small elementwise ops. */
 #include "../base/cut.h"
 #include "pack.h"
 
 #include <math.h>
 
 enum {
-    ELEMENTS_A_TASK = QNI_CUT(1 << 14, 1 << 7), /* below, a parallel loop costs more than it saves */
+    ELEMENTS_A_TASK = QNI_CUT(1 << 14, 1 << 7), /* below this, a parallel loop costs more than it saves */
     LOGITS_A_TASK = QNI_CUT(1 << 14, 1 << 6),
 };
 
@@ -28,7 +28,7 @@ void qni_cpu_norm_row(const qni_cpu_kernels *k, float *out, const float *x, cons
     k->scale_mul(out, x, (float)(1.0 / sqrt(mean + eps)), w, n);
 }
 
-/* Rows that a task of elementwise work takes. */
+/* Rows per task of elementwise work. */
 static int64_t rows_a_task(int64_t n_col) {
     return qni_max_i64(1, ELEMENTS_A_TASK / n_col);
 }
@@ -40,7 +40,7 @@ typedef struct row_job {
     double eps;
     const qni_weight *table;
     const int32_t *ids;
-    float *scratch; /* {n_thread}, of n_col and n_second floats */
+    float *scratch; /* {n_thread}, each n_col + n_second floats */
     int64_t n_second;
     int64_t rows_a_task;
     void (*row)(const struct row_job *j, int64_t r, float *a, float *b);
@@ -54,7 +54,7 @@ static void row_task(void *context, int32_t task, int32_t thread) {
     for (int64_t r = first; r < end; r++) j->row(j, r, a, a + j->out.n_col);
 }
 
-/* Runs j.row over the rows of j.out. */
+/* Run j.row over the rows of j.out. */
 static qn_status run_rows(const qni_run *run, row_job j) {
     qni_cpu *cpu = qni_cpu_of(run);
     j.k = &cpu->kernels;
@@ -119,7 +119,7 @@ typedef struct argmax_job {
     int64_t *best;  /* {n_row, n_piece}: index in the row, or -1 */
 } argmax_job;
 
-/* A piece of a row of logits as f32. */
+/* A chunk of a row of logits as f32. */
 static const float *logits_piece(const argmax_job *j, int64_t row, int64_t first, int64_t n, float *scratch) {
     const unsigned char *data = qni_mat_row(&j->logits, row);
     data += (size_t)first * qn_dtype_bytes(j->logits.dtype);
@@ -137,7 +137,7 @@ static void argmax_task(void *context, int32_t task, int32_t thread) {
     j->best[task] = best < 0 ? -1 : first + best;
 }
 
-/* The best of a row's pieces, in ascending order so that the lowest index wins; -1: a NaN. */
+/* The best of a row's chunks, scanned in ascending order so that the lowest index wins; -1: a NaN. */
 static int64_t best_of_row(const argmax_job *j, int64_t row) {
     int64_t best = -1;
     float best_value = 0;

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Elementwise work on rows in plain C: conversions, norm, SwiGLU, RoPE, argmax.
+ * Elementwise row ops in portable C: conversions, norm, SwiGLU, RoPE, argmax.
  *
  * Layout    contiguous rows.
  * Tile      none; the compiler vectorizes.
- * Tails     none; every element is computed alike.
- * Bound     memory, but for the conversions from and to f16.
+ * Tails     none; all elements are computed the same way.
+ * Bound     memory, except for conversions from and to f16.
  */
 #include "scalar.h"
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Scalar arithmetic that the portable kernels share; branch-free, so that loops over it vectorize. */
+/* Scalar math shared by the portable kernels; branch-free, so that loops over it vectorize. */
 #ifndef QNI_CPU_SCALAR_H
 #define QNI_CPU_SCALAR_H
 
@@ -7,14 +7,14 @@
 #include "kernels.h"
 
 /*
- * e^x = 2^n · e^r with n = round(x / ln 2), |r| <= ln 2 / 2; e^r by its Taylor polynomial of degree 7 (remainder
- * 5e-9). 2^n in two factors, so that the ends overflow to infinity and underflow to 0 by themselves.
+ * e^x = 2^n · e^r with n = round(x / ln 2), |r| <= ln 2 / 2; e^r by its Taylor polynomial of degree 7 (remainder 5e-9).
+ * 2^n is applied as two factors, so that extremes overflow to infinity and underflow to 0 naturally.
  */
 static inline float qni_scalar_exp(float x) {
     const float log2_e = 0x1.715476p+0f;
     const float ln2_high = 0x1.62e4p-1f, ln2_low = 0x1.7f7d1cp-20f; /* high: 15 bits, n · high is exact */
     const float to_integer = 0x1.8p23f;                             /* adding it rounds to an integer */
-    float clamped = x < -104.0f ? -104.0f : x;                      /* a NaN passes both */
+    float clamped = x < -104.0f ? -104.0f : x;                      /* a NaN passes both comparisons */
     clamped = clamped > 89.0f ? 89.0f : clamped;
     float n = (clamped * log2_e + to_integer) - to_integer;
     float r = (clamped - n * ln2_high) - n * ln2_low;

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The reference backend: the small primitives as their definitions say, one element at a time, every sum in double.
- * It is the documentation of what they compute and what all other backends are tested against. It is not fast, has no
- * threads and no state, and offers none of the larger primitives: compose.c makes those.
+ * The reference backend: the small primitives straight from their definitions, one element at a time, every sum in
+ * double. It documents what they compute, and all other backends are tested against it. It is slow, single-threaded and
+ * stateless, and implements none of the larger primitives: compose.c builds those.
  *
- * Results are rounded once, when they are stored in the dtype of their operand.
+ * Results are rounded once, when stored in the dtype of their operand.
  */
 #include "../backend/backend.h"
 #include "../base/memory.h"
@@ -46,8 +46,8 @@ static qn_status rms_norm(const qni_run *run, qni_mat out, qni_mat x, qni_vec we
     return QN_OK;
 }
 
-/* sums {n_out} = x {n_in} · W. Inputs outside, so that a plain {in, out} matrix is read in its own order; each sum is
- * still over ascending inputs. */
+/* sums {n_out} = x {n_in} · W. The outer loop is over inputs, so that a plain {in, out} matrix is read in memory order;
+ * each sum is still over ascending inputs. */
 static void product(double *sums, const double *x, const qni_weight *w) {
     for (int64_t o = 0; o < w->n_out; o++) sums[o] = 0;
     if (w->nr == 1) {
@@ -88,7 +88,7 @@ static qn_status linear_add(const qni_run *run, qni_mat out, qni_mat hidden, qni
     return linear_plus(run, out, &hidden, x, weight);
 }
 
-/* A head's row in the cache: position p of KV head g, with the blocks of one sequence. */
+/* A cache row: KV head g at position p, given the blocks of one sequence. */
 static void *k_row(const qni_kv_layer *kv, const int32_t *blocks, int64_t g, int64_t p) {
     int64_t element = blocks[p / kv->block_tokens] * kv->k_block_stride + g * kv->k_head_stride +
                       p % kv->block_tokens * kv->k_token_stride;
@@ -106,7 +106,7 @@ static void load_head(double *to, const qni_heads *heads, int64_t r, int64_t h) 
     for (int64_t i = 0; i < heads->head_dim; i++) to[i] = load(row, heads->rows.dtype, h * heads->head_stride + i);
 }
 
-/* Pairs (i, i + D/2) turned by the row's angles. */
+/* Rotate pairs (i, i + D/2) by the row's angles. */
 static void rotate(double *x, const float *cos_sin, int64_t head_dim) {
     int64_t half = head_dim / 2;
     for (int64_t i = 0; i < half; i++) {
@@ -116,7 +116,7 @@ static void rotate(double *x, const float *cos_sin, int64_t head_dim) {
     }
 }
 
-/* Where a token of a batch stands. */
+/* Position of a token of a batch. */
 typedef struct place {
     const int32_t *blocks; /* of its sequence */
     int64_t pos;
@@ -229,7 +229,7 @@ static void close(void *state) {
     (void)state;
 }
 
-/* Packed is {out, in}: a panel is an output, as checkpoints store it. Quantized ones are kept dequantized. */
+/* The packed layout is {out, in}, one output per panel, as in checkpoints. Quantized weights are stored dequantized. */
 static qn_status packing(const void *state, qni_packing *out, const qni_source *source, qn_error *err) {
     (void)state;
     const int64_t n_in = source->n_in, n_out = source->n_out;

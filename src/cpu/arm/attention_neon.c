@@ -3,9 +3,9 @@
  * Attention over one block of KV positions with NEON.
  *
  * Layout    q, o {n_q, d} f32; s, p {n_q, 128} f32; k, v rows of d elements at a stride.
- * Tile      as in attention_tiles.h. Scores: 16 of them, queries x keys 4 x 4, 2 x 8, or half of that, 1 x 8, each with 4
- *           partial sums. Values: queries x vectors of d 4 x 4, 2 x 8, 1 x 16.
- * Bound     compute for a converted block, memory where few queries read the cache itself.
+ * Tile      as in attention_tiles.h. Scores: 16 at once, queries x keys 4 x 4, 2 x 8, or half of that, 1 x 8, each with
+ *           4 partial sums. Values: queries x vectors of d 4 x 4, 2 x 8, 1 x 16.
+ * Bound     compute for a converted block, memory when few queries read the cache in place.
  */
 #include "../kernels.h"
 #include "vector_neon.h"
@@ -13,7 +13,7 @@
 enum { WIDE = 8, SUMS = 16, KEYS = 8, QUERIES = 4, VALUE_SUMS = 8 };
 typedef float32x4_t vec;
 typedef float32x4x2_t wide;
-typedef float spread; /* the instruction takes a lane */
+typedef float spread; /* the instruction selects a lane */
 static inline wide load(const int dtype, const void *row, int64_t i) {
     switch (dtype) {
     case QNI_CPU_F32:
@@ -66,7 +66,7 @@ DEFINE_ATTEND(bf16, QNI_CPU_BF16)
 DEFINE_ATTEND(f16, QNI_CPU_F16)
 DEFINE_ATTEND(q8, QNI_CPU_Q8)
 
-/* Lanes below n (1 … 3) of v, the others of rest. */
+/* Lanes below n (1 … 3) from v, the others from rest. */
 static inline float32x4_t keep(float32x4_t v, float32x4_t rest, int64_t n) {
     static const int32_t lanes[4] = {0, 1, 2, 3};
     return vbslq_f32(vcltq_s32(vld1q_s32(lanes), vdupq_n_s32((int32_t)n)), v, rest);
@@ -78,7 +78,7 @@ static float softmax(float *s, int64_t n, float *max, float *sum) {
     for (int64_t j = 0; j < n; j += 4) {
         float32x4_t v = vld1q_f32(s + j);
         if (n - j < 4) v = keep(v, low, n - j);
-        m = vmaxnmq_f32(m, v); /* a NaN is passed over */
+        m = vmaxnmq_f32(m, v); /* ignores NaNs */
     }
     *max = vmaxnmvq_f32(m);
     m = vdupq_n_f32(*max);

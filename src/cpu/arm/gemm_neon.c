@@ -2,10 +2,10 @@
 /*
  * Matrix products with NEON, f32 arithmetic.
  *
- * Layout, tile and tails are those of gemm_neon.h.
+ * Layout, tile and tails: see gemm_neon.h.
  *
- * Bound     1 … 3 rows of bf16 or f16: memory; from 4 rows on: compute. A step of the whole tile is 24 FMA for 6 loads,
- *           or 4 loads and 4 conversions.
+ * Bound     1 … 3 rows of bf16 or f16: memory; from 4 rows on: compute. One step of a full tile is 24 FMA for 6 loads,
+ *           or for 4 loads and 4 conversions.
  */
 #include "gemm_neon.h"
 

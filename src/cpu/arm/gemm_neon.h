@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The product of a tile of rows with panels, for all element types. For the NEON kernel files alone.
+ * The product of a tile of rows with panels, for all element types. Private to the NEON kernel files.
  *
- * Layout    a {k, m}, one tile of m <= 6 rows; w panels {k, 16}, four vectors a row; c {m, n_panel · 16}. In place of
- *           one element there may be a pair of them: a {k/2, m, 2}, w {k/2, 16, 2}.
+ * Layout    a {k, m}, one tile of m <= 6 rows; w panels {k, 16}, four vectors a row; c {m, n_panel · 16}. Elements may
+ *           also be pairs: a {k/2, m, 2}, w {k/2, 16, 2}.
  * Tile      6 x 16 for many rows: 24 sums, 4 weights, 2 of activations in 32 registers; a row's activation is a lane.
- *           For few rows several panels at once, so that there are at least 16 independent chains (4 cycles of latency
- *           on 4 pipes) and as many read streams as panels: 1 row x 4 panels, 2 x 2, 3 x 2, 4 … 6 x 1.
- * Tails     m by instances for 1 … 6 rows, panels left over one at a time; outputs are padded by the packing.
+ *           For few rows several panels at once, for at least 16 independent chains (4 cycles of latency on 4 pipes)
+ *           and one read stream per panel: 1 row x 4 panels, 2 x 2, 3 x 2, 4 … 6 x 1.
+ * Tails     m: instances for 1 … 6 rows; remaining panels one at a time; outputs are padded by the packing.
  */
 #ifndef QNI_CPU_GEMM_NEON_H
 #define QNI_CPU_GEMM_NEON_H
@@ -17,7 +17,7 @@
 
 enum { NR = 16, VECTORS = NR / 4, MR = 6, KC = 256 };
 
-/* n (1 … 4) activations or pairs, of 32 bits each; lanes beyond are of no account. Nothing beyond them is read. */
+/* n (1 … 4) activations or pairs of 32 bits each; the remaining lanes are unspecified. Reads nothing beyond them. */
 static inline __attribute__((always_inline)) float32x4_t load_rows(const void *a, const int n) {
     const uint8_t *bytes = a;
     uint32_t last;
@@ -28,7 +28,7 @@ static inline __attribute__((always_inline)) float32x4_t load_rows(const void *a
     return vreinterpretq_f32_u32(vcombine_u32(vreinterpret_u32_u8(vld1_u8(bytes)), vget_low_u32(all)));
 }
 
-/* sum[r] += a[r] · w of one panel, where row r is there. */
+/* sum[r] += a[r] · w of one panel, if row r exists. */
 #define ROW(name, r, a)                                                                                                \
     if (m > (r)) {                                                                                                     \
         for (int v = 0; v < VECTORS; v++) {                                                                            \
@@ -37,8 +37,8 @@ static inline __attribute__((always_inline)) float32x4_t load_rows(const void *a
         }                                                                                                              \
     }
 
-/* `name` stands for load_NAME(w): a structure whose val[4] are 16 weights or pairs, and add_NAME(sum, w, a, lane): sum +
- * w · a's lane. `inputs` is 1, or 2 for pairs; m and n are constants wherever it is used. */
+/* `name` selects load_NAME(w), a struct whose val[4] holds 16 weights or pairs, and add_NAME(sum, w, a, lane), sum + w
+ * · lane of a. `inputs` is 1, or 2 for pairs; m and n are constants at every use. */
 #define DEFINE_TILE(name, a_type, w_type, inputs)                                                                      \
     static inline __attribute__((always_inline)) void tile_##name(float *c, int64_t ldc, const a_type *a, const int m, \
                                                                   const w_type *w, int64_t panel_stride, const int n,  \
@@ -71,7 +71,7 @@ static inline __attribute__((always_inline)) float32x4_t load_rows(const void *a
     for (; n_panel >= (n); n_panel -= (n), w += (n)*panel_stride, c += (n)*NR)                                         \
         tile_##name(c, ldc, a, m, w, panel_stride, n, n_k, add);
 
-/* gemm_NAME as kernels.h wants it, where weights are passed as w_arg. */
+/* gemm_NAME with the signature of kernels.h, for weights passed as w_arg. */
 #define DEFINE_GEMM(name, a_type, w_arg, w_type, inputs)                                                               \
     DEFINE_TILE(name, a_type, w_type, inputs)                                                                          \
     static void gemm_##name(float *c, int64_t ldc, const a_type *a, int64_t m, const w_arg *weight,                    \

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Matrix products of bf16 pairs with the dot product instruction of FEAT_BF16.
+ * Matrix products of bf16 pairs with the FEAT_BF16 dot product instruction.
  *
- * Layout, tile and tails are those of gemm_neon.h. The instruction adds the two products of a pair and then that to the
- * sum, each rounded to odd; subnormal numbers count as zeros. Not the matrix instruction, which does twice as much: that
- * one row and many agree to the bit would rest on two instructions that round alike.
+ * Layout, tile and tails: see gemm_neon.h. The instruction adds the two products of a pair, then adds that to the sum,
+ * each rounded to odd; subnormals are treated as zeros. The matrix instruction does twice as much but is not used:
+ * bitwise agreement of one row and many would depend on two instructions rounding alike.
  *
- * Bound     1 … 3 rows: memory; from 4 rows on: compute. With 6 rows 24 dot products for 6 loads a step.
+ * Bound     1 … 3 rows: memory; from 4 rows on: compute. With 6 rows, 24 dot products for 6 loads per step.
  */
 #include "gemm_neon.h"
 

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Quantized weights with NEON: integer products, activations to codes, unpacking to f32.
+ * Quantized weights with NEON: integer products, quantizing activations, unpacking to f32.
  *
- * Layout    products: that of quant_neon.h with ki = 4. Unpacking: any of kernels.h with nr = 16 and ki = 4 or 8.
- * Tile      products: as in quant_neon.h, one panel at a time: what takes the place of a dot product wants registers.
- *           Unpacking: a group's codes, 64 or 128 bytes at a time, become vectors of 16 outputs, one for each input.
- * Tails     groups (of integer codes a multiple of 32 inputs) and panels are whole.
+ * Layout    products: as in quant_neon.h with ki = 4. Unpacking: any of kernels.h with nr = 16 and ki = 4 or 8.
+ * Tile      products: as in quant_neon.h, one panel at a time: emulating the dot product needs registers. Unpacking:
+ *           the codes of a group, 64 or 128 bytes at a time, become vectors of 16 outputs, one per input.
+ * Tails     groups (integer codes: a multiple of 32 inputs) and panels are whole.
  * Bound     compute.
  */
 #include "quant_neon.h"
@@ -14,7 +14,7 @@
 
 /* --- integer products --- */
 
-/* Products of codes in -128 … 127 and -127 … 127: two fit 16 bits. */
+/* Products of codes in -128 … 127 and -127 … 127: the sum of two fits into 16 bits. */
 static inline int32x4_t add_four(int32x4_t sum, int8x16_t w, int8x16_t x) {
     const int16x8_t low = vmull_s8(vget_low_s8(w), vget_low_s8(x)), high = vmull_high_s8(w, x);
     return vpadalq_s16(sum, vpaddq_s16(low, high));
@@ -25,14 +25,14 @@ DEFINE_ADD_DOTS(DOT)
 DEFINE_GEMM(8, 128, add_dots, 1, 1, 1)
 DEFINE_GEMM(4, 0, add_dots, 1, 1, 1)
 
-/* --- activations to codes --- */
+/* --- quantizing activations --- */
 
 static void quantize(int8_t *codes, float *scale, int32_t *sum, const float *x, int64_t n, int64_t group) {
-    const float least = 0x1p-100f; /* below it 127 / max overflows */
+    const float least = 0x1p-100f; /* below `least`, 127 / max overflows */
     for (int64_t g = 0; g < n / group; g++, x += group, codes += group) {
         float32x4_t magnitude = vdupq_n_f32(0);
         for (int64_t i = 0; i < group; i += 4) magnitude = vmaxq_f32(magnitude, vabsq_f32(vld1q_f32(x + i)));
-        const float max = vmaxvq_f32(magnitude); /* NaN where one is */
+        const float max = vmaxvq_f32(magnitude); /* NaN if any is */
         scale[g] = max <= FLT_MAX ? (max >= least ? max / 127.0f : 0.0f) : __builtin_nanf("");
         sum[g] = 0;
         if (!(scale[g] > 0)) {
@@ -54,14 +54,14 @@ static void quantize(int8_t *codes, float *scale, int32_t *sum, const float *x, 
 
 /* --- unpacking --- */
 
-/* 16 bytes as four vectors of integers. */
+/* Convert 16 bytes to four vectors of integers. */
 static inline uint32x4x4_t widen16(uint8x16_t bytes) {
     const uint16x8_t low = vmovl_u8(vget_low_u8(bytes)), high = vmovl_high_u8(bytes);
     return (uint32x4x4_t){
         {vmovl_u16(vget_low_u16(low)), vmovl_high_u16(low), vmovl_u16(vget_low_u16(high)), vmovl_high_u16(high)}};
 }
 
-/* Integer codes of one input and 16 outputs. */
+/* Store integer codes of one input and 16 outputs as weights. */
 static inline void put_codes(float *out, uint8x16_t codes, const float32x4_t *scale, const float32x4_t *bias) {
     const uint32x4x4_t code = widen16(codes);
     for (int v = 0; v < VECTORS; v++) {
@@ -69,14 +69,14 @@ static inline void put_codes(float *out, uint8x16_t codes, const float32x4_t *sc
     }
 }
 
-/* The bytes of a panel's next ki inputs, 4 or 8: input[i] is that of 16 outputs. */
+/* A panel's next ki inputs, 4 or 8: input[i] holds the bytes of 16 outputs. */
 static inline void load_inputs(uint8x16_t input[8], const unsigned char *codes, int64_t ki) {
     const uint8x16x4_t first = vld4q_u8(codes);
     if (ki == 4) {
         for (int i = 0; i < 4; i++) input[i] = first.val[i];
         return;
     }
-    const uint8x16x4_t second = vld4q_u8(codes + 64); /* inputs i and i + 4 of 8 outputs alternate */
+    const uint8x16x4_t second = vld4q_u8(codes + 64); /* inputs i and i + 4 of 8 outputs are interleaved */
     for (int i = 0; i < 4; i++) {
         input[i] = vuzp1q_u8(first.val[i], second.val[i]);
         input[i + 4] = vuzp2q_u8(first.val[i], second.val[i]);
@@ -108,7 +108,7 @@ static void unpack_group(float *out, const unsigned char *group, int64_t first, 
     }
 }
 
-/* Codes of e4m3: exponent and mantissa go to their places in f32; where the exponent is 0, the implied one is taken off
+/* Decode e4m3: shift exponent and mantissa into their f32 positions; if the exponent is 0, subtract the implied one
  * again, which is exact. */
 static inline float32x4_t f32_of_e4m3(uint32x4_t code) {
     const uint32x4_t magnitude = vandq_u32(code, vdupq_n_u32(0x7F));

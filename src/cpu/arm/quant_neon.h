@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The integer product of a tile of rows with panels of codes. For the NEON kernel files alone, which differ in the
+ * The integer product of a tile of rows with panels of codes. Private to the NEON kernel files, which differ in the
  * instruction that forms the sums of a group.
  *
- * Layout    panels as in kernels.h with nr = 16; activations {m, n_in} int8, one tile of m <= 6 rows; c {m, n_panel · 16}.
- * Tile      the sums of a group in 24 registers, four outputs of a row each; the sums over groups wait in c, in the first
- *           cache. For few rows several panels at once.
- * Tails     m by instances for 1 … 6 rows, panels left over one at a time; groups (a multiple of 32 inputs) and panels
+ * Layout    panels as in kernels.h with nr = 16; activations {m, n_in} int8, one tile of m <= 6 rows;
+ *           c {m, n_panel · 16}.
+ * Tile      the sums of a group in 24 registers, four outputs of a row each; the sums over groups are accumulated in c,
+ *           which stays in L1. For few rows several panels at once.
+ * Tails     m: instances for 1 … 6 rows; remaining panels one at a time; groups (a multiple of 32 inputs) and panels
  *           are whole.
  */
 #ifndef QNI_CPU_QUANT_NEON_H
@@ -23,7 +24,7 @@ static inline float32x4_t load4_scale(const unsigned char *scales, const qni_cpu
     return vreinterpretq_f32_u32(vshll_n_u16(vreinterpret_u16_u8(vld1_u8(scales + first * 2)), 16));
 }
 
-/* The group's sums of m rows and n panels in f32, onto c. All is unrolled, so that the sums stay in registers. */
+/* Add the group's sums of m rows and n panels, as f32, to c. Fully unrolled, so that the sums stay in registers. */
 static inline __attribute__((always_inline)) void put_group(float *c, int64_t ldc, const int32x4_t *sum,
                                                             const float *scale, const int32_t *code_sum, const int m,
                                                             const unsigned char *w, const int n,
@@ -46,8 +47,8 @@ static inline __attribute__((always_inline)) void put_group(float *c, int64_t ld
     }
 }
 
-/* ADD_PRODUCTS(sum, x, stride, m, w, n, q, bits): sum += (codes of a group - origin) · codes of m rows, n panels. m and n
- * are constants wherever it is used. */
+/* ADD_PRODUCTS(sum, x, stride, m, w, n, q, bits): sum += (codes of a group - origin) · codes of m rows, n panels. m and
+ * n are constants at every use. */
 #define DEFINE_TILE(bits, origin, ADD_PRODUCTS)                                                                        \
     static inline                                                                                                      \
         __attribute__((always_inline)) void tile_##bits(float *c, int64_t ldc, const qni_cpu_codes *x, const int m,    \
@@ -70,7 +71,7 @@ static inline __attribute__((always_inline)) void put_group(float *c, int64_t ld
 #define STREAM(bits, m, n)                                                                                             \
     for (; n_panel >= (n); n_panel -= (n), w += (n)*q->panel_bytes, c += (n)*NR) tile_##bits(c, ldc, x, m, w, n, q);
 
-/* gemm_BITS as kernels.h wants it; n1 … n3 panels at once for 1 … 3 rows. */
+/* gemm_BITS with the signature of kernels.h; n1 … n3: panels at once for 1 … 3 rows. */
 #define DEFINE_GEMM(bits, origin, ADD_PRODUCTS, n1, n2, n3)                                                            \
     DEFINE_TILE(bits, origin, ADD_PRODUCTS)                                                                            \
     static void gemm_##bits(float *c, int64_t ldc, const qni_cpu_codes *x, int64_t m, const unsigned char *w,          \
@@ -92,8 +93,8 @@ static inline __attribute__((always_inline)) void put_group(float *c, int64_t ld
     }
 
 /*
- * Products by dot products of four inputs, ki = 4. DOT(sum, w, x, lane): each lane of sum += the products of its four
- * codes of w with the four of x's lane. Codes of 8 bits lose their origin 128 first, so that they fit a sign:
+ * Dot products over four inputs, ki = 4. DOT(sum, w, x, lane): each lane of sum += the dot product of its four codes of
+ * w with the four in the given lane of x. The origin 128 is subtracted from 8-bit codes first, so that they fit int8:
  *
  *     w  | o0 i0 | o0 i1 | o0 i2 | o0 i3 | o1 i0 | … | o3 i3 |        x lane 0  | i0 | i1 | i2 | i3 |
  */

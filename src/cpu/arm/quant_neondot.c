@@ -2,10 +2,11 @@
 /*
  * Integer products with the dot product instructions (FEAT_DotProd).
  *
- * Layout, tile and tails are those of quant_neon.h with ki = 4; 1 row x 4 panels, 2 and 3 rows x 2, 4 … 6 x 1.
+ * Layout, tile and tails: see quant_neon.h, with ki = 4; 1 row x 4 panels, 2 and 3 rows x 2, 4 … 6 x 1.
  *
- * Bound     1 … 3 rows: memory; else compute. Six rows and 16 inputs: 96 dot products for 22 loads and 16 operations on
- *           codes of 8 bits, 14 loads and 16 operations on those of 4; for each sum and group 4 float operations.
+ * Bound     1 … 3 rows: memory; otherwise compute. Six rows and 16 inputs: 96 dot products for 22 loads and 16
+ *           operations on 8-bit codes, or 14 loads and 16 operations on 4-bit codes; 4 float operations per sum and
+ *           group.
  */
 #include "quant_neon.h"
 

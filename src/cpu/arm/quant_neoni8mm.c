@@ -1,16 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Integer products with the matrix instructions (FEAT_I8MM): two outputs by two rows, eight inputs deep, unsigned codes
- * by signed ones.
+ * Integer products with the matrix instructions (FEAT_I8MM): two outputs by two rows, eight inputs deep, unsigned by
+ * signed codes.
  *
- * Layout    that of quant_neon.h with ki = 8; of two vectors of sums a row's four outputs are picked after each group:
+ * Layout    as in quant_neon.h with ki = 8; after each group, a row's four outputs are extracted from two vectors of
+ *           sums:
  *
  *               w  | o0 i0 … i7 | o1 i0 … i7 |     x  | r0 i0 … i7 | r1 i0 … i7 |     sum  | o0 r0 | o0 r1 | o1 r0 | o1 r1 |
  *
  * Tile      6 x 16: 3 pairs of rows by 8 pairs of outputs in 24 registers. 1 and 2 rows x 2 panels, 3 … 6 x 1.
- * Tails     those of quant_neon.h; an odd row is its own neighbor.
- * Bound     1 … 4 rows: memory; else compute. Six rows and 8 inputs: 24 products of 32 terms for 14 loads (of 4 bits 48
- *           for 28 loads and 16 operations: its bytes are read twice, as registers are scarce).
+ * Tails     as in quant_neon.h; an odd row is paired with itself.
+ * Bound     1 … 4 rows: memory; otherwise compute. Six rows and 8 inputs: 24 products of 32 terms for 14 loads (4 bits:
+ *           48 for 28 loads and 16 operations; its bytes are read twice, as registers are scarce).
  */
 #include "quant_neon.h"
 

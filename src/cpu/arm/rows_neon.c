@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Elementwise work on rows with NEON: conversions, norm, SwiGLU, RoPE, argmax.
+ * Elementwise row ops with NEON: conversions, norm, SwiGLU, RoPE, argmax.
  *
  * Layout    contiguous rows.
- * Tile      one vector of 4, or two where elements have 16 bits or 8.
- * Tails     the last elements go through a vector padded with zeros, with the arithmetic of all others.
+ * Tile      one vector of 4, or two for 16- or 8-bit elements.
+ * Tails     the last elements use a zero-padded vector and the same arithmetic as the others.
  * Bound     memory.
  */
 #include "../kernels.h"
@@ -74,7 +74,7 @@ static double sum_squares(const float *x, int64_t n) {
     return total;
 }
 
-/* Elementwise loops: `expression` of vectors x and y for each four of n elements, the last ones padded. */
+/* Elementwise loop: `expression` of vectors x and y for every four of n elements; the tail is padded. */
 #define FOR_EACH_4(out, a, b, n, expression)                                                                           \
     int64_t i = 0;                                                                                                     \
     for (; i + 4 <= (n); i += 4) {                                                                                     \
@@ -141,7 +141,7 @@ static void rope(float *row, const float *cos_sin, int64_t d) {
 }
 
 static int64_t argmax(const float *x, int64_t n) {
-    /* First the greatest value, which is NaN if one is, then its first place. */
+    /* First the greatest value (NaN if any element is), then its first index. */
     enum { LANES = 16 };
     float32x4_t best[4];
     for (int j = 0; j < 4; j++) best[j] = vdupq_n_f32(x[0]);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Four elements at a time, or eight of 16 or 8 bits as two vectors: loads that convert, e^x. For the NEON kernel files alone.
- *
- * AArch64 differs from x86 where it helps: maxima and minima of a NaN are NaN, and a NaN converts to the integer 0. */
+/* Four elements at a time, or eight 16- or 8-bit ones as two vectors: converting loads, e^x. Private to the NEON kernel
+ * files.
+ * 
+ * Unlike on x86, and helpfully, min and max propagate NaN, and a NaN converts to the integer 0. */
 #ifndef QNI_CPU_VECTOR_NEON_H
 #define QNI_CPU_VECTOR_NEON_H
 
@@ -12,7 +13,7 @@
 static inline float32x4x2_t load8_f32(const float *p) {
     return (float32x4x2_t){{vld1q_f32(p), vld1q_f32(p + 4)}};
 }
-/* A bf16 is the upper half of an f32: interleaved with zeros. */
+/* A bf16 is the upper half of an f32: interleave with zeros. */
 static inline float32x4x2_t load8_bf16(const uint16_t *p) {
     const uint16x8_t h = vld1q_u16(p), zero = vdupq_n_u16(0);
     return (float32x4x2_t){{vreinterpretq_f32_u16(vzip1q_u16(zero, h)), vreinterpretq_f32_u16(vzip2q_u16(zero, h))}};
@@ -30,8 +31,8 @@ static inline float32x4x2_t load8_q8(const int8_t *p) {
 static inline float32x4_t exp4(float32x4_t x) {
     x = vminq_f32(vmaxq_f32(x, vdupq_n_f32(-104.0f)), vdupq_n_f32(89.0f));
     const float32x4_t n = vrndnq_f32(vmulq_n_f32(x, 0x1.715476p+0f)); /* x / ln 2 */
-    float32x4_t r = vfmsq_f32(x, n, vdupq_n_f32(0x1.62e43p-1f));      /* ln 2, upper bits */
-    r = vfmsq_f32(r, n, vdupq_n_f32(-0x1.05c61p-29f));                /* the rest */
+    float32x4_t r = vfmsq_f32(x, n, vdupq_n_f32(0x1.62e43p-1f));      /* ln 2, high part */
+    r = vfmsq_f32(r, n, vdupq_n_f32(-0x1.05c61p-29f));                /* low part */
     float32x4_t p = vdupq_n_f32(1.0f / 5040);
     p = vfmaq_f32(vdupq_n_f32(1.0f / 720), p, r);
     p = vfmaq_f32(vdupq_n_f32(1.0f / 120), p, r);

@@ -3,10 +3,10 @@
  * Attention over one block of KV positions with AVX2.
  *
  * Layout    q, o {n_q, d} f32; s, p {n_q, 128} f32; k, v rows of d elements at a stride, or k panels {d, 16} of keys.
- * Tile      as in attention_tiles.h. Scores: 8 of them, queries x keys 4 x 2, 2 x 4 or 1 x 8, each with 8 partial sums; of
- *           panels, queries x vectors of keys 4 x 2, one partial sum after the other. Values: queries x vectors of d
+ * Tile      as in attention_tiles.h. Scores: 8 at once, queries x keys 4 x 2, 2 x 4 or 1 x 8, each with 8 partial sums;
+ *           from panels, queries x vectors of keys 4 x 2, one partial sum after another. Values: queries x vectors of d
  *           4 x 2, 2 x 4, 1 x 8.
- * Bound     compute for a converted block, memory where few queries read the cache itself.
+ * Bound     compute for a converted block, memory when few queries read the cache in place.
  */
 #include "../kernels.h"
 #include "vector_avx2.h"
@@ -26,7 +26,7 @@ static inline wide load(const int dtype, const void *row, int64_t i) {
         return load8_q8((const int8_t *)row + i);
     }
 }
-/* In a register: the compiler would load it anew for each use. */
+/* Keep it in a register: the compiler would reload it for each use. */
 static inline wide load_query(const float *q) {
     __m256 v = _mm256_loadu_ps(q);
     __asm__("" : "+x"(v));
@@ -76,14 +76,14 @@ static float softmax(float *s, int64_t n, float *max, float *sum) {
     for (int64_t j = 0; j < n; j += 8) {
         __m256 v = _mm256_loadu_ps(s + j);
         if (n - j < 8) v = _mm256_blendv_ps(low, v, _mm256_castsi256_ps(mask8(n - j)));
-        m = _mm256_max_ps(v, m); /* a NaN is passed over */
+        m = _mm256_max_ps(v, m); /* ignores NaNs */
     }
     __m128 m4 = _mm_max_ps(_mm256_castps256_ps128(m), _mm256_extractf128_ps(m, 1));
     m4 = _mm_max_ps(m4, _mm_movehl_ps(m4, m4));
     m4 = _mm_max_ss(m4, _mm_movehdup_ps(m4));
     m = _mm256_broadcastss_ps(m4);
     __m256 total = _mm256_setzero_ps();
-    __m256 factor = exp8(_mm256_sub_ps(low, m)); /* before the others, a chain as long as theirs: beside them */
+    __m256 factor = exp8(_mm256_sub_ps(low, m)); /* computed first: a chain as long as the others', which it overlaps */
     int64_t j = 0;
     for (; j + 32 <= n; j += 32) {
         __m256 e[4];

@@ -3,10 +3,10 @@
  * Attention over one block of KV positions with AVX-512.
  *
  * Layout    q, o {n_q, d} f32; s, p {n_q, 128} f32; k, v rows of d elements at a stride, or k panels {d, 32} of keys.
- * Tile      as in attention_tiles.h. Scores: 16 of them, queries x keys 8 x 2 (of keys that are converted), 4 x 4, 2 x 8 or
- *           1 x 16, each with 16 partial sums; of panels, queries x vectors of keys 8 x 2, one partial sum after the
- *           other. Values: queries x vectors of d 4 x 4, 2 x 8, 1 x 16.
- * Bound     compute for a converted block, memory where few queries read the cache itself.
+ * Tile      as in attention_tiles.h. Scores: 16 at once, queries x keys 8 x 2 (if keys are converted on load), 4 x 4, 2
+ *           x 8 or 1 x 16, each with 16 partial sums; from panels, queries x vectors of keys 8 x 2, one partial sum
+ *           after another. Values: queries x vectors of d 4 x 4, 2 x 8, 1 x 16.
+ * Bound     compute for a converted block, memory when few queries read the cache in place.
  */
 #include "../kernels.h"
 #include "vector_avx512.h"
@@ -18,7 +18,7 @@ static inline __m512 load16_q8(const int8_t *p) {
     return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)(const void *)p)));
 }
 
-/* Lane i of the result: the sum of vector i: of its quarters first, (l0+l2) + (l1+l3) of each, then (q0+q1) + (q2+q3). */
+/* Lane i of the result is the sum of vector i: within each quarter (l0+l2) + (l1+l3), then (q0+q1) + (q2+q3). */
 static inline __m512 sum_each(const __m512 v[SUMS]) {
     __m512 pair[8], four[4], half[2];
     for (int i = 0; i < 8; i++) {
@@ -93,7 +93,7 @@ static float softmax(float *s, int64_t n, float *max, float *sum) {
     __m512 m = before;
     for (int64_t j = 0; j < n; j += 16) {
         const __mmask16 mask = n - j < 16 ? mask16(n - j) : 0xFFFF;
-        m = _mm512_mask_max_ps(m, mask, _mm512_loadu_ps(s + j), m); /* a NaN is passed over */
+        m = _mm512_mask_max_ps(m, mask, _mm512_loadu_ps(s + j), m); /* ignores NaNs */
     }
     const float greatest = _mm512_reduce_max_ps(m);
     m = _mm512_set1_ps(greatest);

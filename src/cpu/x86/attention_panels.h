@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Scores of many queries with keys in panels, for levels where a load yields one vector. Made, like attention_tiles.h, of
- * what its includer defines; besides those names it wants add(a, b), a + b.
+ * Scores of many queries with panels of keys, for levels where a load yields one vector. Like attention_tiles.h it uses
+ * the names that its includer defines, and additionally add(a, b), a + b.
  *
  * Layout    q {n_q, d}, k panels {d, 2 · WIDE} of keys, f32.
- * Tile      queries x vectors of keys WIDE/2 x 2, one partial sum after the other.
- * Tails     d is padded to WIDE, n_k to panels; queries 2, 1.
+ * Tile      queries x vectors of keys WIDE/2 x 2, one partial sum after another.
+ * Tails     d is padded to WIDE, n_k to whole panels; queries in steps of 2, 1.
  */
 #ifndef QNI_CPU_ATTENTION_PANELS_H
 #define QNI_CPU_ATTENTION_PANELS_H
@@ -14,17 +14,17 @@
 
 enum { PANEL = 2 * WIDE, PANEL_QUERIES = WIDE / 2 };
 
-/* How many sums wait while WIDE of them are added in pairs. */
+/* Pending sums while WIDE of them are added pairwise. */
 enum { WAITING = WIDE == 16 ? 4 : 3 };
 
-/* The lane that add_up() adds as the t-th, on all levels that include this: 0 2 1 3 4 6 5 7 … */
+/* The lane that comes t-th in add_up()'s tree, on all levels that include this: 0 2 1 3 4 6 5 7 … */
 static inline int nth_partial(int t) {
     return (t & ~3) | (t & 1) << 1 | (t >> 1 & 1);
 }
 
 /*
- * n_q queries with a panel of keys, which are the lanes: nothing is left to add within a vector. Each of the WIDE partial
- * sums of a score is formed by itself, those that add_up() adds first one after the other, so that few wait.
+ * n_q queries with one panel of keys. Lanes are keys, so no horizontal reduction is needed. The WIDE partial sums of a
+ * score are formed one at a time, in the order in which add_up() adds them, so that few are pending.
  */
 ALWAYS_INLINE void panel_tile(float *s, const float *q, const int n_q, const float *k, int64_t d) {
     vec sum[2 * PANEL_QUERIES], waiting[WAITING][2 * PANEL_QUERIES];

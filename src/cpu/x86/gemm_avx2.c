@@ -2,12 +2,12 @@
 /*
  * Matrix products with AVX2, FMA and F16C.
  *
- * Layout    a {k, m}, one tile of m <= 6 rows; w panels {k, 16}, two vectors a row, bf16 zipped; c {m, n_panel · 16}.
+ * Layout    a {k, m}, one tile of m <= 6 rows; w panels {k, 16}, two vectors a row, bf16 interleaved;
+ *           c {m, n_panel · 16}.
  * Tile      6 x 16 for many rows: 12 sums, 2 weights, 1 activation in 16 registers. For few rows several panels at
- *           once, so that there are at least 8 independent chains and as many read streams as panels: 1 row x 4 panels,
- *           2 x 2, 3 … 6 x 1.
- * Tails     m by instances for 1 … 6 rows, panels left over one at a time; outputs are padded by the packing.
- * Bound     1 … 3 rows of bf16 or f16: memory; from 4 rows on: compute, 2 FMA a cycle (6 rows: 95 % of that).
+ *           once, for at least 8 independent chains and one read stream per panel: 1 row x 4 panels, 2 x 2, 3 … 6 x 1.
+ * Tails     m: instances for 1 … 6 rows; remaining panels one at a time; outputs are padded by the packing.
+ * Bound     1 … 3 rows of bf16 or f16: memory; from 4 rows on: compute, 2 FMA per cycle (6 rows: 95 % of that).
  */
 #include "../kernels.h"
 #include "ahead.h"
@@ -19,7 +19,7 @@ enum {
     NR = 16,
     MR = 6,
     KC = 256,
-    AHEAD = 384, /* bytes between what is read and what is asked for: of four streams as many lines as are under way */
+    AHEAD = 384, /* prefetch distance in bytes (four streams, all line-fill buffers busy) */
 };
 
 /* A row of a panel as two vectors. */
@@ -31,14 +31,14 @@ static inline void load_f16(__m256 w[2], const uint16_t *p) {
     w[0] = load8_f16(p);
     w[1] = load8_f16(p + 8);
 }
-/* Zipped: the low halves are outputs 0 … 7, the high ones 8 … 15. */
+/* Interleaved: the low halves are outputs 0 … 7, the high halves 8 … 15. */
 static inline void load_bf16(__m256 w[2], const uint16_t *p) {
     const __m256i zipped = _mm256_loadu_si256((const __m256i *)(const void *)p);
     w[0] = _mm256_castsi256_ps(_mm256_slli_epi32(zipped, 16));
     w[1] = _mm256_castsi256_ps(_mm256_and_si256(zipped, _mm256_set1_epi32((int)0xFFFF0000u)));
 }
 
-/* The sums of m rows and n panels; m, n and load are constants wherever it is used. */
+/* The sums of m rows and n panels; m, n and load are constants at every use. */
 #define DEFINE_TILE(dtype, type)                                                                                       \
     static inline __attribute__((always_inline)) void tile_##dtype(float *c, int64_t ldc, const float *a, const int m, \
                                                                    const type *w, int64_t panel_stride, const int n,   \

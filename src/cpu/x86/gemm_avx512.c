@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Matrix products with AVX-512: f32 arithmetic with weights of all three types, and pairs of bf16 for processors without
- * an instruction for them.
+ * Matrix products with AVX-512: f32 arithmetic with weights of all three types, and bf16 pairs for processors without a
+ * bf16 instruction.
  *
- * Layout, tile and tails are those of gemm_avx512.h. A pair takes two chained multiply-adds, its first input first; its
- * parts are made from 32 bits by a shift and a mask.
+ * Layout, tile and tails: see gemm_avx512.h. A pair takes two chained multiply-adds, its first input first; its halves
+ * are extracted from 32 bits by a shift and a mask.
  *
- * Bound     1 … 3 rows of bf16 or f16: memory; from 6 rows on: compute. With 12 rows 24 multiply-adds of 45 instructions a
- *           step, 44 where an element has 16 bits.
+ * Bound     1 … 3 rows of bf16 or f16: memory; from 6 rows on: compute. With 12 rows, 24 multiply-adds of 45
+ *           instructions per step, of 44 for 16-bit elements.
  */
 #include "gemm_avx512.h"
 #include "../kernels.h"

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The product of a tile of rows with panels, for all element types. For the AVX-512 kernel files alone.
+ * The product of a tile of rows with panels, for all element types. Private to the AVX-512 kernel files.
  *
- * Layout    a {k, m}, one tile of m <= 12 rows; w panels {k, 32}, two vectors a row, bf16 zipped; c {m, n_panel · 32}.
- *           In place of one element there may be a pair of them: a {k/2, m, 2}, w {k/2, 32, 2}.
+ * Layout    a {k, m}, one tile of m <= 12 rows; w panels {k, 32}, two vectors a row, bf16 interleaved; c {m, n_panel ·
+ *           32}. Elements may also be pairs: a {k/2, m, 2}, w {k/2, 32, 2}.
  * Tile      12 x 32 for many rows: 24 sums, 2 weights and 1 activation in 32 registers. For few rows several panels at
- *           once, so that there are at least 8 independent chains and as many read streams as panels: 1 … 3 rows x 4
- *           panels, 4 … 12 x 1. 24 lines of all panels together are asked for ahead.
- * Tails     m by instances for 1 … 12 rows, panels left over one at a time; outputs are padded by the packing.
+ *           once, for at least 8 independent chains and one read stream per panel: 1 … 3 rows x 4 panels, 4 … 12 x 1.
+ *           The prefetch distance is 24 lines over all panels together.
+ * Tails     m: instances for 1 … 12 rows; remaining panels one at a time; outputs are padded by the packing.
  */
 #ifndef QNI_CPU_GEMM_AVX512_H
 #define QNI_CPU_GEMM_AVX512_H
@@ -20,13 +20,13 @@
 enum {
     NR = 32,
     MR = 12,
-    KC = 512,     /* two blocks of bf16 lie in the first cache, one of f32 in the second with all tiles that use it */
-    AHEAD = 1536, /* bytes between what is read and what is asked for, of all panels together */
+    KC = 512,     /* two blocks of bf16 fit in L1; one of f32 fits in L2 with all tiles that use it */
+    AHEAD = 1536, /* prefetch distance in bytes, over all panels together */
 };
 
-/* `name` stands for a type vector_NAME, load_NAME(w, half): weights or pairs of 16 outputs of a row of a panel,
- * spread_NAME(a): an activation in all lanes, and add_NAME(sum, x, y): sum + x · y. `inputs` is 1, or 2 for pairs; m and n
- * are constants wherever it is used. */
+/* `name` selects the type vector_NAME, load_NAME(w, half): weights or pairs of 16 outputs of a panel row,
+ * spread_NAME(a): an activation in all lanes, and add_NAME(sum, x, y): sum + x · y. `inputs` is 1, or 2 for pairs; m
+ * and n are constants at every use. */
 #define DEFINE_TILE(name, a_type, w_type, inputs)                                                                      \
     static inline __attribute__((always_inline)) void tile_##name(float *c, int64_t ldc, const a_type *a, const int m, \
                                                                   const w_type *w, int64_t panel_stride, const int n,  \
@@ -65,7 +65,7 @@ enum {
         if ((n) > 1) STREAM(name, m, 1)                                                                                \
         break;
 
-/* gemm_NAME as kernels.h wants it, where weights are passed as w_arg. */
+/* gemm_NAME with the signature of kernels.h, for weights passed as w_arg. */
 #define DEFINE_GEMM(name, a_type, w_arg, w_type, inputs)                                                               \
     DEFINE_TILE(name, a_type, w_type, inputs)                                                                          \
     static void gemm_##name(float *c, int64_t ldc, const a_type *a, int64_t m, const w_arg *weight,                    \

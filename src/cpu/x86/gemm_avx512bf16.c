@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Matrix products of bf16 pairs with the instruction of AVX-512 BF16.
+ * Matrix products of bf16 pairs with the AVX-512 BF16 dot product instruction.
  *
- * Layout, tile and tails are those of gemm_avx512.h. The instruction adds the second product of a pair first, then the
- * first, each fused and rounded to nearest even; subnormal numbers count as zeros.
+ * Layout, tile and tails: see gemm_avx512.h. The instruction adds the second product of a pair first, then the first,
+ * each fused and rounded to nearest even; subnormals are treated as zeros.
  *
- * Bound     1 … 6 rows: memory; from 7 rows on: compute. With 12 rows 24 dot products of 45 instructions a step.
+ * Bound     1 … 6 rows: memory; from 7 rows on: compute. With 12 rows, 24 dot products of 45 instructions per step.
  */
 #include "../kernels.h"
 #include "gemm_avx512.h"

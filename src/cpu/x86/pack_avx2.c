@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Rows of a checkpoint into pieces of panels, with AVX2.
+ * Packing checkpoint rows into parts of panels, with AVX2.
  *
- * Layout    in 16 rows (outputs) at a stride, out {n_i, 16}; zipped: rows in the order 0 8 1 9 … 7 15.
- * Tile      8 rows x 8 inputs in registers, by three rounds of unpacking; a cache line of each of 8 rows is used up
- *           before the next 8 rows, which at a stride of 4 KiB would all compete for one set of the first cache.
+ * Layout    in 16 rows (outputs) at a stride, out {n_i, 16}; interleaved: rows in the order 0 8 1 9 … 7 15.
+ * Tile      8 rows x 8 inputs in registers, by three rounds of unpack; a cache line of each of 8 rows is consumed
+ *           before the next 8 rows, as rows 4 KiB apart all map to the same L1 set.
  * Tails     fewer than 16 rows or 8 inputs: element by element.
  * Bound     memory.
  */
@@ -14,7 +14,7 @@
 
 enum { NR = 16, LINE2 = 32, LINE4 = 16 };
 
-/* The row at a place of out. */
+/* The source row of an output index. */
 static inline int64_t row_at(int64_t place, const bool zipped) {
     return zipped ? place % 2 * (NR / 2) + place / 2 : place;
 }

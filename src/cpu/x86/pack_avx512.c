@@ -1,11 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Rows of a checkpoint into pieces of panels, with AVX-512.
+ * Packing checkpoint rows into parts of panels, with AVX-512.
  *
- * Layout    in 32 rows (outputs) at a stride, out {n_i, 32}; zipped: rows in the order 0 16 1 17 … 15 31.
- * Tile      16 rows x a cache line of each, by four rounds of 16 shuffles of 32 bits. Elements of 16 bits go through it
- *           as pairs, which are taken apart when they are stored; zipped ones are put together with those of the row 16
- *           further on.
+ * Layout    in 32 rows (outputs) at a stride, out {n_i, 32}; interleaved: rows in the order 0 16 1 17 … 15 31.
+ * Tile      16 rows x a cache line of each, by four rounds of 16 shuffles of 32 bits. 16-bit elements are transposed as
+ *           pairs and split when stored; interleaved ones are combined with those of the row 16 further on.
  * Tails     fewer than 32 rows or less than a line: element by element.
  * Bound     memory.
  */
@@ -15,7 +14,7 @@
 
 enum { NR = 32, LINE2 = 32, LINE4 = 16 };
 
-/* A line of 16 rows `stride` bytes apart, turned: lane r of vector i is element i of row r. */
+/* Transpose one line of 16 rows `stride` bytes apart: lane r of vector i is element i of row r. */
 static inline void turn(__m512i a[16], const void *in, int64_t stride) {
     __m512i b[16];
     for (int r = 0; r < 16; r++) a[r] = _mm512_loadu_si512((const char *)in + r * stride);
@@ -30,7 +29,7 @@ static inline void turn(__m512i a[16], const void *in, int64_t stride) {
         a[4 * h + 2] = _mm512_unpacklo_epi64(b[4 * h + 1], b[4 * h + 3]);
         a[4 * h + 3] = _mm512_unpackhi_epi64(b[4 * h + 1], b[4 * h + 3]);
     }
-    /* Then quarters of four vectors that hold the same elements are put together: pairs of rows, pairs of elements. */
+    /* Then combine quarters of four vectors that hold the same elements: pairs of rows, pairs of elements. */
     for (int i = 0; i < 4; i++) {
         b[i] = _mm512_shuffle_i32x4(a[i], a[i + 4], 0x44);          /* elements i, 4 + i of rows 0 … 7 */
         b[i + 4] = _mm512_shuffle_i32x4(a[i], a[i + 4], 0xEE);      /* elements 8 + i, 12 + i */

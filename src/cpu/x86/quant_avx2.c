@@ -1,22 +1,24 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Quantized weights with AVX2: activations to codes, integer products, unpacking to f32.
+ * Quantized weights with AVX2: quantizing activations, integer products, unpacking to f32.
  *
  * Layout    8 bits: {group / 4, 16, 4} bytes, codes of odd inputs with their top bit flipped, activations in words
- *           (kernels.h). A vector holds four inputs of 8 outputs; the words of its lanes as they are, then their odd bytes
- *           shifted down with their sign, are an operand of a vpmaddwd, which adds two of them:
+ *           (kernels.h). A vector holds four inputs of 8 outputs. Its words as they are, then their odd bytes shifted
+ *           down with sign, are operands of vpmaddwd, which adds two products each:
  *
  *               w       | o0 i0 + 256 i1 | o0 i2 + 256 i3 | o1 i0 + 256 i1 | …      w >> 8  | o0 i1 | o0 i3 | o1 i1 | …
  *               x       |      x0        |      x2        |      x0        | …              | x1 - 256 x0 | x3 - 256 x2 | …
  *
- *           4 bits: {group / 8, 16, 4} bytes, activations int8; a byte holds inputs i and i + 4, vpmaddubsw adds two of
- *           the four inputs of a lane into 16 bits, where 32 inputs fit (8 · 2 · 15 · 127 = 30480), vpmaddwd the rest:
+ *           4 bits: {group / 8, 16, 4} bytes, activations int8. A byte holds inputs i and i + 4. vpmaddubsw adds two of
+ *           the four inputs of a lane into 16 bits, which hold 32 inputs (8 · 2 · 15 · 127 = 30480); vpmaddwd adds the
+ *           rest:
  *
  *               w  | o0 i0|4 | o0 i1|5 | o0 i2|6 | o0 i3|7 | o1 i0|4 | … | o7 i3|7 |
  *
- * Tile      6 rows x 16 outputs: 12 integer sums, 2 weights, 1 activation. The float sums lie in memory from three rows on.
- *           One panel at a time, asked for some lines ahead; a single stream is what the caches follow best.
- * Tails     rows by instances for 1 … 6; groups (a multiple of 32 inputs) and panels are whole.
+ * Tile      6 rows x 16 outputs: 12 integer sums, 2 weights, 1 activation. From three rows on the float sums are in
+ *           memory. One panel at a time, prefetched some lines ahead: a single stream suits the hardware prefetchers
+ *           best.
+ * Tails     rows: instances for 1 … 6; groups (a multiple of 32 inputs) and panels are whole.
  * Bound     one row: memory. Many rows: one vpmaddwd (vpmaddubsw) for 16 (32) products.
  */
 #include "../kernels.h"
@@ -26,9 +28,9 @@
 enum {
     NR = 16,
     MR = 6,
-    CHUNK = 32,     /* inputs that 16 bits hold the sum of */
-    AHEAD_8 = 1280, /* bytes between what is read and what is asked for: the twenty lines that a core has under way */
-    AHEAD_4 = 3072, /* the best by measurement: 1,280 is a few percent slower */
+    CHUNK = 32,     /* inputs whose sum fits into 16 bits */
+    AHEAD_8 = 1280, /* prefetch distance in bytes: the twenty lines that a core keeps in flight */
+    AHEAD_4 = 3072, /* best by measurement: 1,280 is a few percent slower */
 };
 
 static inline __m256 load8_scale(const unsigned char *p, const qni_cpu_quant *q, int64_t j) {
@@ -36,8 +38,8 @@ static inline __m256 load8_scale(const unsigned char *p, const qni_cpu_quant *q,
     return load8_f32((const float *)(const void *)p + j);
 }
 
-/* The same value, opaque to the compiler: a chain of integer sums, which it may turn into a tree, stays a chain in one
- * register; what is loaded is loaded once. */
+/* The same value, opaque to the compiler. It could turn a chain of integer sums into a tree; this keeps the chain in
+ * one register, and each loaded value is loaded once. */
 static inline __m256i chained(__m256i x) {
     __asm__("" : "+x"(x));
     return x;
@@ -73,14 +75,14 @@ static inline __attribute__((always_inline)) void add_group(__m256 *total, const
     }
 }
 
-/* What the integer sums of a group begin with: minus the zero of the codes times the activations. */
+/* Initial value of a group's integer sums: minus the zero of the codes times the activations. */
 static inline __attribute__((always_inline)) void begin_group(__m256i *sum, const int m, const qni_cpu_codes *x,
                                                               int64_t g, const qni_cpu_quant *q) {
     for (int r = 0; r < m; r++) {
         const int64_t at = r * q->n_group + g;
-        /* Modulo 2^32, as all that follows: the whole sum of a group fits, its parts need not. */
+        /* Modulo 2^32, like everything below: the final sum of a group fits, partial sums may wrap. */
         uint32_t start;
-        if (q->bits == 8) { /* even inputs lack the -128 of symmetric codes, odd ones have it */
+        if (q->bits == 8) { /* even inputs lack the -128 of symmetric codes, odd ones include it */
             start = 128u * (uint32_t)(q->symmetric ? -x->even[at] : x->sum[at] - x->even[at]);
         } else {
             start = q->symmetric ? (uint32_t)(-(1 << (q->bits - 1)) * x->sum[at]) : 0;
@@ -152,7 +154,7 @@ static inline __attribute__((always_inline)) void group_4(__m256 *total, const q
     add_group(total, sum, m, x, g, group, q);
 }
 
-/* A tile over all groups. m is a constant wherever it is used. */
+/* A tile over all groups. m is a constant at every use. */
 #define DEFINE_TILE(bits)                                                                                              \
     static inline __attribute__((always_inline)) void tile_##bits(                                                     \
         float *c, int64_t ldc, const qni_cpu_codes *x, const int m, const unsigned char *w, const qni_cpu_quant *q) {  \
@@ -202,7 +204,7 @@ static float greatest_magnitude(const float *x, int64_t n, float *bad) {
     for (int64_t i = 0; i < n; i += 8) {
         const __m256 v = _mm256_loadu_ps(x + i);
         max = _mm256_max_ps(max, _mm256_andnot_ps(sign, v));
-        sum = _mm256_fmadd_ps(v, _mm256_setzero_ps(), sum); /* NaN where one is a NaN or an infinity */
+        sum = _mm256_fmadd_ps(v, _mm256_setzero_ps(), sum); /* NaN if any is NaN or infinite */
     }
     *bad = sum8(sum);
     __m128 m4 = _mm_max_ps(_mm256_castps256_ps128(max), _mm256_extractf128_ps(max, 1));
@@ -217,7 +219,7 @@ static int32_t sum8_epi32(__m256i v) {
 }
 
 static void quantize(int8_t *codes, float *scale, int32_t *sum, const float *x, int64_t n, int64_t group) {
-    const float least = 0x1p-100f; /* below it 127 / max overflows */
+    const float least = 0x1p-100f; /* below `least`, 127 / max overflows */
     for (int64_t g = 0; g < n / group; g++, x += group, codes += group) {
         float bad;
         const float max = greatest_magnitude(x, group, &bad);
@@ -236,7 +238,7 @@ static void quantize(int8_t *codes, float *scale, int32_t *sum, const float *x, 
     }
 }
 
-/* Sixteen codes at a time, loaded before the words that may take their place are stored. */
+/* Sixteen codes at a time, loaded before the words that may alias them are stored. */
 static void widen(int16_t *words, int32_t *even, const int8_t *codes, int64_t n, int64_t group) {
     const __m256i low = _mm256_set1_epi32(0xFFFF);
     for (int64_t g = 0; g < n / group; g++) {
@@ -265,7 +267,8 @@ static inline __m256 e4m3_of(__m256i code) {
     return _mm256_castsi256_ps(_mm256_or_si256(value, sign));
 }
 
-/* Codes of eight outputs from j on and n inputs from i of the group on, which begin a lane. */
+/* Unpack the codes of eight outputs from j on and n inputs from i on within the group; they start at a lane
+ * boundary. */
 static inline void unpack8(float *out, const unsigned char *codes, const qni_cpu_quant *q, int64_t i, int64_t n, int j,
                            __m256 scale, __m256 bias) {
     if (q->fp8) {

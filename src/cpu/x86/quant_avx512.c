@@ -1,16 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Quantized weights with AVX-512 VNNI: integer products, activations to codes, unpacking to f32.
+ * Quantized weights with AVX-512 VNNI: integer products, quantizing activations, unpacking to f32.
  *
- * Layout    panels as in kernels.h with nr = 32, ki = 4: 64 bytes are 4 inputs of 16 outputs, of 4 bits 8 inputs (their
- *           low halves, then their high ones). Activations {m, n_in} int8, one tile of m <= 12 rows. c {m, n_panel · 32}.
+ * Layout    panels as in kernels.h with nr = 32, ki = 4: 64 bytes are 4 inputs of 16 outputs, or for 4 bits 8 inputs
+ *           (low halves, then high halves). Activations {m, n_in} int8, one tile of m <= 12 rows. c {m, n_panel · 32}.
  * Tile      12 x 32 for many rows: 24 integer sums of a group, 2 or 4 vectors of codes and 1 of activations in 32
- *           registers; the sums over groups then wait in memory, those of few rows do not. One panel at a time, asked for
- *           some lines ahead; a single stream is what the caches follow best. A group's sums begin at -zero · sum of its
- *           activations' codes.
- * Tails     m by instances for 1 … 12 rows; groups and panels are whole.
- * Bound     few rows: memory; else compute. 12 rows and codes of 8 bits: 24 dot products in 44 instructions a step of 4
- *           inputs (of 4 bits 48 in 84 a step of 8), and for each sum and group 4 float operations (3 where symmetric).
+ *           registers; the sums over groups are then in memory, for few rows in registers. One panel at a time,
+ *           prefetched some lines ahead: a single stream suits the hardware prefetchers best. A group's sums start at
+ *           -zero · sum of its activation codes.
+ * Tails     m: instances for 1 … 12 rows; groups and panels are whole.
+ * Bound     few rows: memory; otherwise compute. 12 rows of 8-bit codes: 24 dot products in 44 instructions per step of
+ *           4 inputs (4 bits: 48 in 84 per step of 8), and 4 float operations per sum and group (3 if symmetric).
  */
 #include "../kernels.h"
 #include "ahead.h"
@@ -23,11 +23,11 @@ enum {
     MR = 12,
     KI = 4,
     LINE = 64,
-    AHEAD_8 = 1280, /* bytes between what is read and what is asked for: those that were best with AVX2 */
+    AHEAD_8 = 1280, /* prefetch distances in bytes: those that were best with AVX2 */
     AHEAD_4 = 3072,
 };
 
-/* Sums of integers, in the type of the compiler's dot product: GCC copies each sum twice a step where it is __m512i. */
+/* Integer sums, in the type of the compiler's dot product: with __m512i GCC copies each sum twice per step. */
 typedef int32_t int32x16 __attribute__((vector_size(64)));
 
 /* 16 scales or biases. */
@@ -38,7 +38,7 @@ static inline __m512 load_scales(const unsigned char *scales, const qni_cpu_quan
 
 /* --- integer products --- */
 
-/* Of 64 bytes the codes of 4 inputs: all of 8 bits, the low (0) or high (1) half of 4 bits. */
+/* From 64 bytes, the codes of 4 inputs: all of them for 8 bits, the low (0) or high (1) halves for 4 bits. */
 static inline __m512i codes_of(__m512i bytes, const int bits, const int half) {
     if (bits == 8) return bytes;
     if (half == 1) bytes = _mm512_srli_epi16(bytes, 4);
@@ -49,8 +49,8 @@ static inline int32x16 dot(int32x16 sum, __m512i w, __m512i x) {
     return (int32x16)_mm512_dpbusd_epi32((__m512i)sum, w, x);
 }
 
-/* What the products of m rows take from up to 16 groups of their activations, made at once: factors of the integer sums and
- * of the biases, and what the sums begin with. */
+/* Per-row terms for up to 16 groups of activations, computed together: the factors of the integer sums and of the
+ * biases, and the initial sums. */
 typedef struct factors {
     float scale[MR][16], bias[MR][16];
     int32_t start[MR][16];
@@ -68,7 +68,7 @@ static void load_factors(factors *f, const qni_cpu_codes *x, int64_t m, int64_t 
     }
 }
 
-/* Ask for as much of a panel as is read now, further on. */
+/* Prefetch as many bytes of a panel, further on, as are read now. */
 static inline __attribute__((always_inline)) void ask_for_lines(const unsigned char *w, int64_t bytes, const int m,
                                                                 const int bits) {
     for (int64_t i = 0; i < bytes; i += LINE)
@@ -95,7 +95,7 @@ static inline __attribute__((always_inline)) void add_group(int32x16 sum[2 * MR]
     }
 }
 
-/* total += the sums of group g of 16 in f32. All is unrolled, so that the sums stay in registers. */
+/* total += the sums of group g of 16, as f32. Fully unrolled, so that the sums stay in registers. */
 static inline __attribute__((always_inline)) void put_group(__m512 total[2 * MR], const int32x16 sum[2 * MR],
                                                             const factors *f, int64_t g, const int m,
                                                             const unsigned char *w, const qni_cpu_quant *q,
@@ -168,12 +168,12 @@ static inline __attribute__((always_inline)) void tile(float *c, int64_t ldc, co
 DEFINE_GEMM(gemm_8_bits, 8)
 DEFINE_GEMM(gemm_4_bits, 4)
 
-/* --- activations to codes --- */
+/* --- quantizing activations --- */
 
 static void quantize(int8_t *codes, float *scale, int32_t *sum, const float *x, int64_t n, int64_t group) {
-    const float least = 0x1p-100f; /* below it 127 / max overflows */
+    const float least = 0x1p-100f; /* below `least`, 127 / max overflows */
     for (int64_t g = 0; g < n / group; g++, x += group, codes += group) {
-        /* Magnitudes are ordered as their bits are, infinity and NaN above all. */
+        /* Magnitudes compare like their bit patterns, infinity and NaN above all. */
         __m512i magnitude = _mm512_setzero_si512();
         for (int64_t i = 0; i < group; i += 16) {
             const __m512i bits = _mm512_loadu_si512(x + i);
@@ -225,8 +225,8 @@ static inline __attribute__((always_inline)) void unpack_group(float *out, const
     }
 }
 
-/* Codes of e4m3 in 32 bits: exponent and mantissa go to their places in f32; where the exponent is 0, the implied one is
- * taken off again, which is exact. */
+/* Decode e4m3 in 32-bit lanes: shift exponent and mantissa into their f32 positions; if the exponent is 0, subtract the
+ * implied one again, which is exact. */
 static inline __m512 f32_of_e4m3(__m512i code) {
     const __m512i magnitude = _mm512_and_si512(code, _mm512_set1_epi32(0x7F));
     const __mmask16 subnormal = _mm512_cmplt_epi32_mask(magnitude, _mm512_set1_epi32(8));

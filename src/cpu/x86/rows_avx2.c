@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Elementwise work on rows with AVX2: conversions, norm, SwiGLU, RoPE, argmax.
+ * Elementwise row ops with AVX2: conversions, norm, SwiGLU, RoPE, argmax.
  *
  * Layout    contiguous rows.
  * Tile      one or two vectors of 8.
- * Tails     the last n % 8 elements go through a masked or padded vector, with the arithmetic of all others.
+ * Tails     the last n % 8 elements use a masked or padded vector and the same arithmetic as the others.
  * Bound     memory.
  */
 #include "../kernels.h"
@@ -82,7 +82,7 @@ static double sum_squares(const float *x, int64_t n) {
     return total;
 }
 
-/* Elementwise loops: `expression` of vectors x and y for each eight of n elements, the last ones masked. */
+/* Elementwise loop: `expression` of vectors x and y for every eight of n elements; the tail is masked. */
 #define FOR_EACH_8(out, a, b, n, expression)                                                                           \
     int64_t i = 0;                                                                                                     \
     for (; i + 8 <= (n); i += 8) {                                                                                     \
@@ -151,7 +151,7 @@ static void rope(float *row, const float *cos_sin, int64_t d) {
 }
 
 static int64_t argmax(const float *x, int64_t n) {
-    /* First the greatest value and whether there is a NaN, then its first place. */
+    /* First the greatest value and whether any is NaN, then its first index. */
     __m256 best = _mm256_set1_ps(x[0]), bad = _mm256_setzero_ps();
     int64_t i = 0;
     for (; i + 8 <= n; i += 8) {

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Elementwise work on rows with AVX-512: conversions, norm, SwiGLU, e^x. RoPE and argmax stay with AVX2: a head's half is
- * four vectors at most, and argmax waits for memory.
+ * Elementwise row ops with AVX-512: conversions, norm, SwiGLU, e^x. RoPE and argmax use the AVX2 kernels: half a head
+ * is at most four vectors, and argmax is memory-bound.
  *
  * Layout    contiguous rows.
  * Tile      one vector of 16.
- * Tails     the last n % 16 elements by masked loads and stores, with the arithmetic of all others.
+ * Tails     the last n % 16 elements use masked loads and stores and the same arithmetic as the others.
  * Bound     memory.
  */
 #include "../kernels.h"
@@ -27,8 +27,8 @@
 DEFINE_WIDEN(widen_bf16, widen16_bf16)
 DEFINE_WIDEN(widen_f16, _mm512_cvtph_ps)
 
-/* To nearest even; a NaN keeps its sign and upper bits and becomes quiet. (The instruction of AVX-512 BF16 would take
- * subnormal numbers for zeros.) */
+/* To nearest even; a NaN keeps its sign and upper bits and becomes quiet. (The AVX-512 BF16 instruction would treat
+ * subnormals as zeros.) */
 static inline __m256i bf16_of(__m512 x) {
     const __m512i bits = _mm512_castps_si512(x);
     const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
@@ -73,7 +73,7 @@ static double sum_squares(const float *x, int64_t n) {
     return total;
 }
 
-/* `expression` of vectors x and y for each sixteen of n elements, the last ones masked. */
+/* `expression` of vectors x and y for every sixteen of n elements; the tail is masked. */
 #define FOR_EACH_16(out, a, b, n, expression)                                                                          \
     int64_t i = 0;                                                                                                     \
     for (; i + 16 <= (n); i += 16) {                                                                                   \

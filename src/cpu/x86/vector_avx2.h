@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Eight elements at a time: loads that convert, sums, e^x. For the AVX2 kernel files alone. */
+/* Eight elements at a time: converting loads, sums, e^x. Private to the AVX2 kernel files. */
 #ifndef QNI_CPU_VECTOR_AVX2_H
 #define QNI_CPU_VECTOR_AVX2_H
 
@@ -10,7 +10,7 @@
 static inline __m256 load8_f32(const float *p) {
     return _mm256_loadu_ps(p);
 }
-/* One shuffle: both lanes load all eight, and each moves its four to the upper halves. */
+/* One shuffle: both lanes load all eight, and each moves its four into the upper halves. */
 static inline __m256 load8_bf16(const uint16_t *p) {
     const __m256i upper = _mm256_setr_epi8(-1, -1, 0, 1, -1, -1, 2, 3, -1, -1, 4, 5, -1, -1, 6, 7, /* low lane */
                                            -1, -1, 8, 9, -1, -1, 10, 11, -1, -1, 12, 13, -1, -1, 14, 15);
@@ -24,7 +24,7 @@ static inline __m256 load8_f16(const uint16_t *p) {
     return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)p));
 }
 
-/* Lanes below n (1 … 7) are loaded or stored. */
+/* Mask of the lanes below n (1 … 7), for loads and stores. */
 static inline __m256i mask8(int64_t n) {
     return _mm256_cmpgt_epi32(_mm256_set1_epi32((int)n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
 }
@@ -56,8 +56,8 @@ static inline __m256 sum_each(const __m256 v[8]) {
     return _mm256_add_ps(lower8(four[0], four[1]), upper8(four[0], four[1]));
 }
 
-/* x[i] = e^x[i] as in scalar.h, with fused multiply-adds, of n vectors, n a constant: one is a chain of twenty operations,
- * and a core has a second chain begun only after most of the first. */
+/* x[i] = e^x[i] as in scalar.h, with fused multiply-adds, for n vectors, n a constant. One vector is a dependency chain
+ * of twenty operations, and a core starts a second chain only after most of the first: so they are interleaved. */
 static inline __attribute__((always_inline)) void exp_each(__m256 *x, const int n) {
     static const float factor[] = {1.0f / 720, 1.0f / 120, 1.0f / 24, 1.0f / 6, 0.5f, 1.0f, 1.0f};
     const __m256 log2_e = _mm256_set1_ps(0x1.715476p+0f);
@@ -65,7 +65,7 @@ static inline __attribute__((always_inline)) void exp_each(__m256 *x, const int 
     const __m256i bias = _mm256_set1_epi32(127);
     __m256 r[4], whole[4], p[4];
     for (int i = 0; i < n; i++) {
-        /* The second operand is returned where one is NaN. */
+        /* max returns its second operand if either is NaN. */
         x[i] = _mm256_max_ps(_mm256_set1_ps(-104.0f), x[i]);
         x[i] = _mm256_min_ps(_mm256_set1_ps(89.0f), x[i]);
         whole[i] = _mm256_round_ps(_mm256_mul_ps(x[i], log2_e), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
