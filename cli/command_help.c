@@ -59,6 +59,5 @@ void help_print_all(void) {
     printf("\n  quern help COMMAND    tells what a command does and its options (also: quern COMMAND --help)\n"
            "  quern --version       tells the version\n"
            "\nWithout -m DIR a small demo model is used: quern run -p \"Tell me a story.\"\n"
-           "Exit codes: 0 done, 1 it could not be done or a check failed, 2 wrong usage, 128 + its number after a "
-           "signal.\n");
+           "Exit codes: 0 done, 1 the command or a check failed, 2 usage error, 128 + the number of a signal.\n");
 }

@@ -265,10 +265,11 @@ const command commands[] = {
      "first: layers= d_model= heads= kv_heads= head_dim= d_ff= vocab= tied=. The directory must not exist or be empty. "
      "No tokenizer is written: copy one there to use text.",
      synth_groups, command_synth},
-    {"bench", "", 0, 0, "measure speed beside what the machine can do",
-     "Load time, prompts, generation, also behind a depth and of several sequences at once: tokens a second, bytes and "
-     "operations a second, and how much that is of what this machine's threads can read and multiply, measured in the "
-     "same run. Tests are the product of the lists, which are like 1,2,4 or 1-8*2 or 1-8+1.",
+    {"bench", "", 0, 0, "measure speed and compare it with the machine's peak",
+     "Load time, prefill and generation, optionally at a context depth and for several sequences at once: tokens, "
+     "bytes "
+     "and operations a second, and their share of the peak of this machine's threads, measured in the same run. Tests "
+     "are the product of the lists, which are like 1,2,4 or 1-8*2 or 1-8+1.",
      bench_groups, command_bench},
     {"quantize", "IN OUT", 2, 2, "write a checkpoint with quantized weights",
      "Read the checkpoint IN and write OUT, which loads like any other, in a half or a third of the memory. OUT must "
