@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Chat templates: golden renders, opening from a directory, putting messages in order, refusals. */
+/* Chat templates: golden renders, opening from a directory, normalizing messages, refusals. */
 #include "support/cmocka_all.h"
 
 #include <quern/chat.h>
@@ -11,7 +11,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* One line of a file of JSON records, or NULL at the end. */
+/* The next line of a file of JSON records, or NULL at the end. */
 static json_t *next_record(FILE *file) {
     char *line = NULL;
     size_t room = 0;
@@ -31,7 +31,7 @@ static qn_status render_record(const qn_chat_template *t, qn_prompt *prompt, con
         .tools = tools,
         .add_generation_prompt = json_is_true(json_object_get(record, "add_generation_prompt")),
     };
-    /* As a variable, which a template need not read. */
+    /* Passed as a variable, which a template need not read. */
     if (json_is_boolean(think))
         input.kwargs = json_is_true(think) ? "{\"enable_thinking\": true}" : "{\"enable_thinking\": false}";
     qn_status status = qn_chat_render(t, prompt, &input, err);
@@ -45,7 +45,7 @@ static void expect_record(const qn_chat_template *t, const json_t *record, int l
     qn_prompt prompt = {0};
     const json_t *want = json_object_get(record, "text");
     qn_status status = render_record(t, &prompt, record, &err);
-    if (want == NULL) { /* transformers refused it too */
+    if (want == NULL) { /* transformers also refused it */
         assert_int_not_equal(status, QN_OK);
     } else {
         if (status != QN_OK) fail_msg("record %d: %s", line, err.message);
@@ -97,7 +97,7 @@ static void test_published_golden(void **state) {
     qn_chat_template_close(t);
 }
 
-/* Files of a directory that is made for one template, and removed again. */
+/* Files of a temporary directory made for one template. */
 typedef struct dir_file {
     const char *name, *text;
 } dir_file;
@@ -130,7 +130,7 @@ static qn_status open_with(const char *jinja, const char *config, qn_chat_templa
     return open_files(files, 2, t, err);
 }
 
-/* The files of a directory, and what a render with these tools gives. */
+/* Open a directory with these files, and compare a render with these tools. */
 static void expect_files(const dir_file *files, size_t n, const char *tools, const char *want) {
     qn_chat_template *t = NULL;
     qn_error err = {0};
@@ -167,7 +167,7 @@ static void test_sources(void **state) {
                 "TrueTrueFalse");
 }
 
-/* Only a template for tools: a render without them is refused, and says what is there. */
+/* With only a template for tools, a render without tools is refused and the message names the available templates. */
 static void expect_no_default(const dir_file *files, size_t n) {
     qn_chat_template *t = NULL;
     qn_error err = {0};
@@ -182,7 +182,7 @@ static void expect_no_default(const dir_file *files, size_t n) {
     qn_chat_template_close(t);
 }
 
-/* What has the name of the directory and is none. */
+/* A file or a dangling link in place of the directory. */
 static void test_additional_is_no_directory(void **state) {
     (void)state;
     for (int is_link = 0; is_link < 2; is_link++) {
@@ -202,7 +202,7 @@ static void test_additional_is_no_directory(void **state) {
     }
 }
 
-/* As transformers 5 saves named templates; they replace those of tokenizer_config.json. */
+/* Named templates as saved by transformers 5; they replace those of tokenizer_config.json. */
 static void test_additional_templates(void **state) {
     (void)state;
     static const char config[] = "{\"chat_template\": [{\"name\": \"default\", \"template\": \"C\"}, {\"name\": "
@@ -234,7 +234,7 @@ static void test_additional_templates(void **state) {
     assert_non_null(strstr(err.message, "chat_template.json is read by processors of images only: no chat template"));
 }
 
-/* Values: special_tokens_map of AutoTokenizer, transformers 5.24, over the same files. */
+/* Expected values: special_tokens_map of AutoTokenizer, transformers 5.24, for the same files. */
 static void test_token_variables(void **state) {
     (void)state;
     static const char show[] =
@@ -284,7 +284,7 @@ static void test_no_template(void **state) {
     static const struct {
         const char *jinja, *config;
         qn_status status;
-        const char *message; /* its end */
+        const char *message; /* end of the message */
     } cases[] = {
         {NULL, NULL, QN_EUNSUPPORTED, ": no chat template"},
         {NULL, "{}", QN_EUNSUPPORTED, ": no chat template"},

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Prompts: which parts of them are trusted, the names of reasoning, more variables, messages that are continued. */
+/* Prompts: which parts are trusted, the names of reasoning, extra variables, continued messages. */
 #include <quern/chat.h>
 
 #include <setjmp.h>
@@ -13,7 +13,7 @@
 
 #include <cmocka.h>
 
-/* A template in a file, over no directory or over tests/data/tokenizer, whose eos_token is "<|im_end|>". */
+/* A template from a file, with no directory or with tests/data/tokenizer, whose eos_token is "<|im_end|>". */
 static qn_chat_template *open_source(const char *source, const char *dir) {
     char path[] = "/tmp/quern-prompt-XXXXXX";
     int fd = mkstemp(path);
@@ -27,7 +27,7 @@ static qn_chat_template *open_source(const char *source, const char *dir) {
     return t;
 }
 
-/* The text, with [ and ] around what is not trusted. */
+/* The text, with untrusted parts in [ and ]. */
 static void mark(const qn_prompt *prompt, char *out, size_t room) {
     size_t at = 0;
     char *to = out;
@@ -70,7 +70,7 @@ static void expect_error(const char *source, const qn_chat_input *input, const c
     qn_chat_template_close(t);
 }
 
-/* m is the message, u its text " aXbXc ", which is not trusted. */
+/* m is the message, u its untrusted text " aXbXc ". */
 static const struct {
     const char *source, *want;
 } marks[] = {
@@ -95,7 +95,7 @@ static const struct {
     {"{% set ns = namespace(x='<n>') %}{% set ns.x = ns.x + u %}{{ ns.x }}", "<n>[ aXbXc ]"},
     {"{% for c in '<' ~ u.strip() %}{{ c }}{% endfor %}", "<[aXbXc]"},
     {"{{ {'a': '<k>', 'b': u}.b }}{{ [u, '<l>'] | last }}{{ ['<l>', u] | first }}", "[ aXbXc ]<l><l>"},
-    /* What is written anew of anything untrusted is untrusted. */
+    /* Text derived from anything untrusted is untrusted. */
     {"{{ {'a': '<k>'} | tojson }}{{ {'a': u} | tojson }}", "{\"a\": \"<k>\"}[{\"a\": \" aXbXc \"}]"},
     {"{{ ['<k>'] }}{{ ['<k>', u] }}{{ '%r' % u }}", "['<k>'][['<k>', ' aXbXc ']' aXbXc ']"},
     {"{{ messages | length }}{{ loop is defined }}{{ none }}", "1FalseNone"},
@@ -129,7 +129,7 @@ static void test_marks(void **state) {
     }
 }
 
-/* The published Qwen3 template: its own tags are trusted, also where it takes a text apart and puts it together again. */
+/* The published Qwen3 template: its own tags are trusted, even where it splits a text and joins it again. */
 static void test_forged_turn(void **state) {
     (void)state;
     FILE *file = fopen("tests/data/text/templates/qwen3-hybrid.jinja", "r");
@@ -157,7 +157,7 @@ static void test_forged_turn(void **state) {
     expect_marks("{{ eos_token }}", "tests/data/tokenizer", &forged, "[<|im_end|>]");
 }
 
-/* Runs follow on what is there, and an error leaves them. */
+/* Runs are appended to existing ones, and an error leaves them unchanged. */
 static void test_appending(void **state) {
     (void)state;
     qn_chat_template *t = open_source("<{{ messages[0].content }}{% if messages[1] %}{{ nope.x }}{% endif %}", NULL);
@@ -188,7 +188,7 @@ static void expect_text(const char *source, const qn_chat_input *input, const ch
     qn_chat_template_close(t);
 }
 
-/* Values: transformers 5.24, _alias_reasoning_fields after _normalize_chat_messages. */
+/* Expected values: transformers 5.24, _alias_reasoning_fields after _normalize_chat_messages. */
 static void test_reasoning_names(void **state) {
     (void)state;
     static const struct {
@@ -311,7 +311,7 @@ static void test_tool_arguments(void **state) {
 #undef CALLS
 }
 
-/* Values: apply_chat_template(continue_final_message=True) of transformers 5.24. */
+/* Expected values: apply_chat_template(continue_final_message=True) of transformers 5.24. */
 static void test_continue(void **state) {
     (void)state;
     static const char chatml[] = "{% for m in messages %}<{{ m.role }}>{{ m.content }}</>\n{% endfor %}{% if "
@@ -368,7 +368,7 @@ static void test_date(void **state) {
         snprintf(message, sizeof message, "date: must be YYYY-MM-DD or YYYY-MM-DDTHH:MM:SS, got \"%s\"", bad[i]);
         expect_error(show, &input, message);
     }
-    /* Without a date: now. The two days differ only around midnight. */
+    /* Without a date, now is used. The two days differ only around midnight. */
     char before[16], after[16];
     struct tm tm;
     time_t now = time(NULL);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* From conversations to ids, through template, runs and tokenizer: those of the reference (the rendered text encoded
- * with its added tokens, which test_tokenizer.c compares with goldens) where no message spells an added token. */
+/* From conversations to ids, through template, runs and tokenizer. If no message spells an added token, the ids must
+ * equal the reference: the rendered text encoded with its added tokens, which test_tokenizer.c compares with
+ * goldens. */
 #include "../src/base/json.h"
 #include "support/cmocka_all.h"
 #include "support/sessions.h"
@@ -30,8 +31,8 @@ static int close_tokenizer(void **state) {
 
 /* Counts over all records. */
 typedef struct counts {
-    int n, n_plain;           /* records; those without added tokens in their texts */
-    size_t forged, reference; /* added tokens of the other records, by trust and in the reference */
+    int n, n_plain;           /* records; records without added tokens in their texts */
+    size_t forged, reference; /* added tokens of the other records: with trust, and in the reference */
 } counts;
 
 static char *source(const json_t *record, const char *name) {
@@ -54,7 +55,7 @@ static bool render(const qn_chat_template *t, qn_prompt *prompt, const json_t *r
     return good;
 }
 
-/* Whether the texts of a record have an added token in them: they are read without a template. */
+/* Whether the texts of a record, read without a template, contain an added token. */
 static bool has_added(const json_t *record) {
     qn_ids ids = {0};
     bool found = false;
@@ -100,7 +101,7 @@ static void check_record(const qn_chat_template *t, const json_t *record, counts
     qn_prompt_release(&prompt);
 }
 
-/* The records of a file; each names its template, or all are of the directory's. */
+/* Check the records of a file. Each names its template, or all use the directory's. */
 static counts check_file(const char *path) {
     FILE *file = fopen(path, "r");
     assert_non_null(file);
@@ -145,7 +146,8 @@ static void test_golden_conversations(void **state) {
     assert_true(c.forged < c.reference);
 }
 
-/* The added tokens of the prompt are the template's own, whatever a user, a system message, a tool or a call says. */
+/* All added tokens of the prompt come from the template, whatever a user, a system message, a tool or a call
+ * contains. */
 static void test_every_field(void **state) {
     (void)state;
     static const char *const messages[] = {

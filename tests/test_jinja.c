@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The template interpreter: vectors rendered by transformers' Jinja, refusals by line and construct, bounds. */
+/* The template interpreter: vectors rendered by transformers' Jinja, refusals by line and construct, limits. */
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -21,13 +21,14 @@ static qn_status render(const char *source, size_t size, const json_t *variables
         assert_true(n < 64);
         vars[n++] = (qni_jinja_var){.name = name, .value = value};
     }
-    const qni_jinja_time now = {2024, 7, 6, 13, 5, 9, 42}; /* that of the vectors */
+    const qni_jinja_time now = {2024, 7, 6, 13, 5, 9, 42}; /* the time used for the vectors */
     status = qni_jinja_render(jinja, prompt, vars, n, &now, err);
     qni_jinja_free(jinja);
     return status;
 }
 
-/* Line 1 of the file has the variables of all records that bring none; a record without a text is an error there too. */
+/* Line 1 of the file has the variables of all records without their own. A record without a text must be an error here
+ * too. */
 static void test_vectors(void **state) {
     (void)state;
     FILE *file = fopen("tests/data/text/jinja.jsonl", "r");
@@ -102,7 +103,7 @@ static const struct {
     {"{% raw %}", QN_EFORMAT, "chat template line 1: a raw block has no end"},
     {"{{ }}", QN_EFORMAT, "chat template line 1: unexpected }}"},
     {"\xFF", QN_EFORMAT, "chat template: no UTF-8 at byte 0"},
-    /* while it runs */
+    /* at run time */
     {"\n{{ x.y }}", QN_EINVAL, "chat template line 2: 'x' is undefined"},
     {"{{ none + 'a' }}", QN_EINVAL, "chat template line 1: '+' between a None and a string"},
     {"{{ raise_exception('no\nway') }}", QN_EINVAL, "chat template line 1: the template refuses: no?way"},
@@ -136,7 +137,7 @@ static void test_refusals(void **state) {
     }
 }
 
-/* `n` times a piece, between a start and an end. */
+/* `n` copies of a piece, between a start and an end. */
 static char *repeated(const char *start, const char *piece, size_t n, const char *end) {
     size_t size = strlen(piece), total = strlen(start) + n * size + strlen(end) + 1;
     char *text = malloc(total);
@@ -176,7 +177,7 @@ static void test_depth(void **state) {
     free(source);
 }
 
-/* What is already in the text stays; on an error nothing is added. */
+/* Text already in the prompt stays; on an error nothing is added. */
 static void test_append(void **state) {
     (void)state;
     qn_prompt prompt = {0};

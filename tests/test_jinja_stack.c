@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Stack: no template, however deep, needs more than 64 KB of it, and what published templates nest fits well in. Each render
- * runs on a thread whose stack is painted first, so that what was used can be seen. */
+/* Stack: no template, however deep, needs more than 64 KB of it, and the nesting of published templates fits easily.
+ * Each render runs on a thread whose stack is filled with a pattern first, so that its use can be measured. */
 #include <quern/chat.h>
 
 #include <limits.h>
@@ -17,7 +17,7 @@
 
 #include "../src/base/stack.h"
 
-/* What a rendering may use, and what the thread itself needs. */
+/* What a render may use, and what the thread itself needs. */
 enum { ALLOWED = (64 << 10) * QNI_STACK_SCALE, THREAD = 32 << 10, PAINT = 0xA5 };
 
 typedef struct task {
@@ -39,7 +39,7 @@ static void *work(void *user) {
     return NULL;
 }
 
-/* The bytes of stack that the task used. */
+/* Run the task; returns the bytes of stack used. */
 static size_t run_painted(task *t) {
     size_t size = ALLOWED + THREAD;
     unsigned char *stack = NULL;
@@ -77,7 +77,7 @@ static void expect_source(const char *what, const char *source, const qn_chat_in
     qn_prompt_release(&t.prompt);
 }
 
-/* `n` times a piece, between a start and an end that is repeated too. */
+/* `n` copies of an opening and of a closing piece around the middle, after a start. */
 static char *nested(const char *start, const char *open, const char *middle, const char *close, size_t n,
                     const char *end) {
     char *text = malloc(strlen(start) + n * (strlen(open) + strlen(close)) + strlen(middle) + strlen(end) + 1);
@@ -145,7 +145,7 @@ static void test_shapes(void **state) {
     }
 }
 
-/* What goes deep while it runs. */
+/* Constructs that recurse at run time. */
 static const char *const deep[] = {
     "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}",
     "{% macro m() %}{% for a in [1] %}{% if 1 %}{{ 1 + (m() | length) }}{% endif %}{% endfor %}{% endmacro %}{{ m() }}",
@@ -181,7 +181,7 @@ static void test_deep(void **state) {
         expect_source(deep[i], deep[i], &lists, false);
         expect_source(deep[i], deep[i], &objects, false);
     }
-    /* The deepest JSON that may come is written too. */
+    /* The deepest JSON that is accepted can also be written. */
     const qn_chat_input lists = {.messages = list}, objects = {.messages = object};
     expect_source("lists", "{{ messages | tojson }}", &lists, true);
     expect_source("objects", "{{ messages | tojson(indent=2) }}", &objects, true);
@@ -190,7 +190,7 @@ static void test_deep(void **state) {
     free(object);
 }
 
-/* A macro that follows a schema, as published templates have it. */
+/* A macro that walks a schema, as in published templates. */
 static void test_reasonable_depth(void **state) {
     (void)state;
     static const char schema[] =

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The sampler against transformers' distributions, and against a second, simple implementation of the documented
- * order (whole sorts, sets as flags). */
+/* The sampler against transformers' distributions, and against a second, simple implementation of the documented order
+ * (full sorts, sets as flags). */
 #include "../src/base/json.h"
 #include "../src/session/philox.h"
 #include "support/best_first.h"
@@ -42,7 +42,7 @@ static qn_sampler_params neutral(void) {
 
 /* ---- the second implementation ---- */
 
-/* Probabilities of the flagged ids in p. */
+/* Softmax over the flagged ids into p. */
 static void soft(double *p, const double *x, const bool *keep, int32_t n) {
     double top = -INFINITY, sum = 0;
     for (int32_t i = 0; i < n; i++) {
@@ -104,7 +104,7 @@ static void reference(double *p, const qn_sampler_params *s, const float *logits
     free(order);
 }
 
-/* Philox written out once more, and the draw. */
+/* A second implementation of Philox and of sampling. */
 static int32_t reference_draw(const double *p, int32_t n, uint64_t seed, uint64_t position) {
     uint64_t c[4] = {position & 0xFFFFFFFF, position >> 32, 0, 0}, k[2] = {seed & 0xFFFFFFFF, seed >> 32};
     for (int round = 0; round < 10; round++) {
@@ -212,7 +212,7 @@ static void test_against_reference(void **state) {
     static double probs[3000], expected[3000];
     for (int round = 0; round < 1500; round++) {
         int32_t n = vocabs[below(6)], history[30];
-        int ties = round % 3; /* 0: none, else logits of few distinct values */
+        int ties = round % 3; /* 0: random logits, else logits of few distinct values */
         for (int32_t i = 0; i < n; i++) logits[i] = ties ? (float)below(2 + 5 * ties) : 3 * normal();
         size_t n_history = (size_t)below(31), prompt_len = (size_t)below((int32_t)n_history + 1);
         for (size_t j = 0; j < n_history; j++) history[j] = below(n);
@@ -234,13 +234,13 @@ static void test_against_reference(void **state) {
         qn_error err = {0};
         assert_int_equal(draw(&p, n, 0, &id, probs, logits, history, n_history, prompt_len, position, &err), QN_OK);
         reference(expected, &p, logits, n, history, n_history, prompt_len);
-        /* Both are in double; only the order of sums and of scaling differs. */
+        /* Both use double; only the order of summation and scaling differs. */
         assert_true(difference(probs, expected, n) <= 1e-12);
         assert_int_equal(id, reference_draw(probs, n, p.seed, position));
     }
 }
 
-/* One sampler over a long run gives what fresh ones give: no state is left between draws. */
+/* One sampler over many calls equals fresh ones: no state carries over between samples. */
 static void test_reuse(void **state) {
     (void)state;
     enum { N = 300 };
@@ -260,7 +260,7 @@ static void test_reuse(void **state) {
         for (int32_t i = 0; i < N; i++) logits[i] = 2 * normal();
         for (int j = 0; j < 40; j++) history[j] = below(N);
         int32_t a = -1, b = -1;
-        if (round % 10 == 3) logits[5] = NAN; /* a failed draw in between changes nothing either */
+        if (round % 10 == 3) logits[5] = NAN; /* a failed call in between changes nothing either */
         qn_status status = qn_sampler_draw(sampler, &a, probs, logits, history, 40, 10, round, NULL);
         assert_int_equal(status, round % 10 == 3 ? QN_ENUMERIC : QN_OK);
         if (status != QN_OK) continue;
@@ -292,8 +292,8 @@ static void test_padding_is_never_drawn(void **state) {
     assert_int_equal(id, 0);
 }
 
-/* Frequencies of many draws, each at its own position: chi-square with 7 degrees of freedom is below 24.3 with
- * probability 0.999; the seed is fixed, so this cannot flicker. */
+/* Frequencies of many samples, each at its own position: chi-square with 7 degrees of freedom is below 24.3 with
+ * probability 0.999. The seed is fixed, so the test is deterministic. */
 static void test_frequencies(void **state) {
     (void)state;
     enum { N = 8, DRAWS = 40000 };
@@ -316,7 +316,7 @@ static void test_frequencies(void **state) {
     qn_sampler_free(sampler);
 }
 
-/* Settings and logits at the ends of their ranges give a distribution, never a NaN. */
+/* Settings and logits at the limits of their ranges give a distribution, never a NaN. */
 static void test_extremes(void **state) {
     (void)state;
     static const double temperatures[] = {0, 5e-324, 1e-300, 1e300, DBL_MAX}, penalties[] = {DBL_MIN, 1, DBL_MAX},
@@ -501,7 +501,7 @@ static void test_logprobs(void **state) {
         for (int32_t j = 0; j < n_best; j++) {
             assert_int_equal(best[j].id, order[j]);
             double expected = x[order[j]] - top - log(sum);
-            /* rounding of the result to float */
+            /* the result is rounded to float */
             if (isfinite(expected))
                 expect_near("best", j, (double)best[j].logprob, expected, 1e-6 * (1 - expected));
             else

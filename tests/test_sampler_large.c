@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The sampler over vocabularies of several blocks, bit for bit: against the definition written out with whole sorts, on
- * any number of threads, and with blocks that are taken in any order. */
+/* The sampler over vocabularies of several blocks, bit for bit: against the definition implemented with full sorts, on
+ * any number of threads, and with blocks processed in any order. */
 #include "../src/session/philox.h"
 #include "../src/session/sampler.h"
 #include "support/best_first.h"
@@ -12,7 +12,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { MAX_IDS = 30000, SUM_IDS = 4096 /* of sampler.h: the order of sums */ };
+enum { MAX_IDS = 30000, SUM_IDS = 4096 /* from sampler.h: the order of summation */ };
 
 static test_rng rng = {20250601};
 
@@ -45,7 +45,7 @@ static void fill(float *logits, int32_t n, logits_kind kind) {
         case ALL_EQUAL:
             logits[i] = -3;
             break;
-        case EQUAL_TOP: /* half of 14, or 2000, or … equal ones: the rounding of sums decides */
+        case EQUAL_TOP: /* half of 14, or of 2000, or … equal ones: rounding of the sums decides */
             logits[i] = i % (n / 14 + 1) ? -40 + normal() : 10;
             break;
         default: /* neighbors in float */
@@ -64,7 +64,7 @@ static void put_in_order(int32_t *order, const double *key, int32_t n) {
     qsort(order, (size_t)n, sizeof *order, by_key);
 }
 
-/* Ids of a block of sums: all of them together where few are kept. */
+/* Ids per block of sums: a single block if few are kept. */
 static int32_t sum_ids(const bool *keep, int32_t n) {
     int32_t n_kept = 0;
     for (int32_t i = 0; i < n; i++) n_kept += keep[i];
@@ -98,7 +98,7 @@ static int32_t draw_from(const double *probs, const bool *keep, int32_t n, doubl
     return last;
 }
 
-/* Fills probs {n}; returns what u draws. */
+/* Fill probs {n}; returns the id sampled by u. */
 static int32_t define(double *probs, const qn_sampler_params *p, const float *logits, int32_t n, double u) {
     static double x[MAX_IDS], e[MAX_IDS];
     static bool keep[MAX_IDS];
@@ -175,7 +175,7 @@ static void test_definition(void **state) {
     qn_device_close(device);
 }
 
-/* Calls back with every combination of settings. */
+/* Call back with every combination of settings. */
 static void each_setting(void (*with)(const qn_sampler_params *p, void *context), void *context) {
     static const double temperatures[] = {0, 0.6, 1.5}, top_ps[] = {1, 0.95, 0.5}, min_ps[] = {0, 0.1};
     static const int32_t top_ks[] = {0, 20, 5000};
@@ -230,7 +230,7 @@ static void test_threads(void **state) {
     for (int i = 0; i < 3; i++) qn_device_close(c.devices[i]);
 }
 
-/* A device that takes the last task first, and counts its loops. */
+/* A device that runs the last task first and counts its loops. */
 static void run_backwards(void *state, int32_t n_task, void (*task)(void *context, int32_t task, int32_t thread),
                           void *context) {
     int *n_loop = state;
@@ -248,21 +248,21 @@ static void test_order_of_blocks(void **state) {
     comparison c = {.devices = {&device}, .n_device = 1};
     compare_kinds(&c);
     assert_true(n_loop > 0);
-    /* Held, by this thread or another: the draw neither waits nor uses it. */
+    /* The device is held, by this thread or another: sampling neither waits for it nor uses it. */
     n_loop = 0;
     pthread_mutex_lock(&device.lock);
     compare_kinds(&c);
     pthread_mutex_unlock(&device.lock);
     assert_int_equal(n_loop, 0);
-    device.owner++; /* another process's, as after fork() */
+    device.owner++; /* held by another process, as after fork() */
     compare_kinds(&c);
     assert_int_equal(n_loop, 0);
     pthread_mutex_destroy(&device.lock);
     assert_int_equal(atomic_load(&device.refs), 1);
 }
 
-/* 2^14 ids of exactly 2^-14 each, and some that have nothing: u draws the first whose cumulative probability exceeds it,
- * also where a block ends; and beyond all sums the last that has any. */
+/* 2^14 ids of exactly 2^-14 each, and some of probability 0: u selects the first id whose cumulative probability
+ * exceeds it, also at block boundaries; beyond the total, the last id of nonzero probability. */
 static void test_ends(void **state) {
     (void)state;
     enum { N = 1 << 14, N_ALL = N + 5000 };
@@ -283,7 +283,7 @@ static void test_ends(void **state) {
     qn_sampler_free(sampler);
 }
 
-/* A bad logit is found in whatever block, and the lowest is named. */
+/* A bad logit is found in any block, and the lowest index is reported. */
 static void test_bad_logits(void **state) {
     (void)state;
     static float logits[MAX_IDS];
@@ -292,7 +292,7 @@ static void test_bad_logits(void **state) {
     qn_sampler_params p;
     qn_sampler_defaults(NULL, QN_SAMPLER_NEUTRAL, &p);
     assert_ok(qni_sampler_create(&sampler, &p, MAX_IDS, MAX_IDS - 1, device, err));
-    qn_device_close(device); /* the sampler keeps it */
+    qn_device_close(device); /* the sampler keeps a reference to it */
     qn_error bad = {0};
     int32_t id = -7;
     logits[MAX_IDS - 1] = NAN; /* padding */

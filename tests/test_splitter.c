@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The splitter: every case is run at once, byte by byte, and with every split in two. */
+/* The splitter: every case is run at once, byte by byte, and with every split into two. */
 #include <quern/chat.h>
 
 #include <stdio.h>
@@ -9,9 +9,9 @@
 #include "support/cmocka_all.h"
 
 typedef struct collected {
-    char text[2][512]; /* by piece */
+    char text[2][512]; /* indexed by piece */
     size_t size[2];
-    int n_left; /* pieces to take before stopping; -1: all */
+    int n_left; /* pieces to accept before stopping; -1: all */
 } collected;
 
 static bool collect(void *user, qn_piece piece, const char *text, size_t size) {
@@ -27,7 +27,7 @@ static bool collect(void *user, qn_piece piece, const char *text, size_t size) {
 typedef struct example {
     const char *text;
     size_t size; /* 0: strlen */
-    bool plain;  /* no splitting of reasoning */
+    bool plain;  /* without reasoning splitting */
     bool starts_reasoning;
     const char *stops[3];
     const char *reasoning, *content;
@@ -39,7 +39,7 @@ static void push(qn_splitter *s, const char *text, size_t size, collected *c, bo
     if (qn_splitter_push(s, text, size, collect, c, stopped, &err) != QN_OK) fail_msg("%s", err.message);
 }
 
-/* The text in pieces of `step` bytes from `first` on. */
+/* Feed the first `first` bytes, then `step` bytes at a time. */
 static void run(const example *e, size_t first, size_t step) {
     qn_string stops[3];
     size_t n_stop = 0, size = e->size > 0 ? e->size : strlen(e->text);
@@ -120,7 +120,7 @@ static void test_every_split(void **state) {
     }
 }
 
-/* Pseudo-random texts of few letters: the cut is at the first place where any stop string begins. */
+/* Pseudo-random texts over few letters: the text ends at the first position where any stop string begins. */
 static void test_random_stops(void **state) {
     (void)state;
     uint32_t seed = 1;

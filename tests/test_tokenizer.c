@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Encoding and decoding against the goldens, looking tokens up, and what callers may do wrong. */
+/* Encoding and decoding against the goldens, token lookup, and caller errors. */
 #include "../src/base/json.h"
 #include "../src/base/utf8.h"
 #include "support/cmocka_all.h"
@@ -96,7 +96,7 @@ static void test_look_up(void **state) {
     assert_int_equal(qn_tokenizer_id(qwen, "<|im_end|>"), 151645);
     assert_int_equal(qn_tokenizer_id(qwen, "</think>"), 151668);
     assert_int_equal(qn_tokenizer_id(qwen, "no"), 2152);
-    assert_int_equal(qn_tokenizer_id(qwen, "\xC4\xA0"), 220); /* a space, as the file writes it */
+    assert_int_equal(qn_tokenizer_id(qwen, "\xC4\xA0"), 220); /* a space, as written in the file */
     assert_int_equal(qn_tokenizer_id(qwen, " "), -1);
     assert_int_equal(qn_tokenizer_id(qwen, ""), -1);
     assert_int_equal(qn_tokenizer_id(qwen, "<|im_en"), -1);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The companions of tokenizer.json: which tokens they add, with which ids, and what in them is refused. */
+/* The companions of tokenizer.json: which tokens they add, with which ids, and what is refused in them. */
 #include "support/cmocka_all.h"
 #include "support/files.h"
 #include "support/tokenizers.h"
@@ -27,7 +27,7 @@ static int tear_down(void **state) {
     return 0;
 }
 
-/* The files beside tokenizer.json; NULL: none. */
+/* The files beside tokenizer.json; NULL: absent. */
 typedef struct companions {
     const char *config, *map, *added;
 } companions;
@@ -53,8 +53,8 @@ static qn_status open_with(qn_tokenizer **out, const companions *files, qn_error
 #define DECODER DECODER_OPEN "}"
 #define PLAIN   "\"tokenizer_class\": \"PreTrainedTokenizerFast\""
 
-/* Right values: len(), eos_token_id, the ids of "<x><y><z>abc<b>" and their text without special tokens, all of
- * AutoTokenizer (transformers 5.24) on such a directory with "model_type": "qwen3". */
+/* Expected values: len(), eos_token_id, the ids of "<x><y><z>abc<b>" and their text without special tokens, all from
+ * AutoTokenizer (transformers 5.24) for such a directory with "model_type": "qwen3". */
 static void test_added(void **state) {
     (void)state;
     static const struct {
@@ -65,8 +65,8 @@ static void test_added(void **state) {
         {{NULL, NULL, NULL}, 261, 260, "60 120 62 60 121 62 60 122 62 257 259", "<x><y><z>abc<b>"},
         {{"{}", NULL, NULL}, 261, 260, "60 120 62 60 121 62 60 122 62 257 259", "<x><y><z>abc<b>"},
         {{"{" DECODER "}", NULL, NULL}, 261, 260, "60 120 62 60 121 62 60 122 62 257 259", "<x><y><z>abc<b>"},
-        /* the list lacks a token that Qwen2Tokenizer has by itself; other classes need no list, and make no token special
-         * that it lacks */
+        /* the list lacks a default token of Qwen2Tokenizer; other classes need no list, and make no token special that
+         * it lacks */
         {{"{" DECODER_TWO "}", NULL, NULL}, 261, 260, "60 120 62 60 121 62 60 122 62 257 259", "<x><y><z>abc<b>"},
         {{"{" PLAIN ", \"added_tokens_decoder\": {}}", NULL, NULL},
          261,

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Tokenizer files that are wrong or hostile: each is refused with a message that names what. */
+/* Invalid or hostile tokenizer files: each is refused with a message that names the cause. */
 #include "../src/text/tokenizer_impl.h"
 #include "support/cmocka_all.h"
 #include "support/files.h"
@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Sets the value at a path of keys and indices ("model/merges/0") to a JSON text; NULL removes it. */
+/* Set the value at a path of keys and indices ("model/merges/0") to a JSON text; NULL removes it. */
 static void set_at(json_t *root, const char *path, const char *value) {
     char *copy = strdup(path), *rest = copy;
     json_t *at = root;
@@ -193,7 +193,7 @@ static void test_added_tokens(void **state) {
     CHECK_EDITS(edits);
 }
 
-/* Each byte of a text may be compared with a whole added token, so their length is bounded. */
+/* Each byte of a text may be compared with a whole added token, so the length of added tokens is limited. */
 static void test_long_added_token(void **state) {
     (void)state;
     enum { MOST = 1024, TEXT = 1 << 16 };
@@ -265,7 +265,7 @@ static void test_bad_post_processors(void **state) {
     CHECK_EDITS(edits);
 }
 
-/* Right values: tokenizers 0.23.3, with and without add_special_tokens. */
+/* Expected values: tokenizers 0.23.3, with and without add_special_tokens. */
 static void test_post_processors(void **state) {
     (void)state;
     static const struct {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Every allocation may fail: the n-th one does, in the libraries too, and the answer is ENOMEM with nothing leaked and
- * nothing changed. Also the bound on memory. The sanitizers have allocators of their own: all is skipped there. */
+/* Every allocation can fail. Let the n-th one fail, in the libraries too: the result is ENOMEM, nothing leaks and
+ * nothing changes. Also checks the memory bound. Skipped under the sanitizers, which have their own allocators. */
 #include "../src/text/tokenizer_impl.h"
 #include "support/cmocka_all.h"
 #include "support/tokenizers.h"
@@ -18,12 +18,12 @@
 #define HAVE_FAILING_MALLOC 1
 #endif
 
-/* What the allocator below has seen since heap_watch. This program has one thread. */
+/* Statistics of the allocator below since heap_watch. This program has one thread. */
 static struct {
     bool on;
-    size_t n, fail_at; /* allocations; the one that fails, from 1; 0: none */
+    size_t n, fail_at; /* allocations so far; the one that fails, counting from 1; 0: none */
     long live;
-    long bytes, peak; /* relative: what was there before may go */
+    long bytes, peak; /* relative to heap_watch: earlier blocks may be freed */
 } heap;
 
 static void heap_watch(size_t fail_at) {
@@ -33,13 +33,13 @@ static void heap_watch(size_t fail_at) {
 }
 
 #if HAVE_FAILING_MALLOC
-/* glibc's own names, beneath those that this program replaces. */
+/* glibc's own functions, beneath those replaced by this program. */
 void *__libc_malloc(size_t size);
 void *__libc_calloc(size_t count, size_t size);
 void *__libc_realloc(void *pointer, size_t size);
 void __libc_free(void *pointer);
 
-/* The libraries shall find them too. */
+/* Visible to the libraries too. */
 #define EXPORTED __attribute__((visibility("default")))
 
 static bool fails(void) {
@@ -121,7 +121,7 @@ static void test_open(void **state) {
         qn_error err = {0};
         heap_watch(++n);
         status = qni_tokenizer_open_text(&opened, json, strlen(json), config, strlen(config), &err);
-        /* A failure inside PCRE2's compiler for machine code is none: the interpreter is used. */
+        /* A failure inside PCRE2's JIT compiler is not an error: the interpreter is used. */
         if (status == QN_OK && heap.n >= n) status = QN_ENOMEM;
         if (opened != NULL) {
             qn_tokenizer_close(opened);
@@ -136,13 +136,13 @@ static void test_open(void **state) {
     assert_true(n > 500);
 }
 
-/* Appends a text some times. */
+/* Append a text several times. */
 static size_t put(char *text, size_t n, const char *more, int times) {
     for (int i = 0; i < times; i++, n += strlen(more)) memcpy(text + n, more, strlen(more));
     return n;
 }
 
-/* Text that takes every way: added tokens of both kinds, marks, long and short pieces. */
+/* Text that exercises every path: added tokens of both kinds, marks, long and short pieces. */
 static size_t mixed_text(char *text) {
     size_t n = put(text, 0, "abc e\u0301 <|a|>abcabc \u0958<b>x", 1);
     n = put(text, n, "abc", 100);
@@ -159,7 +159,7 @@ static void test_encode_and_decode(void **state) {
     assert_int_equal(qn_tokenizer_encode(tokenizer, &want, text, n_text, true, NULL), QN_OK);
     bool done = false;
     while (!done) {
-        /* A fresh tokenizer has no spare buffers, so that every call allocates them. */
+        /* A fresh tokenizer has no spare buffers, so every call allocates them. */
         qn_tokenizer *fresh = NULL;
         assert_int_equal(qni_tokenizer_open_text(&fresh, json, strlen(json), config, strlen(config), NULL), QN_OK);
         qn_ids ids = {0};
@@ -176,7 +176,7 @@ static void test_encode_and_decode(void **state) {
         if (status != QN_OK) {
             assert_int_equal(back.size, 0);
             assert_true(n_ids == 0 || n_ids == want.size);
-            /* The same tokenizer works when there is memory again. */
+            /* The same tokenizer works again once memory is available. */
             ids.size = 0;
             assert_int_equal(qn_tokenizer_encode(fresh, &ids, text, n_text, true, NULL), QN_OK);
         }
@@ -203,7 +203,7 @@ static void test_decoder(void **state) {
         bool failed = heap.n >= n;
         heap.on = false;
         assert_int_equal(status, failed ? QN_ENOMEM : QN_OK);
-        if (decoder != NULL && failed) { /* what was pushed before is not lost, what failed can be pushed again */
+        if (decoder != NULL && failed) { /* earlier input is not lost, and the failed input can be pushed again */
             assert_int_equal(qn_decoder_push(decoder, &text, 0xE4, NULL), QN_OK);
             assert_int_equal(qn_decoder_push(decoder, &text, 'x', NULL), QN_OK);
         }
@@ -213,8 +213,8 @@ static void test_decoder(void **state) {
     }
 }
 
-/* One piece as long as the text takes 32 bytes a byte in the merger, ids 4 (8 while they grow), and the normal form of
- * marks the rest. It can be up to three times as long as the text. Afterwards only small buffers are kept. */
+/* If the whole text is one piece, the merger needs 32 bytes per byte, the ids 4 (8 while they grow), and the normal
+ * form of marks the rest; it can be up to three times as long as the text. Afterwards only small buffers are kept. */
 static void test_bound(void **state) {
     (void)state;
     if (!HAVE_FAILING_MALLOC) skip();

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Long texts of one kind, which make careless tokenizers quadratic, and many threads on one tokenizer. Nothing is timed:
- * the quadratic way would take hours for these sizes, and the run's limit would end it. */
+/* Long uniform texts, on which a naive tokenizer is quadratic, and many threads on one tokenizer. Nothing is timed:
+ * quadratic time would be hours for these sizes, and the run's time limit would end it. */
 #include "../src/base/memory.h"
 #include "../src/text/bpe.h"
 #include "support/cmocka_all.h"
@@ -68,7 +68,7 @@ static void test_long_runs(void **state) {
             qn_text back = {0}, again = {0};
             assert_ok(qn_tokenizer_encode(tokenizer, &ids, text, n, true, err));
             assert_ok(qn_tokenizer_decode(tokenizer, &back, ids.data, ids.size, false, err));
-            /* Decoding gives the normal form, which encodes to itself. */
+            /* Decoding gives the normal form, which encodes to the same ids. */
             ids.size = 0;
             assert_ok(qn_tokenizer_encode(tokenizer, &ids, back.data, back.size, true, err));
             assert_ok(qn_tokenizer_decode(tokenizer, &again, ids.data, ids.size, false, err));
@@ -82,8 +82,8 @@ static void test_long_runs(void **state) {
     }
 }
 
-/* Pieces whose merges queue more pairs than they have bytes: of 60 bytes "tatata…" has 88 in the heap at once, "onessoness…"
- * with the demo model 82. Each has a fresh tokenizer, as buffers are kept for the next text. */
+/* Pieces whose merges queue more pairs than they have bytes: with 60 bytes, "tatata…" has 88 in the heap at once,
+ * "onessoness…" with the demo model 82. Each uses a fresh tokenizer, because buffers are kept for the next text. */
 static void test_growing_heap(void **state) {
     (void)state;
     static const struct {
@@ -107,7 +107,8 @@ static void test_growing_heap(void **state) {
     }
 }
 
-/* Merging as it is defined, with no cleverness: the best pair of all, the leftmost of its rank, until there is none. */
+/* The definition of merging, implemented naively: the best pair of all, leftmost within its rank, until none is
+ * left. */
 static size_t merge_slowly(int32_t *id, size_t n, const int32_t *left, const int32_t *right, const int32_t *made,
                            size_t n_merge) {
     for (size_t rank = 0; rank < n_merge;) {
@@ -125,8 +126,8 @@ static size_t merge_slowly(int32_t *id, size_t n, const int32_t *left, const int
     return n;
 }
 
-/* Random merges over four letters, also such that make a pair of lower rank possible later on: short pieces and long
- * ones agree with the definition. */
+/* Random merges over four letters, including merges that enable a pair of lower rank later: short and long pieces agree
+ * with the definition. */
 static void test_merging_against_definition(void **state) {
     (void)state;
     enum { N_MERGE = 60, MOST = 300 };
@@ -152,7 +153,7 @@ static void test_merging_against_definition(void **state) {
             size_t n = 1 + (size_t)rng_below(&rng, k % 3 == 0 ? MOST : 40);
             for (size_t i = 0; i < n; i++) want[i] = piece[i] = (char)('a' + rng_below(&rng, 4));
             size_t n_want = merge_slowly(want, n, left, right, made, n_merge);
-            for (int again = 0; again < 2; again++) { /* the second time from the cache */
+            for (int again = 0; again < 2; again++) { /* the second pass is served from the cache */
                 qn_ids ids = {0};
                 assert_true(qni_bpe_encode(&bpe, scratch, &ids, piece, n));
                 assert_int_equal(ids.size, n_want);
@@ -171,11 +172,11 @@ static const char *const words[] = {" the", " quick",        "\n",         " caf
 
 typedef struct work {
     pthread_t thread;
-    uint64_t sum; /* of the ids, mixed */
+    uint64_t sum; /* hash of the ids */
     bool failed;
 } work;
 
-/* Texts depend on their number alone, so that all threads do the same work. */
+/* Texts depend only on their number, so that all threads do the same work. */
 static size_t make_text(int number, char *text, size_t size) {
     test_rng rng = {(uint64_t)number + 1};
     size_t n = 0;

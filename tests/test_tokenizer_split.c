@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The translation of regular expressions, the cutting into pieces, added tokens, and NFC, each alone. */
+/* Unit tests of the regular expression translation, of cutting into pieces, of added tokens, and of NFC. */
 #include "../src/base/memory.h"
 #include "../src/base/utf8.h"
 #include "../src/text/added.h"
@@ -19,7 +19,7 @@ static const char qwen[] =
     "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|"
     "\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
 
-/* Patterns of published tokenizers, one for each Split. */
+/* Patterns of published tokenizers, one per Split. */
 static const char qwen35[] =
     "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?[\\p{L}\\p{M}]+|\\p{N}| ?[^\\s\\p{L}\\p{M}\\p{N}]+[\\r\\n]*|"
     "\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
@@ -139,7 +139,7 @@ static void test_pieces(void **state) {
         {{"\\p{L}+"}, "1a\U00016100\U000323AF\uA7DC2", "[1][a\U00016100\U000323AF\uA7DC][2]"},
         {{"\\p{N}+"}, "a1\U00016130\U0001E5F1b", "[a][1\U00016130\U0001E5F1][b]"},
         {{NULL}, "any thing", "[any thing]"},
-        /* Right values of these: tokenizers 0.23.3. U+1171E left Mn for Mc in Unicode 16.0. */
+        /* Expected values of these: tokenizers 0.23.3. U+1171E moved from Mn to Mc in Unicode 16.0. */
         {{qwen35}, " e\u0301a\u0903 \u0301x-\u0301!1", "[ e\u0301a\u0903][ \u0301x][-\u0301][!][1]"},
         {{deepseek_numbers, deepseek_cjk, deepseek},
          "a12345\u4E2D\u6587.Net, x\u0301+= \u30A2\n",
@@ -176,7 +176,7 @@ static void test_bad_patterns(void **state) {
     qni_splitting_free(splitting);
 }
 
-/* An expression that would take for ever ends with a clean error. */
+/* An expression with exponential run time ends with a clean error. */
 static void test_exponential_pattern(void **state) {
     (void)state;
     qni_splitting *splitting = NULL;
@@ -203,7 +203,7 @@ static qn_status count_bytes(void *user, const char *piece, size_t size, qn_erro
     return QN_OK;
 }
 
-/* `unit` again and again to `size` bytes, under patterns one after the other. */
+/* Split `unit` repeated to `size` bytes, with the patterns applied in turn. */
 static qn_status split_long(const char *const *patterns, int n, qni_split_engine engine, const char *unit, size_t size,
                             qn_error *error) {
     qni_splitting *splitting = NULL;
@@ -225,8 +225,7 @@ static qn_status split_long(const char *const *patterns, int n, qni_split_engine
     return status;
 }
 
-/* Work that grows with the square of the text, or faster, ends with a clean error: each search may be short, but there is
- * one budget for all of them. */
+/* Work quadratic in the text or worse ends with a clean error: each search may be short, but all share one budget. */
 static void test_budget(void **state) {
     (void)state;
     static const char *const patterns[][3] = {
@@ -248,7 +247,7 @@ static void test_budget(void **state) {
     }
 }
 
-/* Patterns of published tokenizers never meet the bound. */
+/* Patterns of published tokenizers never reach the limit. */
 static void test_published_patterns(void **state) {
     (void)state;
     static const struct {
@@ -301,7 +300,7 @@ static void test_added_tokens(void **state) {
     assert_int_equal(qni_added_find(&added, "<a>", 3, 0, &length, &id), 3);
 }
 
-/* Right values: SipHash-1-3 of CPython 3.11, hash() of bytes with PYTHONHASHSEED=0. */
+/* Expected values: SipHash-1-3 of CPython 3.11, hash() of bytes with PYTHONHASHSEED=0. */
 static void test_hash(void **state) {
     (void)state;
     char bytes[23];
@@ -343,10 +342,10 @@ static void test_nfc_cases(void **state) {
         {"\u0F73x\u0F71", "\u0F71\u0F72x\u0F71"},
         {"\u09C7\u09BE\u09C7\u09D7", "\u09CB\u09CC"},
         {"\u0301a", "\u0301a"},
-        /* A text may begin with marks: nothing before it is looked at. */
+        /* A text may start with marks; nothing before its start is read. */
         {"\u0301\u0323", "\u0323\u0301"},
         {"\u0301\u0301\u0323\u0345\u0334", "\u0334\u0323\u0301\u0301\u0345"},
-        /* Marks that came after Unicode 9.0 stay where they are, and separate what is around them. */
+        /* Marks introduced after Unicode 9.0 stay in place and separate their neighbors. */
         {"a\u0345\u08D3\u0301", "a\u0345\u08D3\u0301"},
         {"a\U00011935\U00011930", "a\U00011935\U00011930"},
         {"\U00011938", "\U00011938"},
@@ -358,7 +357,7 @@ static void test_nfc_cases(void **state) {
     qni_nfc_trim(&nfc, 0);
 }
 
-/* Characters that were in Unicode 9.0 and take part in normalization, and some that do not. */
+/* Characters of Unicode 9.0 that take part in normalization, and some that do not. */
 static uint32_t random_point(test_rng *rng) {
     static const struct {
         uint32_t first, last;
@@ -371,7 +370,7 @@ static uint32_t random_point(test_rng *rng) {
     return ranges[i].first + (uint32_t)rng_below(rng, (int32_t)(ranges[i].last - ranges[i].first + 1));
 }
 
-/* Our cutting and ordering against utf8proc's own normalization of the whole text. */
+/* Our segmentation and ordering against utf8proc's own normalization of the whole text. */
 static void test_nfc_against_utf8proc(void **state) {
     (void)state;
     test_rng rng = {11};
@@ -392,7 +391,7 @@ static void test_nfc_against_utf8proc(void **state) {
     assert_null(nfc.point);
 }
 
-/* Long runs of marks take the counting sort, which must be stable. */
+/* Long runs of marks use the counting sort, which must be stable. */
 static void test_nfc_long_runs(void **state) {
     (void)state;
     enum { N = 3000 };

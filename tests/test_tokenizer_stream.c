@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Decoding as ids come: pieces are whole characters, and together they are what decoding at once gives. */
+/* Incremental decoding: pieces are whole characters, and their concatenation equals decoding all ids at once. */
 #include "../src/base/utf8.h"
 #include "../src/text/lossy.h"
 #include "support/cmocka_all.h"
@@ -26,7 +26,7 @@ static void same_text(const qn_text *a, const qn_text *b) {
     assert_memory_equal(a->data, b->data, a->size + 1);
 }
 
-/* Streams ids through one decoder, twice, and compares with decoding at once. */
+/* Stream ids through one decoder, twice, and compare with decoding at once. */
 static void check_stream(const int32_t *ids, size_t n, bool skip) {
     qn_text whole = {0}, streamed = {0};
     qn_decoder *decoder = NULL;
@@ -55,7 +55,7 @@ static void test_random_ids(void **state) {
     for (int round = 0; round < 20000; round++) {
         size_t n = (size_t)rng_below(&rng, 24) + 1;
         for (size_t i = 0; i < n; i++) {
-            /* Bytes alone, any token, added tokens and padding. */
+            /* Single bytes, any token, added tokens and padding. */
             int32_t kind = rng_below(&rng, 3);
             ids[i] = kind == 0   ? rng_below(&rng, 256)
                      : kind == 1 ? rng_below(&rng, 151700)
@@ -65,7 +65,7 @@ static void test_random_ids(void **state) {
     }
 }
 
-/* The bytes of a text one by one: characters come whole, at their last byte. */
+/* A text one byte at a time: each character is emitted whole, at its last byte. */
 static void test_characters_byte_by_byte(void **state) {
     (void)state;
     static const char text[] = "a\xC3\xA9\xE4\xB8\x81\xF0\x9F\x98\x80z";
@@ -74,7 +74,7 @@ static void test_characters_byte_by_byte(void **state) {
     qn_text out = {0};
     assert_ok(qn_decoder_create(&decoder, tokenizer, false, err));
     for (size_t i = 0; i < sizeof text - 1; i++) {
-        /* Ids of single bytes are found by their symbols: 0x21 … 0x7E, 0xA1 …, and the rest from U+0100 on. */
+        /* Single-byte ids are looked up by their symbols: 0x21 … 0x7E, 0xA1 …, and the rest from U+0100 on. */
         unsigned char byte = (unsigned char)text[i];
         bool prints = (byte >= 0x21 && byte <= 0x7E) || (byte >= 0xA1 && byte != 0xAD);
         uint32_t symbol = prints ? byte : 0x100 + 0x21u + byte - 0x7F;
@@ -89,7 +89,7 @@ static void test_characters_byte_by_byte(void **state) {
     qn_text_release(&out);
 }
 
-/* What Python's bytes.decode("utf-8", "replace") makes of these. */
+/* Expected values: Python's bytes.decode("utf-8", "replace"). */
 static void test_replacement(void **state) {
     (void)state;
     static const struct {

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Looking into values as Python and Jinja's sandbox do: attributes, indices, slices, iteration, membership. */
+/* Value access as in Python and Jinja's sandbox: attributes, indices, slices, iteration, membership. */
 #include "ast.h"
 #include "str.h"
 
@@ -50,7 +50,7 @@ qn_status qni_j_iterate(jrun *run, jval v, jseq **out) {
     case J_SEQ:
         *out = v.seq;
         if (v.seq->kind != SEQ_ITERATOR) return QN_OK;
-        QN_TRY(qni_j_seq(run, SEQ_LIST, 0, &list)); /* the rest, and nothing remains */
+        QN_TRY(qni_j_seq(run, SEQ_LIST, 0, &list)); /* the remaining items; the iterator is exhausted */
         list.seq->items = v.seq->items + v.seq->first;
         list.seq->n = v.seq->n - v.seq->first;
         v.seq->first = v.seq->n;
@@ -92,7 +92,7 @@ qn_status qni_j_contains(jrun *run, jval container, jval item, bool *out) {
         *out = found != NULL;
         return QN_OK;
     case J_SEQ:
-        if (container.seq->kind == SEQ_ITERATOR) { /* looks until it finds it, and uses up what it saw */
+        if (container.seq->kind == SEQ_ITERATOR) { /* searches until the item is found, and consumes the items seen */
             for (seq = container.seq; !*out && seq->first < seq->n; seq->first++) {
                 QN_TRY(qni_j_equal(run, seq->items[seq->first], item, out));
             }
@@ -109,10 +109,10 @@ qn_status qni_j_contains(jrun *run, jval container, jval item, bool *out) {
     }
 }
 
-/* What a look through a table of names costs, in bytes looked at. */
+/* Cost of a lookup in a table of names, in bytes of text. */
 enum { LOOKUP = 256 };
 
-/* A method of the value by that name, or absent. */
+/* The value's method of that name, or absent. */
 static qn_status method(jrun *run, jval v, jval name, jval *out) {
     *out = (jval){.kind = J_ABSENT};
     QN_TRY(qni_j_step(run, LOOKUP));
@@ -144,7 +144,7 @@ static bool own_attribute(jval v, jval name, jval *out) {
     return false;
 }
 
-/* Attributes of Python's types that nothing here knows, so that they are no silent "undefined". */
+/* Attributes of Python's types that are not implemented here; they must not silently become undefined. */
 static bool unknown_attribute(jval v, jval name) {
     static const char *const numbers[] = {"real",       "imag",      "numerator",       "denominator", "conjugate",
                                           "bit_length", "bit_count", "to_bytes",        "from_bytes",  "is_integer",
@@ -171,7 +171,7 @@ static qn_status attribute_or_absent(jrun *run, jval v, jval name, jval *out) {
 }
 
 static qn_status index_seq(jrun *run, const jseq *seq, int64_t i, jval *out) {
-    if (seq->kind > SEQ_RANGE) return QN_OK; /* views and iterators have no index */
+    if (seq->kind > SEQ_RANGE) return QN_OK; /* views and iterators cannot be indexed */
     if (i < 0) i += (int64_t)seq->n;
     if (i >= 0 && i < (int64_t)seq->n) *out = seq->items[i];
     return qni_j_step(run, 0);
@@ -188,7 +188,7 @@ static qn_status index_text(jrun *run, jval v, int64_t i, jval *out) {
     return QN_OK;
 }
 
-/* v[key] as Python has it, absent if that fails. */
+/* v[key] as in Python; absent if that fails. */
 static qn_status subscript(jrun *run, jval v, jval key, jval *out) {
     int64_t i;
     const jval *found;
@@ -223,7 +223,7 @@ qn_status qni_j_item(jrun *run, jval v, jval key, jval *out) {
     return QN_OK;
 }
 
-/* "a.b.0" as filters take it in attribute=. */
+/* "a.b.0", as the attribute= argument of filters. */
 qn_status qni_j_attribute_path(jrun *run, jval v, jval path, jval default_value, jval *out) {
     *out = v;
     if (path.kind == J_NONE || path.kind == J_ABSENT) return QN_OK;
@@ -245,7 +245,7 @@ qn_status qni_j_attribute_path(jrun *run, jval v, jval path, jval default_value,
     return QN_OK;
 }
 
-/* Python's slice.indices(): where to start, how many, which way. */
+/* Python's slice.indices(): start, count, step. */
 static qn_status slice_range(jrun *run, const jval bounds[3], int64_t n, int64_t *start, int64_t *count,
                              int64_t *step) {
     int64_t stop;
@@ -318,7 +318,7 @@ static qn_status neighbor(bool there, jval v, const char *why, jval *out) {
     return QN_OK;
 }
 
-/* The items that are still to come, now; so that their number is known. */
+/* Fetch the remaining items now, so that their number is known. */
 static qn_status settle(jrun *run, jloop *loop) {
     if (loop->length >= 0) return QN_OK;
     if (loop->node != NULL) {

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The tree of a parsed template, and the scopes and macros of a running one. */
+/* The syntax tree of a template, and the scopes and macros of a rendering. */
 #ifndef QNI_AST_H
 #define QNI_AST_H
 
@@ -42,7 +42,7 @@ typedef enum jtoken_kind {
     T_PIPE,
     T_COMMA,
     T_SEMICOLON,
-    T_IN, /* these two are made by the parser, of names */
+    T_IN, /* these two are formed by the parser from names */
     T_NOT_IN,
 } jtoken_kind;
 
@@ -52,15 +52,15 @@ typedef struct jtoken {
     jval value; /* the text of a name or of data; the value of a literal */
 } jtoken;
 
-/* All tokens of a source (with \n line ends); the last is T_EOF. *tokens is freed with qni_free(), texts are in the
- * arena or in the source. */
+/* All tokens of a source (with \n line ends); the last is T_EOF. Free *tokens with qni_free(); texts are in the arena
+ * or in the source. */
 qn_status qni_j_lex(jtoken **tokens, size_t *n, const char *name, const char *source, size_t size, jarena *arena,
                     qn_error *err);
-const char *qni_j_token_text(int kind); /* of an operator */
+const char *qni_j_token_text(int kind); /* text of an operator */
 
 typedef enum jnode_kind {
     N_CONST, /* value */
-    N_HOLE,  /* the text of the block whose filters these are */
+    N_HOLE,  /* the block text that the filters are applied to */
     N_NAME,  /* id; value: its text */
     N_LIST,
     N_TUPLE,
@@ -82,7 +82,7 @@ typedef enum jnode_kind {
     N_TEST,       /* a is spec(args) */
     N_TEXT,       /* statements from here on: value */
     N_PRINT,      /* a */
-    N_IF,         /* a: body; next clause in c; an else has no a */
+    N_IF,         /* a: body; next clause in c; else has no a */
     N_FOR,        /* for a in b if c: body, other */
     N_SET,        /* a = b */
     N_SET_BLOCK,  /* a = filters b over body */
@@ -102,21 +102,21 @@ typedef struct jblock {
     size_t n;
 } jblock;
 
-/* Arguments of a call: positional ones, then keywords with their names. */
+/* Arguments of a call: positional ones first, then keywords with their names. */
 typedef struct jargs {
     jnode **items;
     size_t n_positional;
     size_t n;
-    jval *names; /* of the n - n_positional keywords */
+    jval *names; /* names of the n - n_positional keywords */
 } jargs;
 
-/* Parameters and body of a macro or of the caller of a call block. */
+/* Parameters and body of a macro, or of the caller of a call block. */
 typedef struct jmacro_def {
     jval name;
     size_t n_param;
     int32_t *params;
     jval *names;
-    size_t n_default; /* of the last parameters */
+    size_t n_default; /* defaults of the last parameters */
     jnode **defaults;
     jblock body;
     bool wants_caller; /* the body mentions `caller` */
@@ -149,17 +149,18 @@ struct qni_jinja {
     jval *ids; /* texts of the names, by id */
     size_t n_id;
     size_t id_capacity;
-    uint8_t uses[QNI_JINJA_NAMES]; /* of a name, by id */
+    uint8_t uses[QNI_JINJA_NAMES]; /* USE_ bits of a name, by id */
     jblock body;
 };
 
-/* What a template does with a name: it reads a value that it has not surely set itself; it sets one for all that follows. */
+/* How a template uses a name. READ: it reads a value that it may not have set itself; SET: it sets a value that holds
+ * for all later statements. */
 enum { USE_READ = 1, USE_SET = 2 };
 
-/* Names that the interpreter itself binds: their ids are fixed. */
+/* Names that the interpreter itself binds, with fixed ids. */
 enum { ID_LOOP, ID_CALLER, N_FIXED_ID };
 
-/* Variables of one block of the template; a lookup goes outward. */
+/* Variables of one block of the template; lookup proceeds outward. */
 typedef struct jbinding {
     int32_t id;
     jval value;
@@ -170,7 +171,7 @@ struct jscope {
     jbinding *items;
     size_t n;
     size_t capacity;
-    bool captured; /* a macro lives in it: not to be reused */
+    bool captured; /* a macro refers to it: do not reuse */
 };
 
 struct jmacro {
@@ -178,15 +179,15 @@ struct jmacro {
     jscope *scope; /* where it was defined */
 };
 
-/* A running loop. Its items are looked at one by one, as Python does: the filter may depend on the body. */
+/* A running loop. Items are fetched one at a time, as in Python, because the filter may depend on the body. */
 struct jloop {
-    const jnode *node; /* whose filter is applied; NULL: no filter */
-    jscope *scope;     /* around the loop */
+    const jnode *node; /* loop node whose filter applies; NULL: no filter */
+    jscope *scope;     /* scope around the loop */
     jval *items;
     size_t n;
-    size_t at; /* next item to look at */
+    size_t at; /* next item to fetch */
     int64_t index0;
-    int64_t length; /* -1: not known yet */
+    int64_t length; /* -1: unknown so far */
     bool peeked;
     bool has_before;
     jval after, before, current;
@@ -194,16 +195,16 @@ struct jloop {
     jval changed;
 };
 
-/* Parser pieces that two files share. */
+/* Parser state and functions shared by two files. */
 typedef struct jparser {
     qni_jinja *jinja;
     jtoken *tokens;
     size_t n;
     size_t at;
     int nesting;
-    int loops;       /* around the current statement, within the current macro */
-    bool saw_caller; /* in the macro being parsed */
-    uintptr_t stack; /* where parsing began */
+    int loops;       /* loops around the current statement within the current macro */
+    bool saw_caller; /* `caller` was seen in the macro being parsed */
+    uintptr_t stack; /* stack address where parsing began */
     qn_error *err;
 } jparser;
 qn_status qni_j_parse_fail(jparser *p, qn_status status, int32_t line, const char *format, ...)
@@ -215,12 +216,12 @@ qn_status qni_j_intern(jparser *p, jval text, int32_t *id);
 qn_status qni_j_expect(jparser *p, jtoken_kind kind);
 bool qni_j_is_name(const jparser *p, size_t ahead, const char *text);
 bool qni_j_skip_name(jparser *p, const char *text);
-qn_status qni_j_enter(jparser *p); /* one level of nesting; undone by p->nesting-- */
+qn_status qni_j_enter(jparser *p); /* enter one level of nesting; undone by p->nesting-- */
 qn_status qni_j_parse_expression(jparser *p, bool conditional, jnode **out);
 qn_status qni_j_parse_tuple(jparser *p, bool conditional, bool parenthesised, jnode **out);
 qn_status qni_j_parse_target(jparser *p, bool spaces, jnode **out);
 qn_status qni_j_parse_filter(jparser *p, jnode *of, bool inline_start, jnode **out);
-void qni_j_raise(jnode *node, const jnode *child); /* node's height is above child's */
+void qni_j_raise(jnode *node, const jnode *child); /* make node's height exceed child's */
 qn_status qni_j_check_height(jparser *p, const jnode *node);
 
 /* Running. */

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Building text of parts that are trusted or not, and reading the marks of text that is mixed. */
+/* Build text from trusted and untrusted parts, and read the trust marks of mixed text. */
 #include "value.h"
 
 enum { WORD = 64 };
 
-/* What stands before the bytes of a buffer, so that any part of them leads to their marks. */
+/* Header in front of a buffer's bytes, so that the marks can be found from any part of them. */
 typedef struct jblock_head {
     uint64_t *marks;
 } jblock_head;
@@ -20,7 +20,7 @@ static const uint64_t *marks_of(jval text) {
     return head.marks;
 }
 
-/* Marks are zeros (untrusted) when they are made, so that only trusted bytes are written. */
+/* Marks are initialized to zero (untrusted), so only trusted bytes are written. */
 static void mark(uint64_t *marks, size_t from, size_t to) {
     while (from < to) {
         size_t bit = from % WORD, n = WORD - bit;
@@ -40,7 +40,7 @@ qn_status qni_j_reserve(jrun *run, jbuf *buf, size_t more) {
         run->arena.full = true;
         return qni_j_no_memory(run);
     }
-    /* Sizes of texts are below the limit of the arena: no overflow. The first request is met exactly. */
+    /* Text sizes are below the arena limit: no overflow. The first request is allocated exactly. */
     size_t wanted = buf->size + more, twice = buf->capacity < 32 ? 64 : 2 * buf->capacity;
     if (buf->capacity > 0 || wanted < 64) wanted = wanted > twice ? wanted : twice;
     char *grown = qni_j_alloc(&run->arena, sizeof(jblock_head) + wanted);
@@ -59,7 +59,7 @@ qn_status qni_j_reserve(jrun *run, jbuf *buf, size_t more) {
     return QN_OK;
 }
 
-/* The buffer holds text of one kind, and gets the other kind next. */
+/* Switch to per-byte marks: the buffer holds text of one kind and now gets the other kind. */
 static qn_status mix(jrun *run, jbuf *buf) {
     if ((buf->marks = new_marks(run, buf->capacity)) == NULL) return qni_j_no_memory(run);
     set_head(buf->data, buf->marks);
@@ -104,7 +104,7 @@ jval qni_j_buf_text(const jbuf *buf) {
 jval qni_j_part(jval text, size_t at, size_t size) {
     text.s += at;
     text.size = size;
-    if (text.mixed != 0) text.mixed += (uint32_t)at; /* an offset in a block, which is below the limit of the arena */
+    if (text.mixed != 0) text.mixed += (uint32_t)at; /* an offset in a block, which is below the arena limit */
     text.markup = false;
     return text;
 }

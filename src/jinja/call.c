@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Calls: putting arguments into the slots of a native function, and the global functions. */
+/* Calls: binding arguments to the parameter slots of native functions; the global functions. */
 #include "ast.h"
 #include "str.h"
 
@@ -81,7 +81,7 @@ const jspec *qni_j_find_method(const jspec *specs, const char *name, size_t size
     return NULL;
 }
 
-/* A filter or test by its name, on args[skip …]: what map, select and their kin call. */
+/* Run a filter or test by name on args[skip …], as map, select and similar filters do. */
 qn_status qni_j_run_named(jrun *run, bool test, jval name, jval self, jval args, size_t skip, jval kwargs, jval *out) {
     if (name.kind != J_STRING)
         return qni_j_fail(run, QN_EINVAL, "the name of a filter or test is a %s", qni_j_kind(name));
@@ -91,7 +91,7 @@ qn_status qni_j_run_named(jrun *run, bool test, jval name, jval self, jval args,
                           (int)name.size, name.s);
     }
     QN_TRY(qni_j_step(run, 256));
-    /* Filters call filters: map('map', …). */
+    /* Filters may recurse: map('map', …). */
     QN_TRY(qni_j_deeper(run));
     return qni_j_call_spec(run, spec, self, args, skip, kwargs, out);
 }
@@ -109,7 +109,7 @@ static qn_status call_range(jrun *run, jval self, const jval *arg, jval *out) {
     if (step == 0) return qni_j_fail(run, QN_EINVAL, "range() with a step of 0");
     bool any = step > 0 ? stop > start : start > stop;
     uint64_t span =
-        step > 0 ? (uint64_t)stop - (uint64_t)start : (uint64_t)start - (uint64_t)stop; /* without overflow */
+        step > 0 ? (uint64_t)stop - (uint64_t)start : (uint64_t)start - (uint64_t)stop; /* unsigned: no overflow */
     uint64_t by = step > 0 ? (uint64_t)step : 0 - (uint64_t)step;
     uint64_t n = any ? (span - 1) / by + 1 : 0;
     if (n > QNI_JINJA_RANGE) return qni_j_fail(run, QN_EFULL, "range() of more than %d items", QNI_JINJA_RANGE);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Letter case and character classes as Python's str has them: utf8proc's tables, and what they leave out.
- * Source of the tables: Unicode 14, SpecialCasing.txt, DerivedCoreProperties.txt and UnicodeData.txt. */
+/* Letter case and character classes as in Python's str: utf8proc's tables and the data they lack. Source of the tables:
+ * Unicode 14, SpecialCasing.txt, DerivedCoreProperties.txt and UnicodeData.txt. */
 #include "../base/utf8.h"
 #include "str.h"
 
@@ -10,7 +10,7 @@ typedef struct range {
     uint32_t first, last;
 } range;
 
-/* Characters whose upper or title case is longer than one character. */
+/* Characters whose uppercase or titlecase form is longer than one character. */
 static const struct {
     uint32_t code_point;
     uint16_t upper[3], title[3];
@@ -119,7 +119,7 @@ static const struct {
     {0xFB17, {0x544, 0x53D}, {0x544, 0x56D}},
 };
 
-/* Digits that are no decimals (superscripts, circled digits), for isdigit(). */
+/* Digits that are not decimals (superscripts, circled digits), for isdigit(). */
 static const range digits[] = {
     {0xB2, 0xB3},     {0xB9, 0xB9},       {0x1369, 0x1371},   {0x19DA, 0x19DA},   {0x2070, 0x2070},
     {0x2074, 0x2079}, {0x2080, 0x2089},   {0x2460, 0x2468},   {0x2474, 0x247C},   {0x2488, 0x2490},
@@ -157,7 +157,7 @@ static const range other_upper[] = {
     {0x2160, 0x216F}, {0x24B6, 0x24CF}, {0x1F130, 0x1F149}, {0x1F150, 0x1F169}, {0x1F170, 0x1F189},
 };
 
-/* What XID_Start has beyond letters, and XID_Continue beyond marks, digits and connectors; and what they leave out. */
+/* What XID_Start has beyond letters, and XID_Continue beyond marks, digits and connectors; and what they exclude. */
 static const range name_starts[] = {{0x1885, 0x1886}, {0x2118, 0x2118}, {0x212E, 0x212E}};
 static const range no_starts[] = {{0x37A, 0x37A},   {0xE33, 0xE33},   {0xEB3, 0xEB3},   {0x2E2F, 0x2E2F},
                                   {0xFC5E, 0xFC63}, {0xFDFA, 0xFDFB}, {0xFE70, 0xFE70}, {0xFE72, 0xFE72},
@@ -167,7 +167,7 @@ static const range name_parts[] = {{0xB7, 0xB7},     {0x387, 0x387},   {0xE33, 0
                                    {0x1369, 0x1371}, {0x19DA, 0x19DA}, {0xFF9E, 0xFF9F}};
 
 static bool in_ranges(uint32_t c, const range *ranges, size_t n) {
-    for (size_t i = 0; i < n && c >= ranges[i].first; i++) { /* in order */
+    for (size_t i = 0; i < n && c >= ranges[i].first; i++) { /* sorted */
         if (c <= ranges[i].last) return true;
     }
     return false;
@@ -230,7 +230,7 @@ static bool case_ignorable(uint32_t c) {
            category == UTF8PROC_CATEGORY_LM || category == UTF8PROC_CATEGORY_SK;
 }
 
-/* Whether the sigma at `at` ends a word: a cased letter before it and none after. */
+/* Whether the sigma at `at` is final: preceded by a cased letter and not followed by one. */
 static bool final_sigma(jval s, size_t at) {
     uint32_t c = 0;
     size_t i = at;
@@ -257,7 +257,7 @@ static qn_status put_cased(jrun *run, jbuf *buf, jval s, size_t at, uint32_t c, 
     bool trusted = qni_j_trusted_at(s, at);
     if (to == CASE_LOWER) {
         if (c == 0x3A3 && final_sigma(s, at)) return put_point(run, buf, 0x3C2, trusted);
-        if (c == 0x130) QN_TRY(put_point(run, buf, 'i', trusted)); /* and a dot above */
+        if (c == 0x130) QN_TRY(put_point(run, buf, 'i', trusted)); /* plus a combining dot above */
         return put_point(run, buf, c == 0x130 ? 0x307 : (uint32_t)utf8proc_tolower((utf8proc_int32_t)c), trusted);
     }
     for (size_t i = 0; c >= 0x80 && i < sizeof special / sizeof *special; i++) {
@@ -272,7 +272,7 @@ static qn_status put_cased(jrun *run, jbuf *buf, jval s, size_t at, uint32_t c, 
 
 qn_status qni_j_recase(jrun *run, jval s, jcase to, jval *out) {
     jbuf buf = {0};
-    bool inside = false; /* a word (title), or the text (capitalize) */
+    bool inside = false; /* within a word (title) or the text (capitalize) */
     for (size_t at = 0, n; at < s.size; at += n) {
         uint32_t c;
         n = qni_j_char(s.s + at, s.size - at, &c);

@@ -46,8 +46,8 @@ static QNI_J_APART qn_status eval_concat(jrun *run, jscope *scope, const jnode *
     return QN_OK;
 }
 
-/* The functions from here on take the value of the node's first part, which is evaluated before they are called: so a
- * chain of parts, however long, does not pile up their frames. */
+/* The functions from here on receive the value of the node's first operand, already evaluated. This way a chain of any
+ * length does not pile up their stack frames. */
 static QNI_J_APART qn_status with_second(jrun *run, jscope *scope, const jnode *node, jval first, jval *out) {
     QN_TRY(qni_j_eval(run, scope, node->b, out));
     run->line = node->line;
@@ -122,7 +122,7 @@ static QNI_J_APART qn_status with_call(jrun *run, jscope *scope, const jnode *no
     return qni_j_call(run, callee, positional, keywords, out);
 }
 
-/* A filter or a test: its arguments go straight to their slots, which the parser checked. */
+/* A filter or a test: its arguments, checked by the parser, are evaluated directly into their slots. */
 static QNI_J_APART qn_status with_spec(jrun *run, jscope *scope, const jnode *node, jval self, jval *out) {
     jval slots[J_MAX_ARG] = {{.kind = J_ABSENT}};
     const jargs *args = &node->args;
@@ -143,7 +143,7 @@ static QNI_J_APART qn_status with_spec(jrun *run, jscope *scope, const jnode *no
     return node->spec->call(run, self, slots, out);
 }
 
-/* What becomes of the value of the node's first part, which *out holds. */
+/* Apply the node to the value of its first operand, which *out holds. */
 static qn_status go_on(jrun *run, jscope *scope, const jnode *node, jval *out) {
     switch ((jnode_kind)node->kind) {
     case N_UNARY:
@@ -175,7 +175,7 @@ static qn_status go_on(jrun *run, jscope *scope, const jnode *node, jval *out) {
     case N_FILTER:
     case N_TEST:
         return with_spec(run, scope, node, *out, out);
-    default: /* the parser puts no statement here */
+    default: /* the parser creates no statement here */
         return qni_j_fail(run, QN_EUNSUPPORTED, "a statement in an expression");
     }
 }

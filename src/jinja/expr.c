@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Parsing of expressions, with the precedences of Jinja (which are not Python's: ~ binds tighter than +). */
+/* Parse expressions, with Jinja's operator precedence (unlike in Python, ~ binds tighter than +). */
 #include "ast.h"
 
 static const jtoken *now(const jparser *p) {
@@ -30,7 +30,8 @@ static qn_status binary(jparser *p, jnode_kind kind, int op, jnode *a, jnode *b,
     return QN_OK;
 }
 
-/* A list of expressions up to a closing bracket; a comma may follow the last. Dicts: with a colon in each. */
+/* A list of expressions up to a closing bracket; a trailing comma is allowed. In a dict, each key is followed by a
+ * colon. */
 static qn_status parse_items(jparser *p, jtoken_kind end, bool pairs, jnode *to) {
     size_t capacity = 0;
     while (now(p)->kind != end) {
@@ -140,7 +141,7 @@ static qn_status parse_primary(jparser *p, jnode **out) {
     }
 }
 
-/* The n-th keyword; the array is as long as the next power of two. */
+/* Append the n-th keyword; the capacity is the next power of two. */
 static qn_status push_name(jparser *p, jargs *args, size_t n, jval name) {
     if ((n & (n - 1)) == 0) {
         jval *grown = qni_j_alloc(&p->jinja->arena, (n > 0 ? 2 * n : 1) * sizeof *grown);
@@ -183,7 +184,7 @@ static qn_status parse_args(jparser *p, jnode *call) {
     return qni_j_expect(p, T_RPAREN);
 }
 
-/* Whether the arguments fit a function that is known by now: too many, unknown names and missing ones are found here. */
+/* Check the arguments against a function that is known at parse time: too many, unknown names, missing ones. */
 static qn_status check_args(jparser *p, const jnode *node, const char *what) {
     const jspec *spec = node->spec;
     int slots = qni_j_slots(spec), slot;
@@ -211,7 +212,7 @@ static qn_status check_args(jparser *p, const jnode *node, const char *what) {
     return QN_OK;
 }
 
-/* map, select and their kin name another filter or test: that has to be known too. */
+/* map, select and similar filters name another filter or test, which must exist too. */
 static qn_status check_inner(jparser *p, const jnode *node) {
     const char *name = node->spec->name;
     bool map = strcmp(name, "map") == 0, attr = strcmp(name, "selectattr") == 0 || strcmp(name, "rejectattr") == 0;
@@ -274,7 +275,7 @@ static qn_status parse_postfix(jparser *p, jnode *of, jnode **out) {
 
 static qn_status parse_test(jparser *p, jnode *of, jnode **out) {
     jnode *test;
-    p->at++; /* is */
+    p->at++; /* skip "is" */
     bool negated = qni_j_skip_name(p, "not");
     const jtoken *t = now(p);
     QN_TRY(qni_j_expect(p, T_NAME));
@@ -462,7 +463,7 @@ static qn_status parse_math1(jparser *p, jnode **out) {
     return QN_OK;
 }
 
-/* The comparison that starts here, skipped; or T_EOF. */
+/* Skip and return the comparison operator that starts here, or T_EOF. */
 static int comparison(jparser *p) {
     static const uint8_t kinds[] = {T_EQ, T_NE, T_LT, T_LE, T_GT, T_GE, 0};
     int k = now(p)->kind;

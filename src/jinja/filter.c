@@ -78,8 +78,8 @@ static qn_status do_capitalize(jrun *run, jval self, const jval *arg, jval *out)
     return recase(run, self, CASE_CAPITALIZE, out);
 }
 
-/* Words begin after white space, '-' and opening brackets; str.title() has another idea of them. The first character of a
- * word is put in upper case, not in title case. */
+/* Words start after white space, '-' and opening brackets, unlike in str.title(). The first character of a word becomes
+ * uppercase, not titlecase. */
 static qn_status do_title(jrun *run, jval self, const jval *arg, jval *out) {
     jval text;
     jbuf buf = {0};
@@ -129,7 +129,7 @@ static qn_status do_default(jrun *run, jval self, const jval *arg, jval *out) {
 
 enum { LONGEST_NUMBER = 80 };
 
-/* A decimal number with the white space and underscores that Python's int() and float() allow, without them. */
+/* Copy a decimal number without the white space and underscores that Python's int() and float() allow. */
 static bool plain_number(jval text, char *to, size_t size, bool *negative) {
     jval s = qni_j_strip(text, NULL, 3);
     size_t n = 0;
@@ -163,7 +163,7 @@ static bool text_float(jval text, double *out) {
     }
     char fixed[LONGEST_NUMBER + 4];
     size_t m = 0;
-    for (size_t i = 0; i < n; i++) { /* "1." and ".5" are fine in Python */
+    for (size_t i = 0; i < n; i++) { /* "1." and ".5" are valid in Python */
         if (plain[i] == '.' && (i == 0 || plain[i - 1] < '0' || plain[i - 1] > '9')) {
             if (i + 1 == n || plain[i + 1] < '0' || plain[i + 1] > '9') return false;
             fixed[m++] = '0';
@@ -202,7 +202,7 @@ qn_status qni_j_float_to_int(jrun *run, double f, bool trusted, jval *out) {
     return QN_OK;
 }
 
-/* Python reads the digits and the white space of all scripts, and numbers of any length; these here do not. */
+/* Python accepts digits and white space of all scripts, and numbers of any length; these are not supported here. */
 static qn_status want_plain_number(jrun *run, jval text) {
     QN_TRY(qni_j_step(run, 64 * 8 + text.size * 8));
     for (size_t at = 0; at < text.size;) {
@@ -277,7 +277,7 @@ static qn_status do_abs(jrun *run, jval self, const jval *arg, jval *out) {
     return qni_j_unary(run, i < 0 ? T_SUB : T_ADD, self, out);
 }
 
-/* Python's round(): the decimal that is nearest to the exact value, halves to even; printf does the same. */
+/* Python's round(): the decimal nearest to the exact value, ties to even, as in printf. */
 static qn_status do_round(jrun *run, jval self, const jval *arg, jval *out) {
     int64_t digits = 0;
     char text[400];
@@ -301,7 +301,7 @@ static qn_status do_round(jrun *run, jval self, const jval *arg, jval *out) {
     }
     *out = self.kind == J_BOOL ? qni_j_trust(qni_j_int(self.b), self.trusted) : self;
     if (self.kind != J_FLOAT || !isfinite(self.f)) return QN_OK;
-    QN_TRY(qni_j_step(run, 64 * 32)); /* slow */
+    QN_TRY(qni_j_step(run, 64 * 32)); /* expensive */
     snprintf(text, sizeof text, "%.*f", (int)digits, self.f);
     *out = qni_j_trust(qni_j_float(strtod(text, NULL)), self.trusted);
     return QN_OK;
@@ -309,7 +309,7 @@ static qn_status do_round(jrun *run, jval self, const jval *arg, jval *out) {
 
 static qn_status do_string(jrun *run, jval self, const jval *arg, jval *out) {
     (void)arg;
-    *out = self; /* text that is marked safe stays so */
+    *out = self; /* text marked safe stays safe */
     return self.kind == J_STRING ? QN_OK : qni_j_str(run, self, out);
 }
 
@@ -331,7 +331,7 @@ static qn_status do_forceescape(jrun *run, jval self, const jval *arg, jval *out
     return qni_j_escape(run, self, out);
 }
 
-/* One line of do_indent: its text, indented unless it is empty and blank lines are left alone. */
+/* One line of do_indent, with the indentation unless the line is empty and blank lines are not indented. */
 static qn_status put_line(jrun *run, jbuf *buf, jval line, jval indent, bool indented) {
     if (indented) QN_TRY(qni_j_put_text(run, buf, indent));
     return qni_j_put_text(run, buf, line);
@@ -355,7 +355,7 @@ static qn_status do_indent(jrun *run, jval self, const jval *arg, jval *out) {
     QN_TRY(qni_j_step(run, self.size * 8));
     for (size_t at = 0, n = 0; at <= self.size;) { /* the lines of self + "\n" */
         size_t end = at < self.size ? qni_j_line_end(self.s + at, self.size - at) : 1;
-        /* a final \r joins the \n that is put behind it */
+        /* a final \r joins the appended \n */
         if (at < self.size && self.s[at] == '\r' && at + 1 == self.size) end = 2;
         if (end == 0) {
             at += qni_j_char(self.s + at, self.size - at, &c);

@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The filters, in the files that hold them: filter.c on single values, filter_seq.c on sequences. */
+/* The filters: filter.c works on single values, filter_seq.c on sequences. */
 #ifndef QNI_FILTER_H
 #define QNI_FILTER_H
 
 #include "ast.h"
 
-/* Filters that take a sequence: a table that ends with a NULL name. */
+/* Filters on sequences: a table that ends with a NULL name. */
 const jspec *qni_j_seq_filters(void);
 
-/* An argument that may be missing or none. */
+/* Whether an optional argument was given and is not none. */
 static inline bool qni_j_given(jval v) {
     return v.kind != J_ABSENT && v.kind != J_NONE;
 }

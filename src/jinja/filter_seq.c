@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Filters on sequences: choosing, mapping, ordering, joining. */
+/* Filters on sequences: select, map, sort, join. */
 #include "filter.h"
 #include "str.h"
 
@@ -30,7 +30,7 @@ static qn_status do_first(jrun *run, jval self, const jval *arg, jval *out) {
     jval *items;
     size_t n;
     (void)arg;
-    if (self.kind == J_SEQ && self.seq->kind == SEQ_ITERATOR) { /* takes one, and leaves the others */
+    if (self.kind == J_SEQ && self.seq->kind == SEQ_ITERATOR) { /* consumes one item and leaves the others */
         bool any = self.seq->first < self.seq->n;
         *out = any ? self.seq->items[self.seq->first++] : qni_j_undefined("the first item", 14);
         return QN_OK;
@@ -79,7 +79,7 @@ static qn_status do_reverse(jrun *run, jval self, const jval *arg, jval *out) {
     size_t n;
     (void)arg;
     if (self.kind == J_STRING) return qni_j_slice(run, self, bounds, out);
-    /* reversed() of what has an order; of an iterator a list that is turned round */
+    /* reversed() of an ordered value; for an iterator, a reversed list */
     jseq_kind kind = self.kind == J_SEQ && self.seq->kind == SEQ_ITERATOR ? SEQ_LIST : SEQ_ITERATOR;
     QN_TRY(items_of(run, self, &items, &n));
     QN_TRY(qni_j_seq(run, kind, n, out));
@@ -148,14 +148,14 @@ static qn_status do_rejectattr(jrun *run, jval self, const jval *arg, jval *out)
     return choose(run, self, arg, true, false, out);
 }
 
-/* What items are compared by: an attribute, texts in lower case unless case matters. */
+/* The sort key of an item: an attribute or the item itself, in lowercase unless case-sensitive. */
 static qn_status key_of(jrun *run, jval item, jval path, bool case_sensitive, jval *out) {
     QN_TRY(qni_j_attribute_path(run, item, path, qni_j_none(), out));
     if (case_sensitive || out->kind != J_STRING) return QN_OK;
     return qni_j_recase(run, *out, CASE_LOWER, out);
 }
 
-/* Stable merge sort of positions by keys; `spare` is as long. */
+/* Stable merge sort of positions by key; `spare` has the same length. */
 static qn_status sort_positions(jrun *run, const jval *keys, size_t *at, size_t *spare, size_t n, bool reverse) {
     for (size_t width = 1; width < n; width *= 2) {
         for (size_t low = 0; low < n; low += 2 * width) {
@@ -177,7 +177,7 @@ static qn_status sort_positions(jrun *run, const jval *keys, size_t *at, size_t 
 }
 
 static qn_status sorted(jrun *run, const jval *items, const jval *keys, size_t n, bool reverse, jval *out) {
-    size_t *at = qni_j_alloc(&run->arena, 2 * n * sizeof *at); /* n items were made: no overflow */
+    size_t *at = qni_j_alloc(&run->arena, 2 * n * sizeof *at); /* n items were allocated: no overflow */
     if (at == NULL) return qni_j_no_memory(run);
     for (size_t i = 0; i < n; i++) at[i] = i;
     QN_TRY(sort_positions(run, keys, at, at + n, n, reverse));

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Text from formats: '%s' % x, and str.format() with Python's format specifications. */
+/* Formatted text: '%s' % x, and str.format() with Python's format specifications. */
 #include "str.h"
 
 #include <math.h>
@@ -34,7 +34,7 @@ qn_status qni_j_percent(jrun *run, jval format, jval values, jval *out) {
         }
         QN_TRY(qni_j_put_str(run, &buf, v, kind == 'r'));
     }
-    /* A dict or list that is not used up is no error in Python. */
+    /* In Python, a dict or list with unused items is not an error. */
     bool mapping = !tuple && values.kind != J_STRING &&
                    (values.kind == J_DICT || (values.kind == J_SEQ && values.seq->kind <= SEQ_RANGE));
     if (used < n && !mapping) return qni_j_fail(run, QN_EINVAL, "more values than formats");
@@ -48,7 +48,7 @@ typedef struct spec {
     char align;
     char sign;
     bool alternate;
-    bool zeros; /* a 0 before the width, and no alignment */
+    bool zeros; /* a 0 before the width, without an alignment */
     char grouping;
     int64_t width;
     int64_t precision; /* -1: none */
@@ -89,7 +89,7 @@ static qn_status parse_spec(jrun *run, jval text, spec *out) {
     if (take(&text, &at, aligns, &mark)) out->align = mark;
     if (take(&text, &at, "+- ", &mark)) out->sign = mark;
     out->alternate = take(&text, &at, "#", &mark);
-    /* Behind a fill character a 0 is part of the width. */
+    /* After a fill character, a 0 is part of the width. */
     if (!filled && take(&text, &at, "0", &mark)) {
         out->zeros = out->align == '\0';
         out->fill = qni_j_trust(qni_j_literal("0"), qni_j_trusted_at(text, at - 1));
@@ -110,12 +110,12 @@ static qn_status put_fill(jrun *run, jbuf *buf, const spec *s, int64_t n) {
     return QN_OK;
 }
 
-/* What is filled up to the width. */
+/* Content to be padded to the width. */
 typedef struct padded {
     jval head; /* a sign or prefix */
     jval body;
-    size_t digits; /* of the whole part, at the body's start */
-    size_t per;    /* digits in a group */
+    size_t digits; /* digits of the integer part, at the start of the body */
+    size_t per;    /* digits per group */
 } padded;
 
 static qn_status put_aligned(jrun *run, jbuf *buf, const spec *s, const padded *f, char standard) {
@@ -129,8 +129,8 @@ static qn_status put_aligned(jrun *run, jbuf *buf, const spec *s, const padded *
     return align == '=' ? QN_OK : put_fill(run, buf, s, room - before);
 }
 
-/* Zeros are grouped with the digits. None of the groups is empty, so the text may be a character wider than asked for:
- * '{:04,}' of 1 is 0,001. */
+/* Zeros are grouped with the digits. No group is empty, so the text may exceed the width by one character: '{:04,}' of
+ * 1 is 0,001. */
 static qn_status put_grouped_zeros(jrun *run, jbuf *buf, const spec *s, const padded *f) {
     const jval separator = qni_j_trust(qni_j_text(&s->grouping, 1), f->body.trusted);
     size_t digits = f->digits, width = f->head.size + f->body.size;
@@ -157,7 +157,7 @@ static qn_status put_formatted_text(jrun *run, jbuf *buf, const spec *s, jval v,
     return put_aligned(run, buf, s, &(padded){.head = qni_j_literal(""), .body = v}, '<');
 }
 
-/* Digits of a magnitude in a base, from the end of `text`; returns their start. */
+/* Write a magnitude in a base, backward from `end`; returns the start of the digits. */
 static char *write_digits(char *end, uint64_t value, unsigned base, bool capitals) {
     const char *names = capitals ? "0123456789ABCDEF" : "0123456789abcdef";
     do {
@@ -167,14 +167,14 @@ static char *write_digits(char *end, uint64_t value, unsigned base, bool capital
     return end;
 }
 
-/* The digits before the point of a real. */
+/* Count the digits before a real's decimal point. */
 static size_t count_whole(const char *digits, size_t n) {
     size_t whole = 0;
     while (whole < n && digits[whole] >= '0' && digits[whole] <= '9') whole++;
     return whole;
 }
 
-/* Copies a number with a separator between groups of `per` digits of its whole part; returns the length. */
+/* Copy a number with a separator between groups of `per` digits of its integer part; returns the length. */
 static size_t group(char *to, const char *digits, size_t n, size_t whole, char separator, size_t per) {
     size_t size = 0;
     for (size_t i = 0; i < n; i++) {
@@ -215,7 +215,7 @@ static qn_status put_formatted_int(jrun *run, jbuf *buf, const spec *s, jval v, 
     return put_number(run, buf, s, &(padded){head, body, digits, per});
 }
 
-/* printf's text of a finite magnitude, with a point whatever the locale has. */
+/* Print a finite magnitude with printf, with a decimal point in any locale. */
 static size_t print_real(char *to, size_t room, const char *format, int precision, double f) {
     size_t size = 0;
     int n = snprintf(to, room, format, precision, f);
@@ -231,7 +231,7 @@ static size_t print_real(char *to, size_t room, const char *format, int precisio
 }
 
 static qn_status put_formatted_real(jrun *run, jbuf *buf, const spec *s, jval v, jval spec_text) {
-    enum { MOST = 100 }; /* digits behind the point: 310 before it fit too */
+    enum { MOST = 100 }; /* digits after the point; the buffer also fits the 310 before it */
     static const char types[] = "fFeEgG%";
     static const char *const formats[] = {"%.*f", "%.*f", "%.*e", "%.*E", "%.*g", "%.*G", "%.*f"};
     char plain[512], grouped[768];
@@ -241,7 +241,7 @@ static qn_status put_formatted_real(jrun *run, jbuf *buf, const spec *s, jval v,
     const char *found = s->type != '\0' ? strchr(types, s->type) : NULL;
     if ((found == NULL && (s->type != '\0' || s->precision >= 0)) || precision > MOST || s->alternate || !isfinite(f))
         return bad_spec(run, spec_text);
-    QN_TRY(qni_j_step(run, 64 * 128)); /* printf of a real is slow */
+    QN_TRY(qni_j_step(run, 64 * 128)); /* printf of a real is expensive */
     if (found == NULL) {
         n = qni_j_float_text(plain, magnitude);
     } else {
@@ -269,11 +269,11 @@ static qn_status put_formatted(jrun *run, jbuf *buf, jval v, jval spec_text) {
                       spec_text.s);
 }
 
-/* The arguments of one str.format(), and the next one without a name. */
+/* The arguments of one str.format(), and the index of the next unnamed one. */
 typedef struct formatting {
     const jseq *args;
     const jdict *kwargs;
-    int64_t next; /* -1: fields have numbers */
+    int64_t next; /* -1: fields are numbered */
 } formatting;
 
 static bool is_number(jval text, int64_t *out) {
@@ -302,7 +302,7 @@ static qn_status find_argument(jrun *run, formatting *f, jval name, jval *out) {
     return QN_OK;
 }
 
-/* name[key].attribute…, looked up as a template does. */
+/* name[key].attribute…, looked up as in a template. */
 static qn_status find_value(jrun *run, formatting *f, jval field, jval *out) {
     size_t at = 0, end;
     while (at < field.size && field.s[at] != '[' && field.s[at] != '.') at++;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* From template text to tokens, with trim_blocks, lstrip_blocks and the signs + and - of tags. */
+/* Template text to tokens, with trim_blocks, lstrip_blocks and the + and - signs of tags. */
 #include "../base/memory.h"
 #include "../base/utf8.h"
 #include "ast.h"
@@ -54,7 +54,7 @@ static void advance(lexer *x, size_t to) {
     for (; x->at < to; x->at++) x->line += x->s[x->at] == '\n';
 }
 
-/* The end of a tag at `at`: "-%}" and white space, "+%}", or "%}" and one newline; 0: none. */
+/* End of the tag end at `at`: "-%}" and white space, "+%}", or "%}" and one newline; 0: no match. */
 static size_t tag_end(const lexer *x, size_t at, const char *end, bool plus) {
     if (looking_at(x, at, "-") && looking_at(x, at + 1, end)) return skip_space(x, at + 1 + strlen(end));
     if (plus && looking_at(x, at, "+") && looking_at(x, at + 1, end)) return at + 1 + strlen(end);
@@ -63,7 +63,7 @@ static size_t tag_end(const lexer *x, size_t at, const char *end, bool plus) {
     return plus && at < x->size && x->s[at] == '\n' ? at + 1 : at;
 }
 
-/* The text up to a tag, less what the tag's sign or lstrip_blocks takes from its end. */
+/* The text up to a tag, less what the tag's sign or lstrip_blocks strips from its end. */
 static qn_status push_data(lexer *x, size_t end, char sign, bool variable) {
     size_t n = end - x->at;
     const char *s = x->s + x->at;
@@ -84,7 +84,7 @@ static char sign_at(const lexer *x, size_t at) {
     return at < x->size && (x->s[at] == '-' || x->s[at] == '+') ? x->s[at] : '\0';
 }
 
-/* The end of "{% word %}" that starts at `at`, or 0. An opening raw does not swallow the newline after it. */
+/* End of the "{% word %}" that starts at `at`, or 0. The newline after an opening raw is kept. */
 static size_t word_tag(const lexer *x, size_t at, const char *word, bool closing) {
     size_t p = at + 2;
     if (sign_at(x, p)) p++;
@@ -190,7 +190,7 @@ static qn_status lex_number(lexer *x) {
     return push(x, T_FLOAT, qni_j_float(value));
 }
 
-/* One escape sequence after a backslash at s[*p - 1]; writes into `to`. */
+/* Decode one escape sequence after a backslash at s[*p - 1] into `to`. */
 static qn_status unescape(lexer *x, const char *s, size_t size, size_t *p, char *to, size_t *n) {
     static const char plain[] = "n\nt\tr\ra\ab\bf\fv\v\\\\''\"\"";
     char c = s[(*p)++];
@@ -215,7 +215,7 @@ static qn_status unescape(lexer *x, const char *s, size_t size, size_t *p, char 
         --*p;
         for (int i = 0; i < 3 && *p < size && s[*p] >= '0' && s[*p] <= '7'; i++)
             code = code * 8 + (uint32_t)(s[(*p)++] - '0');
-    } else { /* an unknown escape stays as it is */
+    } else { /* an unknown escape is kept unchanged */
         to[(*n)++] = '\\';
         to[(*n)++] = c;
         return QN_OK;
@@ -230,7 +230,7 @@ static qn_status lex_string(lexer *x) {
     size_t start = x->at + 1, end = start;
     while (end < x->size && x->s[end] != quote) end += x->s[end] == '\\' ? 2 : 1;
     if (end >= x->size) return syntax(x, "a string has no end");
-    char *to = qni_j_alloc(x->arena, end - start + 1); /* an escape is never shorter than what it stands for */
+    char *to = qni_j_alloc(x->arena, end - start + 1); /* an escape is never shorter than its value */
     if (to == NULL) return memory(x);
     size_t n = 0;
     for (size_t p = start; p < end;) {
@@ -289,7 +289,7 @@ static bool is_word(char c) {
     return is_digit(c) || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_';
 }
 
-/* What is between "{{" or "{%" and its end. */
+/* The content between "{{" or "{%" and its end. */
 static qn_status lex_tag(lexer *x, bool print) {
     x->depth = 0;
     QN_TRY(push(x, print ? T_PRINT_BEGIN : T_BLOCK_BEGIN, qni_j_none()));

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Methods of Python's str, dict and list, and of Jinja's loop. Those that change a list or dict are not there, as in the
- * immutable sandbox; those without a function exist in Python and are refused when called. */
+/* Methods of Python's str, dict and list, and of Jinja's loop. Methods that change a list or dict are missing, as in
+ * the immutable sandbox. Entries without a function exist in Python and are refused when called. */
 #include "../base/memory.h"
 #include "ast.h"
 #include "str.h"
@@ -17,7 +17,7 @@ static qn_status want_int(jrun *run, jval v, int64_t standard, int64_t *out, con
     return qni_j_fail(run, QN_EINVAL, "%s() takes an integer, got a %s", where, qni_j_kind(v));
 }
 
-/* s[start:end], and its offset; *there is false when start is beyond the end. */
+/* s[start:end], and its offset; *there is false if start is beyond the end. */
 static qn_status part(jrun *run, jval s, const jval *bounds, jval *out, size_t *offset, bool *there) {
     jval slice[3] = {bounds[0], bounds[1], qni_j_none()};
     int64_t start = 0;
@@ -79,7 +79,7 @@ static qn_status str_rstrip(jrun *run, jval self, const jval *arg, jval *out) {
     return strip(run, self, arg[0], out, 2);
 }
 
-/* Grows a list one by one; the arena's waste is bounded by doubling. */
+/* Append to a list; doubling bounds the memory wasted in the arena. */
 static qn_status append(jrun *run, jval *list, size_t *capacity, jval item) {
     jseq *seq = list->seq;
     if (seq->n == *capacity) {
@@ -94,7 +94,7 @@ static qn_status append(jrun *run, jval *list, size_t *capacity, jval item) {
     return qni_j_step(run, 0);
 }
 
-/* Python's split without a separator: at runs of white space. */
+/* Python's split() without a separator: at runs of white space. */
 static qn_status split_words(jrun *run, jval s, int64_t most, bool right, jval *out) {
     size_t capacity = 0;
     uint32_t c;
@@ -132,7 +132,7 @@ static qn_status split_at(jrun *run, jval s, jval separator, int64_t most, bool 
     }
 }
 
-/* Searching from the right compares at every place. */
+/* A search from the right compares at every position. */
 static qn_status charge_search(jrun *run, jval s, jval needle, bool right) {
     size_t work = s.size;
     if (right && needle.kind == J_STRING && !qni_mul_size(&work, s.size, needle.size / 16 + 1)) work = SIZE_MAX / 2;
@@ -151,7 +151,7 @@ static qn_status split(jrun *run, jval self, const jval *arg, jval *out, bool ri
         if (arg[0].size == 0) return qni_j_fail(run, QN_EINVAL, "split() with an empty separator");
         QN_TRY(split_at(run, self, arg[0], most, right, out));
     }
-    for (size_t i = 0, n = out->seq->n; right && i < n / 2; i++) { /* found from the right */
+    for (size_t i = 0, n = out->seq->n; right && i < n / 2; i++) { /* reverse: found from the right */
         jval v = out->seq->items[i];
         out->seq->items[i] = out->seq->items[n - 1 - i];
         out->seq->items[n - 1 - i] = v;
@@ -327,7 +327,7 @@ CLASS_METHOD(str_isprintable, CLASS_PRINTABLE, true)
 CLASS_METHOD(str_isascii, CLASS_ASCII, true)
 #undef CLASS_METHOD
 
-/* At least one cased character, and all of this case. */
+/* At least one cased character, and all cased characters of this case. */
 qn_status qni_j_is_case(jrun *run, jval s, int which, jval *out) {
     bool any = false, all = true;
     QN_TRY(qni_j_step(run, s.size * 32));
@@ -362,7 +362,7 @@ static qn_status str_isidentifier(jrun *run, jval self, const jval *arg, jval *o
     return QN_OK;
 }
 
-/* Capitals begin words, and small letters go on with them. */
+/* Uppercase only at the start of a word, lowercase only within one. */
 static qn_status str_istitle(jrun *run, jval self, const jval *arg, jval *out) {
     bool any = false, fits = true, inside = false;
     (void)arg;
@@ -411,7 +411,7 @@ static qn_status partition(jrun *run, jval self, jval separator, jval *out, bool
     }
     size_t after = (size_t)at + separator.size;
     items[0] = qni_j_part(self, 0, (size_t)at);
-    items[1] = qni_j_part(self, (size_t)at, separator.size); /* its mark is that of the text */
+    items[1] = qni_j_part(self, (size_t)at, separator.size); /* a part of the text, so that it keeps its mark */
     items[2] = qni_j_part(self, after, self.size - after);
     return QN_OK;
 }
@@ -517,11 +517,11 @@ static qn_status dict_values(jrun *run, jval self, const jval *arg, jval *out) {
 static qn_status copy(jrun *run, jval self, const jval *arg, jval *out) {
     (void)run;
     (void)arg;
-    *out = self; /* nothing can change it */
+    *out = self; /* it is immutable */
     return QN_OK;
 }
 
-/* "!": the sandbox shows these as undefined, even before a key of that name. */
+/* "!": the sandbox shows these as undefined, even if the dict has a key of that name. */
 static const jspec dict_methods[] = {
     {"get", "0 1", 1, dict_get},    {"items", "", 0, dict_items}, {"keys", "", 0, dict_keys},
     {"values", "", 0, dict_values}, {"copy", "", 0, copy},        {"fromkeys", "*", 0, NULL},

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Arithmetic with Python's rules: floor division, exact 64-bit integers, text and lists that add and multiply. */
+/* Arithmetic with Python's rules: floor division, exact 64-bit integers, addition and multiplication of texts and
+ * lists. */
 #include "../base/memory.h"
 #include "ast.h"
 #include "str.h"
@@ -45,7 +46,7 @@ static qn_status int_operation(jrun *run, int op, int64_t a, int64_t b, jval *ou
         over = __builtin_mul_overflow(a, b, &r);
         break;
     case T_DIV: {
-        /* Python rounds the exact quotient; the division of doubles does that when both are exact. */
+        /* Python rounds the exact quotient; dividing doubles does the same if both operands are exact. */
         if (a > 1LL << 53 || a < -(1LL << 53) || b > 1LL << 53 || b < -(1LL << 53)) {
             return qni_j_fail(run, QN_EUNSUPPORTED, "'/' of integers beyond 53 bits");
         }
@@ -118,7 +119,7 @@ static qn_status float_operation(jrun *run, int op, double a, double b, jval *ou
     return QN_OK;
 }
 
-/* "&lt;" for "<" and so on, as markupsafe writes them. */
+/* "&lt;" for "<" and so on, as in markupsafe. */
 qn_status qni_j_escape(jrun *run, jval v, jval *out) {
     jbuf buf = {0};
     jval text;

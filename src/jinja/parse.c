@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Parsing of statements; what all parser files share; opening and freeing a template. */
+/* Parse statements; functions shared by the parser files; creating and freeing a template. */
 #include "../base/memory.h"
 #include "../base/utf8.h"
 #include "ast.h"
@@ -108,8 +108,8 @@ qn_status qni_j_enter(jparser *p) {
 static qn_status parse_body(jparser *p, const char *const *ends, jblock *out);
 static qn_status parse_statement(jparser *p, jnode **out);
 
-/* The body of a statement, from the end of its tag to the tag that begins with one of `ends` (NULL-terminated), whose
- * name is skipped; *which tells the one. */
+/* The body of a statement, from the end of its tag to the tag that starts with one of `ends` (NULL-terminated), whose
+ * name is skipped; *which is its index. */
 static qn_status parse_inner(jparser *p, const char *const *ends, jblock *out, int *which) {
     if (now(p)->kind == T_COLON) p->at++;
     int32_t line = now(p)->line;
@@ -250,7 +250,7 @@ static qn_status parse_params(jparser *p, jmacro_def *def) {
     return qni_j_expect(p, T_RPAREN);
 }
 
-/* A body that is a function: break does not reach out of it. */
+/* The body of a function: break cannot leave it. */
 static qn_status parse_macro_body(jparser *p, const char *end, jmacro_def *def) {
     int loops = p->loops;
     bool saw_caller = p->saw_caller;
@@ -381,7 +381,7 @@ static qn_status parse_body(jparser *p, const char *const *ends, jblock *out) {
     }
 }
 
-/* Line ends become \n, and one at the very end is dropped. */
+/* Convert line ends to \n, and drop a final one. */
 static void normalize(char *s, size_t *size) {
     size_t to = 0;
     for (size_t i = 0; i < *size; i++) {

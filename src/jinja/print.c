@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Values as text: Python's str(), repr() and json.dumps(), to the byte. */
+/* Values as text, byte for byte as Python's str(), repr() and json.dumps(). */
 #include "ast.h"
 #include "str.h"
 
@@ -11,8 +11,8 @@ static qn_status put_text(jrun *run, jbuf *buf, const char *s, bool trusted) {
     return qni_j_put(run, buf, s, strlen(s), trusted);
 }
 
-/* Shortest digits that read back as f, without a point: value = 0.DIGITS × 10^exponent. The decimal separator of the
- * locale is skipped, so that it does not matter. */
+/* Shortest digits that read back as f, without a point: value = 0.DIGITS × 10^exponent. The decimal separator is
+ * skipped, so the locale does not matter. */
 static int shortest(double f, char digits[20], int *n) {
     char text[40];
     for (int precision = 0; precision < 17; precision++) {
@@ -60,7 +60,7 @@ size_t qni_j_float_text(char out[32], double f) {
     return (size_t)(to - out);
 }
 
-/* Rewritten without its point, so that the locale does not matter: 12.5e3 is 125e2. */
+/* Rewrite the number without its point, so the locale does not matter: 12.5e3 becomes 125e2. */
 bool qni_j_parse_float(const char *text, size_t size, double *out) {
     char plain[96];
     size_t n = 0, i = 0;
@@ -157,14 +157,14 @@ static qn_status put_scalar(jrun *run, jbuf *buf, jval v, bool trusted) {
     case J_BIG:
         return qni_j_put(run, buf, v.s, v.size, trusted);
     case J_FLOAT:
-        QN_TRY(qni_j_step(run, 64 * 64)); /* the shortest digits are found by trying */
+        QN_TRY(qni_j_step(run, 64 * 64)); /* the shortest digits are found by trial */
         return qni_j_put(run, buf, text, qni_j_float_text(text, v.f), trusted);
     default:
         return qni_j_fail(run, QN_EUNSUPPORTED, "the text of a %s", qni_j_kind(v));
     }
 }
 
-/* All of the text gets one mark: that of the whole value. */
+/* The whole text gets one mark: that of the whole value. */
 static qn_status put_repr(jrun *run, jbuf *buf, jval v, bool trusted) {
     QN_TRY(qni_j_deeper(run));
     if (v.kind == J_UNDEFINED) return put_text(run, buf, "Undefined", trusted);
@@ -256,7 +256,7 @@ static qn_status put_break(jrun *run, jbuf *buf, const jjson *form, int level) {
     return QN_OK;
 }
 
-/* Positions of a dict's pairs in the order of their keys, by insertion: dicts of templates are small. */
+/* Positions of a dict's pairs in key order, by insertion sort: dicts in templates are small. */
 static qn_status sorted(jrun *run, const jdict *dict, size_t **out) {
     size_t *order = qni_j_alloc(&run->arena, dict->n * sizeof *order);
     if (order == NULL) return qni_j_no_memory(run);
@@ -283,7 +283,7 @@ static qn_status put_pairs(jrun *run, jbuf *buf, const jdict *dict, const jjson 
         const jval *pair = &dict->pairs[2 * (order != NULL ? order[i] : i)];
         if (i > 0) QN_TRY(qni_j_put(run, buf, form->item_separator.s, form->item_separator.size, form->trusted));
         QN_TRY(put_break(run, buf, form, level));
-        bool quoted = pair->kind != J_STRING; /* numbers, true and null become texts */
+        bool quoted = pair->kind != J_STRING; /* numbers, true and null become strings */
         if (quoted) QN_TRY(put_text(run, buf, "\"", form->trusted));
         QN_TRY(put_json_scalar(run, buf, *pair, form));
         if (quoted) QN_TRY(put_text(run, buf, "\"", form->trusted));

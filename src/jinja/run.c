@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Running statements: scopes, loops, macros, output. */
+/* Run statements: scopes, loops, macros, output. */
 #include "../text/buffer.h"
 #include "ast.h"
 
@@ -102,7 +102,7 @@ qn_status qni_j_assign(jrun *run, jscope *scope, const jnode *target, jval value
     return QN_OK;
 }
 
-/* The next item that passes the filter. */
+/* Fetch the next item that passes the filter. */
 qn_status qni_j_loop_fetch(jrun *run, jloop *loop, bool *any, jval *out) {
     *any = false;
     while (!*any && loop->at < loop->n) {
@@ -170,7 +170,7 @@ static QNI_J_APART qn_status run_for(jrun *run, jscope *scope, const jnode *node
     return run_block(run, inner, &node->other, flow);
 }
 
-/* The text of a block, as a string: what it adds to the output is taken off again. */
+/* Capture the text of a block as a string: its output is removed from the prompt again. */
 static QNI_J_APART qn_status capture(jrun *run, jscope *scope, const jblock *block, jval *out) {
     const qn_prompt *prompt = run->out;
     size_t start = prompt->text.size;
@@ -178,7 +178,7 @@ static QNI_J_APART qn_status capture(jrun *run, jscope *scope, const jblock *blo
     jbuf buf = {0};
     QN_TRY(run_block(run, scope, block, &flow));
     size_t end = prompt->text.size, i = prompt->n_run;
-    while (end > start) end -= prompt->runs[--i].size; /* the run that start is in may have begun before */
+    while (end > start) end -= prompt->runs[--i].size; /* the run that contains start may have begun earlier */
     QN_TRY(qni_j_reserve(run, &buf, prompt->text.size - start));
     for (size_t at = start; i < prompt->n_run; at = end) {
         end += prompt->runs[i].size;
@@ -214,7 +214,7 @@ static QNI_J_APART qn_status run_call_block(jrun *run, jscope *scope, const jnod
     jval caller;
     jscope *inner;
     QN_TRY(make_macro(run, scope, node->def, &caller));
-    /* The callee and its arguments are those of the call; the caller comes as one more keyword. */
+    /* The callee and arguments come from the call; the caller is passed as an additional keyword. */
     QN_TRY(new_scope(run, scope, &inner));
     jargs args = node->a->args;
     jval positional, keywords, callee, value;
@@ -326,7 +326,7 @@ static qn_status run_value(jrun *run, jscope *scope, const jnode *node, jval *v)
     }
 }
 
-/* Statements that make a value and then put it somewhere. */
+/* Statements that compute a value and then store or print it. */
 static QNI_J_APART qn_status run_simple(jrun *run, jscope *scope, const jnode *node) {
     jval v, none, nothing;
     QN_TRY(run_value(run, scope, node, &v));
@@ -376,7 +376,7 @@ static qn_status run_block(jrun *run, jscope *scope, const jblock *block, jflow 
     return QN_OK;
 }
 
-/* Mark the strings under that key of a list's objects. */
+/* Mark as trusted the strings under that key in a list's objects. */
 static void trust_key(jval list, const char *key) {
     for (size_t i = 0; list.kind == J_SEQ && i < list.seq->n; i++) {
         jval item = list.seq->items[i];
@@ -401,7 +401,7 @@ static QNI_J_APART qn_status run_all(jrun *run, const qni_jinja_var *vars, size_
             QN_TRY(qni_j_bind(run, scope, (int32_t)id, value));
         }
     }
-    /* The template's own variables are around those, as a macro in it sees them. */
+    /* The template's own variables get an inner scope, which its macros see. */
     QN_TRY(new_scope(run, scope, &scope));
     return run_block(run, scope, &run->jinja->body, &flow);
 }

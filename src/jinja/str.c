@@ -11,7 +11,7 @@ size_t qni_j_char(const char *s, size_t size, uint32_t *code_point) {
     }
     size_t n = qni_utf8_decode(s, size, code_point);
     if (n > 0) return n;
-    *code_point = 0xFFFD; /* not reached: texts are valid */
+    *code_point = 0xFFFD; /* unreachable: texts are valid UTF-8 */
     return 1;
 }
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Jinja's tests: what comes after "is". */
+/* Jinja's tests: the names after "is". */
 #include "ast.h"
 
 static qn_status answer(jval *out, bool yes) {
@@ -109,7 +109,7 @@ static qn_status is_in(jrun *run, jval self, const jval *arg, jval *out) {
     return answer(out, in);
 }
 
-/* Identity is clear for Python's three constants; of other values only "no" is, when their types differ. */
+/* Identity is defined for Python's three constants. For other values only "no" is certain, if their types differ. */
 static qn_status is_same(jrun *run, jval self, const jval *arg, jval *out) {
     jval other = arg[0];
     if (self.kind != other.kind) return answer(out, false);

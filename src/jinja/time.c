@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* strftime_now(): Python's datetime.now().strftime() with the names of the C locale, of a time that the caller gives. */
+/* strftime_now(): Python's datetime.now().strftime() in the C locale, for a time given by the caller. */
 #include "value.h"
 
 #include <stdio.h>
@@ -58,13 +58,13 @@ static int day_of_year(const qni_jinja_time *t) {
     return day;
 }
 
-/* 0: Sunday. The calendar repeats itself every 400 years, which are whole weeks. */
+/* 0: Sunday. The calendar repeats every 400 years, a whole number of weeks. */
 static int weekday(int year, int day_of_the_year) {
     int y = (year - 1) % 400;
     return (y * 365 + y / 4 - y / 100 + day_of_the_year) % 7;
 }
 
-/* The week of ISO 8601 and the year that it belongs to. */
+/* The ISO 8601 week number and the year it belongs to. */
 static int iso_week(const qni_jinja_time *t, int *year) {
     int day = day_of_year(t), from_monday = (weekday(t->year, day) + 6) % 7, week = (day - from_monday + 9) / 7;
     *year = t->year;
@@ -86,7 +86,7 @@ typedef struct field {
     char pad; /* '0', ' ' */
 } field;
 
-/* What a directive stands for, as a number. */
+/* The numeric value of a directive. */
 static bool number_field(const qni_jinja_time *t, char directive, field *out) {
     int day = day_of_year(t), wday = weekday(t->year, day), year, week = iso_week(t, &year);
     int hour12 = t->hour % 12 == 0 ? 12 : t->hour % 12;
@@ -124,7 +124,7 @@ static bool number_field(const qni_jinja_time *t, char directive, field *out) {
     return false;
 }
 
-/* A directive that stands for others, or NULL. */
+/* The expansion of a composite directive such as %D, or NULL. */
 static const char *compound(char directive) {
     switch (directive) {
     case 'c':
@@ -146,7 +146,7 @@ static const char *compound(char directive) {
     }
 }
 
-/* A directive that stands for a name or a character: its text, and how much of that; or NULL. */
+/* The text of a directive for a name or a character, and its length; or NULL. */
 static const char *name_field(const qni_jinja_time *t, char directive, size_t *size) {
     static const char *const days[] = {"Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday"};
     static const char *const months[] = {"January", "February", "March",     "April",   "May",      "June",
@@ -180,7 +180,7 @@ static const char *name_field(const qni_jinja_time *t, char directive, size_t *s
     case 't':
         name = "\t";
         break;
-    case 'z': /* a time of no zone has no name for it */
+    case 'z': /* a naive time has no zone name */
     case 'Z':
         name = "";
         break;
@@ -191,7 +191,7 @@ static const char *name_field(const qni_jinja_time *t, char directive, size_t *s
     return name;
 }
 
-/* One directive with its flag ("-": no padding, "_": spaces, "0": zeros), or 0. */
+/* Write one directive with its flag ("-": no padding, "_": spaces, "0": zeros), or 0. */
 static qn_status put_directive(jrun *run, jbuf *buf, char flag, char directive, bool trusted) {
     field f;
     size_t n;
@@ -206,7 +206,7 @@ static qn_status put_directive(jrun *run, jbuf *buf, char flag, char directive, 
     return qni_j_put(run, buf, text, (size_t)size, trusted);
 }
 
-/* `depth` 1: within a directive that stands for others. */
+/* `depth` 1: within a composite directive. */
 static qn_status put_time(jrun *run, jbuf *buf, jval format, int depth) {
     for (size_t at = 0; at < format.size; at++) {
         bool trusted = qni_j_trusted_at(format, at);

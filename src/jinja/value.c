@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The arena, and making, comparing and ordering values as Python does. */
+/* The arena; creating, comparing and ordering values as Python does. */
 #include "value.h"
 
 #include "../base/json.h"
@@ -34,7 +34,7 @@ void *qni_j_alloc(jarena *arena, size_t bytes) {
         if (chunk == NULL) return NULL;
         arena->total += room;
         chunk->at = (char *)(chunk + 1);
-        if (room != CHUNK && arena->chunks != NULL) { /* a big piece of its own: the open chunk stays open */
+        if (room != CHUNK && arena->chunks != NULL) { /* a large block gets its own chunk; the open chunk stays open */
             chunk->next = arena->chunks->next;
             arena->chunks->next = chunk;
             return chunk->at;
@@ -140,13 +140,13 @@ qn_status qni_j_dict(jrun *run, size_t capacity, jval *out) {
     return QN_OK;
 }
 
-/* Equal keys hash alike: 1, 1.0 and true too. Tuples all alike: they are rare as keys. */
+/* Equal keys have equal hashes, including 1, 1.0 and true. All tuples share one hash: they are rare as keys. */
 static size_t hash(jval v) {
     uint64_t h = 1469598103934665603u;
     if (v.kind == J_STRING) {
         for (size_t i = 0; i < v.size; i++) h = (h ^ (unsigned char)v.s[i]) * 1099511628211u;
     } else if (qni_j_is_number(v) || v.kind == J_BIG) {
-        double f = v.kind == J_BIG ? qni_j_big_real(v) : (double)qni_j_as_real(v) + 0.0; /* -0.0 as 0.0 */
+        double f = v.kind == J_BIG ? qni_j_big_real(v) : (double)qni_j_as_real(v) + 0.0; /* -0.0 becomes 0.0 */
         memcpy(&h, &f, sizeof h);
         h *= 1099511628211u;
         h ^= h >> 29;
@@ -174,7 +174,7 @@ static qn_status find(jrun *run, const jdict *dict, jval key, size_t *at) {
     return QN_OK;
 }
 
-/* Whether Python can hash it, as a key must be. */
+/* Check that Python could hash the value, as a key requires. */
 static qn_status check_key(jrun *run, jval v) {
     bool seq = v.kind == J_SEQ;
     QN_TRY(qni_j_deeper(run));
@@ -227,7 +227,7 @@ static qn_status json_text(jrun *run, const char *s, size_t size, int how, jval 
     return QN_OK;
 }
 
-/* The reader bounds the depth too. */
+/* The JSON reader also bounds the depth. */
 qn_status qni_j_from_json(jrun *run, const json_t *json, int how, jval *out) {
     QN_TRY(qni_j_deeper(run));
     bool trusted = how & J_JSON_TRUSTED;
@@ -245,9 +245,9 @@ qn_status qni_j_from_json(jrun *run, const json_t *json, int how, jval *out) {
     case JSON_OBJECT: {
         const char *key;
         size_t key_size;
-        json_t *item, *object = (json_t *)json; /* Jansson's iterator takes no const; it changes nothing */
+        json_t *item, *object = (json_t *)json; /* Jansson's iterator requires non-const; the object is not modified */
         QN_TRY(qni_j_dict(run, json_object_size(json), out));
-        out->dict->trusted = trusted; /* also where there is nothing in it */
+        out->dict->trusted = trusted; /* even if it is empty */
         json_object_keylen_foreach(object, key, key_size, item) {
             jval name, value;
             QN_TRY(qni_j_from_json(run, item, how, &value));
@@ -373,14 +373,15 @@ double qni_j_big_real(jval big) {
     return strtod(text, NULL);
 }
 
-/* Digits of an integer, without a sign. */
+/* Compare the digits of two integers, without sign. */
 static int order_digits(const char *a, size_t n_a, const char *b, size_t n_b) {
     if (n_a != n_b) return n_a < n_b ? -1 : 1;
     int c = memcmp(a, b, n_a);
     return (c > 0) - (c < 0);
 }
 
-/* A big integer against any number; 2: unordered. A double of that size is an integer, so its digits tell. */
+/* Compare a big integer with any number; 2: unordered. A double of that magnitude is an integer, so comparing digits is
+ * exact. */
 static int order_big(jval a, jval b) {
     bool negative = *a.s == '-';
     int sign = negative ? -1 : 1;
@@ -457,7 +458,7 @@ qn_status qni_j_order(jrun *run, jval a, jval b, int *out, const char *operator_
         *out = order_numbers(a, b);
         return qni_j_step(run, a.kind == J_BIG ? a.size : 0);
     }
-    if (a.kind == J_STRING && b.kind == J_STRING) { /* the order of bytes is the order of code points */
+    if (a.kind == J_STRING && b.kind == J_STRING) { /* byte order equals code point order */
         QN_TRY(qni_j_step(run, a.size));
         size_t n = a.size < b.size ? a.size : b.size;
         int c = memcmp(a.s, b.s, n);

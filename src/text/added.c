@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A trie whose edges are in one hash table: added tokens are few, and most texts leave it at the first byte. */
+/* A trie whose edges are in one hash table. Added tokens are few, and most text leaves the trie at its first byte. */
 #include "added.h"
 
 #include "../base/memory.h"
@@ -10,7 +10,7 @@ void qni_added_release(qni_added *added) {
     *added = (qni_added){0};
 }
 
-/* The slot of an edge, or the free one where it would go. */
+/* The slot of an edge, or the free slot where it would be inserted. */
 static size_t find_slot(const qni_added *added, uint32_t parent, unsigned char byte) {
     size_t at = qni_hash_word(&added->key, (uint64_t)parent << 8 | byte) & (added->n_slot - 1);
     for (; added->slot[at] != 0; at = (at + 1) & (added->n_slot - 1)) {
@@ -24,7 +24,7 @@ static uint32_t child_of(const qni_added *added, uint32_t node, unsigned char by
     return added->slot[find_slot(added, node, byte)];
 }
 
-/* Room for n nodes in a table that is at most half full. */
+/* Grow the table for n nodes, at most half full. */
 static bool reserve_slots(qni_added *added, size_t n) {
     size_t wanted = added->n_slot < 64 ? 64 : added->n_slot;
     while (wanted / 2 < n) {
@@ -44,7 +44,7 @@ static bool reserve_slots(qni_added *added, size_t n) {
     return true;
 }
 
-/* A new node, the root of its byte if it has no parent; 0: no memory. */
+/* A new node; without a parent, the root for its byte. 0: out of memory. */
 static uint32_t new_node(qni_added *added, uint32_t parent, unsigned char byte) {
     size_t at = added->n > 0 ? added->n : 1;
     if (at >= UINT32_MAX || !qni_grow(&added->node, &added->capacity, at + 1, sizeof *added->node)) return 0;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Merging in small arrays for words, with a heap and a linked list for long pieces, and a cache in front of both. */
+/* BPE merging: small arrays for words, a heap and a linked list for long pieces, and a cache in front of both. */
 #include "bpe.h"
 
 #include "../base/memory.h"
@@ -8,7 +8,7 @@
 #include <string.h>
 
 enum {
-    SHORT_PIECE = 40,        /* bytes up to which scanning for the best pair beats a heap */
+    SHORT_PIECE = 40,        /* up to this many bytes, a linear scan for the best pair beats a heap */
     CACHE_ENTRIES = 1 << 14, /* a power of two; 1 MiB */
     CACHE_KEY = 22,
     CACHE_IDS = 9,
@@ -19,22 +19,22 @@ enum {
 /* One cache line. */
 typedef struct entry {
     uint32_t hash;
-    uint8_t size, n; /* size 0: free */
+    uint8_t size, n; /* size 0: empty entry */
     char key[CACHE_KEY];
     int32_t id[CACHE_IDS];
 } entry;
 
-/* A piece as a list of symbols in the order of the text; a dead one has rank NO_RANK and is in no link. */
+/* A piece as a linked list of symbols in text order. A dead symbol has rank NO_RANK and is unlinked. */
 typedef struct symbol {
     int32_t id;
     uint32_t previous, next;
-    uint32_t rank; /* of the pair with the next one */
+    uint32_t rank; /* rank of the pair formed with the next symbol */
 } symbol;
 
 struct qni_bpe_scratch {
     entry *cache;
     symbol *symbol;  /* [capacity] */
-    uint64_t *heap;  /* [2 * capacity] rank above position; an item whose rank is no longer the symbol's is void */
+    uint64_t *heap;  /* [2 * capacity] rank above position; an item is stale if its rank differs from the symbol's */
     size_t capacity; /* bytes of the longest piece so far */
     size_t n_heap;
 };
@@ -121,9 +121,9 @@ void qni_bpe_scratch_trim(qni_bpe_scratch *scratch, size_t keep_bytes) {
     scratch->capacity = 0;
 }
 
-/* Merges a short piece in place; returns the number of ids. */
+/* Merge a short piece in place; returns the number of ids. */
 static size_t merge_short(const qni_bpe *bpe, int32_t *id, const char *piece, size_t n) {
-    uint32_t rank[SHORT_PIECE]; /* of id[i] with id[i+1] */
+    uint32_t rank[SHORT_PIECE]; /* rank of the pair id[i], id[i+1] */
     for (size_t i = 0; i < n; i++) id[i] = bpe->byte_id[(unsigned char)piece[i]];
     for (size_t i = 0; i + 1 < n; i++) rank[i] = rank_of(bpe, id[i], id[i + 1]);
     while (n > 1) {
@@ -144,7 +144,7 @@ static size_t merge_short(const qni_bpe *bpe, int32_t *id, const char *piece, si
     return n;
 }
 
-/* A heap of four children a node: half the levels of a binary one, and the four share a cache line or two. */
+/* A 4-ary heap: half the levels of a binary heap, and four siblings share one or two cache lines. */
 static void heap_push(qni_bpe_scratch *scratch, uint64_t item) {
     size_t at = scratch->n_heap++;
     while (at > 0 && scratch->heap[(at - 1) / 4] > item) {
@@ -171,14 +171,15 @@ static uint64_t heap_pop(qni_bpe_scratch *scratch) {
     return top;
 }
 
-/* Looks up the pair that begins at a symbol, and queues it. */
+/* Look up the pair that starts at a symbol, and queue it. */
 static void queue_pair(const qni_bpe *bpe, qni_bpe_scratch *scratch, uint32_t at) {
     symbol *s = scratch->symbol;
     s[at].rank = s[at].next == NO_LINK ? NO_RANK : rank_of(bpe, s[at].id, s[s[at].next].id);
     if (s[at].rank != NO_RANK) heap_push(scratch, (uint64_t)s[at].rank << 32 | at);
 }
 
-/* Exact room for a piece. The heap begins with at most n items, and each of at most n merges takes one and adds two. */
+/* Reserve exactly enough for a piece. The heap starts with at most n items; each of at most n merges pops one and
+ * pushes two. */
 static bool reserve(qni_bpe_scratch *scratch, size_t n) {
     if (n <= scratch->capacity) return true;
     qni_bpe_scratch_trim(scratch, 0);
@@ -216,7 +217,7 @@ static bool merge_long(const qni_bpe *bpe, qni_bpe_scratch *scratch, qn_ids *ids
     return true;
 }
 
-/* Not keyed: where texts share an entry, they are merged each time, as if there were no cache. */
+/* Unkeyed: texts that collide evict each other and are merged each time, as without a cache. */
 static uint64_t hash_piece(const char *data, size_t size) {
     const uint64_t factor = 0x9E3779B97F4A7C15u;
     uint64_t hash = size * factor;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* General categories of Unicode 16.0 as members of PCRE2's bracket classes: PCRE2's own, and the characters that
- * Unicode 15.0 to 16.0 added to them, which PCRE2 10.42 (Unicode 14.0) does not know. The ASCII part is written out:
- * PCRE2 looks it up in a bitmap. Mn is written out whole, because U+1171E left it. */
+/* General categories of Unicode 16.0 as members of PCRE2 bracket classes: PCRE2's own class, plus the characters added
+ * in Unicode 15.0 to 16.0, which PCRE2 10.42 (Unicode 14.0) does not know. The ASCII part is spelled out because PCRE2
+ * looks it up in a bitmap. Mn is spelled out in full because U+1171E was removed from it. */
 #include "pattern.h"
 
 #include <string.h>

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Opening the chat template of a model directory. */
+/* Open the chat template of a model directory. */
 #include "chat.h"
 
 #include "../base/dir.h"
@@ -26,7 +26,7 @@ static qn_status parse_text(qni_jinja **out, const json_t *text, qn_error *err) 
     return qni_jinja_parse(out, "chat template", json_string_value(text), json_string_length(text), err);
 }
 
-/* Of a list of {"name", "template"}; of two with one name the last counts. */
+/* Find a template in a list of {"name", "template"}. If a name is duplicated, the last entry wins. */
 static qn_status parse_named(qni_jinja **out, const json_t *list, const char *name, qn_error *err) {
     const json_t *found = NULL;
     for (size_t i = 0; i < json_array_size(list); i++) {
@@ -50,7 +50,7 @@ static qn_status no_template(const char *dir, qn_error *err) {
                     there ? "chat_template.json is read by processors of images only: " : "");
 }
 
-/* The names of the templates that are there, quoted, as far as a message has room for them. */
+/* The quoted names of the available templates, as many as fit in a message. */
 typedef struct name_list {
     char text[256];
     size_t size, n;
@@ -67,7 +67,7 @@ static void list_name(name_list *list, const char *name) {
     }
 }
 
-/* Checks that one of the two templates that a render may use is there. */
+/* Check that at least one of the two templates that a render can use exists. */
 static qn_status check_named(const qn_chat_template *t, const name_list *list, const char *dir, qn_error *err) {
     if (t->standard != NULL || t->tool_use != NULL) return QN_OK;
     if (list->n == 0) return no_template(dir, err);
@@ -87,7 +87,7 @@ static qn_status parse_config(qn_chat_template *t, const char *dir, const json_t
         QN_TRY(parse_text(&t->tool_use, json_object_get(text, "tool_use"), err));
         const char *name;
         json_t *value;
-        /* Jansson's macro takes no const object; nothing is changed. */
+        /* Jansson's macro requires a non-const object; the object is not modified. */
         json_object_foreach((json_t *)text, name, value) list_name(&list, name);
     } else if (json_is_array(text)) {
         QN_TRY(parse_named(&t->standard, text, "default", err));
@@ -101,7 +101,7 @@ static qn_status parse_config(qn_chat_template *t, const char *dir, const json_t
     return check_named(t, &list, dir, err);
 }
 
-/* The names of the templates in additional_chat_templates. A file or a dead link that is called so is an error. */
+/* List the templates in additional_chat_templates. A file or a dangling link of that name is an error. */
 static qn_status list_additional(name_list *list, const char *dir, qn_error *err) {
     static const char suffix[] = ".jinja";
     qni_names names = {0};
@@ -119,7 +119,7 @@ static qn_status list_additional(name_list *list, const char *dir, qn_error *err
     return status;
 }
 
-/* A file of the directory, if it is there. */
+/* Parse a file of the directory if it exists. */
 static qn_status parse_if_there(qni_jinja **out, const char *dir, const char *name, qn_error *err) {
     char *path = qni_path_join(dir, name);
     if (path == NULL) return qni_fail(err, QN_ENOMEM, "%s: out of memory", dir);
@@ -128,7 +128,7 @@ static qn_status parse_if_there(qni_jinja **out, const char *dir, const char *na
     return status;
 }
 
-/* Templates in files of their own replace those of tokenizer_config.json, all of them. */
+/* Templates in separate files replace all those of tokenizer_config.json. */
 static qn_status parse_dir(qn_chat_template *t, const char *dir, const json_t *config, qn_error *err) {
     name_list list = {.n = 0};
     QN_TRY(list_additional(&list, dir, err));

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Messages and tools as callers send them, in the one form that templates are written for. */
+/* Normalize messages and tools as callers send them to the single form that templates expect. */
 #include "../base/json.h"
 #include "../base/memory.h"
 #include "chat.h"
@@ -11,7 +11,7 @@ static qn_status parse(json_t **out, const char *what, const char *text, size_t 
         return qni_fail(err, QN_EINVAL, "%s: %zu bytes, more than %zu", what, size, QNI_CHAT_JSON);
     qn_status status = qni_json_parse(out, what, text, size, err);
     if (status != QN_EFORMAT) return status;
-    if (err != NULL) err->status = QN_EINVAL; /* an argument here, not a file */
+    if (err != NULL) err->status = QN_EINVAL; /* this is an argument, not a file */
     return QN_EINVAL;
 }
 
@@ -19,7 +19,7 @@ static qn_status no_memory(qn_error *err) {
     return qni_fail(err, QN_ENOMEM, "messages: out of memory");
 }
 
-/* The text of one part of a content; NULL: it has none, and the error says what it is. */
+/* The text of one content part. NULL: it has none, and the error names what the part is. */
 static const json_t *part_text(const json_t *part, size_t i, size_t k, qn_error *err) {
     if (json_is_string(part)) return part;
     const char *type = json_string_value(json_object_get(part, "type"));
@@ -48,7 +48,7 @@ static qn_status join_parts(const json_t *parts, size_t i, json_t **out, qn_erro
     for (size_t k = 0; k < json_array_size(parts); k++) {
         const json_t *text = part_text(json_array_get(parts, k), i, k, err);
         if (text == NULL) return QN_EINVAL;
-        total += json_string_length(text); /* each is a part of the input: no overflow */
+        total += json_string_length(text); /* each part lies within the input: no overflow */
     }
     char *joined = qni_calloc(total + 1, 1);
     if (joined == NULL) return no_memory(err);
@@ -91,8 +91,8 @@ static qn_status order_role(json_t *message, size_t i, qn_error *err) {
                     role);
 }
 
-/* The names under which reasoning may come, the standard one first. Templates read it as "reasoning_content", or as
- * "thinking", which is then the first key. */
+/* The keys that may hold reasoning, the standard one first. Templates read "reasoning_content" or "thinking", so
+ * "thinking" goes first in the message. */
 static qn_status order_reasoning(json_t *messages, size_t i, qn_error *err) {
     static const char *const names[] = {"reasoning_content", "thinking", "reasoning"};
     json_t *message = json_array_get(messages, i), *reasoning = NULL;
@@ -118,7 +118,7 @@ static void drop_nulls(json_t *message) {
     }
 }
 
-/* The arguments of a call, which come as JSON text, as the object that they say; no text at all is no argument. */
+/* Parse a call's arguments from JSON text into an object. Empty text means no arguments. */
 static qn_status parse_arguments(json_t *function, const char *where, qn_error *err) {
     const json_t *text = json_object_get(function, "arguments");
     json_t *arguments = NULL;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What a rendered prompt tells about the answer: whether it begins inside a reasoning block, and which token ends it. */
+/* Properties of a rendered prompt: whether the answer starts inside a reasoning block, and which token ends the
+ * answer. */
 #include "../base/memory.h"
 #include "buffer.h"
 #include "chat.h"
@@ -26,16 +27,16 @@ bool qn_chat_starts_reasoning(const char *prompt, size_t size, const qn_text_run
     size_t n = sizeof open - 1;
     if (prompt == NULL) return false;
     while (size > 0 && is_space(prompt[size - 1])) size--;
-    /* Only white space follows, so that no closing tag can. */
+    /* Only white space follows the tag, so it cannot be closed. */
     if (size < n || memcmp(prompt + size - n, open, n) != 0) return false;
     return runs == NULL || is_trusted(runs, n_run, size - n, size);
 }
 
-/* An answer that no template writes by itself, and the conversation up to it. */
+/* An answer that no template produces by itself, and a conversation that ends with it. */
 #define SENTINEL "quern 8f2c answer"
 #define EXCHANGE "{\"role\": \"user\", \"content\": \"x\"}, {\"role\": \"assistant\", \"content\": \"" SENTINEL "\"}"
 
-/* The added token that a template writes behind the sentinel; -1: none. */
+/* The added token that a template writes right after the sentinel; -1: none. */
 static int32_t token_behind(const qn_prompt *prompt, const qn_tokenizer *tokenizer) {
     const char *text = prompt->text.data, *found = NULL;
     const size_t size = prompt->text.size, n = sizeof SENTINEL - 1;
@@ -54,7 +55,7 @@ static int32_t token_behind(const qn_prompt *prompt, const qn_tokenizer *tokeniz
     return id >= 0 && is_trusted(prompt->runs, prompt->n_run, at, at + length) ? id : -1;
 }
 
-/* Render messages and look; a refusal tells nothing. */
+/* Render the messages and search the result. A refused render is ignored. */
 static qn_status try_messages(const qn_chat_template *chat_template, const qn_tokenizer *tokenizer,
                               const qn_chat_input *input, int32_t *id, qn_error *err) {
     qn_prompt prompt = {0};
@@ -72,10 +73,10 @@ static qn_status add(qn_ids *ids, int32_t id, qn_error *err) {
     return qni_ids_append(ids, &id, 1) ? QN_OK : qni_fail(err, QN_ENOMEM, "chat ends: out of memory");
 }
 
-/* The token that ends an answer of a conversation with these tools. */
+/* The token that ends an answer in a conversation with these tools. */
 static qn_status find_end(const qn_chat_template *chat_template, const qn_tokenizer *tokenizer, const char *tools,
                           qn_ids *ids, qn_error *err) {
-    /* Behind the last answer; where a template leaves that open, behind one that a question follows. */
+    /* Look after the last answer; if the template leaves that open, after an answer that is followed by a question. */
     static const char *const messages[] = {"[" EXCHANGE "]",
                                            "[" EXCHANGE ", {\"role\": \"user\", \"content\": \"x\"}]"};
     int32_t id = -1;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Rendering a conversation: the variables that a template sees, and what becomes of its text. */
+/* Render a conversation: the variables that a template sees, and the post-processing of its output. */
 #include "../base/json.h"
 #include "../base/memory.h"
 #include "../jinja/str.h"
@@ -8,7 +8,7 @@
 
 #include <stdio.h>
 
-/* Everything that one rendering reads, parsed. */
+/* All parsed inputs of one render. */
 typedef struct conversation {
     json_t *messages;
     json_t *tools;     /* NULL: none */
@@ -16,7 +16,7 @@ typedef struct conversation {
     json_t *kwargs;    /* NULL: none */
 } conversation;
 
-/* Arguments of apply_chat_template that are fields of their own here, or that a template must not see replaced. */
+/* Refuse kwargs that are separate fields of the API, or that must not be overridden. */
 static qn_status check_kwargs(const conversation *c, const qn_chat_input *input, qn_error *err) {
     static const char *const fields[] = {
         "messages",      "conversation", "tools", "documents", "add_generation_prompt", "continue_final_message",
@@ -54,7 +54,8 @@ static void free_input(conversation *c) {
     json_decref(c->kwargs);
 }
 
-/* A later variable replaces an earlier one of its name, as in transformers: kwargs come after the special tokens. */
+/* A later variable replaces an earlier one of the same name, as in transformers: kwargs come after the special
+ * tokens. */
 static size_t set_variables(qni_jinja_var *vars, const qn_chat_template *t, const conversation *c,
                             const qn_chat_input *input) {
     size_t n = 0;
@@ -74,7 +75,8 @@ static size_t set_variables(qni_jinja_var *vars, const qn_chat_template *t, cons
     return n;
 }
 
-/* What is put behind the last message, and looked for in the text: the text of a trimmed message ends without the space. */
+/* Appended to the last message and searched for in the output. If the template trims the message, the tag appears
+ * without its trailing space. */
 static const char tag[] = "CONTINUE_FINAL_MESSAGE_TAG ";
 enum { TAG = sizeof tag - 1 };
 
@@ -108,7 +110,7 @@ static qn_status cut_at_tag(qn_prompt *prompt, size_t start, const json_t *messa
     }
     bool spaced = (size_t)at + TAG <= text.size && text.s[at + TAG - 1] == ' ';
     text.size = (size_t)at;
-    if (!spaced) text = qni_j_strip(text, NULL, 2); /* the template trims: so does the prompt */
+    if (!spaced) text = qni_j_strip(text, NULL, 2); /* the template trims, so the prompt is trimmed too */
     qni_prompt_cut(prompt, start + text.size);
     return QN_OK;
 }
@@ -121,7 +123,7 @@ static bool asks_nothing(const json_t *value) {
     return !json_is_true(value) && json_object_size(value) + json_array_size(value) == 0;
 }
 
-/* Whether a template has that key: as an attribute or as a string. */
+/* Whether the template uses this key, as an attribute or as a string. */
 static bool has_key(const qni_jinja *jinja, const char *key) {
     static const char *const forms[] = {".%s", "'%s'", "\"%s\""};
     for (size_t i = 0; i < sizeof forms / sizeof *forms; i++) {
@@ -132,11 +134,12 @@ static bool has_key(const qni_jinja *jinja, const char *key) {
     return false;
 }
 
-/* What other servers read in a message, and would answer otherwise. A template that reads it itself gets it. */
+/* Refuse message keys that other servers honor and that would change the answer. A template that reads such a key
+ * itself still gets it. */
 static qn_status check_messages(const json_t *messages, const qni_jinja *jinja, bool continues, qn_error *err) {
     static const struct {
         const char *key, *why;
-        bool continues; /* asks for what continue_final_message does */
+        bool continues; /* same meaning as continue_final_message */
     } known[] = {
         {"prefix", "is not offered; continue_final_message continues the last message", true},  /* DeepSeek, Mistral */
         {"partial", "is not offered; continue_final_message continues the last message", true}, /* Kimi, DashScope */

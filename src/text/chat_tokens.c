@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The special tokens that a template sees as variables, as transformers 5 names them: those of tokenizer_config.json and
- * (where that lists no added_tokens_decoder) special_tokens_map.json, model-specific names included, and the defaults
- * of the tokenizer's class. */
+/* The special tokens that a template sees as variables, named as in transformers 5: those of tokenizer_config.json
+ * (model-specific names included), those of special_tokens_map.json if tokenizer_config.json has no
+ * added_tokens_decoder, and the defaults of the tokenizer's class. */
 #include "../base/file.h"
 #include "../base/json.h"
 #include "../base/memory.h"
@@ -13,8 +13,8 @@ static const char *const standard_names[] = {"bos_token", "eos_token", "unk_toke
                                              "pad_token", "cls_token", "mask_token"};
 enum { N_STANDARD = sizeof standard_names / sizeof *standard_names };
 
-/* Classes of byte-level BPE tokenizers whose constructor names tokens: those that are "<|endoftext|>" there unless the
- * files say something else, null included. */
+/* Classes of byte-level BPE tokenizers whose constructor has default tokens. These are "<|endoftext|>" unless the files
+ * set another value, null included. */
 static const struct {
     const char *class_name;
     const char *tokens;
@@ -44,7 +44,7 @@ qn_status qni_chat_json(json_t **out, const char *dir, const char *name, qn_erro
     return status;
 }
 
-/* The class is named by tokenizer_config.json, else by config.json, else it follows from the kind of model. */
+/* The class named by tokenizer_config.json, else by config.json, else the default of the model type. */
 static const char *class_name(const sources *s) {
     const char *name = json_string_value(json_object_get(s->config, "tokenizer_class"));
     if (name == NULL) name = json_string_value(json_object_get(s->model, "tokenizer_class"));
@@ -99,14 +99,14 @@ static bool is_standard(const char *name) {
     return false;
 }
 
-/* Other keys of a file whose names end in "_token" and that hold a text or, if `objects`, a token as an object. */
+/* Other keys of a file whose names end in "_token" and whose values are a string or, with `objects`, a token object. */
 static qn_status set_others(json_t *tokens, const char *file, const json_t *from, bool objects, qn_error *err) {
     const char *name;
-    json_t *value, *object = (json_t *)from; /* Jansson's iterator takes no const; it changes nothing */
+    json_t *value, *object = (json_t *)from; /* the iterator requires non-const; the object is not modified */
     json_object_foreach(object, name, value) {
         size_t n = strlen(name);
         if (n < 6 || strcmp(name + n - 6, "_token") != 0 || is_standard(name)) continue;
-        /* In tokenizer_config.json such an object counts when it says that it is a token. */
+        /* In tokenizer_config.json such an object counts only if it is marked as a token. */
         bool marked =
             from == NULL || strcmp(file, "special_tokens_map.json") == 0 || json_object_get(value, "__type") != NULL;
         if (objects ? qni_json_is_object(value) && marked : json_is_string(value))

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* From ids back to text, at once or as they come. */
+/* Convert ids back to text, all at once or incrementally. */
 #include "../base/memory.h"
 #include "../base/utf8.h"
 #include "lossy.h"
@@ -11,7 +11,7 @@ struct qn_decoder {
     qni_lossy tail;
 };
 
-/* Takes bytes that complete what is held back; returns how many were taken. Room is there. */
+/* Consume bytes that complete the pending character; returns the count. Capacity is already reserved. */
 static size_t complete(qni_lossy *state, qn_text *text, const char *data, size_t size) {
     size_t taken = 0;
     while (state->n > 0 && taken < size) {
@@ -21,7 +21,7 @@ static size_t complete(qni_lossy *state, qn_text *text, const char *data, size_t
         qni_utf8_state found = qni_utf8_scan(state->bytes, state->n, &length, &point);
         if (found == QNI_UTF8_PARTIAL) continue;
         bool whole = found == QNI_UTF8_WHOLE;
-        if (!whole) taken--; /* the byte that does not fit begins something new */
+        if (!whole) taken--; /* the byte that does not fit starts a new character */
         (void)!qni_text_append(text, whole ? state->bytes : QNI_UTF8_REPLACEMENT, whole ? state->n : 3);
         state->n = 0;
     }
@@ -29,7 +29,8 @@ static size_t complete(qni_lossy *state, qn_text *text, const char *data, size_t
 }
 
 bool qni_lossy_push(qni_lossy *state, qn_text *text, const char *data, size_t size) {
-    /* Each byte becomes at most one U+FFFD; so does what is held back. With that room, no append below can fail. */
+    /* Each byte yields at most one U+FFFD, and so does the pending character. With this reserved, no append below can
+     * fail. */
     size_t room;
     if (!qni_mul_size(&room, size, 3) || !qni_add_size(&room, room, 6) || !qni_text_reserve(text, room)) return false;
     size_t at = complete(state, text, data, size);
@@ -57,7 +58,7 @@ bool qni_lossy_finish(qni_lossy *state, qn_text *text) {
     return true;
 }
 
-/* Appends what one id stands for: nothing for padding and for a special token that is left out. */
+/* Append the bytes of one id: nothing for padding or for a skipped special token. */
 static bool push_id(const qn_tokenizer *tokenizer, qni_lossy *tail, qn_text *text, int32_t id, bool skip_special) {
     const qni_token *token = (size_t)id < tokenizer->vocab.n ? &tokenizer->vocab.token[id] : NULL;
     bool silent = token == NULL || token->kind == QNI_TOKEN_NONE;

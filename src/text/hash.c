@@ -46,7 +46,8 @@ uint64_t qni_hash_text(const qni_hash_key *key, const char *text, size_t size) {
 
 void qni_hash_key_make(qni_hash_key *key) {
     if (getrandom(key, sizeof *key, GRND_NONBLOCK) == (ssize_t)sizeof *key) return;
-    /* No entropy yet, or a sandbox: the 16 random bytes that the kernel gives each process, the time and the place. */
+    /* The entropy pool is not ready, or a sandbox forbids getrandom(): use the kernel's 16 random bytes per process
+     * (AT_RANDOM), the time and an address. */
     struct timespec now = {0};
     clock_gettime(CLOCK_MONOTONIC, &now);
     qni_hash_key seed = {0};

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Keyed hashes for tables whose keys come from files. Each table has a random key, so that nobody can choose texts that
- * share a slot. */
+/* Keyed hashes for tables whose keys come from files. Each table has a random key, so that an attacker cannot construct
+ * collisions. */
 #ifndef QNI_HASH_H
 #define QNI_HASH_H
 
@@ -11,13 +11,13 @@ typedef struct qni_hash_key {
     uint64_t k0, k1;
 } qni_hash_key;
 
-/* A random key; it never fails. */
+/* Make a random key. Never fails. */
 void qni_hash_key_make(qni_hash_key *key);
 
 /* SipHash-1-3 (Aumasson and Bernstein, https://131002.net/siphash). */
 uint64_t qni_hash_text(const qni_hash_key *key, const char *text, size_t size);
 
-/* For one word: two multiplications by odd factors that are as secret as the key. Use the low bits. */
+/* Hash of one word: two multiplications by secret odd factors derived from the key. Use the low bits. */
 static inline uint64_t qni_hash_word(const qni_hash_key *key, uint64_t word) {
     word = (word ^ key->k1) * (key->k0 | 1);
     word ^= word >> 32;

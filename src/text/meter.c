@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Where a backtracking search may do work that its result does not show: behind everything that leaves a choice, as far
- * as what follows may fail. The patterns of published tokenizers hardly need it: they end in their repetitions. */
+/* Place callouts where a backtracking search may do work that its result does not show: after every part that allows a
+ * choice, as far as what follows can fail. Patterns of published tokenizers need few, because they end in their
+ * repetitions. */
 #include "meter.h"
 
 #include "../base/memory.h"
@@ -8,19 +9,19 @@
 #include <string.h>
 
 enum {
-    UNMETERED_PARTS = 128,   /* in a row */
-    UNMETERED_OPTIONALS = 2, /* single optional characters, for each alternative */
+    UNMETERED_PARTS = 128,   /* consecutive parts */
+    UNMETERED_OPTIONALS = 2, /* single optional characters per alternative */
 };
 
-/* An atom or the end of a group, each with its quantifier; the beginning of a group; or a bar. */
+/* An atom or the end of a group, each with its quantifier; the start of a group; or a bar. */
 typedef struct part {
-    size_t end;    /* in the pattern */
-    size_t weight; /* characters that it always reads */
-    bool outer;    /* in no group */
+    size_t end;    /* offset in the pattern */
+    size_t weight; /* characters that it always consumes */
+    bool outer;    /* outside any group */
     bool close, bar;
-    bool repeats;  /* a group */
-    bool choice;   /* may be matched in several ways */
-    bool optional; /* a single character or none */
+    bool repeats;  /* a repeated group */
+    bool choice;   /* can match in several ways */
+    bool optional; /* matches one character or nothing */
     bool never_fails;
     bool metered;
 } part;
@@ -45,14 +46,14 @@ static size_t atom_end(const char *pattern, size_t size, size_t at) {
     return at < size ? at + 1 : size;
 }
 
-/* End of the beginning of a group: "(?:", "(?<=", "(?i:" and the like. */
+/* End of a group's opening: "(?:", "(?<=", "(?i:" and the like. */
 static size_t open_end(const char *pattern, size_t size, size_t at) {
     at += 2;
     while (at < size && (pattern[at] == '<' || pattern[at] == 'i')) at++;
     return at < size ? at + 1 : size;
 }
 
-/* Reads the quantifier at p->end, if there is one. */
+/* Read the quantifier at p->end, if any. */
 static void quantify(part *p, const char *pattern, size_t size, bool single) {
     size_t at = p->end;
     if (at >= size || strchr("*+?{", pattern[at]) == NULL) return;
@@ -99,7 +100,7 @@ static bool list_parts(parts *list, const char *pattern, size_t size) {
     return true;
 }
 
-/* From the end on: in an alternative of the whole pattern nothing is tried again once all that follows cannot fail. */
+/* Works backward: in a top-level alternative, nothing is retried once everything that follows cannot fail. */
 static void mark(parts *list) {
     bool certain = true;
     int optionals = 0;

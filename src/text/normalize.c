@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* NFC over utf8proc's tables. The text is cut before every character that nothing before it can reach, and only the
+/* NFC over utf8proc's tables. The text is cut before every character that nothing before it can affect, and only
  * segments that may change are decomposed, ordered and composed. The ordering is our own: utf8proc's is quadratic in
  * the length of a run of marks. */
 #include "normalize.h"
@@ -14,8 +14,8 @@ typedef struct range {
     uint32_t first, last;
 } range;
 
-/* Characters that take part in normalization since a version of Unicode after 9.0. Hugging Face's tables are older, and
- * for them these stand alone: they neither move, nor compose, nor decompose. */
+/* Characters that take part in normalization since a Unicode version after 9.0. Hugging Face's tables are older and
+ * treat them as inert: they neither reorder, compose nor decompose. */
 static const range newer[] = {
     {0x5C8, 0x5C9},     {0x7FD, 0x7FD},     {0x897, 0x89F},     {0x8CA, 0x8D3},     {0x9FE, 0x9FE},
     {0xC3C, 0xC3C},     {0xD3B, 0xD3C},     {0xEBA, 0xEBA},     {0x1715, 0x1715},   {0x1ABF, 0x1AF0},
@@ -32,8 +32,8 @@ static const range newer[] = {
     {0x1E2EC, 0x1E2EF}, {0x1E4EC, 0x1E4EF}, {0x1E5EE, 0x1E5EF}, {0x1E6E3, 0x1E6E3}, {0x1E6E6, 0x1E6E6},
     {0x1E6EE, 0x1E6EF}, {0x1E6F5, 0x1E6F5}};
 
-/* Characters of combining class 0 that compose with the one before them or whose decomposition begins with a mark;
- * in Unicode 9.0, and by its stability policy for ever. */
+/* Characters of combining class 0 that compose with the preceding character or whose decomposition starts with a mark.
+ * This is the set of Unicode 9.0; the stability policy fixes it. */
 static const range joining[] = {{0x9BE, 0x9BE},     {0x9D7, 0x9D7},     {0xB3E, 0xB3E},     {0xB56, 0xB57},
                                 {0xBBE, 0xBBE},     {0xBD7, 0xBD7},     {0xCC2, 0xCC2},     {0xCD5, 0xCD6},
                                 {0xD3E, 0xD3E},     {0xD57, 0xD57},     {0xDCF, 0xDCF},     {0xDDF, 0xDDF},
@@ -56,10 +56,10 @@ static bool in_ranges(const range *ranges, size_t n, uint32_t point) {
 }
 
 enum kind {
-    KIND_ALONE,      /* begins a segment, and is normal if nothing joins it */
-    KIND_DECOMPOSES, /* begins a segment that must be looked at */
-    KIND_JOINS,      /* belongs to the segment before it */
-    KIND_NEWER,      /* is a segment of its own */
+    KIND_ALONE,      /* starts a segment, and is normal unless a joining character follows */
+    KIND_DECOMPOSES, /* starts a segment that must be normalized */
+    KIND_JOINS,      /* belongs to the preceding segment */
+    KIND_NEWER,      /* a segment by itself */
 };
 
 static enum kind kind_of(uint32_t point) {
@@ -69,8 +69,8 @@ static enum kind kind_of(uint32_t point) {
     if (property->combining_class == 0 && !decomposes) {
         if (point < joining[0].first) return KIND_ALONE;
         if (in_ranges(joining, sizeof joining / sizeof *joining, point)) return KIND_JOINS;
-        /* What composes with one after it stands alone as long as that one does not join, which a newer one never
-         * does. */
+        /* A character that composes with a following one is inert until a joining character follows; newer characters
+         * never join. */
         return KIND_ALONE;
     }
     if (in_ranges(newer, sizeof newer / sizeof *newer, point)) return KIND_NEWER;
@@ -78,12 +78,13 @@ static enum kind kind_of(uint32_t point) {
     return in_ranges(joining, sizeof joining / sizeof *joining, point) ? KIND_JOINS : KIND_DECOMPOSES;
 }
 
-/* A code point with its combining class above bit 24, so that ordering looks at one word. */
+/* A code point with its combining class above bit 24, so that ordering compares single words. */
 static uint32_t with_class(int32_t point) {
     return (uint32_t)point | (uint32_t)utf8proc_get_property(point)->combining_class << 24;
 }
 
-/* Stable sort of a run of marks by class: insertion for the short runs of real text, counting for long ones. */
+/* Stable sort of a run of marks by class: insertion sort for the short runs of real text, counting sort for long
+ * ones. */
 static void sort_run(uint32_t *run, size_t n, uint32_t *scratch) {
     if (n <= 16) {
         for (size_t i = 1; i < n; i++) {
@@ -116,7 +117,7 @@ static bool sort_marks(qni_nfc *nfc, size_t n) {
     return true;
 }
 
-/* Normalizes one segment into nfc->point[0 … *n-1]. */
+/* Normalize one segment into nfc->point[0 … *n-1]. */
 static bool normalize_segment(qni_nfc *nfc, const char *text, size_t size, size_t *n) {
     enum { EXPANSION = 4 }; /* code points of the longest canonical decomposition */
     size_t count = 0;
@@ -140,7 +141,7 @@ static bool normalize_segment(qni_nfc *nfc, const char *text, size_t size, size_
     return true;
 }
 
-/* Whether the segment's normal form is what the text says. */
+/* Whether the segment's normal form equals the text. */
 static bool same(const qni_nfc *nfc, size_t n, const char *text, size_t size) {
     size_t at = 0;
     for (size_t i = 0; i < n; i++) {
@@ -161,7 +162,7 @@ static bool append_points(qni_nfc *nfc, size_t n) {
     return true;
 }
 
-/* Text first … end-1 became what nfc->out has from out_first on. */
+/* Record an edit: text first … end-1 became the end of nfc->out, from out_first on. */
 static bool keep_edit(qni_nfc *nfc, size_t first, size_t end, size_t out_first) {
     qni_nfc_edits *edits = &nfc->edits;
     if (!nfc->keeps_edits) return true;
@@ -170,7 +171,7 @@ static bool keep_edit(qni_nfc *nfc, size_t first, size_t end, size_t out_first) 
     return true;
 }
 
-/* End of the segment whose characters before `at` are known: behind all that joins. */
+/* End of the segment, all characters before `at` being known: after every joining character. */
 static size_t segment_end(const char *text, size_t size, size_t at) {
     while (at < size && (unsigned char)text[at] >= 0x80) {
         uint32_t point;
@@ -181,7 +182,7 @@ static size_t segment_end(const char *text, size_t size, size_t at) {
     return at;
 }
 
-/* Length of the run of ASCII at the start of a text. */
+/* Length of the ASCII prefix of a text. */
 static size_t ascii_run(const char *text, size_t size) {
     size_t i = 0;
     uint64_t eight;
@@ -193,9 +194,9 @@ static size_t ascii_run(const char *text, size_t size) {
 bool qni_nfc_run(qni_nfc *nfc, const char *text, size_t size, const char **out, size_t *out_size) {
     nfc->out.size = 0;
     nfc->edits.n = 0;
-    size_t copied = 0; /* text before this is in nfc->out, or still equal to it */
+    size_t copied = 0; /* text before this offset is in nfc->out, or unchanged so far */
     bool changed = false;
-    size_t previous = 0; /* where the segment that the next character may join begins */
+    size_t previous = 0; /* start of the segment that the next character may join */
     for (size_t i = 0; i < size;) {
         if ((unsigned char)text[i] < 0x80) {
             i += ascii_run(text + i, size - i);

@@ -15,22 +15,22 @@ typedef struct qni_nfc_edits {
     size_t n, capacity;
 } qni_nfc_edits;
 
-/* Scratch that is reused from call to call; zeros at the start. */
+/* Workspace reused across calls; initialize with zeros. */
 typedef struct qni_nfc {
-    qn_text out;    /* the result where it differs from the input */
+    qn_text out;    /* the result if it differs from the input */
     int32_t *point; /* one segment, decomposed */
     size_t capacity;
     int32_t *sorted; /* for long runs of marks */
     size_t sorted_capacity;
-    bool keeps_edits; /* wanted by the caller: what the last run changed, in order */
+    bool keeps_edits; /* set by the caller: record the edits of the last run, in order */
     qni_nfc_edits edits;
 } qni_nfc;
 
-/* Points *out at the normal form of UTF-8 text: the text itself where it is normal already, else scratch that lives
- * until the next call. false: no memory. */
+/* Point *out at the normal form of UTF-8 text: the text itself if it is already normal, else a buffer that is valid
+ * until the next call. Returns false when out of memory. */
 bool qni_nfc_run(qni_nfc *nfc, const char *text, size_t size, const char **out, size_t *out_size);
 
-/* Frees the scratch, or only what is larger than keep_bytes. */
+/* Free the workspace, or only its buffers larger than keep_bytes. */
 void qni_nfc_trim(qni_nfc *nfc, size_t keep_bytes);
 
 #endif

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A translator for the part of Oniguruma's dialect that means the same in PCRE2, or can be made to. It knows only
- * constructs whose agreement is tested; everything else is refused rather than guessed. */
+/* Translator for the part of Oniguruma's dialect that means the same in PCRE2, or can be made to. It accepts only
+ * constructs whose equivalence is tested; everything else is refused. */
 #include "pattern.h"
 
 #include "../base/utf8.h"
@@ -9,7 +9,7 @@
 
 const char qni_pattern_gpt2[] = "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
 
-/* White space as a member of bracket classes; written out because PCRE2 counts U+180E. */
+/* White space as a member of bracket classes; spelled out because PCRE2 includes U+180E. */
 static const qni_category space_class = {
     "space", "\\t-\\r \\x{85}\\x{A0}\\x{1680}\\x{2000}-\\x{200A}\\x{2028}\\x{2029}\\x{202F}\\x{205F}\\x{3000}", NULL};
 
@@ -18,9 +18,9 @@ typedef struct translator {
     size_t size, at;
     qn_text *out;
     qn_error *err;
-    int depth;     /* of groups */
-    int fold;      /* the depth at which (?i: was opened; 0: none */
-    char previous; /* the literal before this one inside (?i:, in lower case; 0: none */
+    int depth;     /* group depth */
+    int fold;      /* the depth at which (?i: was opened; 0: not open */
+    char previous; /* the preceding literal inside (?i:, in lower case; 0: none */
 } translator;
 
 static qn_status refuse(const translator *t, const char *what) {
@@ -45,7 +45,7 @@ static bool starts(const translator *t, const char *text) {
     return t->size - t->at >= n && memcmp(t->pattern + t->at, text, n) == 0;
 }
 
-/* A literal character as PCRE2 takes it, inside and outside of classes. */
+/* Write a literal character in PCRE2 syntax, valid inside and outside of classes. */
 static qn_status put_literal(const translator *t, const char *character, size_t size) {
     if (size == 1 && strchr("\\^$.|?*+()[]{}-&#", character[0]) != NULL && character[0] != '\0') {
         QN_TRY(put(t, "\\", 1));
@@ -54,7 +54,7 @@ static qn_status put_literal(const translator *t, const char *character, size_t 
     return put(t, character, size);
 }
 
-/* The class that \s, \S, \p{…} or \P{…} names here, and the length of that; NULL: none of them is here. */
+/* The class named here by \s, \S, \p{…} or \P{…}, and the length of the name; NULL: not a class. */
 static const qni_category *class_here(const translator *t, size_t *length) {
     *length = 2;
     if (starts(t, "\\s") || starts(t, "\\S")) return &space_class;
@@ -81,7 +81,7 @@ static qn_status property(translator *t, bool in_class, bool *found) {
     return QN_OK;
 }
 
-/* Reads one literal character, escaped or not. */
+/* Read one literal character, escaped or not. */
 static qn_status literal(translator *t, char out[4], size_t *n) {
     static const char names[] = "rntfve", values[] = "\r\n\t\f\v\x1B";
     uint32_t point;
@@ -141,7 +141,7 @@ static qn_status open_group(translator *t) {
     if (++t->depth > DEPTH) return refuse(t, "a group nested so deeply");
     if (look(t, 1) != '?') {
         t->at++;
-        return puts_text(t, "(?:"); /* nothing refers to groups */
+        return puts_text(t, "(?:"); /* groups are never referenced */
     }
     for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
         if (!starts(t, kinds[i])) continue;
@@ -152,7 +152,7 @@ static qn_status open_group(translator *t) {
     return refuse(t, "this kind of group");
 }
 
-/* Of {n}: what a search may read without a step that is counted. */
+/* Upper bound of {n}: limits what a search may read without a counted step. */
 enum { MOST_REPEATED = 1000 };
 
 /* {n}, {n,} or {n,m}; the dialects differ in all other uses of braces. */
@@ -175,7 +175,7 @@ static qn_status interval(translator *t) {
     return put(t, t->pattern + first, t->at - first);
 }
 
-/* A literal outside of classes. Oniguruma folds some pairs of letters to one character (ss to ß), PCRE2 none. */
+/* A literal outside of classes. Oniguruma folds some letter pairs to one character (ss to ß); PCRE2 does not. */
 static qn_status plain(translator *t) {
     char character[4];
     size_t n = 0;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Pieces by PCRE2: compiled once, matched without re-checking the text's UTF-8, with a budget of steps that grows with
- * it. PCRE2's own match limit counts neither the characters that a repetition walks nor, in machine code, all attempts;
- * callouts at the places that meter.h chooses count both. */
+/* Pre-tokenization with PCRE2: patterns are compiled once and matched without rechecking the text's UTF-8, within a
+ * step budget proportional to its length. PCRE2's own match limit counts neither the characters that a repetition walks
+ * nor, under JIT, all attempts; callouts at the places chosen by meter.h count both. */
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include "pretokenize.h"
 
@@ -22,8 +22,8 @@ struct qni_splitting {
 
 struct qni_split_scratch {
     pcre2_match_context *context;
-    uint64_t left; /* steps for the rest of the text */
-    size_t at;     /* of the search's last step */
+    uint64_t left; /* steps left for the rest of the text */
+    size_t at;     /* position of the search's last step */
     pcre2_match_data *match[QNI_SPLIT_STAGES];
     int n;
 };
@@ -59,7 +59,7 @@ void qni_splitting_free(qni_splitting *splitting) {
     qni_free(splitting);
 }
 
-/* A step of a search: an attempt, and each byte from the last one. */
+/* Count a step of a search: one attempt, plus each byte since the last step. */
 static int count_step(pcre2_callout_block *block, void *user) {
     qni_split_scratch *scratch = user;
     const size_t at = block->current_position;
@@ -104,7 +104,8 @@ qn_status qni_splitting_add(qni_splitting *splitting, const char *pattern, size_
         }
     }
     if (code != NULL) {
-        /* A machine that forbids writable code, or a PCRE2 without a compiler for it: the interpreter then. */
+        /* JIT fails on a machine that forbids writable code, or with a PCRE2 built without it; then use the
+         * interpreter. */
         bool jit = splitting->engine == QNI_SPLIT_FASTEST && pcre2_jit_compile(code, PCRE2_JIT_COMPLETE) == 0;
         splitting->jit[splitting->n] = jit;
         splitting->code[splitting->n++] = code;
@@ -135,7 +136,7 @@ void qni_split_scratch_free(qni_split_scratch *scratch) {
     qni_free(scratch);
 }
 
-/* One search. The interpreter takes over where the machine code's small stack is exhausted. */
+/* One search. Falls back to the interpreter when the JIT's small stack is exhausted. */
 static int search(const qni_splitting *splitting, qni_split_scratch *scratch, int stage, const char *text, size_t size,
                   size_t at) {
     pcre2_code *code = splitting->code[stage];
@@ -170,7 +171,7 @@ typedef struct run_state {
 static qn_status run_stage(const run_state *run, int stage, const char *text, size_t size) {
     if (stage == run->splitting->n) return run->take(run->user, text, size, run->err);
     const PCRE2_SIZE *span = pcre2_get_ovector_pointer(run->scratch->match[stage]);
-    size_t taken = 0; /* text before this has been handed out */
+    size_t taken = 0; /* text before this offset has been emitted */
     for (size_t at = 0; at < size;) {
         int found = search(run->splitting, run->scratch, stage, text, size, at);
         if (found == PCRE2_ERROR_NOMATCH) break;
@@ -184,7 +185,7 @@ static qn_status run_stage(const run_state *run, int stage, const char *text, si
             QN_TRY(run_stage(run, stage + 1, text + first, end - first));
             taken = at = end;
         } else {
-            uint32_t point; /* an empty match is a cut; the next search begins one character later */
+            uint32_t point; /* an empty match is a cut; the next search starts one character later */
             at = end + (end < size ? qni_utf8_decode(text + end, size - end, &point) : 1);
         }
     }
@@ -193,19 +194,19 @@ static qn_status run_stage(const run_state *run, int stage, const char *text, si
 }
 
 void qni_split_begin(qni_split_scratch *scratch, size_t size) {
-    /* Published patterns walk a run of white space, or of letters of the wrong case, back and forth a few times; the
-     * worst take 20 steps a byte. */
+    /* Published patterns scan a run of white space, or of letters of the wrong case, back and forth a few times; the
+     * worst uses 20 steps per byte. */
     enum { LEAST = 1000000, EACH = 128 };
     scratch->left = LEAST + (uint64_t)EACH * size;
 }
 
 qn_status qni_splitting_run(const qni_splitting *splitting, qni_split_scratch *scratch, const char *text, size_t size,
                             qni_piece_take take, void *user, qn_error *err) {
-    /* PCRE2's limit for one search, should it count faster than we do. Its default is 10 million. */
+    /* PCRE2's limit for one search, in case it counts faster than we do. Its default is 10 million. */
     const uint32_t least = 10000000, most = UINT32_MAX / 2;
     uint32_t steps = size < (most - least) / 16 ? least + (uint32_t)size * 16 : most;
     pcre2_set_match_limit(scratch->context, steps);
-    /* In KiB. A published pattern needs a frame or two; 64 bytes for each of the text's are the bound. */
+    /* In KiB. A published pattern needs a frame or two; the limit is 64 bytes per byte of text. */
     size_t kib = 20000 + size / 16;
     pcre2_set_heap_limit(scratch->context, kib < most ? (uint32_t)kib : most);
     if (size == 0) return QN_OK;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Generated text in three stages, each holding back what is not certain yet: stop strings, tags, whole characters. */
+/* Generated text passes three stages: stop strings, tags, whole characters. Each holds back what is still undecided. */
 #include "../base/error.h"
 #include "../base/memory.h"
 #include "../base/utf8.h"
@@ -12,16 +12,16 @@ enum { MAX_STOP = 64 };
 
 static const char open_tag[] = "<think>", close_tag[] = "</think>";
 
-/* A stop string with its Knuth-Morris-Pratt table: text of any shape takes linear time. */
+/* A stop string with its Knuth-Morris-Pratt table, so that any text takes linear time. */
 typedef struct stop {
     char *text;
     size_t size;
     size_t *fall;  /* longest border of the first i + 1 bytes */
-    size_t length; /* of the longest start of it that ends the text so far */
+    size_t length; /* length of its longest prefix that ends the text so far */
 } stop;
 
 typedef enum mode {
-    MODE_START,     /* nothing but white space so far: an opening tag may come */
+    MODE_START,     /* only white space so far: an opening tag may follow */
     MODE_REASONING, /* until the closing tag */
     MODE_CONTENT,
 } mode;
@@ -41,14 +41,14 @@ struct qn_splitter {
     bytes held;     /* the last bytes of text, which may become a stop string */
     mode mode;
     bool starts_reasoning;
-    bool skip_newlines; /* those directly after a tag */
-    uint64_t n_newline; /* at the end of the reasoning: dropped if the closing tag follows */
-    bytes tag;          /* what may become a tag, with the white space before it (start) */
-    char character[4];  /* an incomplete one */
+    bool skip_newlines; /* newlines directly after a tag */
+    uint64_t n_newline; /* pending newlines at the end of the reasoning: dropped if the closing tag follows */
+    bytes tag;          /* possible prefix of a tag, with the white space before it (start) */
+    char character[4];  /* an incomplete character */
     size_t n_character;
     qn_piece character_piece;
     bool stopped;
-    /* of the call under way */
+    /* callback of the current call */
     qn_piece_fn piece;
     void *user;
 };
@@ -70,14 +70,14 @@ static void hand_out(qn_splitter *s, qn_piece piece, const char *data, size_t si
     if (size > 0 && !s->stopped && !s->piece(s->user, piece, data, size)) s->stopped = true;
 }
 
-/* A character that never became whole. */
+/* Emit U+FFFD for a character that was never completed. */
 static void flush_character(qn_splitter *s) {
     if (s->n_character == 0) return;
     s->n_character = 0;
     hand_out(s, s->character_piece, QNI_UTF8_REPLACEMENT, sizeof QNI_UTF8_REPLACEMENT - 1);
 }
 
-/* The last stage: whole characters; what is no UTF-8 becomes U+FFFD. */
+/* The last stage: emit whole characters; invalid UTF-8 becomes U+FFFD. */
 static void emit(qn_splitter *s, qn_piece piece, const char *data, size_t size) {
     if (s->n_character > 0 && s->character_piece != piece) flush_character(s);
     uint32_t code_point;
@@ -90,7 +90,7 @@ static void emit(qn_splitter *s, qn_piece piece, const char *data, size_t size) 
             size_t n = s->n_character;
             s->n_character = 0;
             hand_out(s, piece, s->character, n);
-        } else { /* the new byte is none of it */
+        } else { /* the new byte does not continue the character */
             used--;
             flush_character(s);
         }
@@ -124,7 +124,7 @@ static void emit_newlines(qn_splitter *s) {
     }
 }
 
-/* Text that is no tag: newlines after a tag are skipped, those at the end of reasoning wait. */
+/* Consume text outside tags: newlines after a tag are skipped, those at the end of the reasoning are held back. */
 static void take(qn_splitter *s, const char *data, size_t size) {
     while (s->skip_newlines && size > 0 && *data == '\n') {
         data++;
@@ -149,13 +149,14 @@ static bool is_space(char c) {
     return c == ' ' || (c >= '\t' && c <= '\r');
 }
 
-/* Whether [data, size) is a tag (1), may become one (0), or neither (-1). */
+/* Whether [data, size) is a tag (1), a proper prefix of one (0), or neither (-1). */
 static int looks_like(const char *data, size_t size, const char *tag, size_t tag_size) {
     if (memcmp(data, tag, size < tag_size ? size : tag_size) != 0) return -1;
     return size >= tag_size ? 1 : 0;
 }
 
-/* White space and perhaps an opening tag, at the very start. Returns bytes used; *more: look at the rest in the new mode. */
+/* White space and an optional opening tag at the very start. Returns the bytes used; *more: process the rest in the new
+ * mode. */
 static size_t start(qn_splitter *s, bool last) {
     const bytes *b = &s->tag;
     size_t at = 0;
@@ -167,7 +168,7 @@ static size_t start(qn_splitter *s, bool last) {
     return tag == 1 ? at + sizeof open_tag - 1 : 0;
 }
 
-/* Reasoning up to its closing tag. Returns bytes used. */
+/* Reasoning up to its closing tag. Returns the bytes used. */
 static size_t reason(qn_splitter *s, bool last) {
     const bytes *b = &s->tag;
     size_t at = 0;
@@ -191,7 +192,7 @@ static size_t reason(qn_splitter *s, bool last) {
     return at;
 }
 
-/* The stage of tags. */
+/* The tag stage. */
 static bool split(qn_splitter *s, const char *data, size_t size, bool last) {
     if (s->mode != MODE_CONTENT) {
         if (!append(&s->tag, data, size)) return false;
@@ -206,7 +207,7 @@ static bool split(qn_splitter *s, const char *data, size_t size, bool last) {
     return true;
 }
 
-/* One more byte for all stop strings; returns the earliest place where one may still begin. */
+/* Feed one more byte to all stop strings; returns the earliest offset where one may still begin. */
 static uint64_t look_for_stops(qn_splitter *s, char c) {
     uint64_t earliest = ++s->seen;
     for (size_t i = 0; i < s->n_stop; i++) {
@@ -227,7 +228,7 @@ static void end(qn_splitter *s) {
     s->held.size = s->tag.size = 0;
 }
 
-/* All text before `certain` goes on. */
+/* Pass all text before `certain` to the next stage. */
 static bool release(qn_splitter *s, uint64_t certain, bool last) {
     uint64_t first = s->seen - s->held.size;
     size_t n = certain > first ? (size_t)(certain - first) : 0;
@@ -308,7 +309,7 @@ qn_status qn_splitter_push(qn_splitter *splitter, const char *text, size_t size,
     if (s->stopped) return QN_OK;
     s->piece = piece;
     s->user = user;
-    /* Room for all that may have to wait, so that finish never needs memory. */
+    /* Capacity for everything that may be held back, so that finish never allocates. */
     size_t room;
     if (!append(&s->held, text, size) || !qni_add_size(&room, s->tag.size, s->held.size) ||
         !qni_grow(&s->tag.data, &s->tag.capacity, room, 1)) {
@@ -323,7 +324,7 @@ qn_status qn_splitter_push(qn_splitter *splitter, const char *text, size_t size,
     for (size_t i = 0; s->n_stop > 0 && i < size; i++) {
         earliest = look_for_stops(s, text[i]);
         if (!s->matched || s->match > earliest) continue;
-        s->held.size -= size - 1 - i; /* nothing that is still to come begins before this match */
+        s->held.size -= size - 1 - i; /* no later match can begin before this one */
         bool fine = release(s, s->match, true);
         end(s);
         *stopped = true;

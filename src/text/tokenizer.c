@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The tokenizer as its users see it: opening, looking up, encoding. Decoding is in decoder.c. */
+/* The public tokenizer functions: opening, lookup, encoding. Decoding is in decoder.c. */
 #include "../base/file.h"
 #include "../base/memory.h"
 #include "../base/utf8.h"
@@ -7,7 +7,7 @@
 
 #include <string.h>
 
-/* Larger than any published tokenizer (Qwen3's is 11 MB), small enough to be parsed in memory. */
+/* Larger than any published tokenizer.json (Qwen3's is 11 MB), small enough to parse in memory. */
 enum { FILE_BYTES = 64 << 20 };
 
 static void encoder_free(qni_encoder *encoder) {
@@ -31,8 +31,8 @@ static qni_encoder *encoder_create(const qn_tokenizer *tokenizer) {
     return NULL;
 }
 
-/* A spare encoder, or a new one; NULL: no memory. Whoever finds the lock taken does without it: in a forked child it may
- * have been a thread of the parent that took it. */
+/* A spare encoder, or a new one; NULL: out of memory. If the lock is taken, do not wait: in a forked child its holder
+ * may be a thread that exists only in the parent. */
 static qni_encoder *encoder_take(const qn_tokenizer *tokenizer) {
     qni_spares *spares = tokenizer->spares;
     if (pthread_mutex_trylock(&spares->lock) != 0) return encoder_create(tokenizer);
@@ -141,12 +141,12 @@ int32_t qn_tokenizer_eos(const qn_tokenizer *tokenizer) {
     return tokenizer != NULL ? tokenizer->eos : -1;
 }
 
-/* One call of encode. */
+/* State of one encode call. */
 typedef struct encoding {
     const qn_tokenizer *tokenizer;
     qni_encoder *encoder;
     qn_ids *ids;
-    const char *text; /* all of it; e.encoder->trust is about its bytes */
+    const char *text; /* the whole text; e.encoder->trust refers to its bytes */
     qn_error *err;
 } encoding;
 
@@ -154,7 +154,7 @@ static qn_status no_memory(qn_error *err) {
     return qni_fail(err, QN_ENOMEM, "encode: out of memory");
 }
 
-/* The id of a piece that is an ordinary token as a whole, or -1; false: no memory. */
+/* The id of a piece that is itself an ordinary token, or -1. Returns false when out of memory. */
 static bool whole_token(const encoding *e, const char *piece, size_t size, int32_t *id) {
     *id = -1;
     if (size > e->tokenizer->longest) return true;
@@ -183,7 +183,7 @@ static qn_status take_piece(void *user, const char *piece, size_t size, qn_error
 
 typedef qn_status (*encode_stage)(const encoding *e, const char *text, size_t size);
 
-/* Cuts a text at the added tokens of a trie; what lies between them goes to the next stage. */
+/* Cut a text at the added tokens of a trie; the text between them goes to the next stage. */
 static qn_status cut(const encoding *e, const qni_added *added, const qni_trust *trust, encode_stage next,
                      const char *text, size_t size) {
     size_t taken = 0;
@@ -203,7 +203,7 @@ static qn_status encode_normal(const encoding *e, const char *text, size_t size)
     return qni_splitting_run(e->tokenizer->splitting, e->encoder->split, text, size, take_piece, (void *)e, e->err);
 }
 
-/* A part of the text between added tokens. */
+/* Encode a part of the text between added tokens. */
 static qn_status encode_part(const encoding *e, const char *text, size_t size) {
     const qn_tokenizer *t = e->tokenizer;
     qni_encoder *encoder = e->encoder;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The companions of tokenizer.json: tokenizer_config.json and added_tokens.json, whose tokens are added with their ids,
- * and settings that ask for another encoding, which are refused. Special tokens are in tokenizer_special.c. */
+/* The companions of tokenizer.json: tokenizer_config.json and added_tokens.json. Their tokens are added with their ids;
+ * settings that require a different encoding are refused. Special tokens are in tokenizer_special.c. */
 #include "../base/memory.h"
 #include "tokenizer_impl.h"
 
@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* A token with its id in a file. */
+/* A token and its id as listed in a file. */
 typedef struct listed {
     int64_t id;
     const char *text;    /* the key in added_tokens.json, else NULL */
@@ -20,7 +20,7 @@ static int by_id(const void *a, const void *b) {
     return (x->id > y->id) - (x->id < y->id);
 }
 
-/* A token that both files have must be the same in both. */
+/* A token listed in both files must be identical in both. */
 static qn_status compare_added(const qn_tokenizer *t, const listed *one, qn_error *err) {
     const qni_token *known = &t->vocab.token[one->id];
     const char *text = qni_vocab_text(&t->vocab, (int32_t)one->id);
@@ -59,7 +59,7 @@ static void mark_unlisted(qn_tokenizer *t, const listed *list, size_t n) {
     }
 }
 
-/* Qwen2Tokenizer takes its added tokens from the list alone: without one it has other ids. */
+/* Qwen2Tokenizer reads its added tokens only from the list: without one, its ids differ. */
 static qn_status check_unlisted(qn_tokenizer *t, bool qwen2, qn_error *err) {
     for (size_t id = 0; id < t->vocab.n; id++) {
         qni_token *token = &t->vocab.token[id];
@@ -83,7 +83,7 @@ static qn_status read_decoder(qn_tokenizer *t, const json_t *config, qn_error *e
     qn_status status = QN_OK;
     const char *key;
     json_t *token;
-    /* Jansson's macro takes no const object; nothing is changed. */
+    /* Jansson's macro requires a non-const object; the object is not modified. */
     json_object_foreach((json_t *)added, key, token) {
         int64_t id = 0;
         size_t digits = strspn(key, "0123456789");
@@ -102,8 +102,8 @@ static qn_status read_decoder(qn_tokenizer *t, const json_t *config, qn_error *e
     return status;
 }
 
-/* added_tokens.json. Where tokenizer_config.json has added_tokens_decoder, transformers does not read it: then it must
- * say nothing new. */
+/* Read added_tokens.json. If tokenizer_config.json has added_tokens_decoder, transformers ignores this file, so it must
+ * add nothing new. */
 static qn_status take_listed(qn_tokenizer *t, const listed *one, const qni_tokenizer_files *files, qn_error *err) {
     const bool adds = !qni_tokenizer_has_decoder(files);
     const size_t size = strlen(one->text);
@@ -140,12 +140,12 @@ static qn_status read_list(qn_tokenizer *t, const qni_tokenizer_files *files, qn
     return status;
 }
 
-/* Settings that would give other ids or other text. */
+/* Refuse settings that would change ids or text. */
 static qn_status check_settings(const json_t *config, bool qwen2, qn_error *err) {
     static const char *const off[] = {"split_special_tokens",
                                       "clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output",
                                       "add_prefix_space"};
-    /* Only Qwen2Tokenizer makes a pre-tokenizer of its own by the last one. */
+    /* The last setting affects only Qwen2Tokenizer, which builds its pre-tokenizer from it. */
     for (size_t i = 0; i < sizeof off / sizeof *off - (qwen2 ? 0 : 1); i++) {
         const json_t *value = json_object_get(config, off[i]);
         if (value == NULL || json_is_null(value) || json_is_false(value)) continue;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* tokenizer.json, which is untrusted: every value is checked, and every setting that
- * changes the result is either known or refused by name. */
+/* Read tokenizer.json, which is untrusted: every value is checked, and every setting that changes the result is either
+ * supported or refused by name. */
 #include "../base/memory.h"
 #include "pattern.h"
 #include "tokenizer_impl.h"
@@ -66,7 +66,7 @@ static qn_status read_byte_level(qn_tokenizer *t, const json_t *level, qn_error 
     return qni_splitting_add(t->splitting, qni_pattern_gpt2, strlen(qni_pattern_gpt2), err);
 }
 
-/* Splits, then one ByteLevel; a Sequence may hold Sequences. */
+/* Splits followed by one ByteLevel; a Sequence may contain Sequences. */
 static qn_status read_pre_tokenizer(qn_tokenizer *t, const json_t *one, bool *byte_level, qn_error *err) {
     if (qni_is_type(one, "Sequence")) {
         const json_t *list = json_object_get(one, "pretokenizers");
@@ -104,7 +104,7 @@ static qn_status read_vocab(qn_tokenizer *t, const json_t *vocab, qn_error *err)
     QN_TRY(qni_vocab_reserve(&t->vocab, json_object_size(vocab), err));
     const char *text;
     json_t *id;
-    /* Jansson's macro takes no const object; nothing is changed. */
+    /* Jansson's macro requires a non-const object; the object is not modified. */
     json_object_foreach((json_t *)vocab, text, id) {
         size_t size = strlen(text);
         int64_t value;
@@ -121,7 +121,7 @@ typedef struct view {
     size_t size;
 } view;
 
-/* The two texts of a merge: ["a", "b"], or "a b". */
+/* The two texts of a merge: ["a", "b"] or "a b". */
 static bool merge_texts(const json_t *merge, view *left, view *right) {
     if (json_is_array(merge)) {
         const json_t *a = json_array_get(merge, 0), *b = json_array_get(merge, 1);
@@ -174,7 +174,7 @@ static qn_status expect_empty(const json_t *model, const char *key, qn_error *er
 
 static qn_status read_model(qn_tokenizer *t, const json_t *model, qn_error *err) {
     if (!qni_json_is_object(model)) return qni_fail(err, QN_EFORMAT, "model is no object");
-    /* Old files leave the type out. */
+    /* Old files omit the type. */
     if (json_object_get(model, "type") != NULL && !qni_is_type(model, "BPE"))
         return qni_unknown_type(model, "model", err);
     const json_t *dropout = json_object_get(model, "dropout"), *ignore = json_object_get(model, "ignore_merges");

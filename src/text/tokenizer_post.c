@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* post_processor of tokenizer.json: the ids that it puts before and after a text. */
+/* post_processor of tokenizer.json: the ids that it adds before and after a text. */
 #include "tokenizer_impl.h"
 
 #include <string.h>
@@ -18,7 +18,7 @@ static qn_status add_id(qn_tokenizer *t, qn_ids *ids, const char *name, int64_t 
     return qni_ids_append(ids, &known, 1) ? QN_OK : qni_fail(err, QN_ENOMEM, "%s: out of memory", what);
 }
 
-/* {"SpecialToken": {"id": NAME}}, where special_tokens has NAME: {"ids": [...], "tokens": [...]}. */
+/* {"SpecialToken": {"id": NAME}}, where special_tokens maps NAME to {"ids": [...], "tokens": [...]}. */
 static qn_status read_special(qn_tokenizer *t, qn_ids *ids, const json_t *piece, const json_t *specials,
                               qn_error *err) {
     const char *name = json_string_value(json_object_get(piece, "id"));
@@ -34,7 +34,7 @@ static qn_status read_special(qn_tokenizer *t, qn_ids *ids, const json_t *piece,
     return QN_OK;
 }
 
-/* "single": the ids before the text, the text ("A"), the ids after it. "pair" is for two texts, which nobody has here. */
+/* "single": the ids before the text, the text ("A"), the ids after it. "pair", for two texts, is never used here. */
 static qn_status read_template(qn_tokenizer *t, const json_t *post, qn_error *err) {
     const json_t *single = json_object_get(post, "single"), *specials = json_object_get(post, "special_tokens");
     if (!json_is_array(single)) return qni_fail(err, QN_EFORMAT, "%s: single must be an array", what);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The special tokens that tokenizer_config.json and special_tokens_map.json name: new ones are added in the order in
- * which transformers' AutoTokenizer (5.24) adds them. */
+/* The special tokens named by tokenizer_config.json and special_tokens_map.json. New ones are added in the same order
+ * as by transformers' AutoTokenizer (5.24). */
 #include "tokenizer_impl.h"
 
 #include <string.h>
@@ -12,18 +12,18 @@ static const char *const names[] = {"bos_token", "eos_token", "unk_token", "sep_
                                     "pad_token", "cls_token", "mask_token"};
 enum { N_NAMES = sizeof names / sizeof *names };
 
-/* What Qwen2Tokenizer takes for eos_token, unk_token and pad_token where a file has no such key. */
+/* Qwen2Tokenizer's default for eos_token, unk_token and pad_token if a file lacks the key. */
 static const char class_token[] = "<|endoftext|>";
 
 typedef struct reader {
     qn_tokenizer *t;
     const json_t *config;
-    const json_t *map; /* special_tokens_map.json where transformers reads it, or NULL */
+    const json_t *map; /* special_tokens_map.json if transformers reads it, else NULL */
     bool qwen2;        /* the class is Qwen2Tokenizer */
     qn_error *err;
 } reader;
 
-/* It is also the class of files that name none. */
+/* Also the class for files that name none. */
 bool qni_tokenizer_is_qwen2(const json_t *config) {
     const char *class = json_string_value(json_object_get(config, "tokenizer_class"));
     return class == NULL || strcmp(class, "Qwen2Tokenizer") == 0 || strcmp(class, "Qwen2TokenizerFast") == 0;
@@ -48,7 +48,7 @@ static const char *file_of(const reader *r, const char *key) {
     return json_object_get(r->map, key) != NULL ? map_file : config_file;
 }
 
-/* A token is a text, or an object with "content". */
+/* A token is a string, or an object with "content". */
 static const json_t *content_of(const json_t *token) {
     return qni_json_is_object(token) ? json_object_get(token, "content") : token;
 }
@@ -58,7 +58,7 @@ static bool is_empty(const json_t *value) {
            (qni_json_is_object(value) && json_object_size(value) == 0);
 }
 
-/* extra_special_tokens of tokenizer_config.json, or its former name where that says nothing. */
+/* extra_special_tokens of tokenizer_config.json; if it is absent or empty, the key's former name. */
 static const json_t *extra_of(const reader *r) {
     const json_t *extra = json_object_get(r->config, "extra_special_tokens");
     const json_t *former = json_object_get(r->config, "additional_special_tokens");
@@ -82,15 +82,15 @@ bool qni_tokenizer_names(const qni_tokenizer_files *files, const char *text) {
     return holds(extra_of(&r), text) || holds(json_object_get(r.map, "extra_special_tokens"), text);
 }
 
-/* One special token. A new one gets the next id, one of the vocabulary becomes an added token. All that have a name are
- * special; Qwen2Tokenizer makes the others so too, and looks for all of them in the text as it is. */
+/* Add one special token. A new one gets the next id; one of the vocabulary becomes an added token. Named tokens are
+ * always special. Qwen2Tokenizer makes the others special too, and matches all of them before normalization. */
 static qn_status take_added(const reader *r, const qni_added_token *token, bool is_named) {
     qni_added_token one = *token;
     const int32_t known = qni_vocab_id(&r->t->vocab, one.text, one.size);
     if (known >= 0 && (r->t->vocab.token[known].kind & QNI_TOKEN_ADDED)) {
         uint32_t *kind = &r->t->vocab.token[known].kind;
-        /* A token that added_tokens_decoder lacks: Qwen2Tokenizer adds a named one behind all others, other classes
-         * leave it as it is. */
+        /* A token that added_tokens_decoder lacks: Qwen2Tokenizer adds a named one after all others; other classes
+         * leave it unchanged. */
         if (!r->qwen2 && (*kind & QNI_TOKEN_UNLISTED)) return QN_OK;
         if (known < r->t->n_model || known == r->t->top_added) *kind &= ~(uint32_t)QNI_TOKEN_UNLISTED;
         if (r->qwen2 || is_named) qni_vocab_set_special(&r->t->vocab, known, r->qwen2);
@@ -129,7 +129,7 @@ static qn_status take_names(const reader *r) {
     for (size_t i = 0; i < N_NAMES; i++) {
         const json_t *token = value_of(r, names[i]);
         QN_TRY(take_special(r, file_of(r, names[i]), names[i], token, true));
-        /* One that no file has is left alone: nobody has named it. */
+        /* Skip a default that exists in no file: nothing names it. */
         const bool known = qni_vocab_id(&r->t->vocab, class_token, sizeof class_token - 1) >= 0;
         if (token != NULL || !has_default[i] || !r->qwen2 || !known) continue;
         QN_TRY(take_added(r, &(qni_added_token){class_token, sizeof class_token - 1, true, false}, true));
@@ -146,12 +146,12 @@ static bool is_own_name(const char *key) {
     return true;
 }
 
-/* Keys of the model's own ("image_token"): first the objects of tokenizer_config.json, then those that only the map has,
- * then the texts of tokenizer_config.json. */
+/* Model-specific keys ("image_token"): first the objects of tokenizer_config.json, then those that only the map has,
+ * then the strings of tokenizer_config.json. */
 static qn_status take_own_names(const reader *r) {
     const char *key;
     json_t *token;
-    /* Jansson's macro takes no const object; nothing is changed. */
+    /* Jansson's macro requires a non-const object; the object is not modified. */
     json_object_foreach((json_t *)r->config, key, token) {
         if (!is_own_name(key) || !qni_json_is_object(token)) continue;
         QN_TRY(take_special(r, file_of(r, key), key, value_of(r, key), true));
@@ -191,9 +191,9 @@ static bool has_own_text(const json_t *config) {
     return false;
 }
 
-/* More of the model's own names, as objects, then the lists of tokens without a name. An object in the map replaces the
- * list of tokenizer_config.json, a list extends it. A list under the former name counts where no other list is left,
- * unless it was taken for extra_special_tokens and replaced. */
+/* More model-specific names, as objects, then the lists of unnamed tokens. An object in the map replaces the list of
+ * tokenizer_config.json; a list extends it. A list under the former name counts if no other list remains, unless it was
+ * used as extra_special_tokens and replaced. */
 static qn_status take_extra(const reader *r) {
     static const char key[] = "extra_special_tokens", former[] = "additional_special_tokens";
     const json_t *extra = extra_of(r), *mapped = json_object_get(r->map, key);
@@ -216,7 +216,7 @@ static qn_status take_extra(const reader *r) {
     return take_list(r, file_of(r, former), former, list);
 }
 
-/* The map where transformers does not read it: it must name no other tokens. */
+/* Check a map that transformers does not read: it must name no other tokens. */
 static qn_status check_known(const qn_tokenizer *t, const char *key, const json_t *value, qn_error *err) {
     const json_t *content = content_of(value);
     if (json_is_string(content)) {

@@ -47,8 +47,8 @@ qn_status qni_added_token_read(qni_added_token *out, const json_t *token, const 
     return QN_OK;
 }
 
-/* Hugging Face's tokenizers number added tokens anew: a token of the vocabulary keeps its id, another one gets the next
- * above all ids, counting the vocabulary by its size. */
+/* Hugging Face's tokenizers renumber added tokens: a token of the vocabulary keeps its id; any other gets the next id
+ * above all, counting the vocabulary by its size. */
 int64_t qni_tokenizer_next_id(const qn_tokenizer *t) {
     return t->top_added >= t->n_model ? t->top_added + 1 : t->n_model;
 }

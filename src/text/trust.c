@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Ranges of trusted text: made from runs, followed through the normalizer, searched for added tokens. */
+/* Ranges of trusted text: built from runs, mapped through the normalizer, searched for added tokens. */
 #include "trust.h"
 
 #include "../base/memory.h"
@@ -10,7 +10,7 @@ void qni_trust_trim(qni_trust *trust, size_t keep_bytes) {
     *trust = (qni_trust){0};
 }
 
-/* Append a range that begins where the last one ended, or later. */
+/* Append a range that begins at or after the end of the last one. */
 static bool append(qni_trust *trust, size_t first, size_t end) {
     if (first >= end) return true;
     if (trust->n > 0 && trust->range[trust->n - 1].end == first) {
@@ -53,8 +53,8 @@ static size_t range_after(const qni_trust *trust, size_t at) {
     return low;
 }
 
-/* Where a border of the text is in the normal form, walking along the edits. A border inside an edit has no place there:
- * it moves to the edit's end, or to its start when it closes a range. */
+/* Map a boundary in the text to the normal form, walking along the edits. A boundary inside an edit has no counterpart:
+ * it moves to the edit's end, or to its start if it closes a range. */
 static size_t map_border(const qni_nfc_edits *edits, size_t *next, size_t at, bool closes) {
     while (*next < edits->n && edits->edit[*next].end <= at) ++*next;
     size_t i = *next;

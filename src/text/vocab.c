@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Tokens in two arenas and a hash table with open addressing. */
+/* Tokens in two arenas and an open-addressing hash table. */
 #include "vocab.h"
 
 #include "../base/memory.h"
@@ -11,7 +11,7 @@ static bool prints(unsigned byte) {
     return (byte >= 0x21 && byte <= 0x7E) || (byte >= 0xA1 && byte != 0xAD);
 }
 
-/* Bytes that do not print and are below this one. */
+/* Number of non-printing bytes below this one. */
 static unsigned hidden_below(unsigned byte) {
     if (byte <= 0x21) return byte;
     if (byte <= 0x7F) return 0x21;
@@ -40,7 +40,7 @@ void qni_vocab_release(qni_vocab *vocab) {
     *vocab = (qni_vocab){0};
 }
 
-/* The slot of a text, or the free one where it would go. */
+/* The slot of a text, or the free slot where it would be inserted. */
 static size_t find_slot(const qni_vocab *vocab, const char *text, size_t size) {
     size_t at = qni_hash_text(&vocab->key, text, size) & (vocab->n_slot - 1);
     for (; vocab->slot[at] >= 0; at = (at + 1) & (vocab->n_slot - 1)) {
@@ -85,7 +85,7 @@ static qn_status no_memory(qn_error *err) {
     return qni_fail(err, QN_ENOMEM, "vocab: out of memory");
 }
 
-/* Appends what a text stands for: the bytes of its symbols, or the text itself if one of them is none. */
+/* Append the bytes that a text's symbols stand for, or the text itself if one of them is not a byte symbol. */
 static bool append_bytes(qn_text *bytes, const char *text, size_t size) {
     size_t before = bytes->size;
     if (!qni_text_reserve(bytes, size)) return false;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Ids in the order of the sampler's definitions: for qsort, the greatest sort_key first, the lower id in a tie. */
+/* qsort comparison of ids in the sampler's order: greatest sort_key first, ties by lower id. */
 #ifndef QNI_TEST_BEST_FIRST_H
 #define QNI_TEST_BEST_FIRST_H
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A valid call of each primitive, and what a refused one leaves behind. */
+/* A valid call of each primitive, and checks of what a refused call leaves unchanged. */
 #include "calls.h"
 
 #include "cmocka_all.h"

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * One valid call of each public primitive, all over the same tensors, with its operands as a list of named slots: the
- * start of every test that breaks one thing. B 2, T 3, H 24, I 40, Nq 4, Nkv 2, D 8, C 16, V 50, offset 5; two layers
+ * One valid call of each public primitive, all on the same tensors, with its operands as a list of named slots. Tests
+ * start from it and break one thing. B 2, T 3, H 24, I 40, Nq 4, Nkv 2, D 8, C 16, V 50, offset 5; two layers
  * and 4 tokens in forward_greedy, which starts from `hidden`.
  */
 #ifndef QNI_TEST_CALLS_H
@@ -45,7 +45,7 @@ enum { MAX_SLOT = 40, CALL_VOCAB = 50 };
 typedef struct calls {
     problem p;
     bench s;
-    qn_tensor *k_cache1, *v_cache1; /* of the second layer */
+    qn_tensor *k_cache1, *v_cache1; /* caches of the second layer */
     qn_tensor *lm_head, *embedding, *ids, *tokens, *made;
     call_args args;
     slot slots[N_CALL][MAX_SLOT];
@@ -57,13 +57,13 @@ void calls_free(calls *c);
 qn_status calls_run(const calls *c, call_id id, qn_error *err);
 slot *calls_slot(calls *c, call_id id, const char *name); /* NULL: the call has no such operand */
 
-/* What the calls that have them share. NULL: the call has none. */
+/* The offset operand shared by the calls that use one; NULL: this call has none. */
 qn_offset *calls_offset(calls *c, call_id id);
 qn_rope *calls_rope(calls *c, call_id id);
 double *calls_scale(calls *c, call_id id);
 double *calls_eps(calls *c, call_id id);
 
-/* The call fails with this status and this very message, and every output and cache keeps every byte. */
+/* The call must fail with this status and exactly this message, and leave every output and cache unchanged. */
 void calls_refused(const calls *c, call_id id, qn_status status, const char *message);
 
 #endif

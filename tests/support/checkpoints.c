@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Tiny checkpoints of random weights. */
+/* Tiny checkpoints with random weights. */
 #include "checkpoints.h"
 
 #include "../../src/base/half.h"
@@ -62,12 +62,12 @@ void tensors_write(tensors *t, const char *dir, const char *file) {
     *t = (tensors){0};
 }
 
-/* Uniform in -1 … 1. */
+/* Uniform in [-1, 1]. */
 static float uniform(test_rng *rng) {
     return (float)(rng_next(rng) >> 40) * 0x1p-23f - 1;
 }
 
-/* A float as its dtype stores it: the value becomes what is stored. */
+/* Store a float in its dtype and set the value to what was stored. */
 static void put_scale(unsigned char *to, int64_t index, const char *dtype, float *value) {
     uint16_t half = strcmp(dtype, "BF16") == 0 ? qni_bf16_of_f32(*value) : qni_f16_of_f32(*value);
     if (strcmp(dtype, "F32") == 0) {
@@ -78,7 +78,7 @@ static void put_scale(unsigned char *to, int64_t index, const char *dtype, float
     *value = strcmp(dtype, "BF16") == 0 ? qni_f32_of_bf16(half) : qni_f32_of_f16(half);
 }
 
-/* e4m3: 4 bits of exponent with bias 7, 3 of mantissa. */
+/* e4m3: 4 exponent bits with bias 7, 3 mantissa bits. */
 static float of_e4m3(int code) {
     int exponent = code >> 3 & 15, mantissa = code & 7;
     float size = exponent > 0 ? ldexpf(8 + (float)mantissa, exponent - 10) : ldexpf((float)mantissa, -9);
@@ -178,7 +178,7 @@ static void write_config(const tiny_model *model, const char *dir, const char *m
     files_write(dir, "config.json", text, (size_t)n);
 }
 
-/* Both shards and their index, or one file. */
+/* Write two shards and their index, or a single file. */
 static void write_weights(tensors *weights, tensors *scales, const char *dir) {
     static const char *const names[] = {"a.safetensors", "b.safetensors"};
     if (scales == weights) {

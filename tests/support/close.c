@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Comparisons of numbers that tell what differs. */
+/* Numeric comparisons that report what differs. */
 #include "close.h"
 
 #include "../../src/backend/backend.h"
@@ -28,7 +28,7 @@ void case_write(char text[CASE_SIZE], const char *format, ...) {
     va_end(arguments);
 }
 
-/* cmocka writes the line of the test itself. */
+/* cmocka reports the line of the test itself. */
 static _Noreturn void fail_line(test_line at, const char *format, ...) __attribute__((format(printf, 2, 3)));
 static _Noreturn void fail_line(test_line at, const char *format, ...) {
     char text[600];
@@ -38,7 +38,7 @@ static _Noreturn void fail_line(test_line at, const char *format, ...) {
     va_end(arguments);
     print_error("%s\n", text);
     _fail(at.file, at.line);
-    abort(); /* cmocka does not say that it never returns */
+    abort(); /* cmocka does not declare that it never returns */
 }
 
 void near_failed(test_line at, const char *name, int64_t index, double got, double want, double bound) {
@@ -50,7 +50,7 @@ void that_failed(test_line at, const char *condition, const char *name, int64_t 
     fail_line(at, "%s: [%" PRId64 "] is %.9g, which does not satisfy %s", name, index, got, condition);
 }
 
-/* The element that is farthest from what it should be, one that is no number before all others; -1 of none. */
+/* Index of the element with the largest error, a NaN before all others; -1 if n is 0. */
 static int64_t farthest(const float *got, const float *want, int64_t n, double *largest) {
     int64_t worst = -1;
     double most = -1;
@@ -82,9 +82,9 @@ void close_at(test_line at, const char *name, const float *got, const float *wan
               name, worst, n, (double)got[worst], (double)want[worst], error, largest, tolerance);
 }
 
-/* An element as text, and its bits. */
+/* An element as text, with its bits. */
 static void element_text(char *text, size_t size, qn_dtype dtype, const unsigned char *at) {
-    uint64_t bits = 0; /* of a little-endian processor, as all are that this runs on */
+    uint64_t bits = 0; /* little-endian, as on all supported processors */
     double value;
     size_t bytes = qn_dtype_bytes(dtype);
     memcpy(&bits, at, bytes);

@@ -12,10 +12,10 @@
 
 #include <math.h>
 
-/* The words for a case that are used at once: they are valid until eight more are made. */
+/* Format the name of a case in one of eight rotating buffers; for immediate use. */
 const char *case_text(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
-/* Words that stay: CASE(name, "gemm %s", isa) declares them. */
+/* CASE(name, "gemm %s", isa) declares a name with its own storage. */
 enum { CASE_SIZE = 200 };
 void case_write(char text[CASE_SIZE], const char *format, ...) __attribute__((format(printf, 2, 3)));
 #define CASE(name, ...)                                                                                                \
@@ -28,13 +28,13 @@ typedef struct test_line {
 } test_line;
 #define TEST_LINE ((test_line){__FILE__, __LINE__})
 
-/* |got - want| <= bound; index tells which element it is. A NaN is close to nothing. */
+/* |got - want| <= bound; `index` identifies the element. A NaN is never near. */
 #define expect_near(name, index, got, want, bound) near_at(TEST_LINE, name, index, got, want, bound)
 
 /* |got - want| <= tolerance * (1e-6 + max |want|) for all n. */
 #define expect_close(name, got, want, n, tolerance) close_at(TEST_LINE, name, got, want, (int64_t)(n), tolerance)
 
-/* n elements of a dtype have the same bits. */
+/* n elements of a dtype must have the same bits. */
 #define expect_same_bits(name, dtype, got, want, n) same_bits_at(TEST_LINE, name, dtype, got, want, (int64_t)(n))
 
 /* A condition on element `index`, whose value is `got`. */
@@ -50,7 +50,7 @@ static inline void near_at(test_line at, const char *name, int64_t index, double
     if (!(fabs(got - want) <= bound)) near_failed(at, name, index, got, want, bound);
 }
 
-/* max |got - want| / (1e-6 + max |want|); infinite if a difference is not a number. */
+/* max |got - want| / (1e-6 + max |want|); infinite if a difference is NaN. */
 double relative_error(const float *got, const float *want, int64_t n);
 
 #endif

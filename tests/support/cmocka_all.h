@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* cmocka with the headers that it needs before it, and the choice of cases to run. */
+/* cmocka with its prerequisite headers, and the selection of cases to run. */
 #ifndef QNI_TEST_CMOCKA_ALL_H
 #define QNI_TEST_CMOCKA_ALL_H
 
@@ -9,10 +9,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* After its own prerequisites. */
+/* Must follow its prerequisites. */
 #include <cmocka.h>
 
-/* TEST=word in the environment: run only the cases whose names hold it; cmocka's * and ? may be used. */
+/* With TEST=word in the environment, run only the cases whose names contain it; cmocka's * and ? are allowed. */
 void pick_cases(void);
 #undef cmocka_run_group_tests
 #define cmocka_run_group_tests(tests, setup, teardown)                                                                 \

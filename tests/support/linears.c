@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Packed linears made from values on the host, and what they give. */
+/* Packed linears built from host values, and their results. */
 #include "linears.h"
 
 #include "sessions.h"
@@ -34,7 +34,7 @@ qn_linear *matrix_quantize(const matrix *m, qn_quantize to, qn_arith arith) {
     return linear;
 }
 
-/* A row of codes as one little-endian stream of bits. */
+/* A row of codes as one little-endian bit stream. */
 static unsigned char *stream_of(const coded *c) {
     const int64_t row_bytes = c->n_in * c->bits / 8;
     unsigned char *stream = zeros(c->n_out * row_bytes, 1);

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Packed linears made from values on the host, and what they give. Every failure ends the test. */
+/* Packed linears built from host values, and their results. Every failure ends the test. */
 #ifndef QNI_TEST_LINEARS_H
 #define QNI_TEST_LINEARS_H
 
 #include "problem.h"
 
-/* A matrix {out, in} on the host, of f32 values or of bf16 ones (rounded). */
+/* A matrix {out, in} on the host, of f32 or (rounded) bf16 values. */
 typedef struct matrix {
     qn_device *device;
     qn_dtype dtype;
@@ -17,7 +17,8 @@ qn_tensor *matrix_tensor(const matrix *m);
 qn_linear *matrix_pack(const matrix *m, qn_arith arith);
 qn_linear *matrix_quantize(const matrix *m, qn_quantize to, qn_arith arith);
 
-/* Affine {out, in}, or fp8 where group_out is not 0: `codes` one byte each, packed here; biases NULL: symmetric. */
+/* Affine {out, in}, or fp8 if group_out is not 0. `codes` has one byte per code and is packed here; biases NULL:
+ * symmetric. */
 typedef struct coded {
     qn_device *device;
     int64_t n_in, n_out;
@@ -31,7 +32,7 @@ qn_status coded_pack(qn_linear **out, const coded *c, qn_arith arith, qn_error *
 /* x {n_row, in} · W {n_row, out}, allocated. */
 float *linear_apply(qn_device *device, const qn_linear *linear, const float *x, int64_t n_row);
 
-/* W {out, in} itself, allocated: a row for each input. */
+/* W {out, in} itself, allocated; recovered with one unit row per input. */
 float *linear_values(qn_device *device, const qn_linear *linear);
 
 #endif

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The choice of cases to run. */
+/* Selection of the cases to run. */
 #include "cmocka_all.h"
 
 #include <stdio.h>

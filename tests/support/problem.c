@@ -30,7 +30,7 @@ int device_cases(device_case *out) {
             for (int form = 0; form < 4; form++) {
                 device_case dc = {
                     .backend = backend, .isa = isa, .compose = form >= 2, .packed = form % 2 == 1, .is_ref = is_ref};
-                if (is_ref && dc.compose) continue; /* it offers nothing else */
+                if (is_ref && dc.compose) continue; /* ref has no composed variant */
                 snprintf(dc.name, sizeof dc.name, "%s %s %s %s", backend, isa, dc.compose ? "composed" : "fused",
                          dc.packed ? "packed" : "plain");
                 assert_true(n < MAX_DEVICE_CASE);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A layer to compute: sizes and the values of all operands of the primitives on the host (a `problem`, from a golden
- * file or from random numbers), the same as tensors on a device (a `bench`), and each primitive on it. Also the list
- * of all devices of this build. Every failure ends the test.
+ * A layer to compute. A `problem` holds the sizes and host values of all operands of the primitives, from a golden file
+ * or from random numbers; a `bench` holds the same as tensors on a device, and runs each primitive. Also the list of all
+ * devices of this build. Every failure ends the test.
  */
 #ifndef QNI_TEST_PROBLEM_H
 #define QNI_TEST_PROBLEM_H
@@ -11,21 +11,21 @@
 
 #include <quern/ops.h>
 
-/* All forms in which a primitive can be computed by this build on this machine. */
+/* A variant in which this build can compute a primitive on this machine. */
 typedef struct device_case {
     const char *backend, *isa;
-    bool compose; /* larger primitives from small ones */
-    bool packed;  /* linears packed in f32 arithmetic, else plain */
+    bool compose; /* compose larger primitives from small ones */
+    bool packed;  /* linears packed for f32 compute, else plain */
     bool is_ref;
     char name[64]; /* "cpu avx2 composed packed" */
 } device_case;
 
-/* The instruction set levels that this machine has, lowest first; NULL beyond the last. */
+/* The instruction set levels of this machine, lowest first; NULL past the last. */
 const char *level_name(int index);
 
 enum { MAX_DEVICE_CASE = 64 };
 int device_cases(device_case *out);
-/* n_thread 0: as many as there are processors. */
+/* n_thread 0: one per processor. */
 qn_device *device_open(const device_case *dc, int32_t n_thread);
 
 typedef enum operand_id {
@@ -61,7 +61,7 @@ typedef struct problem {
 int32_t operand_shape(const problem *p, operand_id id, int64_t shape[QN_MAX_RANK]);
 int64_t operand_count(const problem *p, operand_id id);
 
-/* Values about as large as a real model's, from a seed; the sizes are set in *p. */
+/* Random values of realistic magnitude from a seed; the caller has set the sizes in *p. */
 void problem_random(problem *p, uint64_t seed);
 void problem_golden(problem *p, const char *path);
 void problem_free(problem *p);
@@ -87,7 +87,7 @@ typedef struct bench {
 
 void bench_make(bench *s, const problem *p, qn_device *device, dtypes types, bool packed);
 void bench_free(bench *s);
-/* Give the caches the problem's values again. */
+/* Restore the caches to the problem's values. */
 void bench_reset(bench *s);
 
 qn_operand bench_linear(const bench *s, operand_id id);
@@ -97,7 +97,7 @@ typedef enum primitive_id { KV_ATTENTION, MLP, ATTENTION_RESIDUAL, ATTENTION_BLO
 const char *primitive_name(primitive_id id);
 bool primitive_has_cache(primitive_id id);
 qn_status primitive_run(primitive_id id, const bench *s, qn_error *err);
-/* Runs it, which must succeed; returns the tensor that holds the result. */
+/* Run a primitive, which must succeed; returns the tensor that holds the result. */
 qn_tensor *primitive_compute(primitive_id id, const bench *s);
 
 /* Tensors and values. */
@@ -106,7 +106,7 @@ float *tensor_floats(const qn_tensor *t); /* allocated */
 void *tensor_bits(const qn_tensor *t);    /* allocated; qn_tensor_bytes() */
 int64_t tensor_count(const qn_tensor *t);
 
-/* Random numbers: a state that is never 0. */
+/* Random numbers. The state is never 0. */
 double random_uniform(uint64_t *state); /* [0, 1) */
 double random_normal(uint64_t *state);
 

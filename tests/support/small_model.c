@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The smallest tokenizer that has everything: 256 bytes, five merges, five added tokens, NFC and Qwen's pattern. */
+/* The smallest tokenizer with every feature: 256 bytes, five merges, five added tokens, NFC and Qwen's pattern. */
 #include "small_model.h"
 
 #include "cmocka_all.h"
@@ -13,7 +13,8 @@ static const char merges[] = "[[\"Ġ\",\"t\"],[\"h\",\"e\"],[\"i\",\"n\"],[\"Ġt
 static const char *const added[] = {"<|endoftext|>", "<|im_start|>", "<|im_end|>", "<think>", "</think>"};
 enum { N_MERGED = 5, N_ADDED = 5, N_SPECIAL = 3 };
 
-/* Byte-level BPE writes a byte as the character of its own number where that is visible, else as U+0100 and up. */
+/* Byte-level BPE represents a byte by the character with the same number if it is printable, else by one from U+0100
+ * on. */
 static void write_symbol(FILE *f, int byte) {
     int code = byte, next = 256;
     for (int b = 0; b <= byte; b++) {

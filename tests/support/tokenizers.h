@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A tokenizer for tests that take it apart. */
+/* A tokenizer for tests that modify its parts. */
 #ifndef QNI_TEST_TOKENIZERS_H
 #define QNI_TEST_TOKENIZERS_H
 
