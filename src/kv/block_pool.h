@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A pool of KV blocks: fixed blocks of positions for all layers of one model, counted by reference, so that sequences can
- * share what they have in common. Blocks are numbered from 0; a sequence is a list of such numbers (sequence.h).
+ * A pool of KV blocks: fixed blocks of positions for all layers of one model, counted by reference, so that sequences
+ * can share what they have in common. Blocks are numbered from 0; a sequence is a list of such numbers (sequence.h).
  *
- * Layout: {n_layer, k|v, n_block, n_kv_head, block_tokens} rows of the KV dtype (kv.c). Blocks that follow each other in a
- * sequence are near each other within a layer.
+ * Layout: {n_layer, k|v, n_block, n_kv_head, block_tokens} rows of the KV dtype (kv.c). Blocks that follow each other
+ * in a sequence are near each other within a layer.
  *
- * Threads: taking, retaining and releasing blocks is safe from any thread of the process that opened the device. Whoever writes a block has its only reference.
+ * Threads: taking, retaining and releasing blocks is safe from any thread of the process that opened the device.
+ * Whoever writes a block has its only reference.
  */
 #ifndef QNI_KV_POOL_H
 #define QNI_KV_POOL_H

@@ -36,8 +36,8 @@ typedef struct qni_step_buffers {
 } qni_step_buffers;
 qni_step_buffers qni_step_take(const qni_run *run, const qni_transformer *model, int64_t n_tok, bool traces);
 
-/* Scratch of any step of at most n_tok tokens, of sequences of at most n_ctx. Looks at the model's device, its config and
- * the forms of its weights, not at their data: it works before they are read. */
+/* Scratch of any step of at most n_tok tokens, of sequences of at most n_ctx. Looks at the model's device, its config
+ * and the forms of its weights, not at their data: it works before they are read. */
 qn_status qni_step_measure(size_t *bytes, const qn_model *model, int32_t n_tok, int32_t n_ctx, qn_dtype kv_dtype,
                            bool traces, qn_error *err);
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Work over all weights that is cut into pieces: the device's threads take them in waves, and between two waves progress
- * is reported. */
+/* Work over all weights that is cut into pieces: the device's threads take them in waves, and between two waves
+ * progress is reported. */
 #ifndef QNI_PIECES_H
 #define QNI_PIECES_H
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What --quantize makes of each linear, and a quantized directory: config.json in MLX's form, the files of the tokenizer
- * as they are, and the weights. */
+/* What --quantize makes of each linear, and a quantized directory: config.json in MLX's form, the files of the
+ * tokenizer as they are, and the weights. */
 #include "quantize.h"
 
 #include "../base/dir.h"
@@ -14,16 +14,17 @@
 /*
  * Bits of a layer's linears under q4; under q8 all have 8, and so have the embedding and lm_head always.
  *
- * What enters the hidden stream, o_proj and down_proj, keeps 8 bits: an error there is in every layer above, while one in
- * q, k, v, gate and up is squashed by a norm, a softmax or a product first. All linears in 4 bits cost the demo model
- * 3.5 % of perplexity, these 1.2 % (docs/quantization.md).
+ * What enters the hidden stream, o_proj and down_proj, keeps 8 bits: an error there is in every layer above, while one
+ * in q, k, v, gate and up is squashed by a norm, a softmax or a product first. All linears in 4 bits cost the demo
+ * model 3.5 % of perplexity, these 1.2 % (docs/quantization.md).
  */
 static const int32_t q4_bits[QNI_N_LINEAR] = {
     [QNI_Q_PROJ] = 4,    [QNI_K_PROJ] = 4,  [QNI_V_PROJ] = 4,    [QNI_O_PROJ] = 8,
     [QNI_GATE_PROJ] = 4, [QNI_UP_PROJ] = 4, [QNI_DOWN_PROJ] = 8,
 };
 
-/* Groups are of 64 inputs in 8 bits, of 32 where 64 do not divide the inputs and always in 4 bits; else it stays dense. */
+/* Groups are of 64 inputs in 8 bits, of 32 where 64 do not divide the inputs and always in 4 bits; else it stays dense.
+ * */
 static qni_quant form_of(int32_t bits, int64_t n_in) {
     qni_quant form = qni_quant_of(bits == 8 ? QN_QUANTIZE_Q8 : QN_QUANTIZE_Q4);
     if (n_in % form.group != 0) form.group = 32;

@@ -9,8 +9,8 @@
  * Returns the number of linears that are quantized by it. */
 int64_t qni_checkpoint_quantize(qni_checkpoint *checkpoint, qn_quantize to, const qn_log *log);
 
-/* Write model.safetensors, or shards of about shard_bytes with their index, of a checkpoint whose linears know what they
- * are quantized to; each file appears when it is whole (quantize_write.c). */
+/* Write model.safetensors, or shards of about shard_bytes with their index, of a checkpoint whose linears know what
+ * they are quantized to; each file appears when it is whole (quantize_write.c). */
 qn_status qni_quantized_write(const char *dir, const qni_checkpoint *checkpoint, qn_device *device,
                               uint64_t shard_bytes, const qn_progress *progress, qn_error *err);
 

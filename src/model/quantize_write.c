@@ -116,7 +116,8 @@ static bool add_entry(json_t *header, const out_weight *w, int part) {
     return json_object_set_new(header, name, entry) == 0;
 }
 
-/* The eight bytes of length, and the JSON padded with spaces to a multiple of eight. Offsets become those in the file. */
+/* The eight bytes of length, and the JSON padded with spaces to a multiple of eight. Offsets become those in the file.
+ * */
 static qn_status write_header(out_job *job, size_t index, qn_error *err) {
     out_shard *shard = &job->shards[index];
     char *text = qni_json_print(shard->header, JSON_COMPACT);

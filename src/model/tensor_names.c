@@ -3,8 +3,8 @@
  * others. Source: Qwen3ForCausalLM in transformers.
  *
  * The names of a causal language model begin with "model.", but for lm_head. Those of a base model (AutoModel,
- * Qwen3-Embedding) have no prefix, and those of a model that was part of another have a longer one. One prefix holds for
- * all tensors of a checkpoint: it is that of the embedding. */
+ * Qwen3-Embedding) have no prefix, and those of a model that was part of another have a longer one. One prefix holds
+ * for all tensors of a checkpoint: it is that of the embedding. */
 #include "checkpoint.h"
 
 #include <stddef.h>

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Checkpoints whose config.json ties lm_head to the embedding, and which hold a lm_head all the same: a copy is fine, another
- * matrix would be ignored without a word. */
+/* Checkpoints whose config.json ties lm_head to the embedding, and which hold a lm_head all the same: a copy is fine,
+ * another matrix would be ignored without a word. */
 #include "tied.h"
 #include "pieces.h"
 

@@ -22,8 +22,8 @@ static bool has_arith(const qni_weight_ref *ref, qn_arith arith) {
     return arith != QN_ARITH_INT8 || (source.quant.kind == QNI_AFFINE && source.quant.group % 32 == 0);
 }
 
-/* The arithmetic that was asked for is for the linears that have it, the others choose; where none has it, all are asked
- * for it, so that the backend says why not. */
+/* The arithmetic that was asked for is for the linears that have it, the others choose; where none has it, all are
+ * asked for it, so that the backend says why not. */
 typedef struct arith_choice {
     qn_arith arith;
     bool any;

@@ -20,8 +20,8 @@ enum {
 };
 
 /*
- * On the device's threads if they are free. Whoever computes on it may be in the middle of a long prompt, and one thread
- * has done the work before that ends; the result is the same.
+ * On the device's threads if they are free. Whoever computes on it may be in the middle of a long prompt, and one
+ * thread has done the work before that ends; the result is the same.
  */
 void qni_sampler_run(const qn_sampler *s, int32_t n_block, int64_t n, qni_task task, void *context) {
     qn_device *device = s->device;

@@ -31,8 +31,8 @@ static int32_t remove_finished(qni_portion *portions, int32_t n) {
     return n_left;
 }
 
-/* Compute all of the portions, whose sessions are on one pool. Logits of one session that are not finite do not concern the
- * others: ENUMERIC, of the first, is returned when all are computed. */
+/* Compute all of the portions, whose sessions are on one pool. Logits of one session that are not finite do not concern
+ * the others: ENUMERIC, of the first, is returned when all are computed. */
 static qn_status feed(qni_portion *portions, int32_t n_portion, qn_error *err) {
     qn_status result = QN_OK;
     while (n_portion > 0) {
@@ -107,8 +107,8 @@ static void reserve_feed(qni_feed *f) {
     f->status = reserve(&all, 1, f->err);
 }
 
-/* Those of the feeds from `first` on that have ids and whose sessions are on the pool of feeds[first], single ids first; none
- * if an earlier feed's session is on it. */
+/* Those of the feeds from `first` on that have ids and whose sessions are on the pool of feeds[first], single ids
+ * first; none if an earlier feed's session is on it. */
 static int32_t collect_feeds(qni_portion *out, qni_feed *feeds, int32_t n_feed, int32_t first) {
     const qn_kv_pool *pool = feeds[first].session->pool;
     for (int32_t i = 0; i < first; i++) {
@@ -222,7 +222,8 @@ static qn_status check_batch(const qn_span *spans, size_t n_span, qn_error *err)
     return status;
 }
 
-/* The portions of the spans from `first` on whose sessions are on the pool of spans[first]; none if an earlier span's is. */
+/* The portions of the spans from `first` on whose sessions are on the pool of spans[first]; none if an earlier span's
+ * is. */
 static int32_t collect(qni_portion *out, const qn_span *spans, size_t n_span, size_t first) {
     const qn_kv_pool *pool = spans[first].session->pool;
     for (size_t i = 0; i < first; i++) {

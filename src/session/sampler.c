@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* From logits to the next token: settings, penalties and bias, the draw; log probabilities. Everything is in double. What
- * a draw does with the whole vocabulary is in candidates.c. */
+/* From logits to the next token: settings, penalties and bias, the draw; log probabilities. Everything is in double.
+ * What a draw does with the whole vocabulary is in candidates.c. */
 #include "sampler.h"
 
 #include "philox.h"

@@ -49,8 +49,8 @@ struct qn_sampler {
 qn_status qni_sampler_create(qn_sampler **out, const qn_sampler_params *params, int32_t n_vocab, int32_t n_valid,
                              qn_device *device, qn_error *err);
 
-/* Run a task for the first n_block blocks; n is the number of ids or candidates in all of them. The caller does not hold
- * the device. */
+/* Run a task for the first n_block blocks; n is the number of ids or candidates in all of them. The caller does not
+ * hold the device. */
 void qni_sampler_run(const qn_sampler *sampler, int32_t n_block, int64_t n, qni_task task, void *context);
 
 /* candidates.c: the passes, in the order of a draw. */

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * top_k and top_p without putting the vocabulary in order: which number, from the greatest down, makes the weights reach
- * a target. For top_k a number weighs 1, for top_p it weighs itself.
+ * top_k and top_p without putting the vocabulary in order: which number, from the greatest down, makes the weights
+ * reach a target. For top_k a number weighs 1, for top_p it weighs itself.
  *
- * A double is looked at as an integer of the same order, its key. The range of keys in which the number lies is cut into
- * buckets, the weights of the buckets are added from the top, and the one that reaches the target is the next range; at
- * most 7 times, as each takes 9 bits of 64, and twice or so in practice. What is left is put in order.
+ * A double is looked at as an integer of the same order, its key. The range of keys in which the number lies is cut
+ * into buckets, the weights of the buckets are added from the top, and the one that reaches the target is the next
+ * range; at most 7 times, as each takes 9 bits of 64, and twice or so in practice. What is left is put in order.
  *
  * top_p is defined by adding up probabilities, best first, and the rounding of these sums may decide where they end:
  * half of 14 equal candidates is 7 or 8 of them. Buckets add in another order. So their answer counts only where no
@@ -119,8 +119,8 @@ static int32_t n_block_of(const search *c) {
     return c->by_count ? c->s->n_block : c->s->n_used;
 }
 
-/* Run a task that changes the keys of all blocks, which are made from, or were, n numbers. The range becomes what the keys
- * span; returns how many there are. */
+/* Run a task that changes the keys of all blocks, which are made from, or were, n numbers. The range becomes what the
+ * keys span; returns how many there are. */
 static int64_t run(search *c, int64_t n, qni_task task) {
     qni_sampler_run(c->s, n_block_of(c), n, task, c);
     n = 0;
@@ -252,8 +252,8 @@ static qni_cut add_in_order(search *c) {
  * A sum of n numbers, none negative, is wrong by less than n 2^-53 of itself in whatever order, and by a little more if
  * each was divided before: the margin is twice what two such sums can differ by.
  *
- * Candidates below (1 - top_p) / 2n of n have less than (1 - top_p) / 2 together, so the others reach top_p before them;
- * where that is more than rounding can make up for, only the others are looked at.
+ * Candidates below (1 - top_p) / 2n of n have less than (1 - top_p) / 2 together, so the others reach top_p before
+ * them; where that is more than rounding can make up for, only the others are looked at.
  */
 qni_cut qni_select_top_p(qn_sampler *s) {
     const double n = s->n_candidate, rest = (1 - s->params.top_p) / 2, margin = n * 0x1p-51;

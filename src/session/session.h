@@ -85,8 +85,8 @@ typedef struct qni_feed {
     const int32_t *ids;
     size_t n_ids;  /* 0: nothing to compute */
     size_t n_done; /* ids that were computed */
-    /* Where the device samples: ids that may follow, at most qni_session_most_sampled() and the room that is left, and how
-     * (without `ids` and `n_id`). 0: the logits of the last id come to the session instead. */
+    /* Where the device samples: ids that may follow, at most qni_session_most_sampled() and the room that is left, and
+     * how (without `ids` and `n_id`). 0: the logits of the last id come to the session instead. */
     int32_t n_sample;
     qni_sampling sampling;
     int32_t n_sampled; /* how many did; they stand behind those computed, the last of them not being computed itself */
@@ -97,10 +97,10 @@ typedef struct qni_feed {
 /* Ids that the session's device samples in one step, at most; 0: the host samples. */
 int32_t qni_session_most_sampled(const qn_session *session);
 
-/* One pass for all feeds, whose sessions are distinct. Those on one pool are computed in common steps: every feed of a single
- * id, and of the longer ones, in order, as many ids as fit into a step beside them (one at least; of each at most the
- * session's n_batch). Blocks are reserved for all ids of a feed, so that the passes after it cannot fail for want of them.
- * A feed that fails does not stop the others. Errors: ENOMEM, before anything has changed. */
+/* One pass for all feeds, whose sessions are distinct. Those on one pool are computed in common steps: every feed of a
+ * single id, and of the longer ones, in order, as many ids as fit into a step beside them (one at least; of each at
+ * most the session's n_batch). Blocks are reserved for all ids of a feed, so that the passes after it cannot fail for
+ * want of them. A feed that fails does not stop the others. Errors: ENOMEM, before anything has changed. */
 qn_status qni_session_feed(qni_feed *feeds, int32_t n_feed, qn_error *err);
 
 /* Give up the blocks that were reserved for more ids than were computed. */

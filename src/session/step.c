@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * How a step is computed: its batch, the forward pass, then logits of the wanted tokens. A device that samples leaves the
- * logits of those whose next id is sampled where they are, and the ids come instead.
+ * How a step is computed: its batch, the forward pass, then logits of the wanted tokens. A device that samples leaves
+ * the logits of those whose next id is sampled where they are, and the ids come instead.
  */
 #include "step.h"
 
@@ -185,7 +185,8 @@ static qn_status commit(const qni_step *st, qn_error *err) {
     return status;
 }
 
-/* Whether the backend's own step takes this one: ids of all sequences are sampled, and nobody looks at hidden states. */
+/* Whether the backend's own step takes this one: ids of all sequences are sampled, and nobody looks at hidden states.
+ * */
 static bool takes_step(const qni_step *st) {
     if (st->pool->model->device->ops.step == NULL || st->traces) return false;
     for (int32_t s = 0; s < st->n_seq; s++) {

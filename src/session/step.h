@@ -32,8 +32,8 @@ typedef struct qni_step {
  * 0. */
 qni_step qni_step_plan(qni_portion *portions, int32_t n_portion);
 
-/* Compute the step. The sequences take over what it computed, if it succeeded. Errors: those of the device; ENUMERIC: logits
- * of a session are not finite, which does not concern the others. */
+/* Compute the step. The sequences take over what it computed, if it succeeded. Errors: those of the device; ENUMERIC:
+ * logits of a session are not finite, which does not concern the others. */
 qn_status qni_step_run(qni_step *step, qn_error *err);
 
 /* The message for logits of a session that are not finite. */
