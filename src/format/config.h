@@ -66,7 +66,7 @@ typedef struct qni_module_quant {
 } qni_module_quant;
 qni_module_quant qni_stated_module(const qni_stated_quant *stated, const char *module);
 
-/* config.json. Sizes are 0 where the file does not state them. */
+/* config.json. Sizes are 0 if the file omits them. */
 typedef struct qni_config {
     int32_t n_layer, n_head, n_kv_head, head_dim, d_model, d_ff, n_vocab;
     int32_t n_ctx_max;

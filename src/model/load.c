@@ -1,17 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Reading weights: each is cut into pieces of whole panels; the device's threads read a piece with pread into a small
- * buffer of their own and pack it from there. There is no second copy of a weight. */
+/* Reads weights. Each weight is split into chunks of whole panels. The device's threads pread a chunk into a small
+ * per-thread buffer and pack it from there. No second copy of a weight is made. */
 #include "load.h"
 #include "pieces.h"
 
-/* One weight and how it is cut. Rows are those of the checkpoint: outputs of a linear, ids of the table. */
+/* One weight and its chunks. Rows are those of the checkpoint: outputs of a linear, ids of the table. */
 typedef struct load_item {
     const qni_weight_ref *ref;
-    qn_linear *linear; /* NULL: rows are copied as they are */
-    unsigned char *to; /* where to on the device, without a linear */
+    qn_linear *linear; /* NULL: rows are copied unchanged */
+    unsigned char *to; /* destination on the device if there is no linear */
     int64_t rows_per_piece;
-    size_t row_bytes, scale_row_bytes; /* of elements or codes; of scales, 0 where dense */
-    int64_t first_piece;               /* pieces of all items before */
+    size_t row_bytes, scale_row_bytes; /* row_bytes: elements or codes; scale_row_bytes: scales, 0 if dense */
+    int64_t first_piece;               /* number of chunks in all earlier items */
 } load_item;
 
 typedef struct load_job {
@@ -23,7 +23,7 @@ typedef struct load_job {
     size_t buffer_bytes;
 } load_job;
 
-/* Where the parts of a piece lie in a buffer. */
+/* Offsets of a chunk's parts in a buffer. */
 typedef struct piece_layout {
     size_t scales, biases, bytes;
 } piece_layout;
@@ -40,11 +40,11 @@ static piece_layout layout_of(const load_item *item) {
     return at;
 }
 
-/* Into a linear, or as it is to memory. */
+/* Add a weight that is packed into a linear, or copied unchanged. */
 static void add_item(load_job *job, const qni_weight_ref *ref, qn_linear *linear, const void *to) {
     load_item *item = &job->items[job->n_item++];
     *item = (load_item){.ref = ref, .linear = linear, .first_piece = job->n_piece};
-    item->to = (unsigned char *)(uintptr_t)to; /* views of what the model owns are const; here it is filled */
+    item->to = (unsigned char *)(uintptr_t)to; /* The model's views are const; this is where they are filled */
     item->row_bytes = (size_t)(ref->data.tensor->bytes / (uint64_t)ref->rows);
     if (ref->scales.tensor != NULL) item->scale_row_bytes = (size_t)qni_quant_scale_bytes(&ref->quant, ref->columns);
     const qni_source source = qni_weight_source(ref, QN_ARITH_AUTO);
@@ -59,7 +59,7 @@ static void add_linear(load_job *job, const qni_weight_ref *ref, qn_linear *line
     add_item(job, ref, linear, NULL);
 }
 
-/* Items in the order in which published files hold them, so that a disk reads forward. */
+/* Items in the order of published files, so that the disk is read sequentially. */
 static void add_items(load_job *job, qn_model *model, const qni_checkpoint *c) {
     add_linear(job, qni_checkpoint_head(c), &model->head_linear);
     if (!c->config.tied) {
@@ -80,7 +80,7 @@ static void add_items(load_job *job, qn_model *model, const qni_checkpoint *c) {
     add_item(job, &c->norm, NULL, model->norm.data);
 }
 
-/* The item that a piece belongs to: the last whose first piece is not beyond it. */
+/* The item that contains a chunk: the last whose first chunk is not after it. */
 static const load_item *item_of(const load_job *job, int64_t piece) {
     size_t low = 0, high = job->n_item;
     while (high - low > 1) {
@@ -94,7 +94,7 @@ static const load_item *item_of(const load_job *job, int64_t piece) {
     return &job->items[low];
 }
 
-/* Rows [first, first + n) of a tensor. */
+/* Read rows [first, first + n) of a tensor. */
 static qn_status read_rows(const qni_tensor_ref *ref, void *to, int64_t first, int64_t n, size_t row_bytes,
                            qn_error *err) {
     uint64_t at = ref->tensor->offset + (uint64_t)first * row_bytes;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* An opened checkpoint: hyper-parameters and the weights in the form in which the device's ops take them. */
+/* An open model: hyper-parameters, and weights in the layout that the device's ops use. */
 #ifndef QNI_MODEL_H
 #define QNI_MODEL_H
 
@@ -19,28 +19,28 @@ struct qn_model {
     int32_t bos;             /* bos_token_id, or -1 */
     uint8_t fingerprint[32]; /* SHA-256 over config.json, all headers, and 4 KiB of each tensor */
 
-    qni_weight embedding;      /* n_in = d_model, n_out = n_vocab; tied: the packed lm_head, untied: plain {V, H},
-                                  or packed where it is quantized */
+    /* n_in = d_model, n_out = n_vocab. Tied: the packed lm_head; untied: plain {V, H}, or packed if quantized. */
+    qni_weight embedding;
     qni_layer_weights *layers; /* {n_layer}; views into the block */
     qni_vec norm;              /* {d_model}, the final one */
     qni_weight lm_head;        /* packed; n_in = d_model, n_out = n_vocab */
 
-    qni_buffer block;                /* all weights */
-    size_t block_bytes, table_bytes; /* block_bytes: that it takes; table_bytes: of an untied embedding */
+    qni_buffer block;                /* memory of all weights */
+    size_t block_bytes, table_bytes; /* block_bytes: size of the block; table_bytes: size of an untied embedding */
 
-    /* The packed ones as they are filled; views into the block. */
+    /* The packed linears while they are filled; views into the block. */
     qn_linear *linears;     /* {n_layer, QNI_N_LINEAR} */
     qn_linear head_linear;  /* lm_head, or the tied table */
-    qn_linear table_linear; /* an untied embedding that is packed; without data where it is not */
+    qn_linear table_linear; /* an untied packed embedding; without data if it is not packed */
 };
 
-/* Another reference (a session's); qn_model_close() gives one up. */
+/* Add a reference (for a session); qn_model_close() drops one. */
 void qni_model_retain(qn_model *model);
 
-/* Longest context without YaRN: what the model was trained on. */
+/* Longest context without YaRN: the trained length. */
 int32_t qni_config_n_ctx_trained(const qn_model_config *config);
 
-/* Longest context at all: with YaRN original_ctx · factor, or max_position_embeddings if that is more. */
+/* Maximum context length: with YaRN original_ctx · factor, or max_position_embeddings if larger. */
 int32_t qni_config_n_ctx_limit(const qn_model_config *config);
 
 #endif

@@ -1,16 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * top_k and top_p without putting the vocabulary in order: which number, from the greatest down, makes the weights
- * reach a target. For top_k a number weighs 1, for top_p it weighs itself.
+ * top_k and top_p without sorting the vocabulary: find the number at which the weights, added from the greatest number
+ * down, reach a target. For top_k each number weighs 1, for top_p its weight is its value.
  *
- * A double is looked at as an integer of the same order, its key. The range of keys in which the number lies is cut
- * into buckets, the weights of the buckets are added from the top, and the one that reaches the target is the next
- * range; at most 7 times, as each takes 9 bits of 64, and twice or so in practice. What is left is put in order.
+ * A double is treated as an integer of the same order, its key. The key range that contains the number is divided into
+ * buckets. The weights of the buckets are added from the top, and the bucket that reaches the target is the next range.
+ * This takes at most 7 rounds, as each resolves 9 of 64 bits, and about two in practice. The remaining keys are sorted.
  *
  * top_p is defined by adding up probabilities, best first, and the rounding of these sums may decide where they end:
- * half of 14 equal candidates is 7 or 8 of them. Buckets add in another order. So their answer counts only where no
- * order of the sums could change it, by a bound of their errors; else, and among few candidates, all that may be above
- * the cut are put in order and added as defined.
+ * half of 14 equal candidates is 7 or 8 of them. Buckets add in another order. So their answer is used only if, by an
+ * error bound, no summation order could change it. Otherwise, and among few candidates, all that may be above the cut
+ * are sorted and added as defined.
  */
 #include "../base/cut.h"
 #include "sampler.h"
@@ -19,18 +19,18 @@
 #include <math.h>
 #include <string.h>
 
-/* Numbers that are put in order at once. */
+/* Numbers few enough to sort directly. */
 enum { FEW = QNI_CUT(1024, 8) };
 
 typedef struct search {
     qn_sampler *s;
-    bool by_count;      /* of logits, by count; else of the candidates' e, by their sum */
-    double least;       /* what is below is known to be below the number */
-    uint64_t low, high; /* the range */
+    bool by_count;      /* of logits, by count; otherwise of the candidates' e, by their sum */
+    double least;       /* numbers below this are known to be below the result */
+    uint64_t low, high; /* the current key range */
     int32_t shift;      /* from a key's distance to `low` to its bucket */
 } search;
 
-/* Keys are ordered as their numbers are. */
+/* Maps doubles to integers of the same order. */
 static uint64_t key_of(double x) {
     uint64_t bits;
     memcpy(&bits, &x, sizeof bits);
@@ -48,7 +48,7 @@ static double weight_of(const search *c, uint64_t key) {
     return c->by_count ? 1 : number_of(key);
 }
 
-/* The keys of numbers that are not below `least`; returns how many. `key` has room for n. */
+/* Write the keys of the numbers >= `least` to `key`, which has space for n; returns their count. */
 static int32_t take(uint64_t *key, const double *x, int32_t n, double least) {
     int32_t n_key = 0;
     for (int32_t i = 0; i < n; i++) {
@@ -99,7 +99,7 @@ static void weigh_block(void *context, int32_t b, int32_t thread) {
     for (int32_t i = 0; i < block->n_key; i++) block->weight[(key[i] - c->low) >> c->shift] += weight_of(c, key[i]);
 }
 
-/* Forget keys outside the range. */
+/* Drop keys outside the range. */
 static void narrow_block(void *context, int32_t b, int32_t thread) {
     (void)thread;
     const search *c = context;
@@ -114,13 +114,13 @@ static void narrow_block(void *context, int32_t b, int32_t thread) {
     set_keys(block, key, n);
 }
 
-/* Blocks that a search looks at. */
+/* Number of blocks that a search uses. */
 static int32_t n_block_of(const search *c) {
     return c->by_count ? c->s->n_block : c->s->n_used;
 }
 
-/* Run a task that changes the keys of all blocks, which are made from, or were, n numbers. The range becomes what the
- * keys span; returns how many there are. */
+/* Run a task that changes the keys of all blocks; n is the number of values or keys that it processes. Sets the
+ * range to the span of the remaining keys and returns their count. */
 static int64_t run(search *c, int64_t n, qni_task task) {
     qni_sampler_run(c->s, n_block_of(c), n, task, c);
     n = 0;
@@ -139,7 +139,7 @@ static int64_t take_all(search *c) {
     return run(c, c->by_count ? c->s->n_valid : c->s->n_candidate, take_block);
 }
 
-/* The range becomes the bucket whose weight, added to those `above` it, reaches the target; false: none does. */
+/* Narrow the range to the bucket whose weight, added to those `above` it, reaches the target; false if none does. */
 static bool choose_bucket(search *c, double *above, double target) {
     double weight[QNI_BLOCK_BUCKETS] = {0};
     for (int32_t b = 0; b < n_block_of(c); b++) {
@@ -159,7 +159,7 @@ static bool choose_bucket(search *c, double *above, double target) {
     return false;
 }
 
-/* Put n keys in ascending order, by radix; returns which of the two arrays has them. */
+/* Radix-sort n keys in ascending order; returns the array that holds the result. */
 static const uint64_t *sort(uint64_t *key, uint64_t *spare, int32_t n) {
     uint32_t count[8][256] = {{0}};
     for (int32_t i = 0; i < n; i++) {
@@ -167,7 +167,7 @@ static const uint64_t *sort(uint64_t *key, uint64_t *spare, int32_t n) {
     }
     for (int32_t d = 0; d < 8 && n > 0; d++) {
         uint32_t *at = count[d];
-        if (at[key[0] >> 8 * d & 255] == (uint32_t)n) continue; /* this digit is the same in all */
+        if (at[key[0] >> 8 * d & 255] == (uint32_t)n) continue; /* this digit is equal in all keys */
         for (uint32_t i = 0, before = 0; i < 256; i++) {
             const uint32_t here = at[i];
             at[i] = before;
@@ -181,7 +181,7 @@ static const uint64_t *sort(uint64_t *key, uint64_t *spare, int32_t n) {
     return key;
 }
 
-/* All blocks' keys in ascending order, in one array. Equal ones need not be moved. */
+/* All blocks' keys in ascending order, in one array. If all are equal, no sort is needed. */
 static const uint64_t *gather(search *c, int32_t *n) {
     const qn_sampler *s = c->s;
     *n = 0;
@@ -198,9 +198,9 @@ static qni_cut cut_at(const uint64_t *key, int32_t n, int32_t at) {
     return cut;
 }
 
-/* Find where the weights reach the target; false: they do not, or not for certain: sums may be wrong by `margin`. */
+/* Find where the weights reach the target. False if they do not, or not with certainty: sums may be off by `margin`. */
 static bool find(search *c, qni_cut *out, double target, double margin) {
-    const double least = fmax(target - margin, DBL_MIN); /* above 0, which an empty bucket reaches */
+    const double least = fmax(target - margin, DBL_MIN); /* above 0, which an empty bucket would reach */
     double above = 0;
     int64_t n_left = take_all(c);
     while (n_left > FEW && c->low < c->high) {
@@ -221,7 +221,7 @@ static bool find(search *c, qni_cut *out, double target, double margin) {
     return true;
 }
 
-/* k groups have a logit that reaches the k-th greatest of their greatest ones, so no lower one can be the k-th. */
+/* k groups have a logit that is at least the k-th greatest of the group maxima, so no lower logit can be the k-th. */
 static double bound_kth(const qn_sampler *s, int32_t k) {
     if (k > s->n_group) return -DBL_MAX;
     const int32_t n = take(s->key, s->greatest, s->n_group, -DBL_MAX);
@@ -234,7 +234,7 @@ double qni_select_kth(qn_sampler *s, int32_t k) {
     return find(&c, &cut, k, 0) ? cut.e : -DBL_MAX;
 }
 
-/* As defined: all numbers in order, probabilities added from the greatest down. */
+/* As defined: sort all numbers and add probabilities from the greatest down. */
 static qni_cut add_in_order(search *c) {
     const double sum = c->s->sum, top_p = c->s->params.top_p;
     take_all(c);
@@ -249,11 +249,11 @@ static qni_cut add_in_order(search *c) {
 }
 
 /*
- * A sum of n numbers, none negative, is wrong by less than n 2^-53 of itself in whatever order, and by a little more if
- * each was divided before: the margin is twice what two such sums can differ by.
+ * A sum of n nonnegative numbers has a relative error below n 2^-53 in any order, and slightly more if each was divided
+ * first: the margin is twice the largest difference between two such sums.
  *
- * Candidates below (1 - top_p) / 2n of n have less than (1 - top_p) / 2 together, so the others reach top_p before
- * them; where that is more than rounding can make up for, only the others are looked at.
+ * Of n candidates, those below (1 - top_p) / 2n have less than (1 - top_p) / 2 in total, so the others reach top_p
+ * first. If that exceeds what rounding can change, only the others are considered.
  */
 qni_cut qni_select_top_p(qn_sampler *s) {
     const double n = s->n_candidate, rest = (1 - s->params.top_p) / 2, margin = n * 0x1p-51;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Linked with fault/malloc.c into a build of the command: arms it as QUERN_FAULT says, "12" for the 12th allocation
- * alone and "12+" for it and all that follow, before main() begins. When main() has ended, the descriptor
- * QUERN_FAULT_REPORT gets a byte, 'y' if an allocation was refused and else 'n'. */
+/* Linked with fault/malloc.c into a build of the command: arms it as QUERN_FAULT says, "12" for the 12th allocation alone
+ * and "12+" for it and all that follow, before main() begins. When main() has ended, the descriptor QUERN_FAULT_REPORT
+ * gets a byte, 'y' if an allocation was refused and else 'n'. */
 #include "malloc.h"
 
 #include <stdlib.h>

@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A template, a line with only "%%%", and the JSON of messages. Without that line: a template over two fixed messages.
- * */
+/* A template, a line with only "%%%", and the JSON of messages. Without that line: a template over two fixed messages. */
 #include "../../src/base/utf8.h"
 #include "../../src/jinja/jinja.h"
 #include "../../src/text/chat.h"
