@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Limits of control groups, from trees in a temporary folder that are laid out as real systems are: versions 1 and 2, both
- * at once, on a host and inside of a container; and from files that are cut off, malformed or not there. */
+/* Limits of control groups, from trees in a temporary folder that are laid out as real systems are: versions 1 and 2,
+ * both at once, on a host and inside of a container; and from files that are cut off, malformed or not there. */
 #include "../src/base/cgroup.h"
 #include "../src/base/processor.h"
 #include "support/cmocka_all.h"
@@ -56,7 +56,8 @@ static const sys systems[] = {
      0,
      NONE,
      NONE},
-    /* The tightest of the chain, whichever group it is: CPUs at the root, memory.high in the middle, memory.max below. */
+    /* The tightest of the chain, whichever group it is: CPUs at the root, memory.high in the middle, memory.max below.
+     * */
     {"v2 nested",
      "0::/a/b c/d\n",
      V2("/", "/sys/fs/cgroup"),

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Attention of the cpu backend on each level: against plain double arithmetic at odd shapes, with NaN in every cache row
- * that may not be read; and bit for bit against itself: one row at a time, in chunks, batched, threaded, over pages of
- * any size, with infinities in the cache, with queries of any size. The fused layer against the composed one, bit for bit.
+ * Attention of the cpu backend on each level: against plain double arithmetic at odd shapes, with NaN in every cache
+ * row that may not be read; and bit for bit against itself: one row at a time, in chunks, batched, threaded, over pages
+ * of any size, with infinities in the cache, with queries of any size. The fused layer against the composed one, bit
+ * for bit.
  */
 #include "../src/backend/device.h"
 #include "../src/base/half.h"

@@ -68,7 +68,8 @@ static void check_group(qn_device *device, const char *level, int bits, bool sym
     free(biases);
 }
 
-/* The greatest group whose sum fits, the next one, and more; a prime number of 32s, which has no parts but single ones. */
+/* The greatest group whose sum fits, the next one, and more; a prime number of 32s, which has no parts but single ones.
+ * */
 static void int8_groups_at_the_limit(void **state) {
     (void)state;
     static const int widths[] = {8, 6, 5, 4, 2};
@@ -142,7 +143,8 @@ static void bf16_far_from_one(void **state) {
     }
 }
 
-/* One weight decides for its linear, wherever it is, and only if it is far; ordinary linears stay with the instruction. */
+/* One weight decides for its linear, wherever it is, and only if it is far; ordinary linears stay with the instruction.
+ * */
 static void one_weight_decides(void **state) {
     (void)state;
     static const struct {
@@ -178,7 +180,8 @@ static void one_weight_decides(void **state) {
     qn_device_close(device);
 }
 
-/* Affine weights with scales far from 1 are multiplied in f32: int8 would take the activations for zeros, or overflow. */
+/* Affine weights with scales far from 1 are multiplied in f32: int8 would take the activations for zeros, or overflow.
+ * */
 static void int8_far_from_one(void **state) {
     (void)state;
     static const struct {
@@ -228,8 +231,8 @@ static void int8_far_from_one(void **state) {
 /* --- the caller's mode --- */
 
 #if defined(__x86_64__)
-/* Rows of subnormal numbers through qn_mlp, computed by a thread as it is and by one that takes them for zeros and flushes
- * them: MXCSR with FTZ and DAZ, which the library must not compute with, and must leave as it was. */
+/* Rows of subnormal numbers through qn_mlp, computed by a thread as it is and by one that takes them for zeros and
+ * flushes them: MXCSR with FTZ and DAZ, which the library must not compute with, and must leave as it was. */
 static void caller_flushes_subnormals(void **state) {
     (void)state;
     enum { FLUSHING = 0x9FC0 };

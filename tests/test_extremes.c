@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Quantized weights at the ends of f32: made of huge, tiny and subnormal values, and decoded from extreme scales. Each is
- * what it should be to within the form's step, the same on every device, or refused by name. */
+/* Quantized weights at the ends of f32: made of huge, tiny and subnormal values, and decoded from extreme scales. Each
+ * is what it should be to within the form's step, the same on every device, or refused by name. */
 #include "../src/backend/quant.h"
 #include "../src/base/half.h"
 #include "support/files.h"
@@ -71,8 +71,8 @@ static bool may_be_refused(const measure *m, int bits) {
 }
 
 /* A step and a quarter in 8 bits, where the greatest value may be one code beyond its last and the scale is rounded to
- * bf16; two in 4 bits, where the range is pulled in if that pays, and a bias that is rounded to bf16, or is its greatest;
- * two where the scale is a subnormal bf16, of which the least is a step. */
+ * bf16; two in 4 bits, where the range is pulled in if that pays, and a bias that is rounded to bf16, or is its
+ * greatest; two where the scale is a subnormal bf16, of which the least is a step. */
 static double bound_of(const measure *m, int bits) {
     const bool coarse = m->step < 0x1p-126;
     if (bits == 8) return (coarse ? 2 : 1.26) * fmax(m->step, 0x1p-133);
@@ -181,7 +181,8 @@ static void extreme_weights(void **state) {
     close_devices(&all);
 }
 
-/* What must be taken, whatever may be refused: zeros of both signs, the greatest bf16 in 4 bits, the least magnitudes. */
+/* What must be taken, whatever may be refused: zeros of both signs, the greatest bf16 in 4 bits, the least magnitudes.
+ * */
 static void ends_are_taken(void **state) {
     (void)state;
     static const struct {

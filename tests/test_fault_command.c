@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Every allocation fails once in each command: the n-th alone, and the n-th with all that follow. A run must end with exit
- * code 0 and what it prints without a failure, or with 1 and a line that says so; never by a signal, and never with half
- * of what it writes. build/…/tests/quern_fault is the command with the malloc of fault/malloc.c; there is none in a
- * sanitizer's build. */
+/* Every allocation fails once in each command: the n-th alone, and the n-th with all that follow. A run must end with
+ * exit code 0 and what it prints without a failure, or with 1 and a line that says so; never by a signal, and never
+ * with half of what it writes. build/…/tests/quern_fault is the command with the malloc of fault/malloc.c; there is
+ * none in a sanitizer's build. */
 #include "support/cmocka_all.h"
 #include "support/files.h"
 #include "support/small_model.h"

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* fork(): a child closes what its parent opened, is refused when it computes on it, and computes on a device of its own;
- * the parent goes on as before. A child has a time limit, so that one that hangs fails. */
+/* fork(): a child closes what its parent opened, is refused when it computes on it, and computes on a device of its
+ * own; the parent goes on as before. A child has a time limit, so that one that hangs fails. */
 #include "../src/backend/device.h"
 #include "support/sessions.h"
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * qn_generation_next_batch with the demo model: what each generation of a batch gives is what it gives alone, bit for bit,
- * whatever else is in the batch, and however the others end.
+ * qn_generation_next_batch with the demo model: what each generation of a batch gives is what it gives alone, bit for
+ * bit, whatever else is in the batch, and however the others end.
  */
 #include "support/sessions.h"
 
@@ -292,8 +292,8 @@ static void see(void *user, int32_t state, int32_t position, const float *row, i
     if (state == 0 || state == 1) t->seen->order[t->seen->n++] = (char)(t->name + (state == 0 ? 'A' : 'a'));
 }
 
-/* Sessions on one pool share steps: in one, a state of all its tokens comes before the next state of any. Drawn tokens come
- * first, and prompts fill the step. */
+/* Sessions on one pool share steps: in one, a state of all its tokens comes before the next state of any. Drawn tokens
+ * come first, and prompts fill the step. */
 static void test_steps(void **state) {
     const fixture *f = *state;
     static const request two[] = {{.n_ids = 5, .n_predict = 8}, {.n_ids = 9, .n_predict = 8}};

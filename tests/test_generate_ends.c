@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What ends a generated text, and prompts that are partly trusted. The ids of prompts are those of tokenizers 0.23.3: see
- * test_tokenizer_runs.c. */
+/* What ends a generated text, and prompts that are partly trusted. The ids of prompts are those of tokenizers 0.23.3:
+ * see test_tokenizer_runs.c. */
 #include "support/files.h"
 #include "support/sessions.h"
 

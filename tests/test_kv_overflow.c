@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Values that an f16 cache cannot hold, in a model that has them for some tokens and not for others: an infinity must reach
- * the logits of each token that sees it, and of no other.
+ * Values that an f16 cache cannot hold, in a model that has them for some tokens and not for others: an infinity must
+ * reach the logits of each token that sees it, and of no other.
  */
 #include "support/cmocka_all.h"
 #include "support/files.h"
@@ -25,7 +25,8 @@ static void feed_f32(const char *from, int32_t id, float *v) {
     qn_model_close(model);
 }
 
-/* Multiply output `row` of the first layer's v_proj. The checkpoint is f32, its header JSON as safetensors lays it out. */
+/* Multiply output `row` of the first layer's v_proj. The checkpoint is f32, its header JSON as safetensors lays it out.
+ * */
 static void scale_row(const char *in, int64_t row, int64_t n_in, float factor) {
     size_t bytes;
     char *path = files_path(in, "model.safetensors"), *file = files_read(path, &bytes);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Sessions on a shared pool of KV blocks: forks share blocks until one of them writes, results are bit for bit those of a
- * session alone, exhausted pools refuse before anything changes, and blocks come back.
+ * Sessions on a shared pool of KV blocks: forks share blocks until one of them writes, results are bit for bit those of
+ * a session alone, exhausted pools refuse before anything changes, and blocks come back.
  */
 #include "support/sessions.h"
 
@@ -46,8 +46,8 @@ static void expect_logits(qn_model *model, const qn_session *s) {
     qn_session_free(alone);
 }
 
-/* A fork holds the blocks of the original once; whoever writes first copies the partial last one, and neither sees what the
- * other appends. */
+/* A fork holds the blocks of the original once; whoever writes first copies the partial last one, and neither sees what
+ * the other appends. */
 static void forks_share_blocks(void **state) {
     (void)state;
     const char *device;
@@ -223,7 +223,8 @@ static bool stop_at(void *user, int32_t position, const float *logits, int32_t n
     return position < *(const int32_t *)user;
 }
 
-/* What a call reserved for ids that it did not compute goes back, and a fork of what there is shares the right blocks. */
+/* What a call reserved for ids that it did not compute goes back, and a fork of what there is shares the right blocks.
+ * */
 static void canceled_calls_give_back(void **state) {
     (void)state;
     qn_model *model = open_model("cpu", 2, TIED);

@@ -108,8 +108,8 @@ static void quantized_on_the_way(void **state) {
     free(x);
 }
 
-/* Codes and scales from elsewhere. fp8: groups of 24 outputs, which are no whole panels, so that tasks end at multiples of
- * both; affine: groups that kernels take, and others. */
+/* Codes and scales from elsewhere. fp8: groups of 24 outputs, which are no whole panels, so that tasks end at multiples
+ * of both; affine: groups that kernels take, and others. */
 static void quantized(void **state) {
     (void)state;
     static const struct {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Quantized checkpoints: every width, group and dtype of scales against a dense twin that holds the dequantized weights;
- * what disagrees is refused by name; weights that are quantized while they are loaded, or beforehand. */
+/* Quantized checkpoints: every width, group and dtype of scales against a dense twin that holds the dequantized
+ * weights; what disagrees is refused by name; weights that are quantized while they are loaded, or beforehand. */
 #include "support/checkpoints.h"
 #include "support/files.h"
 
@@ -12,7 +12,8 @@
 enum { N_LOGIT = 8 * TINY_VOCAB };
 static const qn_model_options f32 = {.arith = QN_ARITH_F32};
 
-/* The design's bound for f32 arithmetic through a whole model; on ref, which keeps dequantized values, nothing differs. */
+/* The design's bound for f32 arithmetic through a whole model; on ref, which keeps dequantized values, nothing differs.
+ * */
 static void compare_with_twin(const char *what, const char *dir, const char *twin) {
     for (int d = 0; d < 2; d++) {
         const char *device = d == 0 ? "ref" : "cpu";

@@ -11,9 +11,9 @@
 /* Both backends sum in f32 or wider, as the goldens' float32 did, in other orders; design bound for f32 arithmetic
  * through a whole model. */
 #define BOUND 3e-5
-/* int8 rounds activations to 127 steps of a group's greatest, so with 64 normal values in a group (greatest 2.4 sigma) a
- * product has an error of 2.4 / 127 / sqrt(12) = 0.5 % of its own sigma. Eight products in a row of the two layers add
- * up to 1.5 % of sigma where each counts like the first; the worst of 10,000 values is 4 sigma off: 6 %. */
+/* int8 rounds activations to 127 steps of a group's greatest, so with 64 normal values in a group (greatest 2.4 sigma)
+ * a product has an error of 2.4 / 127 / sqrt(12) = 0.5 % of its own sigma. Eight products in a row of the two layers
+ * add up to 1.5 % of sigma where each counts like the first; the worst of 10,000 values is 4 sigma off: 6 %. */
 #define INT8_BOUND 6e-2
 /* Below this the golden best and second-best logits are so close that rounding may swap them. */
 #define MARGIN 1e-4

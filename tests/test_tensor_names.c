@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Checkpoints whose tensors have no prefix, as base models (AutoModel) are saved, or another one: the same logits, bit for
- * bit, as with the usual names; mixtures are refused. */
+/* Checkpoints whose tensors have no prefix, as base models (AutoModel) are saved, or another one: the same logits, bit
+ * for bit, as with the usual names; mixtures are refused. */
 #include "support/checkpoints.h"
 #include "support/files.h"
 
@@ -195,8 +195,8 @@ static void copy_embedding(const char *dir) {
     free(path);
 }
 
-/* A head of its own in a tied checkpoint would be ignored: refused by name, by all that reads the weights. A copy of the
- * embedding is nothing else than a tied one. */
+/* A head of its own in a tied checkpoint would be ignored: refused by name, by all that reads the weights. A copy of
+ * the embedding is nothing else than a tied one. */
 static void compares_the_head_of_a_tied_one(void **state) {
     (void)state;
     static const char why[] = "model.safetensors: tensor lm_head.weight is not model.embed_tokens.weight";

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* quern chat on a terminal: what signals, stops and changes of its size do to its modes, to the line that is typed and to
- * the history. The command runs in a process group of its own below a leader that waits for it, as below a shell. */
+/* quern chat on a terminal: what signals, stops and changes of its size do to its modes, to the line that is typed and
+ * to the history. The command runs in a process group of its own below a leader that waits for it, as below a shell. */
 #include "support/cmocka_all.h"
 #include "support/files.h"
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Limits of control groups. /proc/self/cgroup has a line "ID:CONTROLLERS:PATH" for each hierarchy of version 1, and
- * "0::PATH" for version 2; a hybrid system has both. /proc/self/mountinfo tells where a hierarchy is mounted and which of
- * its groups the mount begins at: "/" on a host or in a namespace, the container's own group without one.
+ * Limits of control groups. /proc/self/cgroup has a line "ID:CONTROLLERS:PATH" for each version 1 hierarchy and
+ * "0::PATH" for version 2; a hybrid system has both. /proc/self/mountinfo gives each hierarchy's mount point and the
+ * group at the root of that mount: "/" on a host or in a cgroup namespace, the container's own group without one.
  */
 #include "cgroup.h"
 
@@ -10,16 +10,16 @@
 #include <stdio.h>
 #include <string.h>
 
-/* What is longer is not looked at. */
+/* Longer paths and lines are ignored. */
 enum { MAX_PATH = 1024, MAX_LINE = 4096 };
 
-/* One text after the other; false: too long. */
+/* Concatenate two strings; false if the result is too long. */
 static bool join(char *out, size_t size, const char *path, const char *name) {
     const int n = snprintf(out, size, "%s%s", path, name);
     return n >= 0 && (size_t)n < size;
 }
 
-/* The next line without its end; one that is too long comes as an empty one, which says nothing. */
+/* Read the next line without its newline; an overlong line is returned empty. */
 static bool next_line(char *line, int size, FILE *file) {
     if (fgets(line, size, file) == NULL) return false;
     char *end = strchr(line, '\n');
@@ -43,7 +43,7 @@ static bool read_line(char *line, int size, const char *dir, const char *name) {
     return found;
 }
 
-/* Decimal digits; *end is what follows them. */
+/* Parse decimal digits; *end points past them. */
 static bool parse_number(uint64_t *out, const char *text, const char **end) {
     uint64_t value = 0;
     const char *p = text;
@@ -57,7 +57,7 @@ static bool parse_number(uint64_t *out, const char *text, const char **end) {
     return p > text;
 }
 
-/* A file that is one number. False where it says "max" or -1, which is no limit, and where it is not there. */
+/* Read a file that holds one number. False if it says "max" or -1 (no limit) or does not exist. */
 static bool read_number(uint64_t *out, const char *dir, const char *name) {
     char line[64];
     const char *end;
@@ -67,7 +67,7 @@ static bool read_number(uint64_t *out, const char *dir, const char *name) {
     return true;
 }
 
-/* The number behind a key of memory.stat. */
+/* Read the value of a key in memory.stat. */
 static bool read_stat(uint64_t *out, const char *dir, const char *key) {
     char path[MAX_PATH], line[128];
     const size_t n = strlen(key);
@@ -95,13 +95,13 @@ static void limit_memory(qni_cgroup_limits *l, const char *dir, uint64_t limit, 
     uint64_t usage = 0, reclaimable = 0;
     if (!read_number(&usage, dir, usage_file)) usage = 0;
     if (read_stat(&reclaimable, dir, inactive)) usage -= reclaimable < usage ? reclaimable : usage;
-    if (limit < 1) limit = 1; /* 0 would say "unknown" */
+    if (limit < 1) limit = 1; /* 0 would mean "unknown" */
     const uint64_t left = usage < limit ? limit - usage : 1;
     if (limit < l->memory_bytes) l->memory_bytes = limit;
     if (left < l->memory_left_bytes) l->memory_left_bytes = left;
 }
 
-/* CPUs of a list like "0-3,8"; 0 where it is none. */
+/* Number of CPUs in a list like "0-3,8"; 0 if malformed. */
 static uint64_t count_cpus(const char *list) {
     uint64_t n = 0, first, last;
     for (const char *p = list;; p++) {
@@ -121,7 +121,8 @@ static void read_cpuset(qni_cgroup_limits *l, const char *dir, const char *name)
     if (n > 0) limit_cpus(l, n);
 }
 
-/* The scheduler's mask has the cpuset in it already; a sandbox that imitates Linux may give one and not the other. */
+/* The scheduler's mask already reflects the cpuset, but a sandbox that imitates Linux may provide only one of the
+ * two. */
 static void read_group1(qni_cgroup_limits *l, const char *dir, bool counts_memory) {
     uint64_t quota, period, limit;
     if (read_number(&quota, dir, "/cpu.cfs_quota_us") && read_number(&period, dir, "/cpu.cfs_period_us") && quota > 0 &&
@@ -151,13 +152,13 @@ static void read_group2(qni_cgroup_limits *l, const char *dir) {
 
 /* --- a hierarchy --- */
 
-/* Where one is mounted. */
+/* Where a hierarchy is mounted. */
 typedef struct mount {
-    char point[MAX_PATH]; /* root included */
-    char group[MAX_PATH]; /* the part of PATH below it; "" or "/a/b" */
+    char point[MAX_PATH]; /* including the root directory */
+    char group[MAX_PATH]; /* the part of PATH below the mount point; "" or "/a/b" */
 } mount;
 
-/* Whether a list of names, separated by commas, has this one. */
+/* Whether a comma-separated list contains a name. */
 static bool lists(const char *list, const char *name) {
     const size_t n = strlen(name);
     for (const char *p = list; p != NULL; p = strchr(p, ',')) {
@@ -167,7 +168,7 @@ static bool lists(const char *list, const char *name) {
     return false;
 }
 
-/* In place: mountinfo writes blanks and backslashes as \ooo. */
+/* Unescape in place: mountinfo writes blanks and backslashes as \ooo. */
 static void decode(char *text) {
     char *to = text;
     for (const char *p = text; *p != '\0'; to++) {
@@ -181,14 +182,14 @@ static void decode(char *text) {
     *to = '\0';
 }
 
-/* The part of `path` below the group `root`; NULL: it is not below it. */
+/* The part of `path` below the group `root`; NULL if it is not below it. */
 static const char *below(const char *path, const char *root) {
     const size_t n = strcmp(root, "/") == 0 ? 0 : strlen(root);
     if (strncmp(path, root, n) != 0 || (path[n] != '/' && path[n] != '\0')) return NULL;
     return strcmp(path + n, "/") == 0 ? "" : path + n;
 }
 
-/* A line of mountinfo, "ID PARENT MAJOR:MINOR ROOT POINT OPTIONS … - TYPE SOURCE OPTIONS", taken apart in place. */
+/* A line of mountinfo, "ID PARENT MAJOR:MINOR ROOT POINT OPTIONS … - TYPE SOURCE OPTIONS", split in place. */
 typedef struct fields {
     char *root, *point, *type, *options;
 } fields;
@@ -210,8 +211,8 @@ static bool split(fields *out, char *line) {
     return true;
 }
 
-/* The mount of a controller of version 1, or (NULL) of version 2: the first that holds the group `path`, else the first
- * one at all, whose own group is then all that can be seen. */
+/* The mount of a version 1 controller, or of version 2 if NULL: the first that contains the group `path`. Otherwise
+ * the first mount found, whose root group is all that is visible. */
 static bool find_mount(mount *out, const char *root, const char *controller, const char *path) {
     char name[MAX_PATH], line[MAX_LINE];
     if (!join(name, sizeof name, root, "/proc/self/mountinfo")) return false;
@@ -234,7 +235,8 @@ static bool find_mount(mount *out, const char *root, const char *controller, con
     return found;
 }
 
-/* The group and all above it. A group of version 1 that does not count what its children use ends the chain of memory. */
+/* Apply the limits of the group and its ancestors. For memory, a version 1 group that does not count its children's
+ * usage ends the chain. */
 static void read_chain(qni_cgroup_limits *l, const mount *m, bool unified) {
     char dir[MAX_PATH];
     bool counts_memory = true;
@@ -266,7 +268,7 @@ void qni_cgroup_read(qni_cgroup_limits *out, const char *root) {
         char *list = strchr(line, ':'), *path = list != NULL ? strchr(++list, ':') : NULL;
         if (path == NULL) continue;
         *path++ = '\0';
-        /* A group outside of the namespace cannot be named from here. */
+        /* A group outside the namespace has no path here. */
         if (strstr(path, "/..") != NULL) *path = '\0';
         if (*list == '\0' && find_mount(&m, root, NULL, path)) read_chain(out, &m, true);
         for (int i = 0; i < 3; i++) {

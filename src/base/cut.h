@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Sizes at which work is cut, or buffers end. No result depends on them. Debug builds use small ones, so that small tests
- * meet several tasks, pieces and portions, and counters that wrap. */
+/* Sizes of work items and buffers. No result depends on them. Debug builds use small sizes, so that small tests
+ * cover several tasks, pieces and portions, and counter wrap-around. */
 #ifndef QNI_CUT_H
 #define QNI_CUT_H
 

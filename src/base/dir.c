@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Reading the names of a directory, and making one. */
+/* Listing and creating directories. */
 #include "dir.h"
 
 #include "memory.h"

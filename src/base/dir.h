@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Directories: the names in one, and making one. */
+/* Listing and creating directories. */
 #ifndef QNI_DIR_H
 #define QNI_DIR_H
 
@@ -10,11 +10,11 @@ typedef struct qni_names {
     size_t n, capacity;
 } qni_names;
 
-/* All names but "." and "..". Errors: EIO with the system's reason, ENOMEM. */
+/* List all names except "." and "..". Errors: EIO with the system's reason, ENOMEM. */
 qn_status qni_dir_list(qni_names *out, const char *dir, qn_error *err);
 void qni_names_free(qni_names *names); /* fine on a zeroed struct */
 
-/* Make a directory; one that is there is fine. Errors: EIO with the system's reason. */
+/* Create a directory; an existing one is fine. Errors: EIO with the system's reason. */
 qn_status qni_dir_make(const char *dir, qn_error *err);
 
 #endif

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Status names and texts, and the one place where error messages are formatted. */
+/* Status names and texts, and the only place that formats error messages. */
 #include "error.h"
 
 #include <quern/version.h>
@@ -35,7 +35,7 @@ const char *qn_status_text(qn_status status) {
     return "unknown status";
 }
 
-enum { LONGEST = 4500 }; /* a path of PATH_MAX and what is said about it */
+enum { LONGEST = 4500 }; /* a path of PATH_MAX and the rest of the message */
 
 static bool continues(char c) {
     return ((unsigned char)c & 0xC0) == 0x80;
@@ -52,13 +52,13 @@ size_t qni_printable(const char *text) {
     for (size_t i = 2; i < n; i++) {
         if (!continues(text[i])) return 0;
     }
-    /* U+2028 … U+202E and U+2066 … U+2069 break lines or turn their direction */
+    /* U+2028 … U+202E and U+2066 … U+2069 break lines or change text direction */
     if (s[0] == 0xE2 && s[1] == 0x80 && s[2] >= 0xA8 && s[2] <= 0xAE) return 0;
     if (s[0] == 0xE2 && s[1] == 0x81 && s[2] >= 0xA6 && s[2] <= 0xA9) return 0;
     return n;
 }
 
-/* Names from untrusted files are quoted, some of them cut: one line of whole characters. */
+/* Messages quote names from untrusted files, possibly truncated. Make them one line of complete characters. */
 static void tidy(char *text) {
     while (*text != '\0') {
         size_t n = qni_printable(text);
@@ -67,8 +67,8 @@ static void tidy(char *text) {
     }
 }
 
-/* What is too long keeps its beginning, which names the thing, and its end, which tells what is wrong with it. Never
- * in the middle of a character. */
+/* Shorten in the middle: the beginning names the thing, the end says what is wrong with it. Never splits a
+ * character. */
 static void shorten(char *message, size_t size, const char *text, size_t n) {
     static const char gap[] = "…";
     size_t head = (size - sizeof gap) / 2, tail = n - (size - sizeof gap - head);
@@ -98,7 +98,7 @@ qn_status qni_fail(qn_error *err, qn_status status, const char *format, ...) {
 }
 
 qn_status qni_fail_system(qn_error *err, const char *what, int code) {
-    /* strerror_r has two forms; this is the GNU one, which returns the text. */
+    /* strerror_r has two variants; this is the GNU one, which returns the text. */
     char buffer[128];
     const char *reason = strerror_r(code, buffer, sizeof buffer);
     return qni_fail(err, code == ENOMEM ? QN_ENOMEM : QN_EIO, "%s: %s", what, reason);

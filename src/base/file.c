@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Reading with pread, and writing through a temporary file that is renamed when it is whole. */
+/* Reads with pread; writes to a temporary file that is renamed once complete. */
 #include "file.h"
 
 #include "memory.h"
@@ -13,7 +13,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* What kept a file from being opened. A link that leads nowhere is told with its target: the name is there. */
+/* Why a file could not be opened. For a dangling symlink the message includes its target, because the name itself
+ * exists. */
 static qn_status open_error(qn_error *err, const char *path, int code) {
     char target[1024];
     ssize_t n = code == ENOENT || code == ELOOP ? readlink(path, target, sizeof target - 1) : -1;
@@ -26,7 +27,7 @@ static qn_status open_error(qn_error *err, const char *path, int code) {
 qn_status qni_file_open(qni_file *out, const char *path, qn_error *err) {
     char *copy = qni_strndup(path, strlen(path));
     if (copy == NULL) return qni_fail(err, QN_ENOMEM, "%s: out of memory", path);
-    /* O_NONBLOCK: opening a fifo must not wait for a writer. It means nothing on a regular file. */
+    /* O_NONBLOCK: opening a FIFO must not wait for a writer. It has no effect on a regular file. */
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     struct stat st;
     if (fd < 0 || fstat(fd, &st) != 0) {
@@ -69,7 +70,7 @@ qn_status qni_file_read(const qni_file *file, void *out, uint64_t offset, size_t
     return QN_OK;
 }
 
-/* Whether a text begins with a word, in whatever case. */
+/* Whether a text begins with a word, ignoring case. */
 static bool begins(const char *text, size_t size, const char *word) {
     size_t n = strlen(word);
     return size >= n && strncasecmp(text, word, n) == 0;
@@ -159,7 +160,7 @@ qn_status qni_writer_open(qni_writer *out, const char *path, qni_readers readers
     static const char suffix[] = ".XXXXXX";
     size_t n = strlen(path);
     struct stat there;
-    /* Renaming would put a file in the place of a device or a pipe. */
+    /* Renaming would replace a device or a pipe by a file. */
     if (stat(path, &there) == 0 && !S_ISREG(there.st_mode) && !S_ISDIR(there.st_mode)) {
         return qni_fail(err, QN_EIO, "%s: is not a regular file", path);
     }
@@ -172,7 +173,7 @@ qn_status qni_writer_open(qni_writer *out, const char *path, qni_readers readers
         memcpy(w.temporary + n, suffix, sizeof suffix);
         w.fd = mkostemp(w.temporary, O_CLOEXEC);
         if (w.fd < 0) status = qni_fail_system(err, path, errno);
-        if (w.fd >= 0) fchmod(w.fd, (mode_t)readers); /* a hint: some file systems have no modes */
+        if (w.fd >= 0) fchmod(w.fd, (mode_t)readers); /* best effort: some file systems have no modes */
     }
     if (status != QN_OK) {
         qni_free(w.path);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Reading untrusted files with pread (never mapped: a truncated mapping is a SIGBUS), and replacing files whole. */
+/* Reads untrusted files with pread (never mapped: truncating a mapped file raises SIGBUS), and replaces files
+ * atomically. */
 #ifndef QNI_FILE_H
 #define QNI_FILE_H
 
@@ -11,32 +12,32 @@ typedef struct qni_file {
     char *path; /* for messages */
 } qni_file;
 
-/* Open a regular file for reading; anything else (folder, fifo, device) is EIO. */
+/* Open a regular file for reading; anything else (directory, FIFO, device) is EIO. */
 qn_status qni_file_open(qni_file *out, const char *path, qn_error *err);
-void qni_file_close(qni_file *file); /* fine on a zeroed struct and twice; fd is -1 afterwards */
+void qni_file_close(qni_file *file); /* accepts a zeroed struct and may be called twice; fd is -1 afterwards */
 
-/* Exactly `bytes` at `offset`; a shorter file is EFORMAT, naming it. Any thread. */
+/* Read exactly `bytes` at `offset`. EFORMAT, naming the file, if it is shorter. Thread-safe. */
 qn_status qni_file_read(const qni_file *file, void *out, uint64_t offset, size_t bytes, qn_error *err);
 
-/* EFORMAT where the first bytes of a file (all of them, or some hundred) show that it was never downloaded: it is empty,
- * a Git LFS pointer, or an HTML or XML page of a server. */
+/* EFORMAT if a file's first bytes (all of them, or a few hundred) show that it was never downloaded: empty, a Git
+ * LFS pointer, or a server's HTML or XML page. */
 qn_status qni_file_check_content(const char *path, const char *head, size_t size, qn_error *err);
 
-/* A whole file of at most max_bytes; *out is followed by a zero byte and freed with qni_free(). The first function checks
- * its content as above but takes an empty file, the second takes anything. */
+/* Read a whole file of at most max_bytes. *out is NUL-terminated and freed with qni_free(). The first function
+ * checks the content as above but accepts an empty file; the second accepts anything. */
 qn_status qni_file_slurp(char **out, size_t *size, const char *path, size_t max_bytes, qn_error *err);
 qn_status qni_file_slurp_any(char **out, size_t *size, const char *path, size_t max_bytes, qn_error *err);
 
-/* "dir/name" allocated; NULL: no memory. */
+/* "dir/name", allocated; NULL if out of memory. */
 char *qni_path_join(const char *dir, const char *name);
-/* Whether a directory has the name, be it a link that leads nowhere or a file that cannot be opened: a file that may be
- * missing is missing where its name is, and anything else is told by opening it. */
+/* Whether the name exists in its directory, even as a dangling symlink or an unreadable file. An optional file is
+ * missing only if its name is; any other problem is reported on open. */
 bool qni_path_exists(const char *path);
 
-/* Who may read a file that is written: what was said in a session is its owner's, weights are everybody's. */
+/* Permissions of a written file: session contents are private to the owner, weights are public. */
 typedef enum qni_readers { QNI_FOR_OWNER = 0600, QNI_FOR_ALL = 0644 } qni_readers;
 
-/* Writing a file that appears only when it is whole: a temporary file beside it, renamed by commit. */
+/* Writes a file that appears only once complete: a temporary file beside it, renamed on commit. */
 typedef struct qni_writer {
     int fd;
     char *path;
@@ -44,9 +45,9 @@ typedef struct qni_writer {
 } qni_writer;
 qn_status qni_writer_open(qni_writer *out, const char *path, qni_readers readers, qn_error *err);
 qn_status qni_writer_write(qni_writer *writer, const void *data, size_t bytes, qn_error *err);
-/* At any place, from any thread; the end of what qni_writer_write() writes does not move. */
+/* Write at any offset, from any thread; the append position of qni_writer_write() does not change. */
 qn_status qni_writer_write_at(const qni_writer *writer, const void *data, uint64_t offset, size_t bytes, qn_error *err);
 qn_status qni_writer_commit(qni_writer *writer, qn_error *err); /* closes */
-void qni_writer_abandon(qni_writer *writer);                    /* removes the temporary file; fine after commit */
+void qni_writer_abandon(qni_writer *writer);                    /* removes the temporary file; allowed after commit */
 
 #endif

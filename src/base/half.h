@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* bf16 and f16 as 16-bit patterns: exact to f32, and from f32 rounded to nearest even; e4m3 and affine codes to f32. */
+/* bf16 and f16 as 16-bit patterns: exact conversion to f32, round-to-nearest-even from f32. e4m3 and affine codes to
+ * f32. */
 #ifndef QNI_HALF_H
 #define QNI_HALF_H
 
@@ -54,7 +55,7 @@ static inline uint16_t qni_f16_of_f32(float f) {
     return (uint16_t)(sign | (qni_bits_of_float(aligned) - 0x3F000000u));
 }
 
-/* e4m3 without infinities: 4 bits of exponent with bias 7, 3 of mantissa; the greatest code of each sign is NaN. */
+/* e4m3 without infinities: 4 exponent bits with bias 7, 3 mantissa bits; the greatest code of each sign is NaN. */
 static inline float qni_f32_of_e4m3(uint8_t h) {
     uint32_t sign = (uint32_t)(h & 0x80u) << 24, magnitude = h & 0x7Fu;
     if (magnitude == 0x7F) return qni_float_of_bits(sign | 0x7FC00000u);
@@ -63,7 +64,7 @@ static inline float qni_f32_of_e4m3(uint8_t h) {
     return sign ? -value : value;
 }
 
-/* A weight of affine form, scale · code + bias. The product may overflow where the weight does not. */
+/* An affine weight, scale · code + bias. The product may overflow even if the weight does not. */
 static inline float qni_f32_of_affine(float scale, uint8_t code, float bias) {
     const float value = scale * (float)code + bias;
     return __builtin_isfinite(value) ? value : __builtin_fmaf(scale, (float)code, bias);

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * JSON in, checked for depth before Jansson's recursive parser sees it.
+ * JSON parsing. Depth is checked before Jansson's recursive parser sees the text.
  *
- * Jansson's lexer drops a byte without a word when the buffer of its current token cannot grow. So the text is fed to
- * it as the second element of an array, whose first is a string as long as the longest token: if that string comes back
+ * Jansson's lexer silently drops a byte when the buffer of its current token cannot grow. So the text is passed as the
+ * second element of an array whose first element is a string as long as the longest token. If that string comes back
  * whole, the buffer never had to grow again.
  *
- * Jansson refuses a text with a number that fits no C type. So it is fed 0 instead, and then the k-th number of the
- * tree, whose objects keep the order of the text, is replaced by an object that no text can spell.
+ * Jansson rejects a text with a number that fits no C type. So 0 is passed in its place. Afterwards the k-th number of
+ * the tree, whose objects keep the order of the text, is replaced by an object that no JSON text can express.
  */
 #include "json.h"
 
@@ -19,21 +19,21 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* What Jansson gets: ["xxx…",TEXT], with 0 for each large number of the text. */
+/* Jansson's input: ["xxx…",TEXT], with 0 for each large number of the text. */
 typedef struct feed {
     const char *text;
     size_t size;
-    size_t padding;             /* characters of the first string */
-    const qni_json_span *large; /* {n_large}, in the text's order */
+    size_t padding;             /* length of the first string */
+    const qni_json_span *large; /* {n_large}, in text order */
     size_t n_large;
-    size_t n_piece;   /* taken up so far */
-    const char *data; /* what is left of the last one; NULL: padding */
+    size_t n_piece;   /* pieces started so far */
+    const char *data; /* the rest of the current piece; NULL: padding */
     size_t left;
-    bool refused; /* no memory for the padding */
+    bool refused; /* out of memory for the padding */
 } feed;
 
-/* The pieces: opening, padding, its end; then a stretch of text and a 0 for each large number, the rest of the text, and
- * the end. */
+/* The pieces: the opening, the padding and its end; then a stretch of text and a 0 for each large number, the rest
+ * of the text, and the closing bracket. */
 static bool next_piece(feed *f) {
     static const char head[] = "[\"", middle[] = "\",", zero[] = "0", tail[] = "]";
     const size_t p = f->n_piece++, k = (p - 3) / 2;
@@ -72,15 +72,15 @@ static size_t take_feed(void *buffer, size_t room, void *user) {
     return n;
 }
 
-/* Jansson's buffer for a token: 16 bytes, doubled when it is full. */
+/* Jansson's token buffer: 16 bytes, doubled when full. */
 static size_t buffer_for(size_t size) {
     size_t growth = 16;
     while (growth < size) growth *= 2;
     return growth;
 }
 
-/* A length of padding whose closing quote is never the byte at which Jansson's buffer has to grow: if that byte were
- * lost, Jansson would read on beyond the buffer in search of it. */
+/* A padding length whose closing quote is never the byte at which Jansson's buffer grows. If that byte were lost,
+ * Jansson would read past the end of the buffer in search of it. */
 static size_t padding_for(size_t longest) {
     size_t growth = buffer_for(longest);
     return growth - longest <= 2 ? growth + 1 : longest;
@@ -92,14 +92,14 @@ static bool has_memory(size_t bytes) {
     return block != NULL;
 }
 
-/* Jansson's callback. A buffer that cannot grow loses its closing quote too, and Jansson reads on beyond it. So the
- * padding stops before each byte at which the buffer grows, and before its closing quote, and goes on only where there
- * is memory for what the buffer is to be; else the text ends there. */
+/* Jansson's callback. A buffer that cannot grow loses its closing quote too, and Jansson then reads past its end. So
+ * the padding pauses before each byte at which the buffer grows, and before its closing quote. It continues only if
+ * memory for the grown buffer is available; otherwise the input ends there. */
 static size_t take_guarded(void *buffer, size_t room, void *user) {
     feed *f = user;
     if (f->n_piece == 2 || (f->n_piece == 1 && f->left == 0)) {
         bool ends = f->n_piece == 2 && f->left == 0;
-        size_t next = f->n_piece == 2 ? f->padding - f->left + 2 : 2; /* the number of the token's next byte */
+        size_t next = f->n_piece == 2 ? f->padding - f->left + 2 : 2; /* ordinal of the token's next byte */
         size_t growth = buffer_for(next), grown = next == growth ? 2 * growth : growth;
         if ((ends || next == growth) && !has_memory(grown)) {
             f->refused = true;
@@ -110,7 +110,7 @@ static size_t take_guarded(void *buffer, size_t room, void *user) {
     return take_feed(buffer, room, f);
 }
 
-/* The text between its padding: NULL with *error, or with no words in it where memory was short. */
+/* Parse the text between its padding. Returns NULL on failure; error->text is empty on allocation failure. */
 static json_t *parse(feed f, json_error_t *error) {
     *error = (json_error_t){0};
     json_t *all = json_load_callback(take_guarded, &f, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, error);
@@ -122,8 +122,8 @@ static json_t *parse(feed f, json_error_t *error) {
     return all;
 }
 
-/* A large number is an object with one of these keys and a text that no parser makes, as it begins with a byte that is
- * no UTF-8. */
+/* A large number is an object with one of these keys. No parser produces them: they begin with a byte that is
+ * invalid in UTF-8. */
 static const char integer_key[] = "integer", real_key[] = "real";
 enum { MARK = 0xFF };
 
@@ -148,8 +148,8 @@ static const char *large_text(const json_t *value, const char *key) {
     return text != NULL && (unsigned char)text[0] == MARK ? text + 1 : NULL;
 }
 
-/* Replace values below a tree, in the order of its text; false: no memory. `swap` says whether a value is to be replaced
- * and with what, NULL where there is no memory. Recursion is bounded as the parser's. */
+/* Replace values in a tree, in text order; false if out of memory. `swap` decides whether and by what a value is
+ * replaced; it sets NULL if out of memory. Recursion depth is bounded as in the parser. */
 typedef bool swap_fn(void *user, const json_t *value, json_t **out);
 static bool replace(json_t *tree, swap_fn *swap, void *user) {
     json_t *value, *other = NULL;
@@ -167,7 +167,7 @@ static bool replace(json_t *tree, swap_fn *swap, void *user) {
     return true;
 }
 
-/* Numbers of a text that are still to be put in place, and the numbers of its tree met so far. */
+/* The numbers still to be restored, and the count of numbers visited so far in the tree. */
 typedef struct restoration {
     const char *text;
     const qni_json_span *large;
@@ -183,7 +183,7 @@ static bool restore(void *user, const json_t *value, json_t **out) {
     return true;
 }
 
-/* The byte before a position of the feed, or 0. */
+/* The byte before a position of the input, or 0. */
 static char byte_before(feed f, int position) {
     char buffer[1024];
     size_t left = position > 0 ? (size_t)position : 0, n;
@@ -194,8 +194,9 @@ static char byte_before(feed f, int position) {
     return '\0';
 }
 
-/* Whether Jansson failed for want of memory. Mostly it says nothing then; but a string that it has no memory for it
- * calls an invalid token, or no string where one was expected. What is wrong with a string's text it names otherwise. */
+/* Whether Jansson failed for lack of memory. It usually reports nothing then. But if it cannot allocate a string, it
+ * reports an invalid token, or a missing string where one was expected. Errors in a string's text have other
+ * messages. */
 static bool is_memory_error(const feed *f, const json_error_t *error) {
     static const char token[] = "invalid token", key[] = "string or '}' expected";
     if (error->text[0] == '\0' || json_error_code(error) == json_error_out_of_memory) return true;
@@ -205,7 +206,7 @@ static bool is_memory_error(const feed *f, const json_error_t *error) {
     return byte_before(*f, error->position) == '"';
 }
 
-/* Parse a text that was scanned. */
+/* Parse a text that has been scanned. */
 static qn_status parse_feed(json_t **out, const char *what, const feed *f, qn_error *err) {
     json_error_t error;
     json_t *all = parse(*f, &error);
@@ -214,7 +215,7 @@ static qn_status parse_feed(json_t **out, const char *what, const feed *f, qn_er
     if (all == NULL && !is_memory_error(f, &error)) {
         size_t fed = f->padding + 4 + f->size + f->n_large;
         for (size_t i = 0; i < f->n_large; i++) fed -= f->large[i].size;
-        /* The bracket after the text is not in the file. */
+        /* The closing bracket after the text is not in the file. */
         bool at_end = error.position < 0 || (size_t)error.position > fed;
         status = qni_fail(err, QN_EFORMAT, "%s: line %d: %s", what, error.line,
                           at_end ? "the text ends too early" : error.text);
@@ -282,7 +283,8 @@ bool qni_json_number(double *out, const json_t *value) {
     return json_is_number(value) || integer != NULL || real != NULL;
 }
 
-/* Jansson prints no text that is not UTF-8. A key with U+0000 it prints, and nothing else has one. */
+/* Jansson refuses to print text that is not UTF-8. It does print a key that contains U+0000, and no other key
+ * contains one. */
 static const char printed_key[] = "\"\\u0000\"";
 
 static bool make_printable(void *user, const json_t *value, json_t **out) {
@@ -297,8 +299,8 @@ static bool make_printable(void *user, const json_t *value, json_t **out) {
     return true;
 }
 
-/* The end of the object at `text` if it stands for a large number, else NULL; *digits is its number in the text. White
- * space around its parts depends on the flags. */
+/* The end of the object at `text` if it represents a large number, else NULL; *digits points to its digits. White
+ * space around the parts depends on the flags. */
 static const char *large_object(const char *text, const char **digits, size_t *n_digit) {
     static const char space[] = " \n";
     const char *at = text + 1 + strspn(text + 1, space);
@@ -310,7 +312,7 @@ static const char *large_object(const char *text, const char **digits, size_t *n
     return at + strspn(at, space) + 1;
 }
 
-/* Replace the objects that stand for large numbers by these; the text grows shorter. */
+/* Replace the objects that represent large numbers by the numbers; the text only shrinks. */
 static void unwrap_large(char *text) {
     char *to = text;
     bool quoted = false;
@@ -342,7 +344,7 @@ static char *dump(const json_t *value, size_t flags) {
 char *qni_json_print(const json_t *value, size_t flags) {
     char *text = dump(value, flags);
     if (text != NULL) return text;
-    /* Either memory was short or there are large numbers. */
+    /* Either out of memory, or there are large numbers. */
     json_t *list = json_array();
     bool done = json_array_append_new(list, json_deep_copy(value)) == 0 && replace(list, make_printable, NULL);
     if (done) text = dump(json_array_get(list, 0), flags | JSON_ENCODE_ANY);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The scan that runs before the parser. It knows strings, brackets and numbers, and no more of the grammar. */
+/* The scan before the parser. It recognizes strings, brackets and numbers, and nothing else of the grammar. */
 #include "json_scan.h"
 
 #include "json.h"
@@ -24,14 +24,14 @@ static bool integer_is_large(const char *digits, size_t n, bool minus) {
     return n > 19 || (n == 19 && memcmp(digits, most, 19) > 0);
 }
 
-/* Whether digits with at most one point, times ten to the exponent, round to an infinity. strtod() reads a text without
- * the point, which is another character in some locales. */
+/* Whether digits with at most one point, times ten to the exponent, round to infinity. The digits are given to
+ * strtod() without the point, because the decimal point depends on the locale. */
 static bool real_is_large(const char *digits, const char *end, int64_t exponent) {
-    enum { MOST = 320 }; /* a few more digits than the largest double has: one more stands for all that follow */
+    enum { MOST = 320 }; /* a few more digits than the largest double has; one extra digit stands for all the rest */
     char text[MOST + 16];
     size_t n = 0;
     const char *point = memchr(digits, '.', (size_t)(end - digits));
-    int64_t power = (point != NULL ? point : end) - digits - 1; /* of ten, of the digit at hand */
+    int64_t power = (point != NULL ? point : end) - digits - 1; /* power of ten of the current digit */
     int64_t first = 0;
     for (const char *at = digits; at < end; at++) {
         if (*at == '.') continue;
@@ -48,7 +48,7 @@ static bool real_is_large(const char *digits, const char *end, int64_t exponent)
     return isinf(strtod(text, NULL));
 }
 
-/* "e-12" up to `end`: false where it is no exponent. Far beyond any use the value stops growing. */
+/* Parse "e-12" up to `end`; false if it is not an exponent. The value saturates far beyond any useful size. */
 static bool read_exponent(int64_t *out, const char *at, const char *end) {
     if (*at != 'e' && *at != 'E') return false;
     at++;
@@ -63,8 +63,8 @@ static bool read_exponent(int64_t *out, const char *at, const char *end) {
     return at == end;
 }
 
-/* Whether a run of number characters is a number of JSON that fits no C type. What is no number is left to the parser,
- * which refuses it. */
+/* Whether a run of number characters is a valid JSON number that fits no C type. Anything else is left to the
+ * parser, which rejects it. */
 static bool is_large(const char *token, size_t n) {
     const char *end = token + n, *whole = token + (*token == '-');
     const char *at = skip_digits(whole, end);
@@ -86,7 +86,7 @@ static size_t number_size(const char *text, size_t size) {
     return n;
 }
 
-/* The bytes of the string whose opening quote is text[0], the closing one included where there is one. */
+/* Bytes of the string whose opening quote is text[0], including the closing quote if present. */
 static size_t string_size(const char *text, size_t size) {
     size_t i = 1;
     while (i < size && text[i] != '"') i += text[i] == '\\' ? 2 : 1;

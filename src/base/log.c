@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Remarks that are no errors, through the caller's callback. */
+/* Warnings through the caller's callback. */
 #include "log.h"
 
 #include "error.h"
@@ -16,6 +16,6 @@ void qni_log(const qn_log *log, const char *format, ...) {
     va_end(args);
     if (n < 0) return;
     qn_error line = {QN_OK, ""};
-    qni_fail(&line, QN_OK, "%s", text); /* one line of whole characters, as messages are */
+    qni_fail(&line, QN_OK, "%s", text); /* one line of complete characters, as in error messages */
     log->line(log->user, line.message);
 }

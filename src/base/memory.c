@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Memory: the device allocator, host allocations. The only file that calls malloc and its kin. */
+/* Memory: device allocator and host allocations. The only file that calls malloc and its relatives. */
 #include "memory.h"
 
 #include <stdlib.h>

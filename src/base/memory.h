@@ -13,11 +13,11 @@
 #define QNI_ASAN 1
 #endif
 
-/* Alignment of everything that kernels read: a cache line, and the widest vector. */
+/* Alignment of everything that kernels read: one cache line, which is also the widest vector. */
 enum { QNI_ALIGN = 64 };
 
-/* Blocks that are cut into pieces have poisoned bytes behind each piece in builds with the address sanitizer, which sees
- * no overrun within a block by itself. In all other builds there are none, and poisoning does nothing. */
+/* In AddressSanitizer builds, blocks that are divided into pieces have poisoned bytes after each piece, because the
+ * sanitizer detects no overrun within a block. Other builds have no such bytes, and poisoning does nothing. */
 #if defined(QNI_ASAN)
 #include <sanitizer/asan_interface.h>
 enum { QNI_RED_ZONE = 2 * QNI_ALIGN };
@@ -39,7 +39,7 @@ static inline void qni_unpoison(const void *pointer, size_t bytes) {
 }
 #endif
 
-/* a * b and a + b; false on overflow, *out untouched. */
+/* a * b and a + b; false on overflow, leaving *out unchanged. */
 static inline bool qni_mul_size(size_t *out, size_t a, size_t b) {
     size_t r;
     if (__builtin_mul_overflow(a, b, &r)) return false;
@@ -53,7 +53,7 @@ static inline bool qni_add_size(size_t *out, size_t a, size_t b) {
     return true;
 }
 
-/* Smallest multiple of `unit` (a power of two) that is >= n; the caller rules out overflow. */
+/* Smallest multiple of `unit` (a power of two) that is >= n. The caller ensures that it does not overflow. */
 static inline size_t qni_round_up(size_t n, size_t unit) {
     return (n + unit - 1) & ~(unit - 1);
 }
@@ -67,20 +67,20 @@ static inline int64_t qni_ceil_div(int64_t a, int64_t b) {
     return (a + b - 1) / b;
 }
 
-/* From the device allocator, QNI_ALIGN-aligned, not cleared; NULL: no memory. bytes > 0. */
+/* Allocate from the device allocator, QNI_ALIGN-aligned, uninitialized; NULL if out of memory. bytes > 0. */
 void *qni_device_alloc(const qn_allocator *allocator, size_t bytes);
 void qni_device_free(const qn_allocator *allocator, void *pointer, size_t bytes);
 
-/* Ask for large pages under memory that is written once and read often; a hint, never an error. */
+/* Request large pages for memory that is written once and read often. Best effort, never an error. */
 void qni_advise_large_pages(void *pointer, size_t bytes);
 
-/* Host bookkeeping: count * size zero bytes (never NULL for 0 elements); NULL: no memory or overflow. */
+/* Host allocation of count * size zeroed bytes (never NULL for 0 elements); NULL if out of memory or on overflow. */
 void *qni_calloc(size_t count, size_t size);
 void *qni_realloc(void *pointer, size_t count, size_t size);
 void qni_free(void *pointer);
-char *qni_strndup(const char *text, size_t size); /* followed by a zero byte */
+char *qni_strndup(const char *text, size_t size); /* NUL-terminated */
 
-/* Grow an array to hold at least `need` elements, doubling; false: no memory, array untouched. */
+/* Grow an array to at least `need` elements by doubling; false if out of memory, leaving the array unchanged. */
 bool qni_grow(void *array_pointer, size_t *capacity, size_t need, size_t element_size);
 
 #endif

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What this machine is, from CPUID (AArch64: the auxiliary vector) and from what Linux tells. */
+/* Machine properties, from CPUID (AArch64: the auxiliary vector) and from Linux. */
 #include "processor.h"
 
 #include <sched.h>
@@ -44,7 +44,7 @@ qni_cpu_features qni_cpu_detect(void) {
     if (f.avx512 && n_subleaf >= 1 && __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx)) {
         f.avx512_bf16 = has(eax, AVX512_BF16);
     }
-#if defined(QNI_EMULATE_AVX512) /* the build whose kernels of this level are compiled to AVX2, for tests */
+#if defined(QNI_EMULATE_AVX512) /* test build in which the kernels of this level are compiled to AVX2 */
     f.avx512 = f.avx512_vnni = f.avx512_bf16 = f.avx2_fma_f16c;
 #endif
     return f;
@@ -55,7 +55,7 @@ qni_cpu_features qni_cpu_detect(void) {
 qni_cpu_features qni_cpu_detect(void) {
     const unsigned long has = getauxval(AT_HWCAP), has2 = getauxval(AT_HWCAP2);
     qni_cpu_features f = {0};
-    f.neon = true; /* part of the architecture */
+    f.neon = true; /* baseline of the architecture */
     f.neon_dotprod = (has & HWCAP_ASIMDDP) != 0;
     f.neon_bf16 = (has2 & HWCAP2_BF16) != 0;
     f.neon_i8mm = (has2 & HWCAP2_I8MM) != 0;
@@ -67,11 +67,11 @@ qni_cpu_features qni_cpu_detect(void) {
 }
 #endif
 
-/* Those that the scheduler may run this process on. */
+/* CPUs in the affinity mask of this process. */
 static int32_t count_allowed(void) {
     cpu_set_t few;
     if (sched_getaffinity(0, sizeof few, &few) == 0) return CPU_COUNT(&few) > 0 ? CPU_COUNT(&few) : 1;
-    /* The kernel knows more CPUs than the fixed set has room for. */
+    /* The kernel supports more CPUs than the fixed-size set holds. */
     enum { MANY = 1 << 16 };
     size_t bytes = CPU_ALLOC_SIZE(MANY);
     cpu_set_t *many = qni_calloc(1, bytes);
@@ -101,7 +101,7 @@ void qni_cpu_pin(pthread_t thread, int32_t index) {
     }
 }
 
-/* The rest of the first line of a file that starts with `key`, after the colon and blanks, without the line end. */
+/* The rest of the first line that starts with `key`, after the colon and blanks, without the newline. */
 static bool find_line(char *out, size_t size, const char *path, const char *key) {
     FILE *file = fopen(path, "re");
     if (file == NULL) return false;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What this machine is: instruction set, processors, memory. */
+/* Machine properties: instruction set, processors, memory. */
 #ifndef QNI_PROCESSOR_H
 #define QNI_PROCESSOR_H
 
@@ -14,7 +14,7 @@ typedef struct qni_cpu_features {
     bool avx512;        /* F BW VL DQ, and all of AVX2 */
     bool avx512_bf16;
     bool avx512_vnni;
-    bool neon; /* AArch64; what is beyond its first version: */
+    bool neon; /* AArch64; extensions beyond the baseline: */
     bool neon_dotprod;
     bool neon_bf16;
     bool neon_i8mm;
@@ -22,19 +22,18 @@ typedef struct qni_cpu_features {
 
 qni_cpu_features qni_cpu_detect(void);
 
-/* CPUs that this process may use: those it may run on, or fewer where a quota of its control groups gives less time, rounded
- * down; at least 1. */
+/* CPUs available to this process: those in its affinity mask, or fewer if a control group's quota (rounded down)
+ * limits it; at least 1. */
 int32_t qni_cpu_count(void);
 
-/* Bind a thread to the index-th of the CPUs that this process may run on, counted round and round; a hint: where it
- * cannot be done nothing is. */
+/* Pin a thread to the index-th CPU of this process's affinity mask, modulo their number. Best effort. */
 void qni_cpu_pin(pthread_t thread, int32_t index);
 
-/* The processor's name, into a buffer; "unknown processor" if it does not tell. */
+/* Copy the processor's name into a buffer; "unknown processor" if not available. */
 void qni_cpu_name(char *out, size_t size);
 
-/* Memory of the machine, and what can be had without swapping (MemAvailable), or less where control groups have limits;
- * 0: unknown. */
+/* Total memory of the machine, and memory available without swapping (MemAvailable); less if control groups limit
+ * it. 0: unknown. */
 void qni_memory_info(uint64_t *total_bytes, uint64_t *available_bytes);
 
 #endif

@@ -90,7 +90,7 @@ void qni_sha256_final(qni_sha256 *hash, uint8_t digest[32]) {
     uint64_t n_bits = hash->n_bytes * 8;
     uint8_t tail[72] = {0x80};
     size_t used = (size_t)(hash->n_bytes % 64);
-    size_t n_zero = used < 56 ? 56 - used : 120 - used; /* the 0x80 included */
+    size_t n_zero = used < 56 ? 56 - used : 120 - used; /* including the 0x80 */
     for (int i = 0; i < 8; i++) tail[n_zero + (size_t)i] = (uint8_t)(n_bits >> (56 - 8 * i));
     qni_sha256_update(hash, tail, n_zero + 8);
     for (int i = 0; i < 32; i++) digest[i] = (uint8_t)(hash->state[i / 4] >> (24 - 8 * (i % 4)));

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* SHA-256: the identity of models and session files, and the comparison of results bit for bit. Source: FIPS 180-4. */
+/* SHA-256: identifies models and session files, and compares results bit for bit. Source: FIPS 180-4. */
 #ifndef QNI_SHA256_H
 #define QNI_SHA256_H
 

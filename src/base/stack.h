@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* How much stack a recursion uses, for those whose depth a file or a request decides. */
+/* Stack used by a recursion, for code whose depth a file or a request determines. */
 #ifndef QNI_STACK_H
 #define QNI_STACK_H
 
@@ -7,7 +7,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Frames of code that is not optimized, or that a sanitizer watches, are several times larger. */
+/* Frames of unoptimized or sanitized code are several times larger. */
 #if defined(__has_feature)
 #if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer) || __has_feature(memory_sanitizer)
 #define QNI_STACK_LARGE_FRAMES 1
@@ -22,12 +22,12 @@ enum { QNI_STACK_SCALE = 6 };
 enum { QNI_STACK_SCALE = 1 };
 #endif
 
-/* Where the stack of the calling function begins. */
+/* Stack position of the calling function. */
 static inline __attribute__((always_inline)) uintptr_t qni_stack_here(void) {
     return (uintptr_t)__builtin_frame_address(0);
 }
 
-/* Whether less than `bytes` lie between the frame `base` and the calling function's; stacks grow downward. */
+/* Whether the calling function's frame is less than `bytes` away from `base`; stacks grow downward. */
 static inline __attribute__((always_inline)) bool qni_stack_within(uintptr_t base, size_t bytes) {
     return base - qni_stack_here() < bytes * QNI_STACK_SCALE;
 }

@@ -1,12 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The thread pool. A loop is opened and closed by one atomic word, the gate: its number, an open bit, and how many
- * workers are inside. A worker enters only an open gate, so the caller waits for those that came and never for one
- * that the system has not scheduled: with more threads than processors a loop costs no more than with one each.
+ * The thread pool. One atomic word, the gate, opens and closes a loop: loop number, open bit, and number of workers
+ * inside. A worker enters only an open gate. So the caller waits only for workers that entered, never for one that the
+ * system has not scheduled: with more threads than processors a loop costs no more than with one thread per processor.
  *
- * The tasks of a loop are dealt in equal ranges. A thread takes those of its own range in order, so that it walks
- * through memory without a jump and meets in each loop what it met in the last; then it takes what others have left,
- * from the ends of their ranges.
+ * The tasks of a loop are divided into equal ranges. A thread runs its own range in order, so that it accesses memory
+ * sequentially and touches the same data in each loop. Then it steals from the ends of other threads' ranges.
  */
 #include "thread_pool.h"
 
@@ -25,20 +24,20 @@
 #define GATE_OPEN   ((uint64_t)1 << 31)
 #define GATE_INSIDE (GATE_OPEN - 1)
 
-/* Looks at the gate before a thread sleeps: a wake-up costs about as much as SPIN_LONG pauses (some 20 to 50 us).
- * With more threads than processors a spinning thread keeps a working one from running. */
+/* Polls of the gate before a thread sleeps: a wake-up costs about as much as SPIN_LONG pauses (some 20 to 50 us).
+ * With more threads than processors, a spinning thread would keep a working one from running. */
 enum { SPIN_LONG = QNI_CUT(1000, 50), SPIN_SHORT = QNI_CUT(16, 2) };
 
-/* The number of the last loop of a new pool: a debug build starts before the counter wraps. */
+/* Initial loop number of a new pool: a debug build starts just before the counter wraps. */
 #define LAST_LOOP QNI_CUT((uint64_t)0, (uint64_t)UINT32_MAX)
 
-/* Tasks that a thread has left: first << 32 | end. */
+/* Tasks left to a thread: first << 32 | end. */
 typedef struct share {
     _Alignas(QNI_ALIGN) _Atomic uint64_t range;
 } share;
 
 struct qni_pool {
-    /* What a loop is; written while nobody is inside a closed gate. */
+    /* The current loop; written while the gate is closed and no worker is inside. */
     qni_task task;
     void *context;
     int64_t n_task;
@@ -69,15 +68,15 @@ static void relax(void) {
 #endif
 }
 
-/* Rounding to nearest and subnormal numbers, without traps. */
+/* Round to nearest, subnormals enabled, exceptions masked. */
 #if defined(__x86_64__)
 enum { DEFAULT_ARITHMETIC = 0x1F80 };
 #else
 enum { DEFAULT_ARITHMETIC = 0 };
 #endif
 
-/* How this thread computes in floating point from now on; returns how it did. A host may flush subnormal numbers to zero in
- * its threads, which new ones inherit: results must not depend on it. */
+/* Set this thread's floating-point mode; returns the previous one. A host may flush subnormals to zero, and new
+ * threads inherit that: results must not depend on it. */
 static uint64_t set_arithmetic(uint64_t mode) {
     uint64_t before = mode;
 #if defined(__x86_64__)
@@ -98,7 +97,7 @@ static void deal(qni_pool *pool) {
     }
 }
 
-/* The first task of a share for its owner, the last for others; -1: none is left. */
+/* The owner takes the first task of a share, other threads the last; -1: none left. */
 static int64_t take(share *from, bool is_own) {
     uint64_t range = atomic_load_explicit(&from->range, memory_order_relaxed), left;
     do {
@@ -117,14 +116,14 @@ static void work(qni_pool *pool, int32_t thread) {
     }
 }
 
-/* Whether the gate is open with a loop after `seen`. */
+/* Whether the gate is open for a loop after `seen`. */
 static bool is_new(uint64_t gate, uint64_t seen) {
     return (gate & GATE_OPEN) != 0 && gate >> 32 != seen;
 }
 
 static void sleep_until_work(qni_pool *pool, uint64_t seen) {
     pthread_mutex_lock(&pool->mutex);
-    /* Sequentially consistent against open(): either it sees us asleep, or we see its gate. */
+    /* Sequentially consistent with open(): either it sees us asleep, or we see its gate. */
     atomic_fetch_add(&pool->n_asleep, 1);
     while (!atomic_load(&pool->stop) && !is_new(atomic_load(&pool->gate), seen)) {
         pthread_cond_wait(&pool->work, &pool->mutex);
@@ -152,7 +151,7 @@ static void *run_worker(void *argument) {
     for (;;) {
         uint64_t gate = atomic_load_explicit(&pool->gate, memory_order_acquire);
         if (is_new(gate, seen)) {
-            /* gate + 1 enters; a failed exchange looks again. */
+            /* gate + 1 enters; on failure the loop re-examines the gate. */
             if (atomic_compare_exchange_strong(&pool->gate, &gate, gate + 1)) {
                 seen = gate >> 32;
                 work(pool, worker->index);
@@ -181,8 +180,8 @@ static void wait_until_left(qni_pool *pool) {
         relax();
     }
     pthread_mutex_lock(&pool->mutex);
-    /* Sequentially consistent against leave(): either it sees us wait, or we see it gone. An exchange, not a store: qemu
-     * lets the load of the gate overtake an AArch64 store-release. */
+    /* Sequentially consistent with leave(): either it sees us wait, or we see that it has left. An exchange, not a
+     * store: qemu lets the load of the gate overtake an AArch64 store-release. */
     atomic_exchange(&pool->caller_waits, true);
     while (!is_empty(pool)) pthread_cond_wait(&pool->left, &pool->mutex);
     atomic_store(&pool->caller_waits, false);
@@ -194,7 +193,7 @@ static void run_with_workers(qni_pool *pool, int32_t n_task, qni_task task, void
     pool->context = context;
     pool->n_task = n_task;
     deal(pool);
-    /* 0 is the number of no loop: it is what a new worker has seen. */
+    /* 0 is no valid loop number: new workers start with it as the last one seen. */
     uint32_t number = (uint32_t)(atomic_load_explicit(&pool->gate, memory_order_relaxed) >> 32) + 1;
     if (number == 0) number = 1;
     atomic_store(&pool->gate, (uint64_t)number << 32 | GATE_OPEN);
@@ -218,7 +217,7 @@ void qni_pool_run(qni_pool *pool, int32_t n_task, qni_task task, void *context) 
     (void)set_arithmetic(before);
 }
 
-/* Workers take no signals: those are for the threads of the host program. */
+/* Workers block all signals, which belong to the host program's threads. */
 static int start_worker(struct worker *worker) {
     sigset_t all, old;
     sigfillset(&all);
@@ -262,7 +261,7 @@ qn_status qni_pool_create(qni_pool **out, int32_t n_thread, bool pin, qn_error *
     return QN_OK;
 }
 
-/* End the workers, and what they may wait in. */
+/* Stop the workers and destroy their synchronization objects. */
 static void stop(qni_pool *pool) {
     pthread_mutex_lock(&pool->mutex);
     atomic_store(&pool->stop, true);
@@ -276,8 +275,8 @@ static void stop(qni_pool *pool) {
 
 void qni_pool_free(qni_pool *pool) {
     if (pool == NULL) return;
-    /* In a forked child there is nobody to join, and the lock and the conditions are as some thread of the parent held
-     * them: they are left alone, as are the parent's own. */
+    /* A forked child has no workers to join. The lock and the conditions may be in the state of some parent thread;
+     * leave them alone, and the parent's own as well. */
     if (pool->owner == getpid()) stop(pool);
     qn_allocator c_library = {0};
     qni_device_free(&c_library, pool, 0);

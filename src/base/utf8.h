@@ -13,12 +13,12 @@
 
 typedef enum qni_utf8_state {
     QNI_UTF8_WHOLE,   /* a character */
-    QNI_UTF8_PARTIAL, /* the text ends inside what may become a character */
-    QNI_UTF8_BAD,     /* no character starts so */
+    QNI_UTF8_PARTIAL, /* the text ends inside a possible character */
+    QNI_UTF8_BAD,     /* no character starts like this */
 } qni_utf8_state;
 
-/* Looks at the start of a text of size >= 1. *length gets the bytes of the character, or of the maximal subpart
- * that one U+FFFD replaces (always >= 1); *code_point is 0 unless a whole character is there. */
+/* Examine the start of a text of size >= 1. *length is the number of bytes of the character, or of the maximal
+ * subpart that one U+FFFD replaces (always >= 1). *code_point is 0 unless the character is complete. */
 static inline qni_utf8_state qni_utf8_scan(const char *text, size_t size, size_t *length, uint32_t *code_point) {
     const unsigned char *s = (const unsigned char *)text;
     *length = 1;
@@ -45,7 +45,7 @@ static inline qni_utf8_state qni_utf8_scan(const char *text, size_t size, size_t
     return QNI_UTF8_WHOLE;
 }
 
-/* Bytes of the character at the start of a text, 1 … 4; 0: none is there (also when size is 0). */
+/* Bytes of the character at the start of a text, 1 … 4; 0 if there is no valid one (also when size is 0). */
 static inline size_t qni_utf8_decode(const char *text, size_t size, uint32_t *code_point) {
     size_t length;
     *code_point = 0;
@@ -53,7 +53,7 @@ static inline size_t qni_utf8_decode(const char *text, size_t size, uint32_t *co
     return length;
 }
 
-/* Writes a code point (no surrogate, <= U+10FFFF); returns its bytes, 1 … 4. */
+/* Write a code point (not a surrogate, <= U+10FFFF); returns its length, 1 … 4 bytes. */
 static inline size_t qni_utf8_encode(char out[4], uint32_t code_point) {
     if (code_point < 0x80) {
         out[0] = (char)code_point;
@@ -68,11 +68,11 @@ static inline size_t qni_utf8_encode(char out[4], uint32_t code_point) {
     return n;
 }
 
-/* Bytes of the longest prefix that is UTF-8: size, if all of it is. */
+/* Bytes of the longest valid UTF-8 prefix: size if all of it is valid. */
 static inline size_t qni_utf8_valid_prefix(const char *text, size_t size) {
     size_t i = 0;
     while (i < size) {
-        uint64_t eight; /* bytes at once, while they are ASCII */
+        uint64_t eight; /* eight bytes at once, while all are ASCII */
         while (size - i >= sizeof eight && (memcpy(&eight, text + i, sizeof eight), !(eight & 0x8080808080808080u))) {
             i += sizeof eight;
         }

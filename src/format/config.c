@@ -24,7 +24,7 @@ qni_value_text qni_json_text(const json_t *value) {
     case JSON_INTEGER:
         snprintf(out.text, sizeof out.text, "%" JSON_INTEGER_FORMAT, json_integer_value(value));
         break;
-    case JSON_REAL: /* as few digits as give the same number back */
+    case JSON_REAL: /* the fewest digits that round-trip */
         for (int n = 15; n <= 17; n++) {
             snprintf(out.text, sizeof out.text, "%.*g", n, json_real_value(value));
             if (strtod(out.text, NULL) == json_real_value(value)) break;
@@ -48,7 +48,7 @@ qni_value_text qni_json_text(const json_t *value) {
     return out;
 }
 
-/* The value of a key, or NULL where it is missing or null. */
+/* The value of a key, or NULL if missing or null. */
 static const json_t *value_of(const json_t *object, const char *key) {
     const json_t *value = json_object_get(object, key);
     return json_is_null(value) ? NULL : value;
@@ -103,7 +103,7 @@ qn_status qni_json_get_bool(bool *out, bool *has, const json_t *object, const ch
     return QN_OK;
 }
 
-/* A text that must be there and be this one, or the model is another. */
+/* A required text with one supported value; any other is a different model. */
 static qn_status expect_text(const json_t *root, const char *key, const char *wanted, qn_error *err) {
     const json_t *value = value_of(root, key);
     if (value == NULL) return qni_fail(err, QN_EFORMAT, "%s: %s is missing", file_name, key);
@@ -117,8 +117,8 @@ static qn_status expect_text(const json_t *root, const char *key, const char *wa
     return QN_OK;
 }
 
-/* architectures, where given, must name the causal language model or the base model, whose head is its embedding: others
- * put another head on the same layers. */
+/* architectures, if present, must name the causal language model or the base model, whose LM head is its embedding.
+ * Other architectures have another head on the same layers. */
 static qn_status read_architectures(const json_t *root, qn_error *err) {
     static const char wanted[] = "Qwen3ForCausalLM", base[] = "Qwen3Model";
     const json_t *list = value_of(root, "architectures");
@@ -137,7 +137,7 @@ static qn_status read_architectures(const json_t *root, qn_error *err) {
                     base, qni_json_text(json_array_get(list, 0)).text);
 }
 
-/* layer_types, where given: one "full_attention" for each layer. */
+/* layer_types, if present: "full_attention" for every layer. */
 static qn_status read_layer_types(const json_t *root, int32_t n_layer, qn_error *err) {
     const json_t *list = value_of(root, "layer_types");
     if (list == NULL) return QN_OK;
@@ -159,7 +159,7 @@ static qn_status read_layer_types(const json_t *root, int32_t n_layer, qn_error 
     return QN_OK;
 }
 
-/* The classic and the new name of the dtype must not disagree. Which dtype a tensor has, its file says. */
+/* The old and new names of the dtype must agree. Each tensor's dtype comes from its file. */
 static qn_status read_dtype(const json_t *root, qn_error *err) {
     const json_t *classic = value_of(root, "torch_dtype"), *modern = value_of(root, "dtype");
     const json_t *both[] = {classic, modern};
@@ -204,7 +204,7 @@ qn_status qni_config_read_ids(qni_token_ids *ids, const json_t *root, const char
     return QN_OK;
 }
 
-/* All sizes may be missing but max_position_embeddings, which no tensor tells. */
+/* All sizes are optional except max_position_embeddings, which cannot be inferred from any tensor. */
 static qn_status read_sizes(qni_config *c, const json_t *root, qn_error *err) {
     const struct {
         const char *key;
@@ -248,8 +248,8 @@ qn_status qni_config_read(qni_config *out, const json_t *root, const qn_log *log
     bool has = false;
     QN_TRY(qni_json_get_number(&c.rms_eps, &has, root, file_name, "rms_norm_eps", err));
     if (!has) return qni_fail(err, QN_EFORMAT, "%s: rms_norm_eps is missing", file_name);
-    /* The sum that eps is added to is of f32 squares: below the least normal float it would be lost, from 1 on it
-     * would drown it. */
+    /* eps is added to a mean of f32 squares: below the least normal float it would be lost, from 1 on it would
+     * dominate. */
     if (!(c.rms_eps >= 1e-37 && c.rms_eps < 1.0)) {
         return qni_fail(err, QN_EFORMAT, "%s: rms_norm_eps must be more than 0 and less than 1, got %.17g", file_name,
                         c.rms_eps);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Which keys of config.json change nothing, which must have their neutral value, and what happens to unknown ones. */
+/* The config.json keys that change nothing, those that must have their neutral value, and the handling of unknown
+ * ones. */
 #include "config.h"
 
 #include <string.h>
@@ -34,9 +35,9 @@ static const char *const read_elsewhere[] = {
     "vocab_size",
 };
 
-/* Without effect on the logits: training, output formats of transformers, notes. Keys of generation_config.json, for
- * which this file is the old place, are in generation_config.c.
- * sliding_window and max_window_layers count only with use_sliding_window, which must be false. */
+/* No effect on the logits: training, output formats of transformers, notes. Keys of generation_config.json, which
+ * used to be stored in config.json, are in generation_config.c. sliding_window and max_window_layers apply only with
+ * use_sliding_window, which must be false. */
 static const char *const harmless[] = {
     "_attn_implementation",
     "_attn_implementation_autoset",
@@ -101,9 +102,9 @@ static const char *const harmless[] = {
     "vocab_file",
 };
 
-/* The value with which a key that changes the maths changes nothing. */
+/* The value with which a math-changing key has no effect. */
 typedef enum neutral {
-    NEUTRAL_EMPTY, /* null, false, 0, nothing in it */
+    NEUTRAL_EMPTY, /* null, false, 0 or empty */
     NEUTRAL_TRUE,
     NEUTRAL_ONE,
 } neutral;
@@ -218,7 +219,7 @@ static qn_status check_key(const char *key, const json_t *value, const qn_log *l
 qn_status qni_config_check_keys(const json_t *root, const qn_log *log, qn_error *err) {
     const char *key;
     json_t *value;
-    json_t *object = (json_t *)(uintptr_t)root; /* Jansson's iterators take no const; nothing is changed */
+    json_t *object = (json_t *)(uintptr_t)root; /* Jansson's iterators are not const-correct; nothing is modified */
     json_object_foreach(object, key, value) {
         QN_TRY(check_key(key, value, log, err));
     }

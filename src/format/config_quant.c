@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* How config.json says that a checkpoint is quantized: MLX affine ("quantization", and its twin "quantization_config")
- * or FP8 in blocks ("quantization_config"). Sources: mlx_lm.utils.load_model, FineGrainedFP8Config in transformers. */
+/* Quantization settings of config.json: MLX affine ("quantization", and its duplicate "quantization_config") or FP8
+ * in blocks ("quantization_config"). Sources: mlx_lm.utils.load_model, FineGrainedFP8Config in transformers. */
 #include "config.h"
 
 #include "../base/json.h"
@@ -10,7 +10,7 @@
 
 static const char twin[] = "config.json: quantization_config";
 
-/* A key that is none of those read: one that says nothing is named in the log, any other one refused. */
+/* Unknown key: logged if its value is neutral, otherwise rejected. */
 static qn_status unknown(const char *where, const char *key, const json_t *value, const qn_log *log, qn_error *err) {
     if (qni_json_is_neutral(value)) {
         qni_log(log, "%s: key \"%s\" (%s) is not known and was ignored", where, key, qni_json_text(value).text);
@@ -20,7 +20,7 @@ static qn_status unknown(const char *where, const char *key, const json_t *value
                     qni_json_text(value).text);
 }
 
-/* A text that may be missing, but must not be another. */
+/* An optional string with one supported value. */
 static qn_status expect(const json_t *object, const char *where, const char *key, const char *wanted, qn_error *err) {
     const json_t *value = json_object_get(object, key);
     if (value == NULL || json_is_null(value)) return QN_OK;
@@ -32,7 +32,7 @@ static qn_status expect(const json_t *object, const char *where, const char *key
                     qni_json_text(value).text);
 }
 
-/* bits, group_size and mode of the whole model or of a module. */
+/* bits, group_size and mode of the whole model or of one module. */
 static qn_status read_affine(qni_module_quant *out, const json_t *object, const char *where, qn_error *err) {
     bool has_bits = false, has_group = false;
     QN_TRY(expect(object, where, "mode", "affine", err));
@@ -49,7 +49,7 @@ static bool is_affine_key(const char *key) {
     return strcmp(key, "bits") == 0 || strcmp(key, "group_size") == 0 || strcmp(key, "mode") == 0;
 }
 
-/* An object under a module's path says how that module is quantized, true and false whether it is. */
+/* An object at a module's path gives its quantization parameters; true and false say whether it is quantized. */
 static qn_status check_module(const char *module, const json_t *value, const char *where, const qn_log *log,
                               qn_error *err) {
     if (json_is_boolean(value)) return QN_OK;
@@ -59,7 +59,7 @@ static qn_status check_module(const char *module, const json_t *value, const cha
     qni_module_quant read;
     QN_TRY(read_affine(&read, value, path, err));
     const char *key;
-    json_t *item, *object = (json_t *)(uintptr_t)value; /* iterators take no const; nothing is changed */
+    json_t *item, *object = (json_t *)(uintptr_t)value; /* iterators are not const-correct; nothing is modified */
     json_object_foreach(object, key, item) {
         if (!is_affine_key(key)) QN_TRY(unknown(path, key, item, log, err));
     }
@@ -79,8 +79,7 @@ static qn_status read_mlx(qni_stated_quant *out, json_t *object, const char *whe
     return QN_OK;
 }
 
-/* Which linears are fp8, and that activations would be rounded too, is not asked here: the tensors tell the former, and
- * activations stay f32. */
+/* Which linears are fp8 is not read here: the tensors show it. Nor is activation rounding: activations stay f32. */
 static qn_status read_fp8(qni_stated_quant *out, json_t *object, const qn_log *log, qn_error *err) {
     static const char *const known[] = {"quant_method",   "fmt",        "weight_block_size", "activation_scheme",
                                         "ignored_layers", "dequantize", "scale_fmt",         "modules_to_not_convert"};
@@ -88,7 +87,7 @@ static qn_status read_fp8(qni_stated_quant *out, json_t *object, const qn_log *l
     const json_t *block = json_object_get(object, "weight_block_size");
     const json_t *sizes[] = {json_array_get(block, 0), json_array_get(block, 1)};
     for (int i = 0; i < 2; i++) {
-        json_int_t n = json_integer_value(sizes[i]); /* 0 where it is no integer */
+        json_int_t n = json_integer_value(sizes[i]); /* 0 if not an integer */
         if (json_array_size(block) == 2 && n >= 1 && n <= INT32_MAX) continue;
         return qni_fail(err, block == NULL || json_is_null(block) ? QN_EUNSUPPORTED : QN_EFORMAT,
                         "%s: weight_block_size must be two sizes of 1 to 2147483647", twin);
@@ -106,7 +105,7 @@ static qn_status read_fp8(qni_stated_quant *out, json_t *object, const qn_log *l
     return QN_OK;
 }
 
-/* The value of a key, or NULL where it says nothing. */
+/* The value of a key, or NULL if it is neutral. */
 static json_t *stated(const json_t *root, const char *key) {
     json_t *value = json_object_get(root, key);
     return value == NULL || qni_json_is_neutral(value) ? NULL : value;

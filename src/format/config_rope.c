@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Rotary embedding: rope_theta with rope_scaling (classic), or rope_parameters (transformers 5). Where a file has both
+/* Rotary embedding: rope_theta with rope_scaling (classic), or rope_parameters (transformers 5). If a file has both,
  * they must agree. Source: modeling_rope_utils.py of transformers 5. */
 #include "config.h"
 
@@ -10,7 +10,7 @@
 
 static const char file_name[] = "config.json";
 
-/* What one of the two places says. */
+/* The contents of one of the two. */
 typedef struct rope_block {
     bool there;
     bool has_theta;
@@ -23,7 +23,7 @@ static const json_t *value_of(const json_t *object, const char *key) {
     return json_is_null(value) ? NULL : value;
 }
 
-/* "rope_type", or its older name "type"; *out NULL where neither is there. */
+/* "rope_type", or its older name "type"; *out is NULL if both are missing. */
 static qn_status read_type(const char **out, const json_t *block, const char *place, qn_error *err) {
     const json_t *modern = value_of(block, "rope_type"), *classic = value_of(block, "type");
     const json_t *value = modern != NULL ? modern : classic;
@@ -41,7 +41,7 @@ static qn_status read_type(const char **out, const json_t *block, const char *pl
     return QN_OK;
 }
 
-/* A positive finite number, or 0 where it is missing, null or (as in transformers, `or default`) zero. */
+/* A positive finite number. 0 if missing, null or (as with `or default` in transformers) zero. */
 static qn_status read_positive(double *out, const json_t *block, const char *key, bool zero_is_missing, qn_error *err) {
     bool has = false;
     *out = 0;
@@ -75,7 +75,7 @@ static qn_status read_yarn(qn_yarn *yarn, const json_t *block, const char *place
     return QN_OK;
 }
 
-/* attn_factor is no key of YaRN in transformers, which warns and ignores it; vLLM takes it for a further factor. */
+/* attn_factor is not a YaRN key in transformers, which warns and ignores it; vLLM applies it as an extra factor. */
 static bool is_attn_factor(const char *key, const json_t *value, const char *place, const qn_log *log) {
     if (strcmp(key, "attn_factor") != 0 || !json_is_number(value)) return false;
     if (json_number_value(value) != 1) {
@@ -87,14 +87,15 @@ static bool is_attn_factor(const char *key, const json_t *value, const char *pla
     return true;
 }
 
-/* Every key of the block must be one that its type has; mscale and mscale_all_dim only without effect. */
+/* Every key of the block must belong to its type; mscale and mscale_all_dim are accepted only if they have no
+ * effect. */
 static qn_status check_block_keys(const json_t *block, const char *place, bool yarn, const qn_log *log, qn_error *err) {
     static const char *const plain_keys[] = {"rope_type", "type", "rope_theta"};
     static const char *const yarn_keys[] = {"factor", "original_max_position_embeddings", "beta_fast", "beta_slow",
                                             "attention_factor"};
     const char *key;
     json_t *value;
-    json_t *object = (json_t *)(uintptr_t)block; /* Jansson's iterators take no const; nothing is changed */
+    json_t *object = (json_t *)(uintptr_t)block; /* Jansson's iterators are not const-correct; nothing is modified */
     json_object_foreach(object, key, value) {
         bool known = false;
         for (size_t i = 0; i < sizeof plain_keys / sizeof plain_keys[0]; i++) {
@@ -162,7 +163,7 @@ static qn_status read_theta(qni_config *config, const json_t *root, const rope_b
     return QN_OK;
 }
 
-/* original_max_position_embeddings beside the blocks: transformers lets it go first; here it must not disagree. */
+/* original_max_position_embeddings outside the blocks: in transformers it takes precedence; here it must agree. */
 static qn_status read_outer_original(qni_config *config, const json_t *root, const rope_block *blocks, qn_error *err) {
     static const char key[] = "original_max_position_embeddings";
     static const char *const places[] = {"rope_scaling", "rope_parameters"};

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* generation_config.json: what becomes a default of the sampler, and what is named because it would change the text
- * elsewhere. Source: GenerationConfig of transformers 4.51 and 5; the penalties of presence and frequency are those of
- * OpenAI's API and vLLM. */
+/* generation_config.json: settings that become sampler defaults, and unsupported ones that are logged because they
+ * would change the text in other programs. Source: GenerationConfig of transformers 4.51 and 5; presence and
+ * frequency penalties as in OpenAI's API and vLLM. */
 #include "config.h"
 
 #include "../base/json.h"
@@ -11,7 +11,7 @@
 
 static const char file_name[] = "generation_config.json";
 
-/* Without effect on the text: outputs of other forms, speed, beams (num_beams must be 1), ids that are read elsewhere. */
+/* No effect on the text: output formats, speed, beams (num_beams must be 1), ids that are read elsewhere. */
 static const char *const harmless[] = {
     "_commit_hash",
     "_from_model_config",
@@ -54,8 +54,7 @@ static const char *const harmless[] = {
     "use_mtp",
 };
 
-/* Settings, and the values with which they change nothing: null, a number, and where `empty` is true also false, 0, and
- * what has nothing in it. */
+/* Settings and their neutral values: null, a number, and if `empty` is true also false, 0 and empty values. */
 static const struct {
     const char *key;
     bool read, empty;
@@ -119,7 +118,7 @@ qni_setting qni_generation_setting(const char *key, const json_t *value) {
 static void name_ignored(const json_t *root, const qn_log *log) {
     const char *key;
     json_t *value;
-    json_t *object = (json_t *)(uintptr_t)root; /* Jansson's iterators take no const; nothing is changed */
+    json_t *object = (json_t *)(uintptr_t)root; /* Jansson's iterators are not const-correct; nothing is modified */
     json_object_foreach(object, key, value) {
         switch (qni_generation_setting(key, value)) {
         case QNI_SETTING_IGNORED:
@@ -136,7 +135,7 @@ static void name_ignored(const json_t *root, const qn_log *log) {
     }
 }
 
-/* A number that must lie in a range, the lower end included or not. */
+/* A number within a range, whose lower end is inclusive or exclusive. */
 static qn_status read_setting(double *out, bool *has, const json_t *root, const char *key, double least, double most,
                               bool open, qn_error *err) {
     double x = 0;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The names in a model directory that stand for weights, adapters and settings of other programs. */
+/* Names in a model directory that denote weights, adapters and settings of other programs. */
 #include "model_dir.h"
 
 #include "../base/dir.h"
@@ -21,14 +21,14 @@ static bool is_weights(const char *name) {
     return false;
 }
 
-/* transformers applies an adapter that it finds beside the weights; other programs when they are told to. */
+/* transformers applies an adapter that it finds beside the weights; other programs only on request. */
 static bool is_adapter(const char *name) {
     if (strcmp(name, "adapter_config.json") == 0) return true;
     return is_weights(name) && (strcasestr(name, "adapter") != NULL || strcasestr(name, "lora") != NULL);
 }
 
-/* Weights in forms of PyTorch and others are not counted: all programs prefer safetensors. golden.safetensors holds what
- * `quern verify` compares with. */
+/* PyTorch and similar weights do not count: all programs prefer safetensors. golden.safetensors holds the reference
+ * for `quern verify`. */
 static bool is_other_weights(const char *name) {
     if (strcmp(name, "golden.safetensors") == 0 || is_adapter(name)) return false;
     return ends_in(name, ".safetensors") || ends_in(name, ".gguf");
@@ -50,7 +50,7 @@ static bool is_used(const char *name, const qni_weight_files *weights) {
     return false;
 }
 
-/* Names for a message, separated by commas; beyond some of them their number. */
+/* Comma-separated names for a message; above a limit, their count. */
 typedef struct name_list {
     char text[160];
     size_t n;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The header of a safetensors file: eight bytes of length, JSON, then data that the JSON must cover without a gap or an
- * overlap. Nothing of a header is believed before it was checked. */
+/* A safetensors file: eight bytes of header length, a JSON header, then data that the header must cover without gaps
+ * or overlaps. Nothing in a header is trusted before it is checked. */
 #include "safetensors.h"
 
 #include "../base/json.h"
@@ -32,7 +32,7 @@ const char *qni_st_dtype_name(qni_st_dtype dtype) {
 qni_shape_text qni_st_shape_text(const qni_st_tensor *tensor) {
     qni_shape_text out = {{'{'}};
     size_t used = 1;
-    /* At most 8 numbers of 19 digits and a separator each: 168; cut short rather than overrun. */
+    /* At most 8 numbers of 19 digits plus separators: 168; truncated rather than overrun. */
     for (int32_t i = 0; i < tensor->rank && used + 24 < sizeof out.text; i++) {
         used += (size_t)snprintf(out.text + used, sizeof out.text - used, "%s%" PRId64, i > 0 ? ", " : "",
                                  tensor->shape[i]);
@@ -41,13 +41,13 @@ qni_shape_text qni_st_shape_text(const qni_st_tensor *tensor) {
     return out;
 }
 
-/* The file in messages: its path, or its name alone where the path would leave no room for what is wrong. */
+/* The file in messages: its path, or its base name if the path would leave no space for the error. */
 static const char *label(const qni_safetensors *st) {
     const char *slash = strrchr(st->file.path, '/');
     return slash != NULL && strlen(st->file.path) > 100 ? slash + 1 : st->file.path;
 }
 
-/* "FILE: tensor NAME: …" is the form of every message about a tensor. */
+/* Every message about a tensor has the form "FILE: tensor NAME: …". */
 static qn_status bad(const qni_safetensors *st, const char *name, const char *why, qn_error *err) {
     return qni_fail(err, QN_EFORMAT, "%s: tensor %s: %s", label(st), name, why);
 }
@@ -64,7 +64,7 @@ static qn_status read_dtype(const qni_safetensors *st, qni_st_tensor *t, const j
                     json_string_value(value));
 }
 
-/* The shape, and the bytes that it needs. */
+/* The shape and the number of bytes it needs. */
 static qn_status read_shape(const qni_safetensors *st, qni_st_tensor *t, const json_t *value, uint64_t *need,
                             qn_error *err) {
     if (!json_is_array(value)) return bad(st, t->name, "shape must be a list", err);
@@ -147,13 +147,14 @@ static qn_status check_metadata(const qni_safetensors *st, json_t *metadata, qn_
 static int by_offset(const void *a, const void *b) {
     const qni_st_tensor *x = a, *y = b;
     if (x->offset != y->offset) return x->offset < y->offset ? -1 : 1;
-    return x->bytes < y->bytes ? -1 : x->bytes > y->bytes; /* empty ones before the one that starts there */
+    return x->bytes < y->bytes ? -1
+                               : x->bytes > y->bytes; /* empty tensors before the one that starts at the same offset */
 }
 static int by_name(const void *a, const void *b) {
     return strcmp(((const qni_st_tensor *)a)->name, ((const qni_st_tensor *)b)->name);
 }
 
-/* Sorted by offset, each tensor must start where the one before ends, and the last must end with the file. */
+/* Sorted by offset, each tensor must start where the previous one ends, and the last must end with the file. */
 static qn_status check_cover(qni_safetensors *st, qn_error *err) {
     if (st->n_tensor > 0) qsort(st->tensors, st->n_tensor, sizeof st->tensors[0], by_offset);
     uint64_t at = 8 + st->header_bytes;
@@ -176,7 +177,7 @@ static qn_status check_cover(qni_safetensors *st, qn_error *err) {
     return QN_OK;
 }
 
-/* The first bytes of a file that cannot be a safetensors file, for what they show. */
+/* Diagnose a file that cannot be safetensors by its first bytes. */
 static qn_status check_content(const qni_safetensors *st, qn_error *err) {
     char head[64] = "";
     size_t n = st->file.size < sizeof head ? (size_t)st->file.size : sizeof head - 1, n_text = 0;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Safetensors files: the header is checked whole when a file is opened; data is read with pread, wherever it is wanted.
- * Source: https://github.com/huggingface/safetensors (README, "Format"). */
+/* Safetensors files: the whole header is checked on open; data is read with pread, in any order. Source:
+ * https://github.com/huggingface/safetensors (README, "Format"). */
 #ifndef QNI_SAFETENSORS_H
 #define QNI_SAFETENSORS_H
 
@@ -8,7 +8,7 @@
 
 #include <jansson.h>
 
-/* Names of element types and their bits, as the format spells them. */
+/* Element type names and their bits, as the format spells them. */
 #define QNI_ST_DTYPE_MAP(X)                                                                                            \
     X(BOOL, 8)                                                                                                         \
     X(F4, 4)                                                                                                           \
@@ -42,7 +42,7 @@ typedef enum qni_st_dtype {
 const char *qni_st_dtype_name(qni_st_dtype dtype);
 
 enum {
-    QNI_ST_MAX_RANK = 8,           /* of any tensor of a file */
+    QNI_ST_MAX_RANK = 8,           /* of any tensor in a file */
     QNI_ST_MAX_HEADER = 100000000, /* bytes, as in the reference implementation */
 };
 
@@ -57,21 +57,21 @@ typedef struct qni_st_tensor {
 
 typedef struct qni_safetensors {
     qni_file file;
-    char *header; /* the JSON text as it is in the file, header_bytes long */
+    char *header; /* the JSON text of the file, header_bytes long */
     size_t header_bytes;
     json_t *root;
     qni_st_tensor *tensors; /* {n_tensor}, sorted by name */
     size_t n_tensor;
 } qni_safetensors;
 
-/* Open and check a file. On an error nothing is left open. */
+/* Open and check a file. On error nothing stays open. */
 qn_status qni_safetensors_open(qni_safetensors *out, const char *path, qn_error *err);
-void qni_safetensors_close(qni_safetensors *st); /* fine on a zeroed struct */
+void qni_safetensors_close(qni_safetensors *st); /* accepts a zeroed struct */
 
-/* A tensor by name, or NULL. */
+/* Find a tensor by name; NULL if not found. */
 const qni_st_tensor *qni_safetensors_find(const qni_safetensors *st, const char *name);
 
-/* A value of __metadata__, or NULL. */
+/* A value of __metadata__; NULL if not found. */
 const char *qni_safetensors_metadata(const qni_safetensors *st, const char *key);
 
 /* "{2, 3}" for messages. */

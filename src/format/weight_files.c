@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* One safetensors file or shards with an index, which is checked in both directions. */
+/* One safetensors file, or shards with an index that is checked in both directions. */
 #include "weight_files.h"
 
 #include "../base/json.h"
@@ -21,7 +21,7 @@ static qn_status no_memory(const char *dir, qn_error *err) {
     return qni_fail(err, QN_ENOMEM, "%s: out of memory", dir);
 }
 
-/* A shard is a file of the directory itself, or the index could name any file of the machine. */
+/* A shard must be in the directory itself; otherwise the index could name any file on the machine. */
 static qn_status check_shard_name(const char *name, qn_error *err) {
     static const char suffix[] = ".safetensors";
     size_t n = strlen(name), n_suffix = sizeof suffix - 1;
@@ -38,7 +38,7 @@ static int by_text(const void *a, const void *b) {
     return strcmp(*(const char *const *)a, *(const char *const *)b);
 }
 
-/* The distinct shards of a weight_map, sorted; the names are borrowed from it. */
+/* The distinct shards of a weight_map, sorted; names borrowed from the map. */
 static qn_status collect_shards(const char **names, size_t *n_name, json_t *map, qn_error *err) {
     const char *tensor;
     json_t *value;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Blocks of a pool: memory, reference counts, the stack of unused ones. */
+/* KV blocks of a pool: memory, reference counts, free stack. */
 #include "block_pool.h"
 
 size_t qni_kv_row_bytes(const qni_kv_format *format) {
@@ -34,7 +34,7 @@ static qn_status fill(qni_block_pool *pool, size_t bytes, qn_error *err) {
     if (pool->refs == NULL || pool->unused == NULL) {
         return qni_fail(err, QN_ENOMEM, "KV cache: no memory for %d blocks", pool->n_block);
     }
-    /* The lowest numbers are on top, so that a sequence that grows alone lies in order. */
+    /* The lowest numbers are on top, so that a sequence growing alone gets contiguous blocks. */
     for (int32_t i = 0; i < pool->n_block; i++) pool->unused[i] = pool->n_block - 1 - i;
     pool->n_unused = pool->n_block;
     return QN_OK;
@@ -68,12 +68,12 @@ void qni_block_pool_free(qni_block_pool *pool) {
     qni_buffer_free(pool->device, &pool->data);
     qni_free(pool->refs);
     qni_free(pool->unused);
-    /* As the device's lock, it may be held for good in a forked child. */
+    /* Like the device's lock, it may stay locked forever in a forked child. */
     if (qni_device_is_own(pool->device)) pthread_mutex_destroy(&pool->lock);
     qni_free(pool);
 }
 
-/* In reverse, so that blocks are taken again in the same order. */
+/* In reverse, so that blocks are reused in the same order. */
 static void give_back(qni_block_pool *pool, const int32_t *blocks, int32_t n) {
     for (int32_t i = n; i-- > 0;) {
         if (--pool->refs[blocks[i]] == 0) pool->unused[pool->n_unused++] = blocks[i];

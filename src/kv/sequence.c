@@ -19,7 +19,7 @@ qn_status qni_sequence_create(qni_sequence *out, qni_block_pool *pool, int32_t *
 }
 
 void qni_sequence_release(qni_sequence *s) {
-    /* A forked child frees the pool whole; a thread of its parent may have held the pool's lock. */
+    /* A forked child frees the whole pool; a thread of its parent may have held the pool's lock. */
     if (s->pool != NULL && qni_device_is_own(s->pool->device)) {
         qni_block_pool_release(s->pool, s->blocks, s->n_block);
     }
@@ -27,7 +27,7 @@ void qni_sequence_release(qni_sequence *s) {
     *s = (qni_sequence){0};
 }
 
-/* Replace the last block, which is shared, by `own`, a copy of it. */
+/* Replace the shared last block by `own`, a copy of it. */
 static qn_status copy_last(qni_sequence *s, int32_t own, qn_error *err) {
     qni_block_pool *pool = s->pool;
     int32_t *last = &s->blocks[s->n_block - 1];

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Opening a checkpoint: config.json, generation_config.json, the headers of the weights, and that they agree. */
+/* Opening a checkpoint: reads config.json, generation_config.json and the headers of the weights, and checks that
+ * they agree. */
 #include "checkpoint.h"
 
 #include "../base/json.h"
@@ -7,7 +8,7 @@
 
 #include <string.h>
 
-/* A directory with an adapter alone is no model. */
+/* A directory that holds only an adapter is not a model. */
 static qn_status check_is_model(const char *dir, const char *config_path, qn_error *err) {
     static const char adapter_name[] = "adapter_config.json";
     if (qni_path_exists(config_path)) return QN_OK;
@@ -15,11 +16,11 @@ static qn_status check_is_model(const char *dir, const char *config_path, qn_err
     if (path == NULL) return qni_fail(err, QN_ENOMEM, "%s: out of memory", dir);
     bool adapter = qni_path_exists(path);
     qni_free(path);
-    if (!adapter) return QN_OK; /* what is wrong is told by opening config.json */
+    if (!adapter) return QN_OK; /* opening config.json reports what is wrong */
     return qni_fail(err, QN_EUNSUPPORTED, "%s: is an adapter (%s) without a model (config.json)", dir, adapter_name);
 }
 
-/* config.json, and its text for the fingerprint. */
+/* Read config.json; its text is part of the fingerprint. */
 static qn_status read_config(qni_config *config, const char *dir, qni_sha256 *hash, const qn_log *log, qn_error *err) {
     static const char name[] = "config.json";
     char *path = qni_path_join(dir, name), *text = NULL;
@@ -66,7 +67,7 @@ static qn_status check_id(int32_t id, int32_t n_vocab, const char *key, qn_error
     return qni_fail(err, QN_EFORMAT, "%s %d is not below vocab_size %d", key, (int)id, (int)n_vocab);
 }
 
-/* transformers ends a text at the ids of generation_config.json where it has some, and else at those of config.json. */
+/* transformers stops at the ids of generation_config.json if it has any, otherwise at those of config.json. */
 static void log_disagreement(const qni_token_ids *generation, const qni_token_ids *config, const qn_log *log) {
     for (int32_t i = 0; i < config->n_eos && generation->n_eos > 0; i++) {
         bool found = false;
@@ -77,7 +78,7 @@ static void log_disagreement(const qni_token_ids *generation, const qni_token_id
     }
 }
 
-/* The end-of-text ids of both files, generation_config.json's first. */
+/* Merge the end-of-text ids of both files, generation_config.json's first. */
 static qn_status merge_ids(qni_checkpoint *c, const qni_token_ids *first, const qni_token_ids *second, qn_error *err) {
     qn_model_config *config = &c->config;
     const qni_token_ids *both[] = {first, second};
@@ -99,8 +100,8 @@ static qn_status merge_ids(qni_checkpoint *c, const qni_token_ids *first, const 
     return QN_OK;
 }
 
-/* Headers go in with their lengths, so that no two sets of files run together alike; then the first bytes of every
- * tensor, because fine-tunes of one model differ in nothing else. */
+/* Hash headers with their lengths, so that different sets of files cannot concatenate to the same bytes. Then hash
+ * the first bytes of every tensor, because fine-tunes of one model differ in nothing else. */
 static qn_status hash_weights(qni_sha256 *hash, const qni_weight_files *weights, qn_error *err) {
     enum { SAMPLE = 4096 };
     uint8_t sample[SAMPLE];
@@ -119,7 +120,7 @@ static qn_status hash_weights(qni_sha256 *hash, const qni_weight_files *weights,
     return QN_OK;
 }
 
-/* All but config.json, which is read. */
+/* Open everything except config.json, which has been read. */
 static qn_status open_rest(qni_checkpoint *c, const qni_config *stated, const char *dir, const qn_log *log,
                            qn_error *err) {
     qni_token_ids ids;

@@ -1,38 +1,37 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A checkpoint that is open and checked: what its files say agrees, every tensor has its place and shape, and no weight
- * has been read yet. */
+/* An open, validated checkpoint: its files agree and every tensor has been identified and its shape checked. No
+ * weight has been read yet. */
 #ifndef QNI_CHECKPOINT_H
 #define QNI_CHECKPOINT_H
 
 #include "../format/weight_files.h"
 #include "model.h"
 
-/* The places of a layer: its linears (model.h), then its norms. */
+/* Tensor slots of a layer: its linears (model.h), then its norms. */
 enum { QNI_NORM1 = QNI_N_LINEAR, QNI_NORM2, QNI_Q_NORM, QNI_K_NORM, QNI_N_SLOT };
 
 /* A tensor in its file. */
 typedef struct qni_tensor_ref {
     const qni_safetensors *file;
-    const qni_st_tensor *tensor; /* NULL: none */
+    const qni_st_tensor *tensor; /* NULL: absent */
 } qni_tensor_ref;
 
-/* A linear {rows = outputs, columns = inputs}, or a norm, whose columns are 1: dense, or quantized codes with their
- * scales. */
+/* A linear {rows = outputs, columns = inputs} or a norm (columns is 1). Dense, or quantized codes with scales. */
 typedef struct qni_weight_ref {
-    const char *inner_name; /* of the data's tensor, behind the checkpoint's prefix */
+    const char *inner_name; /* name of the data tensor without the checkpoint's prefix */
     qni_tensor_ref data;    /* elements, or codes */
-    qni_tensor_ref scales;  /* none where dense */
+    qni_tensor_ref scales;  /* absent if dense */
     qni_tensor_ref biases;  /* affine */
     int64_t rows, columns;
-    qni_quant quant; /* as it is stored */
-    qni_quant to;    /* what a dense one is quantized to while it is loaded; kind QNI_DENSE: nothing */
+    qni_quant quant; /* as stored */
+    qni_quant to;    /* what a dense weight is quantized to while loading; kind QNI_DENSE: not quantized */
 } qni_weight_ref;
 
 typedef struct qni_layer_refs {
     qni_weight_ref slot[QNI_N_SLOT];
 } qni_layer_refs;
 
-/* What stands before the names of all tensors but lm_head: "model." in most checkpoints, nothing in base models. */
+/* Prefix of all tensor names except lm_head: "model." in most checkpoints, empty in base models. */
 typedef struct qni_tensor_prefix {
     char text[48];
     size_t n;
@@ -47,25 +46,25 @@ typedef struct qni_checkpoint {
     uint8_t fingerprint[32];
     qni_weight_ref embedding; /* {V, H} */
     qni_weight_ref norm;      /* {H} */
-    qni_weight_ref lm_head;   /* {V, H}; none when tied */
-    qni_weight_ref head_copy; /* the lm_head of a tied checkpoint that has one all the same (tied.c) */
+    qni_weight_ref lm_head;   /* {V, H}; absent when tied */
+    qni_weight_ref head_copy; /* a redundant lm_head in a tied checkpoint (tied.c) */
     qni_layer_refs *layers;   /* {n_layer} */
 } qni_checkpoint;
 
-/* The table that the head reads. */
+/* The matrix used as LM head. */
 static inline const qni_weight_ref *qni_checkpoint_head(const qni_checkpoint *c) {
     return c->config.tied ? &c->embedding : &c->lm_head;
 }
 
 /* Open and check all files of a directory. Errors: as qn_model_read_config. */
 qn_status qni_checkpoint_open(qni_checkpoint *out, const char *dir, const qn_log *log, qn_error *err);
-void qni_checkpoint_close(qni_checkpoint *checkpoint); /* fine on a zeroed struct */
+void qni_checkpoint_close(qni_checkpoint *checkpoint); /* accepts a zeroed struct */
 
-/* Put every tensor in its place and check its shape; sizes that `stated` leaves out are taken from the shapes
+/* Assign every tensor to its slot and check its shape; sizes missing from `stated` are inferred from the shapes
  * (tensor_names.c). Fills embedding, norm, lm_head, layers and the sizes, dtype, tied and n_parameter of config. */
 qn_status qni_checkpoint_match(qni_checkpoint *checkpoint, const qni_config *stated, const qn_log *log, qn_error *err);
 
-/* Check a linear whose rows and columns are set, and tell how it is stored (linear_storage.c). Errors: EFORMAT,
+/* Check a linear whose rows and columns are set, and determine its storage (linear_storage.c). Errors: EFORMAT,
  * EUNSUPPORTED. */
 qn_status qni_weight_check(qni_weight_ref *ref, const qni_stated_quant *stated, qn_error *err);
 
@@ -75,15 +74,15 @@ qn_status qni_tensor_check_shape(const qni_tensor_ref *ref, int64_t rows, int64_
 /* Fail with "FILE: tensor NAME: what". */
 qn_status qni_tensor_fail(const qni_tensor_ref *ref, qn_status status, const char *what, qn_error *err);
 
-/* The path of a weight's module: its tensor's name without ".weight". */
+/* The path of a weight's module: its tensor name without ".weight". */
 typedef struct qni_module_path {
     char text[96];
 } qni_module_path;
 qni_module_path qni_weight_module(const qni_weight_ref *ref);
-/* The same with the usual prefix, for files that are written. */
+/* The same with the standard prefix, for output files. */
 qni_module_path qni_weight_usual_module(const qni_weight_ref *ref);
 
-/* The library's dtype of a weight, or QN_DTYPE_DEFAULT. */
+/* The library's dtype for a stored tensor, or QN_DTYPE_DEFAULT if there is no equivalent. */
 qn_dtype qni_weight_dtype(const qni_st_tensor *tensor);
 
 #endif

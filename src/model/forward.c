@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The one definition of the model: embedding, n_layer decoder layers, final norm and lm_head, over the tokens of any
- * mixture of sequences. The layer itself is the backend's; see ops.h for its formulas.
+ * The only definition of the model: embedding, n_layer decoder layers, final norm and LM head, over a batch of tokens
+ * from any mix of sequences. The backend implements the layer; see ops.h for its formulas.
  *
- * The hidden stream is f32 whatever the weights are. Source: Qwen3Model in transformers, arXiv 2505.09388.
+ * The hidden stream is f32 regardless of the weights. Source: Qwen3Model in transformers, arXiv 2505.09388.
  */
 #include "forward.h"
 
@@ -78,7 +78,7 @@ qni_step_buffers qni_step_take(const qni_run *run, const qni_transformer *model,
     return b;
 }
 
-/* `step` with as many sequences as there are tokens. */
+/* Workspace of `step` with as many sequences as tokens. */
 static qn_status measure_decode(const qni_run *run, const qni_transformer *model, const qni_step_input *in) {
     if (run->ops->step == NULL) return QN_OK;
     qni_scratch_reset(run->scratch, 0);
@@ -91,7 +91,7 @@ static qn_status measure_decode(const qni_run *run, const qni_transformer *model
 qn_status qni_step_measure(size_t *bytes, const qn_model *model, int32_t n_tok, int32_t n_ctx, qn_dtype kv_dtype,
                            bool traces, qn_error *err) {
     const qn_model_config *config = &model->config;
-    /* An address that is not NULL, so that arithmetic on it stays defined; nobody uses it. */
+    /* A non-null address, so that pointer arithmetic stays defined; it is never dereferenced. */
     const qni_block_pool pool = {
         .data = {.address = (void *)(uintptr_t)QNI_ALIGN}, // NOLINT(performance-no-int-to-ptr)
         .format = {kv_dtype, config->n_layer, config->n_kv_head, config->head_dim},

@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* How a linear is stored, found from its tensors and from what config.json states: dense, MLX affine, or FP8 in blocks.
- * Whether it is quantized the tensors say; the parameters are in config.json; what disagrees is an error by name. */
+/* Determines how a linear is stored, from its tensors and config.json: dense, MLX affine, or FP8 in blocks. The
+ * tensors show whether it is quantized, config.json gives the parameters, and disagreement is an error that names
+ * both. */
 #include "checkpoint.h"
 
 #include <stdio.h>
 #include <string.h>
 
-/* The metadata of a file whose affine tensors of so many bits have biases -2^(bits-1) · scale, so that they need not be
- * kept; what `quern quantize` writes. */
+/* Metadata key of a file whose affine tensors of this bit width have biases -2^(bits-1) · scale, so that the biases
+ * need not be kept. Written by `quern quantize`. */
 static const char symmetric_key[] = "quern.symmetric";
 enum { SYMMETRIC_BITS = 8 };
 
@@ -106,7 +107,7 @@ static qn_status check_fp8(qni_weight_ref *ref, const qni_stated_quant *stated, 
                         "%s: tensor %s is F8_E4M3, but config.json has no quantization_config with quant_method fp8",
                         file_of(&ref->data), ref->data.tensor->name);
     }
-    /* A block that is larger than the matrix is cut to it, so that nothing has to be dealt out in such pieces. */
+    /* Clip a block larger than the matrix to its size, so that work need not be divided in units of such blocks. */
     const int64_t group_out = qni_min_i64(stated->block_out, ref->rows);
     const int64_t group = qni_min_i64(stated->block_in, ref->columns);
     QN_TRY(qni_tensor_check_shape(&ref->data, ref->rows, ref->columns, err));

@@ -1,17 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Reading weights: each is cut into pieces of whole panels; the device's threads read a piece with pread into a small
- * buffer of their own and pack it from there. There is no second copy of a weight. */
+/* Reads weights. Each weight is split into chunks of whole panels. The device's threads pread a chunk into a small
+ * per-thread buffer and pack it from there. No second copy of a weight is made. */
 #include "load.h"
 #include "pieces.h"
 
-/* One weight and how it is cut. Rows are those of the checkpoint: outputs of a linear, ids of the table. */
+/* One weight and its chunks. Rows are those of the checkpoint: outputs of a linear, ids of the table. */
 typedef struct load_item {
     const qni_weight_ref *ref;
     qni_filling filling; /* weight NULL: rows are copied as they are */
     unsigned char *to;   /* where to on the device, without a weight */
     int64_t rows_per_piece;
-    size_t row_bytes, scale_row_bytes; /* of elements or codes; of scales, 0 where dense */
-    int64_t first_piece;               /* pieces of all items before */
+    size_t row_bytes, scale_row_bytes; /* row_bytes: elements or codes; scale_row_bytes: scales, 0 if dense */
+    int64_t first_piece;               /* number of chunks in all earlier items */
 } load_item;
 
 typedef struct load_job {
@@ -23,7 +23,7 @@ typedef struct load_job {
     size_t buffer_bytes;
 } load_job;
 
-/* Where the parts of a piece lie in a buffer. */
+/* Offsets of a chunk's parts in a buffer. */
 typedef struct piece_layout {
     size_t scales, biases, bytes;
 } piece_layout;
@@ -59,7 +59,7 @@ static void add_linear(load_job *job, const qni_weight_ref *ref, qni_weight *wei
     add_item(job, ref, weight, NULL);
 }
 
-/* Items in the order in which published files hold them, so that a disk reads forward. */
+/* Items in the order of published files, so that the disk is read sequentially. */
 static void add_items(load_job *job, qn_model *model, const qni_checkpoint *c) {
     add_linear(job, qni_checkpoint_head(c), &model->lm_head);
     if (!c->config.tied) {
@@ -91,7 +91,7 @@ static load_item *item_of(const load_job *job, int64_t piece) {
     return &job->items[low];
 }
 
-/* Rows [first, first + n) of a tensor. */
+/* Read rows [first, first + n) of a tensor. */
 static qn_status read_rows(const qni_tensor_ref *ref, void *to, int64_t first, int64_t n, size_t row_bytes,
                            qn_error *err) {
     uint64_t at = ref->tensor->offset + (uint64_t)first * row_bytes;

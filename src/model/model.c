@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The public face of a model: reading its configuration, opening, describing and closing it. */
+/* Public model API: reading the configuration; opening, describing and closing a model. */
 #include "../base/sha256.h"
 #include "load.h"
 #include "quantize.h"
@@ -16,7 +16,7 @@ qn_status qn_model_read_config(qn_model_config *out, const char *dir, const qn_l
     return QN_OK;
 }
 
-/* Quantized while loading, a checkpoint is another model, whose caches differ. */
+/* A checkpoint quantized while loading counts as a different model, because its caches differ. */
 static void fingerprint(uint8_t *out, const qni_checkpoint *checkpoint, qn_quantize quantize) {
     const uint8_t form = (uint8_t)quantize;
     memcpy(out, checkpoint->fingerprint, sizeof checkpoint->fingerprint);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* An opened checkpoint: hyper-parameters and the weights in the form in which the device's ops take them. */
+/* An open model: hyper-parameters, and weights in the layout that the device's ops use. */
 #ifndef QNI_MODEL_H
 #define QNI_MODEL_H
 
@@ -36,10 +36,10 @@ qni_weight *qni_layer_linear(qni_layer_view *layer, int k);
 /* Another reference (a session's); qn_model_close() gives one up. */
 void qni_model_retain(qn_model *model);
 
-/* Longest context without YaRN: what the model was trained on. */
+/* Longest context without YaRN: the trained length. */
 int32_t qni_config_n_ctx_trained(const qn_model_config *config);
 
-/* Longest context at all: with YaRN original_ctx · factor, or max_position_embeddings if that is more. */
+/* Maximum context length: with YaRN original_ctx · factor, or max_position_embeddings if larger. */
 int32_t qni_config_n_ctx_limit(const qn_model_config *config);
 
 #endif

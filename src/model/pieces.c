@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Pieces in waves, on the device's threads. */
+/* Chunks in waves, on the device's threads. */
 #include "pieces.h"
 
-/* Pieces between two looks at the progress callback, for each thread. */
+/* Chunks per thread between two progress reports. */
 enum { PIECES_PER_WAVE = QNI_CUT(32, 2) };
 
 typedef struct wave {
     const qni_pieces *work;
-    int64_t first; /* piece that task 0 is */
+    int64_t first; /* chunk of task 0 */
 
-    /* The error of the lowest piece, so that it is the same whatever thread came first. */
+    /* The error of the lowest chunk, so that it does not depend on thread order. */
     pthread_mutex_t lock;
     qn_status status;
     qn_error error;
@@ -31,7 +31,7 @@ static void run_task(void *context, int32_t task, int32_t thread) {
     pthread_mutex_unlock(&w->lock);
 }
 
-/* The next n pieces. */
+/* Run the next n chunks. */
 static qn_status run_wave(wave *w, qn_device *device, int32_t n, qn_error *err) {
     QN_TRY(qni_device_lock(device, err));
     if (device->backend->parallel != NULL) {

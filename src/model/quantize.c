@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What --quantize makes of each linear, and a quantized directory: config.json in MLX's form, the files of the tokenizer
- * as they are, and the weights. */
+/* How --quantize stores each linear, and writing a quantized directory: config.json in MLX's form, the tokenizer
+ * files unchanged, and the weights. */
 #include "quantize.h"
 
 #include "../base/dir.h"
@@ -12,18 +12,19 @@
 #include <string.h>
 
 /*
- * Bits of a layer's linears under q4; under q8 all have 8, and so have the embedding and lm_head always.
+ * Bits of a layer's linears under q4. Under q8 all use 8 bits; embedding and lm_head always do.
  *
- * What enters the hidden stream, o_proj and down_proj, keeps 8 bits: an error there is in every layer above, while one in
- * q, k, v, gate and up is squashed by a norm, a softmax or a product first. All linears in 4 bits cost the demo model
- * 3.5 % of perplexity, these 1.2 % (docs/quantization.md).
+ * o_proj and down_proj write to the hidden stream and keep 8 bits: an error there reaches every later layer. An error
+ * in q, k, v, gate or up first passes through a norm, a softmax or a product. All linears in 4 bits increase the demo
+ * model's perplexity by 3.5 %, these by 1.2 % (docs/quantization.md).
  */
 static const int32_t q4_bits[QNI_N_LINEAR] = {
     [QNI_Q_PROJ] = 4,    [QNI_K_PROJ] = 4,  [QNI_V_PROJ] = 4,    [QNI_O_PROJ] = 8,
     [QNI_GATE_PROJ] = 4, [QNI_UP_PROJ] = 4, [QNI_DOWN_PROJ] = 8,
 };
 
-/* Groups are of 64 inputs in 8 bits, of 32 where 64 do not divide the inputs and always in 4 bits; else it stays dense. */
+/* Groups have 64 inputs in 8 bits, or 32 if the number of inputs is not a multiple of 64; always 32 in 4 bits.
+ * Otherwise the linear stays dense. */
 static qni_quant form_of(int32_t bits, int64_t n_in) {
     qni_quant form = qni_quant_of(bits == 8 ? QN_QUANTIZE_Q8 : QN_QUANTIZE_Q4);
     if (n_in % form.group != 0) form.group = 32;
@@ -32,7 +33,7 @@ static qni_quant form_of(int32_t bits, int64_t n_in) {
 }
 
 typedef struct tally {
-    int64_t n_made, n_odd, n_before; /* quantized now; inputs no multiple of 32; quantized in the file */
+    int64_t n_made, n_odd, n_before; /* quantized now; input count not a multiple of 32; quantized in the file */
 } tally;
 
 static void set_form(qni_weight_ref *ref, int32_t bits, tally *t) {
@@ -66,7 +67,7 @@ int64_t qni_checkpoint_quantize(qni_checkpoint *c, qn_quantize to, const qn_log 
 
 /* --- config.json --- */
 
-/* MLX's form: the width of most, and a key for each linear that has another. */
+/* MLX's form: the most common bit width, and a key for each linear that differs. */
 static bool add_module(json_t *object, const qni_weight_ref *ref, const qni_quant *most) {
     const qni_quant *q = &ref->to;
     if (q->kind == QNI_DENSE || (q->bits == most->bits && q->group == most->group)) return true;
@@ -88,7 +89,7 @@ static json_t *describe_quantization(const qni_checkpoint *c, qn_quantize to) {
     return NULL;
 }
 
-/* Fifteen digits, as people write numbers, where they give the same ones back; else all seventeen. */
+/* Fifteen digits, as people write numbers, if that round-trips; otherwise all seventeen. */
 static char *print_config(const json_t *root) {
     char *text = qni_json_print(root, JSON_INDENT(4) | JSON_REAL_PRECISION(15));
     json_t *again = NULL;
@@ -122,7 +123,7 @@ static qn_status write_config(const qni_checkpoint *c, qn_quantize to, const cha
     return status;
 }
 
-/* --- files that stay as they are --- */
+/* --- files copied unchanged --- */
 
 static const char *const copied[] = {
     "generation_config.json",
@@ -151,7 +152,7 @@ static qn_status copy_file(const char *dir, const char *out_dir, const char *nam
     return status;
 }
 
-/* The folder of further chat templates; it may be missing. */
+/* Copy the optional folder of additional chat templates. */
 static qn_status copy_templates(const char *dir, const char *out_dir, qn_error *err) {
     static const char folder[] = "additional_chat_templates", suffix[] = ".jinja";
     char *from = qni_path_join(dir, folder), *to = qni_path_join(out_dir, folder);

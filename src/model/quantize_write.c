@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The weights of a quantized directory: each weight is read, quantized and written in pieces of rows, on all threads,
- * every piece at its place in its file. */
+/* Writes the weights of a quantized directory. Each weight is read, quantized and written in chunks of rows on all
+ * threads; every chunk goes to its final offset in the file. */
 #include "../backend/linear.h"
 #include "../base/json.h"
 #include "pieces.h"
@@ -10,12 +10,12 @@
 #include <stdio.h>
 #include <string.h>
 
-/* A weight becomes a tensor that is copied, or three. */
+/* A weight becomes one copied tensor, or three. */
 enum { CODES, SCALES, BIASES, N_PART };
 
 typedef struct out_part {
-    size_t row_bytes; /* 0: there is none */
-    uint64_t offset;  /* in the shard's data, then in its file */
+    size_t row_bytes; /* 0: absent */
+    uint64_t offset;  /* in the shard's data, later in its file */
 } out_part;
 
 typedef struct out_weight {
@@ -23,14 +23,14 @@ typedef struct out_weight {
     out_part parts[N_PART];
     size_t shard;
     int64_t rows_per_piece;
-    int64_t first_piece; /* pieces of all weights before */
+    int64_t first_piece; /* number of chunks in all earlier weights */
 } out_weight;
 
 typedef struct out_shard {
     char name[64];
     qni_writer writer;
     json_t *header;
-    uint64_t bytes; /* of its tensors */
+    uint64_t bytes; /* total size of its tensors */
 } out_shard;
 
 typedef struct out_job {
@@ -40,11 +40,11 @@ typedef struct out_job {
     out_shard *shards; /* {n_shard} */
     size_t n_shard;
     int64_t n_piece;
-    unsigned char *buffer; /* {n_thread, buffer_bytes}: rows as they are, one row in f32, codes, scales, biases */
+    unsigned char *buffer; /* {n_thread, buffer_bytes}: source rows, one row in f32, codes, scales, biases */
     size_t buffer_bytes;
 } out_job;
 
-/* Where the parts of a piece lie in a buffer; `bytes` is all. */
+/* Offsets of a chunk's parts in a buffer; `bytes` is the total. */
 typedef struct piece_layout {
     size_t row, parts[N_PART], bytes;
 } piece_layout;
@@ -63,7 +63,7 @@ static piece_layout layout_of(const out_weight *w) {
     return at;
 }
 
-/* The next weight, in the shard that has room for it. */
+/* Add the next weight, to the first shard with enough space left. */
 static void add_weight(out_job *job, const qni_weight_ref *ref, uint64_t shard_bytes) {
     out_weight *w = &job->weights[job->n_weight++];
     *w = (out_weight){.ref = ref, .first_piece = job->n_piece};
@@ -116,7 +116,7 @@ static bool add_entry(json_t *header, const out_weight *w, int part) {
     return json_object_set_new(header, name, entry) == 0;
 }
 
-/* The eight bytes of length, and the JSON padded with spaces to a multiple of eight. Offsets become those in the file. */
+/* Write the eight-byte length, and the JSON padded with spaces to a multiple of eight. Offsets become file offsets. */
 static qn_status write_header(out_job *job, size_t index, qn_error *err) {
     out_shard *shard = &job->shards[index];
     char *text = qni_json_print(shard->header, JSON_COMPACT);
@@ -182,10 +182,10 @@ static qn_status write_index(const out_job *job, qn_error *err) {
     return status;
 }
 
-/* --- pieces --- */
+/* --- chunks --- */
 
 static const out_weight *weight_of(const out_job *job, int64_t piece) {
-    size_t low = 0, high = job->n_weight; /* the last whose first piece is not beyond it */
+    size_t low = 0, high = job->n_weight; /* the last weight whose first chunk is not after it */
     while (high - low > 1) {
         size_t middle = low + (high - low) / 2;
         if (job->weights[middle].first_piece <= piece) {

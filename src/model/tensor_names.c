@@ -1,17 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Tensor names to places: which tensors a dense Qwen3 checkpoint has, what shapes they have, and that there are no
- * others. Source: Qwen3ForCausalLM in transformers.
+/*
+ * Maps tensor names to slots: the tensors of a dense Qwen3 checkpoint and their shapes; any other tensor is an error.
+ * Source: Qwen3ForCausalLM in transformers.
  *
- * The names of a causal language model begin with "model.", but for lm_head. Those of a base model (AutoModel,
- * Qwen3-Embedding) have no prefix, and those of a model that was part of another have a longer one. One prefix holds for
- * all tensors of a checkpoint: it is that of the embedding. */
+ * The names in a causal language model begin with "model.", except lm_head. Those in a base model (AutoModel,
+ * Qwen3-Embedding) have no prefix; those in a model extracted from a larger one have a longer prefix. All tensors of a
+ * checkpoint share one prefix: that of the embedding.
+ */
 #include "checkpoint.h"
 
 #include <stddef.h>
 #include <stdio.h>
 #include <string.h>
 
-/* Modules by their paths behind the prefix; a layer's follow "layers.N.". */
+/* Module paths without the prefix; those of a layer follow "layers.N.". */
 static const char *const slot_names[QNI_N_SLOT] = {
     [QNI_Q_PROJ] = "self_attn.q_proj", [QNI_K_PROJ] = "self_attn.k_proj", [QNI_V_PROJ] = "self_attn.v_proj",
     [QNI_O_PROJ] = "self_attn.o_proj", [QNI_GATE_PROJ] = "mlp.gate_proj", [QNI_UP_PROJ] = "mlp.up_proj",
@@ -23,7 +25,7 @@ static const char norm_name[] = "norm";
 static const char head_name[] = "lm_head";
 static const char usual_prefix[] = "model.";
 
-/* What a module's tensors are called, and where they go. MLX has scales and biases, fp8 weight_scale_inv. */
+/* Suffixes of a module's tensors, and their destinations. MLX has scales and biases, fp8 has weight_scale_inv. */
 static const struct {
     const char *name;
     size_t offset;
@@ -47,7 +49,7 @@ qn_dtype qni_weight_dtype(const qni_st_tensor *tensor) {
     }
 }
 
-/* Splits "layers.12.mlp.up_proj.weight" into 12 and the rest. Numbers are written as Python does. */
+/* Split "layers.12.mlp.up_proj.weight" into 12 and the rest. Numbers are written as Python writes them. */
 static bool split_layer(const char *name, int32_t *layer, const char **rest) {
     static const char prefix[] = "layers.";
     if (strncmp(name, prefix, sizeof prefix - 1) != 0) return false;
@@ -70,7 +72,7 @@ static bool begins_with(const char *name, const char *prefix, size_t n) {
     return strncmp(name, prefix, n) == 0;
 }
 
-/* The prefix before the name of an embedding; false: the tensor is none. */
+/* The prefix of an embedding's name; false if the tensor is not an embedding. */
 static bool find_embedding(const char *name, qni_tensor_prefix *out) {
     static const char suffix[] = "embed_tokens.weight";
     if (!ends_in(name, suffix)) return false;
@@ -82,7 +84,7 @@ static bool find_embedding(const char *name, qni_tensor_prefix *out) {
     return true;
 }
 
-/* The usual prefix where an embedding has it or none is found, else that of the first. */
+/* The standard prefix if an embedding has it or no embedding is found; otherwise that of the first embedding. */
 static qni_tensor_prefix find_prefix(const qni_weight_files *weights) {
     qni_tensor_prefix usual = {.n = sizeof usual_prefix - 1}, first = {.n = 0}, found;
     memcpy(usual.text, usual_prefix, sizeof usual_prefix);
@@ -98,7 +100,8 @@ static qni_tensor_prefix find_prefix(const qni_weight_files *weights) {
     return any ? first : usual;
 }
 
-/* A tensor's name behind the prefix, or NULL. lm_head stands beside the base model, which is "model" in most. */
+/* A tensor's name without the prefix, or NULL. lm_head is outside the base model, which is "model" in most
+ * checkpoints. */
 static const char *strip_prefix(const qni_tensor_prefix *prefix, const char *name) {
     const size_t n_usual = sizeof usual_prefix - 1, n_head = sizeof head_name - 1;
     size_t n_outer = prefix->n;
@@ -110,7 +113,8 @@ static const char *strip_prefix(const qni_tensor_prefix *prefix, const char *nam
     return begins_with(name, prefix->text, prefix->n) ? name + prefix->n : NULL;
 }
 
-/* Buffers of older exports, which are computed from rope_theta, and scales of activations, which stay f32. */
+/* Buffers of older exports, which are recomputed from rope_theta, and activation scales, which are unused because
+ * activations stay f32. */
 static bool is_ignored(const char *name) {
     return ends_in(name, "rotary_emb.inv_freq") || ends_in(name, "_proj.input_scale") ||
            ends_in(name, "_proj.activation_scale");
@@ -125,7 +129,7 @@ static bool is_module(const char *name, size_t n, const char *module) {
     return strlen(module) == n && memcmp(name, module, n) == 0;
 }
 
-/* The weight that a module's path of n bytes belongs to, or NULL. */
+/* The weight for a module path of n bytes, or NULL. */
 static qni_weight_ref *weight_of(qni_checkpoint *c, const char *name, size_t n, int32_t layer) {
     for (int i = 0; i < QNI_N_SLOT && layer >= 0; i++) {
         if (is_module(name, n, slot_names[i])) return &c->layers[layer].slot[i];
@@ -150,7 +154,7 @@ static qn_status place(qni_checkpoint *c, const qni_tensor_ref *ref, qn_error *e
     for (size_t i = 0; weight != NULL && i < sizeof parts / sizeof parts[0]; i++) {
         if (strcmp(dot + 1, parts[i].name) != 0) continue;
         qni_tensor_ref *to = (qni_tensor_ref *)(void *)((unsigned char *)weight + parts[i].offset);
-        if (to->tensor != NULL) return unexpected(ref, err); /* scales of both kinds */
+        if (to->tensor != NULL) return unexpected(ref, err); /* both kinds of scales */
         *to = *ref;
         if (to == &weight->data) weight->inner_name = inner;
         return QN_OK;
@@ -158,7 +162,7 @@ static qn_status place(qni_checkpoint *c, const qni_tensor_ref *ref, qn_error *e
     return unexpected(ref, err);
 }
 
-/* One more than the highest layer that any tensor belongs to. */
+/* The highest layer number of any tensor, plus one. */
 static int32_t count_layers(const qni_weight_files *weights, const qni_tensor_prefix *prefix) {
     int32_t most = 0;
     for (size_t i = 0; i < weights->n_file; i++) {
@@ -172,7 +176,7 @@ static int32_t count_layers(const qni_weight_files *weights, const qni_tensor_pr
     return most;
 }
 
-/* Call `visit` with each tensor. */
+/* Call `visit` for each tensor. */
 static qn_status for_each(qni_checkpoint *c, qn_status (*visit)(qni_checkpoint *, const qni_tensor_ref *, qn_error *),
                           qn_error *err) {
     for (size_t i = 0; i < c->weights.n_file; i++) {
@@ -212,8 +216,8 @@ static qn_status check_presence(const qni_checkpoint *c, qn_error *err) {
     return QN_OK;
 }
 
-/* A size that config.json leaves out is an axis of a tensor, divided by another size (1 for most). Rows are outputs
- * however a linear is stored. */
+/* Infer a size that config.json omits from an axis of a tensor, divided by another size (1 for most). Rows are
+ * outputs regardless of a linear's storage. */
 static qn_status derive(int32_t *size, const char *key, const qni_weight_ref *ref, int32_t unit, int32_t most,
                         qn_error *err) {
     if (*size > 0) return QN_OK;
@@ -227,7 +231,7 @@ static qn_status derive(int32_t *size, const char *key, const qni_weight_ref *re
     return QN_OK;
 }
 
-/* Order matters: the numbers of heads are found with head_dim. */
+/* Order matters: head counts are inferred using head_dim. */
 static qn_status derive_sizes(qni_checkpoint *c, qn_error *err) {
     qn_model_config *config = &c->config;
     const qni_weight_ref *slot = c->layers[0].slot;
@@ -308,7 +312,7 @@ static qn_status check_weights(qni_checkpoint *c, const qni_config *stated, qn_e
     return config->tied ? QN_OK : check_linear(c, &c->lm_head, v, h, stated, err);
 }
 
-/* What config.dtype, bits and group say: the first layer's q_proj stands for all. */
+/* Sets dtype, bits and group of the config: the first layer's q_proj represents all linears. */
 static void tell_storage(qn_model_config *config, const qni_weight_ref *ref) {
     const qni_quant *q = &ref->quant;
     config->dtype = qni_weight_dtype(ref->data.tensor);
@@ -331,7 +335,7 @@ qn_status qni_checkpoint_match(qni_checkpoint *c, const qni_config *stated, cons
     c->prefix = find_prefix(&c->weights);
     QN_TRY(for_each(c, check_prefix, err));
     int32_t n_layer = stated->n_layer > 0 ? stated->n_layer : count_layers(&c->weights, &c->prefix);
-    if (n_layer < 1) QN_TRY(for_each(c, place, err)); /* names of another prefix are told first */
+    if (n_layer < 1) QN_TRY(for_each(c, place, err)); /* report names with another prefix first */
     if (n_layer < 1 || n_layer > QNI_MAX_LAYER) {
         return qni_fail(err, QN_EFORMAT, "config.json: num_hidden_layers is missing, and the tensors name %d layers",
                         (int)n_layer);

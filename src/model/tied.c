@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Checkpoints whose config.json ties lm_head to the embedding, and which hold a lm_head all the same: a copy is fine, another
- * matrix would be ignored without a word. */
+/* Checkpoints whose config.json ties lm_head to the embedding but which contain a lm_head anyway. An identical copy
+ * is fine; a different matrix is an error, because it would be silently ignored. */
 #include "tied.h"
 #include "pieces.h"
 
@@ -30,7 +30,7 @@ static uint64_t bytes_before(const void *context, int64_t piece) {
     return (uint64_t)piece * QNI_PIECE_BYTES;
 }
 
-/* EFORMAT, without a message: they differ. */
+/* EFORMAT without a message: they differ. */
 static qn_status compare(const qni_tensor_ref *a, const qni_tensor_ref *b, qn_device *device, qn_error *err) {
     if ((a->tensor == NULL) != (b->tensor == NULL)) return QN_EFORMAT;
     if (a->tensor == NULL) return QN_OK;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The memory of a model's weights: one block from the device's allocator, layer by layer as a step reads them, then the
- * head. In one block nearly all of it can be large pages; weights of a few MB each would be mostly small ones.
- * The block is measured by the code that cuts it, run without memory.
+ * Memory of a model's weights: one block from the device's allocator, in the order in which a step reads it: layer by
+ * layer, then the LM head. One block allows large pages for nearly all of it; separate weights of a few MB each would
+ * use mostly small pages. The code that divides the block also measures it, by running without memory.
  */
 #include "load.h"
 
@@ -15,15 +15,15 @@ qni_source qni_weight_source(const qni_weight_ref *ref, qn_arith arith) {
                         .n_out = ref->rows};
 }
 
-/* Whether linears of this kind have the arithmetic at all. */
+/* Whether linears of this kind support the compute type. */
 static bool has_arith(const qni_weight_ref *ref, qn_arith arith) {
     const qni_source source = qni_weight_source(ref, arith);
     if (arith == QN_ARITH_BF16) return source.quant.kind == QNI_DENSE && source.dtype == QN_DTYPE_BF16;
     return arith != QN_ARITH_INT8 || (source.quant.kind == QNI_AFFINE && source.quant.group % 32 == 0);
 }
 
-/* The arithmetic that was asked for is for the linears that have it, the others choose; where none has it, all are asked
- * for it, so that the backend says why not. */
+/* The requested compute type applies where supported, AUTO elsewhere. If no linear supports it, request it anyway so
+ * that the backend reports why. */
 typedef struct arith_choice {
     qn_arith arith;
     bool any;
@@ -39,7 +39,7 @@ static qn_arith arith_of(const qni_weight_ref *ref, arith_choice choice) {
     return !choice.any || has_arith(ref, choice.arith) ? choice.arith : QN_ARITH_AUTO;
 }
 
-/* A block while it is cut, or measured. */
+/* A block while it is divided or measured. */
 typedef struct cutter {
     qn_model *model;
     qni_scratch block;
@@ -90,8 +90,8 @@ static bool is_packed(const qni_weight_ref *ref) {
     return ref->quant.kind != QNI_DENSE || ref->to.kind != QNI_DENSE;
 }
 
-/* A tied table is the packed head. An untied one stays {V, H}, because single rows of it are gathered; but a quantized
- * one is packed, to be read in the same way as a tied one. */
+/* A tied embedding is the packed LM head. An untied one stays {V, H}, because single rows are gathered; if quantized
+ * it is packed and read like a tied one. */
 static qn_status take_table(cutter *c, const qni_checkpoint *from, qn_error *err) {
     qn_model *model = c->model;
     const qni_weight_ref *ref = &from->embedding;
@@ -118,7 +118,7 @@ static qn_status take_table(cutter *c, const qni_checkpoint *from, qn_error *err
     return QN_OK;
 }
 
-/* All weights: described, and with a place in the block. */
+/* Describe all weights and allocate them in the block. */
 static qn_status take_all(cutter *c, const qni_checkpoint *from, qn_error *err) {
     qn_model *model = c->model;
     const qni_weight_ref *head = qni_checkpoint_head(from);
@@ -140,7 +140,7 @@ qn_status qni_model_describe(qn_model *model, const qni_checkpoint *from, qn_ari
     return QN_OK;
 }
 
-/* Before anything is written, since a page stays where it was touched first. */
+/* First touch: place the pages before anything is written; a page stays on the NUMA node that first touched it. */
 static qn_status place(qn_model *model, qn_error *err) {
     qn_device *device = model->device;
     if (device->backend->place == NULL) return QN_OK;

@@ -4,8 +4,8 @@
  * vocabulary are here, but the selection of top_k and top_p (select.c).
  *
  * With m the greatest logit after penalties and bias, e = exp((x - m) / temperature) is computed once for the ids that
- * top_k leaves, so that the best id has e = 1 whatever the range of the numbers. Each later filter only takes
- * candidates away, and the final probability is e / sum of e.
+ * top_k keeps. So the best id has e = 1 whatever the range of the logits. Each later filter only removes candidates,
+ * and the final probability is e / sum of e.
  */
 #include "../base/cut.h"
 #include "sampler.h"
@@ -15,13 +15,13 @@
 #include <string.h>
 
 enum {
-    IDS_A_LOOP = QNI_CUT(1 << 14, 1 << 6), /* below, a parallel loop costs more than it saves */
+    IDS_A_LOOP = QNI_CUT(1 << 14, 1 << 6), /* below this, a parallel loop costs more than it saves */
     GROUPS_A_BLOCK = QNI_BLOCK_IDS / QNI_GROUP_IDS,
 };
 
 /*
- * On the device's threads if they are free. Whoever computes on it may be in the middle of a long prompt, and one thread
- * has done the work before that ends; the result is the same.
+ * Uses the device's threads if they are idle. If another thread is computing, possibly a long prompt, one thread
+ * finishes this work sooner than waiting would take; the result is the same.
  */
 void qni_sampler_run(const qn_sampler *s, int32_t n_block, int64_t n, qni_task task, void *context) {
     qn_device *device = s->device;
@@ -33,14 +33,14 @@ void qni_sampler_run(const qn_sampler *s, int32_t n_block, int64_t n, qni_task t
     }
 }
 
-/* What a pass works with. */
+/* Context of a pass. */
 typedef struct pass {
     qn_sampler *s;
     const float *logits;
-    double top, least; /* the greatest logit; the least one that top_k leaves */
-    double min_p;      /* unless top_p comes before it: then 0 */
-    qni_cut cut;       /* of top_p */
-    int32_t cut_id;    /* the last id with cut.e that stays */
+    double top, least; /* the greatest logit; the least one that top_k keeps */
+    double min_p;      /* 0 if top_p is applied first */
+    qni_cut cut;       /* for top_p */
+    int32_t cut_id;    /* the last id with cut.e that is kept */
     double *probs;
 } pass;
 
@@ -48,7 +48,7 @@ static int32_t n_logit(const qn_sampler *s, int32_t b) {
     return (int32_t)qni_min_i64(QNI_BLOCK_IDS, s->n_valid - b * QNI_BLOCK_IDS);
 }
 
-/* In four interleaved parts, which the compiler makes a vector of: the greatest does not depend on the order. */
+/* In four interleaved parts, so that the compiler vectorizes it; the maximum does not depend on the order. */
 static double greatest_of(const double *x, int32_t n) {
     double part[4] = {-INFINITY, -INFINITY, -INFINITY, -INFINITY};
     int32_t i = 0;
@@ -115,7 +115,7 @@ void qni_candidates_moved(qn_sampler *s) {
     qni_sampler_run(s, s->n_block, s->n_valid, measure_block, &p);
 }
 
-/* The lowest id of the greatest logit alone. */
+/* Keep only the lowest id of the greatest logit. */
 static void take_greatest(qn_sampler *s, double top) {
     int32_t group = 0;
     while (s->greatest[group] < top) group++;
@@ -127,7 +127,7 @@ static void take_greatest(qn_sampler *s, double top) {
     s->sum = 1;
 }
 
-/* The candidates of a block take the places of its first logits, which are no longer needed. */
+/* The candidates of a block overwrite its first logits, which are no longer needed. */
 static void exp_block(void *context, int32_t b, int32_t thread) {
     (void)thread;
     const pass *p = context;
@@ -151,7 +151,8 @@ static void exp_block(void *context, int32_t b, int32_t thread) {
     s->blocks[b].sum = sum;
 }
 
-/* Count and add up the candidates. So few that they fit into one block become one, and are added in plain order. */
+/* Count the candidates and add up their e. If they fit into one block, they are merged into one and added in plain
+ * order. */
 static void settle(qn_sampler *s) {
     s->n_candidate = 0;
     s->sum = 0;
@@ -173,7 +174,7 @@ static void settle(qn_sampler *s) {
     s->n_used = 1;
 }
 
-/* Without branches, which could not be predicted: what goes is overwritten, and adds nothing. */
+/* Branch-free, because the branches would be unpredictable: a removed candidate is overwritten and adds nothing. */
 static void filter_block(void *context, int32_t b, int32_t thread) {
     (void)thread;
     const pass *p = context;
@@ -195,7 +196,7 @@ static void filter_block(void *context, int32_t b, int32_t thread) {
     s->blocks[b].sum = sum;
 }
 
-/* The id of the n-th candidate whose e this is. */
+/* The id of the n-th candidate with this e. */
 static int32_t id_of_equal(const qn_sampler *s, double e, int32_t n) {
     for (int32_t b = 0; b < s->n_used; b++) {
         const int32_t first = b * QNI_BLOCK_IDS;
@@ -253,7 +254,7 @@ int32_t qni_candidates_draw(qn_sampler *s, double u, double *probs) {
             if (before + total > u) return s->id[j];
         }
     }
-    /* The sum may round to a little less than u: the last id that has a probability. */
+    /* The sum may round to slightly less than u: use the last id with a nonzero probability. */
     for (b = s->n_used - 1;; b--) {
         const int32_t first = b * QNI_BLOCK_IDS;
         for (int32_t j = first + s->blocks[b].n - 1; j >= first; j--) {

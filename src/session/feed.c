@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* How sessions compute: ids are cut into steps of at most n_batch tokens (step.c). */
+/* How sessions compute: ids are divided into steps of at most n_batch tokens (step.c). */
 #include "step.h"
 
 #include <string.h>
@@ -8,7 +8,7 @@ void qni_session_trim(qn_session *session) {
     qni_sequence_rewind(&session->seq, session->seq.n_tok);
 }
 
-/* Blocks for all ids of the portions, or for none. A sequence that has to be cut is the only portion. */
+/* Reserve blocks for all ids of the portions, or for none. A sequence that must be truncated is the only portion. */
 static qn_status reserve(const qni_portion *portions, int32_t n, qn_error *err) {
     for (int32_t i = 0; i < n; i++) {
         const qni_portion *p = &portions[i];
@@ -22,7 +22,7 @@ static qn_status reserve(const qni_portion *portions, int32_t n, qn_error *err) 
     return QN_OK;
 }
 
-/* Those that have ids left, in order. */
+/* Keep the portions that have ids left, in order. */
 static int32_t remove_finished(qni_portion *portions, int32_t n) {
     int32_t n_left = 0;
     for (int32_t i = 0; i < n; i++) {
@@ -31,8 +31,8 @@ static int32_t remove_finished(qni_portion *portions, int32_t n) {
     return n_left;
 }
 
-/* Compute all of the portions, whose sessions are on one pool. Logits of one session that are not finite do not concern the
- * others: ENUMERIC, of the first, is returned when all are computed. */
+/* Compute all portions, whose sessions share one pool. Non-finite logits of one session do not affect the others:
+ * ENUMERIC, for the first such session, is returned after all are computed. */
 static qn_status feed(qni_portion *portions, int32_t n_portion, qn_error *err) {
     qn_status result = QN_OK;
     while (n_portion > 0) {
@@ -91,7 +91,8 @@ int32_t qni_session_most_sampled(const qn_session *session) {
     return device->ops.step != NULL ? device->backend->step_tokens : device->ops.sample != NULL ? 1 : 0;
 }
 
-/* Blocks for all ids of a feed; for those that are sampled too if there are enough of them, else for the first. */
+/* Reserve blocks for all ids of a feed, and for the sampled ones if enough are free, otherwise for the first of
+ * those only. */
 static void reserve_feed(qni_feed *f) {
     f->n_done = 0;
     f->n_sampled = 0;
@@ -107,8 +108,8 @@ static void reserve_feed(qni_feed *f) {
     f->status = reserve(&all, 1, f->err);
 }
 
-/* Those of the feeds from `first` on that have ids and whose sessions are on the pool of feeds[first], single ids first; none
- * if an earlier feed's session is on it. */
+/* Collect the feeds from `first` on that have ids and whose sessions share the pool of feeds[first], single ids
+ * first. None if an earlier feed's session is on that pool. */
 static int32_t collect_feeds(qni_portion *out, qni_feed *feeds, int32_t n_feed, int32_t first) {
     const qn_kv_pool *pool = feeds[first].session->pool;
     for (int32_t i = 0; i < first; i++) {
@@ -126,7 +127,7 @@ static int32_t collect_feeds(qni_portion *out, qni_feed *feeds, int32_t n_feed, 
     return n;
 }
 
-/* Tell the feed what a step made of its portion. One that has failed is not computed further. */
+/* Report a step's result for a portion to its feed. A failed feed is not computed further. */
 static void conclude(qni_portion *p, qn_status status, const qn_error *error) {
     qni_feed *f = p->feed;
     f->n_done = f->n_ids - p->n_left;
@@ -144,7 +145,7 @@ static void conclude(qni_portion *p, qn_status status, const qn_error *error) {
     qni_session_trim(p->session);
 }
 
-/* All single ids, and one step with longer portions. */
+/* All single ids, and one step that includes longer portions. */
 static void feed_pool(qni_portion *portions, int32_t n_portion) {
     bool has_longer = false;
     while (n_portion > 0 && (portions[0].feed->n_ids == 1 || !has_longer)) {
@@ -199,7 +200,7 @@ qn_status qn_session_append(qn_session *session, const int32_t *ids, size_t n_id
     return feed(&all, 1, err);
 }
 
-/* Sessions are marked while their spans are looked at, to find one that comes twice. */
+/* Sessions are marked while their spans are checked, to detect duplicates. */
 static qn_status check_batch(const qn_span *spans, size_t n_span, qn_error *err) {
     qn_status status = QN_OK;
     size_t n_marked = 0;
@@ -222,7 +223,8 @@ static qn_status check_batch(const qn_span *spans, size_t n_span, qn_error *err)
     return status;
 }
 
-/* The portions of the spans from `first` on whose sessions are on the pool of spans[first]; none if an earlier span's is. */
+/* Collect the portions of the spans from `first` on whose sessions share the pool of spans[first]. None if an
+ * earlier span's session is on that pool. */
 static int32_t collect(qni_portion *out, const qn_span *spans, size_t n_span, size_t first) {
     const qn_kv_pool *pool = spans[first].session->pool;
     for (size_t i = 0; i < first; i++) {
@@ -241,7 +243,7 @@ static int32_t collect(qni_portion *out, const qn_span *spans, size_t n_span, si
     return n;
 }
 
-/* Pool after pool. Blocks are reserved for all before any is computed. */
+/* Pool by pool. Blocks are reserved for all spans before any is computed. */
 static qn_status append_all(qni_portion *portions, const qn_span *spans, size_t n_span, qn_error *err) {
     size_t n_all = 0;
     for (size_t first = 0; first < n_span; first++) n_all += (size_t)collect(portions + n_all, spans, n_span, first);

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * From a prompt to text, step by step: sync, then draw, hand out, feed back.
+ * From a prompt to text, step by step: prefill, then sample, emit, feed back.
  *
- * A drawn id is fed to the model only when another one is to be drawn after it. So the timeline ends before the last
- * drawn id, always; a following sync with the whole conversation computes that one and what is new, and nothing else.
+ * A sampled id is fed to the model only when another id is to be sampled after it. So the sequence always ends before
+ * the last sampled id. A following sync with the whole conversation computes only that id and what is new.
  */
 #include "../base/memory.h"
 #include "prompt.h"
@@ -17,14 +17,14 @@
 struct qn_generation {
     qn_session *session;
     const qn_tokenizer *tokenizer;
-    qn_generate_args args; /* what it points to is gone, but for `user` */
+    qn_generate_args args; /* its pointers are no longer valid, except `user` */
     qn_ids prompt;
-    qn_ids eos;      /* what ends a text by the files */
-    qn_ids ends;     /* what ends this one: eos, unless they are ignored, and stop_ids */
-    float *barred;   /* {n_vocab}, for min_tokens: logits without those; or NULL */
-    bool has_prompt; /* the timeline is the prompt, or beyond it */
+    qn_ids eos;      /* end-of-text ids of the files */
+    qn_ids ends;     /* ids that end this generation: eos, unless ignored, and stop_ids */
+    float *barred;   /* {n_vocab}, for min_tokens: logits with those ids excluded; or NULL */
+    bool has_prompt; /* the sequence holds the whole prompt */
     bool is_over;
-    int32_t drawn; /* to be computed before the next one is drawn; -1: none */
+    int32_t drawn; /* to be computed before the next sample; -1: none */
     qn_sampler *sampler;
     qn_decoder *decoder;   /* NULL: no text is wanted */
     qn_splitter *splitter; /* likewise */
@@ -81,7 +81,7 @@ static qn_status add_ends(qn_ids *out, const char *name, const int32_t *ids, siz
     if (n > 0 && ids == NULL) return qni_fail(err, QN_EINVAL, "%s: NULL, but %zu of them", name, n);
     for (size_t i = 0; i < n; i++) {
         if (ids[i] < 0) return qni_fail(err, QN_EINVAL, "%s: id must be >= 0, got %d", name, ids[i]);
-        /* a tokenizer may know more ids than the model, which never draws them */
+        /* a tokenizer may know more ids than the model, which never samples them */
         if (ids[i] >= n_vocab || contains(out, ids[i])) continue;
         if (!qni_grow(&out->data, &out->capacity, out->size + 1, sizeof *out->data)) {
             return qni_fail(err, QN_ENOMEM, "%s: no memory", name);
@@ -132,7 +132,7 @@ static bool take_piece(void *user, qn_piece piece, const char *text, size_t size
     return !g->refused;
 }
 
-/* The logits to draw from: before min_tokens, without the ids that end the text. */
+/* The logits to sample from; below min_tokens, ids that end the text are excluded. */
 static const float *drawable(qn_generation *g) {
     const float *logits = g->session->logits;
     if (g->result.n_generated >= g->args.min_tokens) return logits;
@@ -141,7 +141,7 @@ static const float *drawable(qn_generation *g) {
     return g->barred;
 }
 
-/* Hand out the text of one id; *stopped when that was the last that is wanted. */
+/* Emit the text of one id; *stopped is set if generation must stop here. */
 static qn_status hand_out(qn_generation *g, int32_t id, bool *stopped, qn_error *err) {
     if (g->decoder == NULL) return QN_OK;
     g->text.size = 0;
@@ -150,7 +150,7 @@ static qn_status hand_out(qn_generation *g, int32_t id, bool *stopped, qn_error 
     return qn_splitter_push(g->splitter, g->text.data, g->text.size, take_piece, g, stopped, err);
 }
 
-/* Hand out what was held back. */
+/* Emit the text that was held back. */
 static qn_status flush(qn_generation *g, qn_error *err) {
     if (g->decoder == NULL || g->refused) return QN_OK;
     bool stopped = false;
@@ -162,7 +162,7 @@ static qn_status flush(qn_generation *g, qn_error *err) {
     return stopped ? QN_OK : qn_splitter_finish(g->splitter, take_piece, g, err);
 }
 
-/* Nothing more is to come from them. */
+/* Drop the decoder and the splitter: no more text follows. */
 static void end_text(qn_generation *g) {
     qn_splitter_free(g->splitter);
     qn_decoder_free(g->decoder);
@@ -170,7 +170,8 @@ static void end_text(qn_generation *g) {
     g->decoder = NULL;
 }
 
-/* Hand out the id of position n_tok; it is g->drawn if another one is to follow, else result.finish says why not. */
+/* Emit the id of position n_tok. If another one is to follow, g->drawn is the id; otherwise result.finish says why
+ * not. */
 static qn_status accept(qn_generation *g, int32_t id, int32_t n_tok, qn_error *err) {
     qn_session *s = g->session;
     const qn_generate_args *args = &g->args;
@@ -196,7 +197,7 @@ static qn_status accept(qn_generation *g, int32_t id, int32_t n_tok, qn_error *e
     return QN_OK;
 }
 
-/* Draw one id from the session's logits. */
+/* Sample one id from the session's logits. */
 static qn_status draw(qn_generation *g, qn_error *err) {
     const qni_sequence *seq = &g->session->seq;
     int32_t id = -1;
@@ -208,7 +209,7 @@ static qn_status draw(qn_generation *g, qn_error *err) {
     return accept(g, id, seq->n_tok, err);
 }
 
-/* Take the ids that the device sampled; what it computed behind the last one that is wanted is forgotten. */
+/* Accept the ids that the device sampled; tokens computed beyond the last accepted id are dropped. */
 static qn_status accept_sampled(qn_generation *g, const qni_feed *f, qn_error *err) {
     qni_sequence *seq = &g->session->seq;
     const int32_t first = seq->n_tok - (f->n_sampled - 1);
@@ -221,7 +222,7 @@ static qn_status accept_sampled(qn_generation *g, const qni_feed *f, qn_error *e
     return QN_OK;
 }
 
-/* Let the device sample if nobody looks at logits. */
+/* Sample on the device if no one needs the logits. */
 static void ask_for_ids(const qn_generation *g, qni_feed *f) {
     const int32_t room = g->session->n_ctx - (int32_t)(f->n_kept + f->n_ids);
     int32_t n = qni_session_most_sampled(g->session);
@@ -236,7 +237,7 @@ static void ask_for_ids(const qn_generation *g, qni_feed *f) {
                                  .n_end = (int32_t)g->ends.size};
 }
 
-/* What the next pass has to compute: what follows in the prompt, which may be nothing, or the id that was drawn. */
+/* Prepare the next step: the next part of the prompt, which may be empty, or the sampled id. */
 static qn_status begin_pass(qn_generation *g, qni_feed *out, qn_error *err) {
     qni_feed f = {.session = g->session, .err = err};
     if (g->has_prompt) {
@@ -255,7 +256,8 @@ static qn_status begin_pass(qn_generation *g, qni_feed *out, qn_error *err) {
     return QN_OK;
 }
 
-/* Some of the prompt was computed. *done: on_prefill refused; else g->has_prompt tells whether that was the last. */
+/* After part of the prompt was computed. *done: on_prefill canceled; otherwise g->has_prompt says whether the prompt
+ * is complete. */
 static void end_prompt(qn_generation *g, const qni_feed *f, bool *done) {
     const int32_t n_prompt = (int32_t)g->prompt.size;
     *done = f->n_done > 0 && g->args.on_prefill != NULL &&
@@ -269,12 +271,12 @@ static void end_prompt(qn_generation *g, const qni_feed *f, bool *done) {
     }
 }
 
-/* After the pass: draw from its logits if the prompt is complete. */
+/* After the step: sample from its logits if the prompt is complete. */
 static qn_status end_pass(qn_generation *g, const qni_feed *f, bool *done, qn_error *err) {
     *done = false;
     if (f->status != QN_OK) return f->status;
     if (!g->has_prompt) {
-        if (f->n_ids > 0 && f->n_done == 0) return QN_OK; /* others took all room of the step */
+        if (f->n_ids > 0 && f->n_done == 0) return QN_OK; /* other sequences filled the step */
         end_prompt(g, f, done);
         if (!g->has_prompt && !*done) return QN_OK;
     }
@@ -328,7 +330,7 @@ qn_status qn_generation_next(qn_generation *g, bool *done, qn_error *err) {
     return status;
 }
 
-/* Sessions are marked while they are looked at, to find one that comes twice. */
+/* Sessions are marked while they are checked, to detect duplicates. */
 static qn_status check_batch(qn_generation *const *generations, size_t n, qn_error *err) {
     qn_status status = QN_OK;
     size_t n_marked = 0;
@@ -348,7 +350,7 @@ static qn_status check_batch(qn_generation *const *generations, size_t n, qn_err
     return status;
 }
 
-/* The pass of a batch that is checked; feeds has room for n. */
+/* One step of a validated batch; feeds has space for n. */
 static qn_status next_batch(qn_generation *const *generations, qni_feed *feeds, size_t n, bool *done, qn_error *errors,
                             qn_error *err) {
     for (size_t i = 0; i < n; i++) {

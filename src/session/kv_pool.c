@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Pools of KV blocks: what the sessions on one of them share. */
+/* Pools of KV blocks: what the sessions on a pool share. */
 #include "session.h"
 
 #include <string.h>
@@ -123,7 +123,7 @@ void qn_kv_pool_free(qn_kv_pool *pool) {
     qni_free(pool);
 }
 
-/* A step has at most as many sequences as the pool has sessions, and as many as it has tokens. */
+/* A step has at most as many sequences as the pool has sessions, and at most as many as it has tokens. */
 static qn_status grow_table(qn_kv_pool *pool, qn_error *err) {
     const size_t most = (size_t)qni_min_i64(atomic_load(&pool->n_session) + 1, pool->settings.n_batch);
     const size_t need = most * (size_t)qni_kv_blocks_for(pool->model->device, pool->settings.n_ctx);

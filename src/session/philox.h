@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Philox4x32-10: a random function of a key and a counter, with no state to keep. Source: Salmon et al., "Parallel
- * Random Numbers: As Easy as 1, 2, 3", SC11. */
+/* Philox4x32-10: a stateless random function of a key and a counter. Source: Salmon et al., "Parallel Random
+ * Numbers: As Easy as 1, 2, 3", SC11. */
 #ifndef QNI_PHILOX_H
 #define QNI_PHILOX_H
 

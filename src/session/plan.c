@@ -1,19 +1,20 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Memory before it is taken. Nothing is estimated: the plan asks the functions that take the memory later. */
+/* Memory plan before allocation. Nothing is estimated: the plan uses the same size functions as the later
+ * allocations. */
 #include "../base/processor.h"
 #include "../model/load.h"
 #include "../model/quantize.h"
 #include "session.h"
 
-/* What a plan is made of: a device that will not compute, and a model without data. */
+/* Inputs of a plan: a device that does not compute, and a model without data. */
 typedef struct planner {
     qn_device *device;
     qni_checkpoint checkpoint;
     qn_model model;
-    qn_kv_pool_options pool; /* as asked for */
+    qn_kv_pool_options pool; /* as requested */
 } planner;
 
-/* The memory of a session of n_ctx tokens, and of the device's scratch for it. */
+/* The memory of a session of n_ctx tokens, and the device scratch for it. */
 static qn_status plan_session(qn_plan *plan, const planner *p, int32_t n_ctx, qn_error *err) {
     const qn_model_config *config = &p->model.config;
     qn_kv_pool_options options = p->pool;
@@ -41,7 +42,7 @@ static qn_status plan_session(qn_plan *plan, const planner *p, int32_t n_ctx, qn
     return QN_OK;
 }
 
-/* Whether n_ctx tokens fit; a size beyond the address space does not. */
+/* Whether n_ctx tokens fit; a size beyond the address space does not fit. */
 static bool fits(const planner *p, int32_t n_ctx, uint64_t limit) {
     qn_plan plan;
     return plan_session(&plan, p, n_ctx, NULL) == QN_OK && plan.total_bytes <= limit;
@@ -51,7 +52,7 @@ static bool fits(const planner *p, int32_t n_ctx, uint64_t limit) {
 static int32_t solve(const planner *p, uint64_t limit) {
     int32_t least = 0, most = qni_config_n_ctx_limit(&p->model.config);
     if (fits(p, most, limit)) return most;
-    while (most - least > 1) { /* `least` fits (0 is nothing), `most` does not */
+    while (most - least > 1) { /* `least` fits (0 means none), `most` does not */
         int32_t middle = least + (most - least) / 2;
         if (fits(p, middle, limit)) {
             least = middle;
@@ -74,7 +75,7 @@ static qn_status plan_all(qn_plan *out, planner *p, const char *dir, const qn_pl
     QN_TRY(plan_session(&plan, p, o->n_ctx, err));
     uint64_t limit = o->memory_limit_bytes, total = 0;
     if (limit == 0) qni_memory_info(&total, &limit);
-    if (limit == 0) limit = UINT64_MAX; /* the machine does not tell */
+    if (limit == 0) limit = UINT64_MAX; /* the machine's memory is unknown */
     plan.n_ctx_fits = solve(p, limit);
     *out = plan;
     return QN_OK;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Default sampler settings: neutral, the model's own, and Qwen's advice for the two modes. */
+/* Default sampler settings: neutral, the model's own, and Qwen's recommendations for the two modes. */
 #include "../model/model.h"
 
 #include <quern/sampler.h>
@@ -26,7 +26,7 @@ void qn_sampler_defaults(const qn_model *model, qn_sampler_mode mode, qn_sampler
         apply_model(params, &model->generation);
         if (model->generation.has_do_sample && !model->generation.do_sample) params->temperature = 0;
         break;
-    case QN_SAMPLER_THINKING: /* never greedy: thoughts would repeat without end */
+    case QN_SAMPLER_THINKING: /* never greedy: reasoning would loop endlessly */
         params->temperature = 0.6;
         params->top_p = 0.95;
         params->top_k = 20;

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A prompt's ids, from text or as they are, and how they end. */
+/* A prompt's ids, from text or given directly, and whether it ends inside a reasoning block. */
 #include "prompt.h"
 
 #include "../base/memory.h"
 
 #include <string.h>
 
-/* Enough of a prompt's end to see whether it opens a reasoning block: a tag and white space. */
+/* Enough of a prompt's end to detect an opened reasoning block: a tag and white space. */
 enum { TAIL_IDS = 256 };
 
 static size_t prompt_size(const qn_generate_args *args) {
@@ -31,7 +31,7 @@ qn_status qni_prompt_encode(qn_ids *out, const qn_tokenizer *tokenizer, const qn
     return out->size > 0 ? QN_OK : qni_fail(err, QN_EINVAL, "prompt: is empty");
 }
 
-/* Ids that spell the tag in several tokens came from a user: where there is a token for it, only that one counts. */
+/* A tag spelled in several tokens came from a user: if the vocabulary has a token for it, only that token counts. */
 static qn_status ids_reason(bool *out, const qn_tokenizer *tokenizer, const qn_ids *ids, qn_error *err) {
     qn_text text = {0};
     qn_status status = QN_OK;

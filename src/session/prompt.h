@@ -7,7 +7,7 @@
 
 #include <quern/session.h>
 
-/* Append the ids of a prompt, which are at least one. The arguments are checked. */
+/* Append the ids of a prompt, at least one. The arguments have been checked. */
 qn_status qni_prompt_encode(qn_ids *out, const qn_tokenizer *tokenizer, const qn_generate_args *args, qn_error *err);
 
 /* Whether a prompt with these ids ends inside a reasoning block. */

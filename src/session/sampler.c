@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* From logits to the next token: settings, penalties and bias, the draw; log probabilities. Everything is in double. What
- * a draw does with the whole vocabulary is in candidates.c. */
+/* From logits to the next token: settings, penalties and bias, sampling; log probabilities. Everything is computed
+ * in double. Passes over the whole vocabulary are in candidates.c. */
 #include "sampler.h"
 
 #include "philox.h"
@@ -9,7 +9,7 @@
 #include <math.h>
 #include <string.h>
 
-/* Penalties and biases move a logit to within ± this, so that no setting makes an infinity out of a finite logit. */
+/* Penalties and biases are clamped to ± this, so that no setting turns a finite logit into an infinity. */
 static const double limit = 1e300;
 
 static bool within(double x, double low, double high) {
@@ -126,7 +126,7 @@ static qn_status check_logits(const float *logits, int32_t n_valid, qn_error *er
     return qni_candidates_check(logits, n_valid, bad, usable, err);
 }
 
-/* -Inf, an id that the model itself excludes, stays what it is. */
+/* -Inf, an id that the model itself excludes, is left unchanged. */
 static void move_logit(double *x, double to) {
     if (*x < -limit) return;
     *x = fmin(fmax(to, -limit), limit);
@@ -213,7 +213,7 @@ qn_status qn_sampler_logprobs(const qn_sampler *sampler, float *id_logprob, qn_l
     for (int32_t i = 0; i < n_valid; i++) sum += exp((double)logits[i] - top);
     double log_sum = top + log(sum);
 
-    /* A heap of the best by raw logit, its worst at the root; then sorted by taking the root away. */
+    /* A heap of the best by raw logit, with the worst at the root; then sorted by repeatedly removing the root. */
     int32_t n = k < n_valid ? k : n_valid;
     for (int32_t i = 0; i < n; i++) best[i] = (qn_logprob){i, logits[i]};
     for (int32_t at = n / 2 - 1; at >= 0; at--) sift_worst(best, n, at, best[at]);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Inside of a sampler. A draw is a few passes over the vocabulary in blocks of ids. A block belongs to whichever thread
- * takes it and writes nothing but its own part of the arrays; what blocks found is put together in their order. So a
- * draw is the same, bit for bit, whatever the number of threads.
+ * Sampler internals. A sample takes a few passes over the vocabulary, in blocks of ids. Any thread may process a block;
+ * it writes only the block's own part of the arrays, and results are combined in block order. So a sample is the same,
+ * bit for bit, for any number of threads.
  */
 #ifndef QNI_SAMPLER_H
 #define QNI_SAMPLER_H
@@ -23,43 +23,43 @@ typedef struct qni_block {
     bool is_bad, is_any; /* a NaN or +Inf among its logits; one that is not -Inf */
 } qni_block;
 
-/* Of the arrays {n_valid} block b has the places from b · QNI_BLOCK_IDS on, and its candidates are the first n. */
+/* In the arrays {n_valid}, block b starts at index b · QNI_BLOCK_IDS; its candidates are the first n entries. */
 struct qn_sampler {
     qn_sampler_params params;
     qn_logit_bias *bias;
-    qn_device *device; /* retained; NULL: the caller's thread does all */
+    qn_device *device; /* retained; NULL: use only the caller's thread */
     int32_t n_vocab, n_valid;
     int32_t n_block, n_group;
     double *value;         /* {n_valid}: logits by id, then e of the candidates */
     int32_t *id;           /* {n_valid}: the candidates, ascending */
-    double *greatest;      /* {n_group}: of the logits of each group */
-    uint64_t *key, *spare; /* {n_valid}: of select.c */
-    uint32_t *count;       /* {n_vocab}: zero between draws */
+    double *greatest;      /* {n_group}: the greatest logit of each group */
+    uint64_t *key, *spare; /* {n_valid}: for select.c */
+    uint32_t *count;       /* {n_vocab}: zero between samples */
     qni_block *blocks;     /* {n_block} */
-    int32_t n_used;        /* blocks that may have candidates: the first ones */
+    int32_t n_used;        /* leading blocks that may have candidates */
     int32_t n_candidate;   /* in all */
     double sum;            /* of all candidates' e */
 };
 
-/* As qn_sampler_create, with a device (or NULL) on whose threads a draw may run while it is idle. */
+/* As qn_sampler_create, with a device (or NULL) whose threads a sample may use while it is idle. */
 qn_status qni_sampler_create(qn_sampler **out, const qn_sampler_params *params, int32_t n_vocab, int32_t n_valid,
                              qn_device *device, qn_error *err);
 
-/* Run a task for the first n_block blocks; n is the number of ids or candidates in all of them. The caller does not hold
- * the device. */
+/* Run a task for the first n_block blocks; n is the total number of their ids or candidates. The caller must not
+ * hold the device. */
 void qni_sampler_run(const qn_sampler *sampler, int32_t n_block, int64_t n, qni_task task, void *context);
 
-/* candidates.c: the passes, in the order of a draw. */
+/* candidates.c: the passes, in the order of a sample. */
 
-/* ENUMERIC where logits cannot be sampled from: a NaN or +Inf is among them, or none is finite. */
+/* ENUMERIC if the logits cannot be sampled from: one is NaN or +Inf, or none is finite. */
 qn_status qni_candidates_check(const float *logits, int32_t n_valid, bool is_bad, bool is_any, qn_error *err);
-/* Logits into `value` and `greatest`. Errors: ENUMERIC. */
+/* Load logits into `value` and `greatest`. Errors: ENUMERIC. */
 qn_status qni_candidates_read(qn_sampler *sampler, const float *logits, qn_error *err);
-/* `greatest` anew, after logits were moved. */
+/* Recompute `greatest` after logits were changed. */
 void qni_candidates_moved(qn_sampler *sampler);
-/* The candidates that all filters leave, at least one. */
+/* Apply all filters; at least one candidate remains. */
 void qni_candidates_select(qn_sampler *sampler);
-/* The id that u, within 0 … 1, draws among them; probs as in qn_sampler_draw. */
+/* The id that u, within 0 … 1, selects among them; probs as in qn_sampler_draw. */
 int32_t qni_candidates_draw(qn_sampler *sampler, double u, double *probs);
 
 /* select.c: top_k and top_p. */
@@ -67,7 +67,7 @@ int32_t qni_candidates_draw(qn_sampler *sampler, double u, double *probs);
 /* The k-th greatest logit, 1 <= k < n_valid; -DBL_MAX if fewer are finite. */
 double qni_select_kth(const qn_sampler *sampler, int32_t k);
 
-/* The last of the candidates, best first, that top_p leaves: its e, and how many of those with this e stay. */
+/* The last candidate, best first, that top_p keeps: its e, and how many candidates with this e are kept. */
 typedef struct qni_cut {
     double e;
     int32_t n_equal;

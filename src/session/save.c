@@ -1,16 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Session files. All numbers are little-endian, as on every machine that this library runs on:
+ * Session files. All numbers are little-endian, as on every machine that this library supports:
  *
  *   header   64 bytes: struct header
  *   model    32 bytes: its fingerprint
  *   ids      {n_tok} s32
  *   KV       for each layer k, then v: {n_kv_head, n_tok} rows of kv_dtype
- *   logits   {n_vocab} f32, if flags say so
- *   check    32 bytes: SHA-256 of all before
+ *   logits   {n_vocab} f32, if the flags say so
+ *   check    32 bytes: SHA-256 of everything before
  *
- * Files are untrusted. restore looks at everything before the session changes: the checksum, then the header, the
- * ids and the logits; KV may hold any numbers, whose worst effect is logits that are not finite.
+ * Files are untrusted. restore validates everything before the session changes: the checksum, then the header, the
+ * ids and the logits. KV may hold any numbers; at worst they produce non-finite logits.
  */
 #include "../base/cut.h"
 #include "../base/file.h"
@@ -57,7 +57,7 @@ static header header_for(const qn_session *s, int32_t n_tok, bool logits) {
     return h;
 }
 
-/* Rows of k or v of one layer and head that are in one block; bytes 0: none. */
+/* Rows of k or v of one layer and head within one block; bytes 0: none. */
 typedef struct kv_run {
     unsigned char *rows;
     size_t bytes;
@@ -87,7 +87,7 @@ static size_t run_bytes(const qn_session *s) {
     return (size_t)s->seq.pool->block_tokens * qni_kv_row_bytes(&s->seq.pool->format);
 }
 
-/* Read a run to the host, or write it; one of `to` and `from` is not NULL. */
+/* Read a run to the host, or write it; exactly one of `to` and `from` is not NULL. */
 static qn_status transfer(qn_device *device, kv_run r, void *to, const void *from, qn_error *err) {
     const qni_memory_ops *memory = device->backend->memory;
     QN_TRY(qni_device_lock(device, err));
@@ -160,7 +160,7 @@ static qn_status damaged(const source *in, const char *what, qn_error *err) {
     return qni_fail(err, QN_EFORMAT, "%s: %s", in->file.path, what);
 }
 
-/* Read the header and hold the whole file against its checksum. */
+/* Read the header and check the whole file against its checksum. */
 static qn_status check_whole(source *in, qn_error *err) {
     uint64_t least = sizeof in->header + sizeof in->fingerprint + DIGEST;
     if (in->file.size < least) return damaged(in, "no session file: too short", err);
@@ -191,7 +191,7 @@ static qn_status check_whole(source *in, qn_error *err) {
     return QN_OK;
 }
 
-/* Whether the file belongs to this session's model, KV and rope, and fits. */
+/* Whether the file matches this session's model, KV and rope, and fits. */
 static qn_status check_identity(const source *in, const qn_session *s, qn_error *err) {
     const char *path = in->file.path;
     const header *h = &in->header;
@@ -248,7 +248,7 @@ static qn_status check_content(const source *in, qn_error *err) {
     return QN_OK;
 }
 
-/* The file is sound: take it over. A read that fails here leaves an empty sequence. */
+/* Load a validated file. If a read fails here, the session is left empty. */
 static qn_status load(const source *in, qn_session *s, qn_error *err) {
     const qn_model_config *config = &s->model->config;
     qni_sequence *seq = &s->seq;
@@ -270,7 +270,7 @@ static qn_status load(const source *in, qn_session *s, qn_error *err) {
     if (logits) {
         QN_TRY(qni_file_read(&in->file, s->logits, at, (size_t)config->n_vocab * sizeof *s->logits, err));
     }
-    for (int32_t i = 0; i < n_tok; i++) { /* the file may have changed since its checksum was computed */
+    for (int32_t i = 0; i < n_tok; i++) { /* re-validate: the file may have changed since the checksum */
         if (seq->ids[i] < 0 || seq->ids[i] >= config->n_vocab) return damaged(in, "changed while it was read", err);
     }
     seq->n_tok = n_tok;

@@ -18,7 +18,7 @@ enum {
     MAX_ROUNDS = QNI_CUT(32, 4) /* of quickselect; bad pivots leave a longer head to sort */
 };
 
-/* Keys are ordered as their numbers are. */
+/* Maps doubles to integers of the same order. */
 static uint64_t key_of(double x) {
     uint64_t bits;
     memcpy(&bits, &x, sizeof bits);
@@ -128,11 +128,11 @@ double qni_select_kth(const qn_sampler *s, int32_t k) {
 }
 
 /*
- * A sum of n numbers, none negative, is wrong by less than n 2^-53 of itself in whatever order, and by a little more if
- * each was divided before: the margin is twice what two such sums can differ by.
+ * A sum of n nonnegative numbers has a relative error below n 2^-53 in any order, and slightly more if each was divided
+ * first: the margin is twice the largest difference between two such sums.
  *
- * Candidates below (1 - top_p) / 2n of n have less than (1 - top_p) / 2 together, so the others reach top_p before them;
- * where that is more than rounding can make up for, only the others are looked at.
+ * Of n candidates, those below (1 - top_p) / 2n have less than (1 - top_p) / 2 in total, so the others reach top_p
+ * first. If that exceeds what rounding can change, only the others are considered.
  */
 qni_cut qni_select_top_p(const qn_sampler *s) {
     const double top_p = s->params.top_p, n = s->n_candidate, rest = (1 - top_p) / 2, margin = n * 0x1p-51;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A session's settings, memory, sequence and KV; feed.c computes. */
+/* A session's settings, memory, sequence and KV; feed.c does the computing. */
 #include "session.h"
 
 #include <string.h>
@@ -16,7 +16,7 @@ qn_status qni_session_measure(qni_session_layout *out, const qn_model_config *co
     return QN_OK;
 }
 
-/* Hold the options of a session on a shared pool against the pool's. */
+/* Check a session's options against those of its shared pool. */
 static qn_status check_pool(const qn_kv_pool *pool, const qn_model *model, const qn_session_options *o, qn_error *err) {
     const qni_kv_settings *s = &pool->settings;
     if (pool->model != model) return qni_fail(err, QN_EINVAL, "pool: is of another model than the session");
@@ -40,7 +40,7 @@ static qn_status check_pool(const qn_kv_pool *pool, const qn_model *model, const
     return QN_OK;
 }
 
-/* The session's reference to the given pool, or to one of its own. */
+/* Set the session's reference to the given pool, or to a new one of its own. */
 static qn_status join_pool(qn_session *s, qn_model *model, const qn_session_options *o, qn_error *err) {
     qn_kv_pool *pool = o->pool;
     if (pool != NULL) {
@@ -65,7 +65,7 @@ static qn_status join_pool(qn_session *s, qn_model *model, const qn_session_opti
     return QN_OK;
 }
 
-/* Everything is allocated here, so that nothing needs to be later. */
+/* Everything is allocated here, so that nothing needs to be allocated later. */
 static qn_status alloc_memory(qn_session *s, qn_error *err) {
     QN_TRY(qni_session_measure(&s->layout, &s->model->config, s->n_ctx, err));
     s->memory = qni_device_alloc(&s->model->device->allocator, s->layout.bytes);
@@ -117,7 +117,7 @@ void qn_session_free(qn_session *session) {
         qni_sequence_release(&session->seq);
         qni_device_free(&session->model->device->allocator, session->memory, session->layout.bytes);
         qni_kv_pool_leave(session->pool);
-        qn_kv_pool_free(session->pool); /* the last reference to the model may go with it */
+        qn_kv_pool_free(session->pool); /* the last reference to the model may be released with it */
     }
     qni_free(session);
 }
@@ -152,7 +152,7 @@ qn_status qn_session_rewind(qn_session *session, size_t n_tok, qn_error *err) {
     return QN_OK;
 }
 
-/* n positions of one plane and head, to f32. The caller holds the device. */
+/* Read n positions of one plane and head as f32. The caller holds the device. */
 static qn_status read_plane(const qni_sequence *seq, float *to, int32_t layer, bool value, int32_t head, int32_t first,
                             int32_t n, qn_error *err) {
     const qni_block_pool *pool = seq->pool;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Inside of a session: its settings, its memory, and the common way of all calls to the forward pass. */
+/* Session internals: its settings, its memory, and the path from all calls to the forward pass. */
 #ifndef QNI_SESSION_H
 #define QNI_SESSION_H
 
@@ -12,10 +12,10 @@
 typedef struct qni_kv_settings {
     int32_t n_ctx, n_batch;
     qn_dtype kv_dtype;
-    bool yarn; /* whether the model's scaling applies */
+    bool yarn; /* whether the model's YaRN scaling applies */
 } qni_kv_settings;
 
-/* Fill in defaults and check against the model; n_batch becomes at most n_ctx. Errors: as qn_session_create. */
+/* Fill in defaults and check against the model; n_batch is capped at n_ctx. Errors: as qn_session_create. */
 qn_status qni_kv_settle(qni_kv_settings *out, const qn_kv_pool_options *options, const qn_model_config *config,
                         qn_error *err);
 
@@ -25,7 +25,7 @@ qni_kv_format qni_kv_format_of(const qn_model_config *config, qn_dtype kv_dtype)
 typedef struct qni_step_arrays {
     int32_t *tok_begin, *pos_begin; /* {n_batch + 1}, {n_batch} */
     int32_t *ids, *wanted;          /* {n_batch}: all ids; tokens whose logits are wanted */
-    qni_sampling *sampling;         /* {n_batch}, and so are the next two: for the backend's own step, or NULL */
+    qni_sampling *sampling;         /* {n_batch}, like the next two: for the backend's own step, or NULL */
     int32_t *n_sampled;
     bool *is_bad;
     int32_t *block_table; /* {table_size} */
@@ -40,24 +40,24 @@ struct qn_kv_pool {
     double attention_factor;
     qni_block_pool *blocks;
     atomic_int n_session;
-    qni_step_arrays step; /* guarded by the device's lock, and so is: */
-    size_t scratch_bytes; /* that any step of its sessions needs */
+    qni_step_arrays step; /* guarded by the device's lock, like: */
+    size_t scratch_bytes; /* enough for any step of its sessions */
 };
 
 void qni_kv_pool_retain(qn_kv_pool *pool);
 
-/* A session more, or one less. Joining makes room for it in the arrays of a step, and reserves the device's scratch for
- * a step with or without a trace. Errors: ENOMEM. */
+/* Add or remove a session. Joining grows the arrays of a step, and reserves the device's scratch for a step with or
+ * without a trace. Errors: ENOMEM. */
 qn_status qni_kv_pool_join(qn_kv_pool *pool, bool traces, qn_error *err);
 void qni_kv_pool_leave(qn_kv_pool *pool);
 
-/* Host memory of a session: logits, then ids. */
+/* Layout of a session's host memory: logits, then ids. */
 typedef struct qni_session_layout {
     size_t ids_offset; /* {n_ctx} s32, after {n_vocab} f32 */
     size_t bytes;
 } qni_session_layout;
 
-/* Errors: ENOMEM: more than an address space. */
+/* Errors: ENOMEM if larger than the address space. */
 qn_status qni_session_measure(qni_session_layout *out, const qn_model_config *config, int32_t n_ctx, qn_error *err);
 
 struct qn_session {
@@ -68,42 +68,42 @@ struct qn_session {
     qni_sequence seq;
 
     qni_session_layout layout;
-    unsigned char *memory; /* on the host, by the device's allocator */
-    float *logits;         /* in it */
-    bool has_logits;       /* of the last id */
+    unsigned char *memory; /* on the host, from the device's allocator */
+    float *logits;         /* points into it */
+    bool has_logits;       /* logits are those of the last id */
     bool marked;           /* while a batch is checked */
 };
 
-/* How many of the ids the sequence holds already, as qn_session_sync needs them: all n_ids when there is nothing to
- * compute. Nothing changes. */
+/* Number of ids that the sequence already holds, as qn_session_sync counts it: n_ids if there is nothing to compute.
+ * Changes nothing. */
 qn_status qni_session_match(const qn_session *session, const int32_t *ids, size_t n_ids, size_t *n_kept, qn_error *err);
 
-/* Ids that follow the first n_kept tokens of a session's sequence, and what one pass made of them. */
+/* Ids to append after the first n_kept tokens of a session's sequence, and the result of one pass over them. */
 typedef struct qni_feed {
     qn_session *session;
     size_t n_kept;
     const int32_t *ids;
     size_t n_ids;  /* 0: nothing to compute */
-    size_t n_done; /* ids that were computed */
-    /* Where the device samples: ids that may follow, at most qni_session_most_sampled() and the room that is left, and how
-     * (without `ids` and `n_id`). 0: the logits of the last id come to the session instead. */
+    size_t n_done; /* ids computed */
+    /* If the device samples: the number of ids to sample, at most qni_session_most_sampled() and the free positions,
+     * and the settings (without `ids` and `n_id`). 0: the session receives the logits of the last id instead. */
     int32_t n_sample;
     qni_sampling sampling;
-    int32_t n_sampled; /* how many did; they stand behind those computed, the last of them not being computed itself */
-    qn_status status;  /* of this feed alone */
+    int32_t n_sampled; /* ids sampled; they follow the computed ids. The last one is not computed itself. */
+    qn_status status;  /* of this feed only */
     qn_error *err;     /* may be NULL */
 } qni_feed;
 
-/* Ids that the session's device samples in one step, at most; 0: the host samples. */
+/* Maximum number of ids that the session's device samples in one step; 0: the host samples. */
 int32_t qni_session_most_sampled(const qn_session *session);
 
-/* One pass for all feeds, whose sessions are distinct. Those on one pool are computed in common steps: every feed of a single
- * id, and of the longer ones, in order, as many ids as fit into a step beside them (one at least; of each at most the
- * session's n_batch). Blocks are reserved for all ids of a feed, so that the passes after it cannot fail for want of them.
- * A feed that fails does not stop the others. Errors: ENOMEM, before anything has changed. */
+/* One pass over all feeds, whose sessions are distinct. Feeds on one pool share steps. The pass computes every feed
+ * with a single id, and as many ids of the longer feeds, in order, as fit into one step beside them: at least one,
+ * and at most n_batch of each session. Blocks are reserved for all ids of a feed, so that later passes cannot fail
+ * for lack of blocks. A failing feed does not stop the others. Errors: ENOMEM, before anything has changed. */
 qn_status qni_session_feed(qni_feed *feeds, int32_t n_feed, qn_error *err);
 
-/* Give up the blocks that were reserved for more ids than were computed. */
+/* Release the blocks that were reserved for ids that were not computed. */
 void qni_session_trim(qn_session *session);
 
 #endif

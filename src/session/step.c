@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * How a step is computed: its batch, the forward pass, then logits of the wanted tokens. A device that samples leaves the
- * logits of those whose next id is sampled where they are, and the ids come instead.
+ * How a step is computed: its batch, the forward pass, then the logits of the wanted tokens. If the device samples, the
+ * logits of tokens whose next id is sampled stay on the device, and only the ids are returned.
  */
 #include "step.h"
 
@@ -26,7 +26,7 @@ static bool is_sampled(const qni_portion *p) {
     return p->feed != NULL && p->feed->n_sample > 0 && (size_t)p->n_tok == p->n_left;
 }
 
-/* What the device has to know for it. The ids of this step must be among the sequence's. */
+/* What the device needs in order to sample. The ids of this step must already be in the sequence. */
 static qni_sampling sampling_of(const qni_portion *p) {
     qni_sequence *seq = &p->session->seq;
     qni_sampling sampling = p->feed->sampling;
@@ -63,7 +63,7 @@ static qni_batch fill_arrays(qni_step *st) {
                        .block_table = a->block_table};
 }
 
-/* The logits of token t come to its session: to stay if they are the last of its ids, and for its callback. */
+/* Copy the logits of token t to the session: kept if they belong to its last id, and passed to its callback. */
 static qn_status take_logits(const qni_run *run, qni_step *st, const qni_batch *batch, int32_t t, const float *logits) {
     const int32_t s = qni_batch_seq(batch, t), i = t - batch->tok_begin[s];
     const qni_portion *p = &st->portions[s];
@@ -75,7 +75,7 @@ static qn_status take_logits(const qni_run *run, qni_step *st, const qni_batch *
     return QN_OK;
 }
 
-/* Sample the ids after n tokens, on the device. */
+/* Sample the next ids of n tokens on the device. */
 static qn_status sample(const qni_run *run, const qni_step *st, const qni_batch *batch, const int32_t *wanted,
                         int32_t n, qni_mat logits, int32_t *sampled) {
     qni_sampling sampling[QNI_HEAD_ROWS];
@@ -93,7 +93,7 @@ static qn_status sample(const qni_run *run, const qni_step *st, const qni_batch 
     return QN_OK;
 }
 
-/* How many of the wanted tokens, at most `most`, can be treated alike: all sampled on the device, or none. */
+/* How many of the wanted tokens, at most `most`, can be handled together: all sampled on the device, or none. */
 static int32_t count_alike(const qni_step *st, const qni_batch *batch, const int32_t *wanted, int32_t most,
                            bool *sampled) {
     *sampled = is_sampled(&st->portions[qni_batch_seq(batch, wanted[0])]);
@@ -124,7 +124,7 @@ static qn_status run_head(const qni_run *run, qni_step *st, const qni_transforme
     return QN_OK;
 }
 
-/* Hand the hidden states to the sessions that have a tap. */
+/* Pass the hidden states to the sessions that have a tap. */
 static qn_status report_trace(const qni_run *run, const qni_step *st, const qni_batch *batch,
                               const qni_step_output *out) {
     if (out->trace == NULL) return QN_OK;
@@ -145,8 +145,8 @@ static qn_status report_trace(const qni_run *run, const qni_step *st, const qni_
     return QN_OK;
 }
 
-/* In integers and without a jump, so that it is a matter of microseconds while all threads wait: the bits of magnitudes
- * are in the order of their values, infinity and NaN above all. */
+/* In integers and without branches, so that it takes only microseconds while all threads wait: the bit patterns of
+ * magnitudes are ordered like their values, with infinity and NaN at the top. */
 static bool are_finite(const float *x, int32_t n) {
     int32_t greatest = 0;
     for (int32_t i = 0; i < n; i++) {
@@ -165,14 +165,14 @@ qn_status qni_step_bad_logits(const qn_session *s, qn_error *err) {
                     isnan(s->logits[id]) ? "NaN" : "infinite");
 }
 
-/* The sequences take over what was computed. */
+/* Append the computed tokens to the sequences. */
 static qn_status commit(const qni_step *st, qn_error *err) {
     qn_status status = QN_OK;
     for (int32_t i = 0; i < st->n_seq; i++) {
         qni_portion *p = &st->portions[i];
         qn_session *s = p->session;
         qni_sequence_append(&s->seq, p->ids, p->n_tok);
-        /* the last of the sampled ones is not computed */
+        /* the last of the sampled ids is not computed */
         if (p->n_sampled > 1) qni_sequence_append(&s->seq, s->seq.ids + s->seq.n_tok, p->n_sampled - 1);
         p->ids += p->n_tok;
         p->n_left -= (size_t)p->n_tok;
@@ -185,7 +185,8 @@ static qn_status commit(const qni_step *st, qn_error *err) {
     return status;
 }
 
-/* Whether the backend's own step takes this one: ids of all sequences are sampled, and nobody looks at hidden states. */
+/* Whether the backend's own step can run this one: ids of all sequences are sampled, and hidden states are not
+ * requested. */
 static bool takes_step(const qni_step *st) {
     if (st->pool->model->device->ops.step == NULL || st->traces) return false;
     for (int32_t s = 0; s < st->n_seq; s++) {
@@ -217,7 +218,7 @@ static qn_status run_decode(const qni_run *run, const qni_step *st, const qni_tr
     return QN_OK;
 }
 
-/* The forward pass and the head, whose results go to the sessions. */
+/* Run the forward pass and the LM head, and pass the results to the sessions. */
 static qn_status run_forward(const qni_run *run, qni_step *st, const qni_transformer *model, const qni_step_input *in) {
     const qni_step_buffers b = qni_step_take(run, model, st->n_tok, st->traces);
     QN_TRY(qni_forward(run, model, in, &b.output));
@@ -234,7 +235,7 @@ qn_status qni_step_run(qni_step *st, qn_error *err) {
     const qni_transformer model = qni_model_transformer(pool->model);
     const qni_step_input in = {
         .batch = &batch, .ids = pool->step.ids, .kv = &kv, .rope = {pool->inv_freq, pool->attention_factor}};
-    /* It was reserved when the sessions were created, but may be gone since another call found no memory for more. */
+    /* It was reserved when the sessions were created, but may be gone if another call failed to enlarge it. */
     qn_status status = qni_device_reserve(device, pool->scratch_bytes, err);
     if (status != QN_OK) {
         qni_device_unlock(device);

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A backend whose memory the host may not touch: "ref" over pages that are accessible only inside of its functions.
- * Programs that link this file before the library get it under the name "ref", in place of the library's, so every test that
- * runs on "ref" proves that nobody but the backend dereferences device memory: whoever does gets SIGSEGV.
+ * Programs that link this file before the library get it under the name "ref", in place of the library's, so every test
+ * that runs on "ref" proves that nobody but the backend dereferences device memory: whoever does gets SIGSEGV.
  *
- * Each device has an arena of its own, so that devices of different threads do not open each other's memory; the device's
- * lock is held by whoever computes or copies. The caller's allocator is asked for the same bytes, which it counts.
+ * Each device has an arena of its own, so that devices of different threads do not open each other's memory; the
+ * device's lock is held by whoever computes or copies. The caller's allocator is asked for the same bytes, which it
+ * counts.
  */
 #include "../../src/backend/backend.h"
 #include "../../src/base/memory.h"
