@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What holds for the whole public interface: names, versions, NULL everywhere, and the form of messages. */
+/* Rules for the whole public interface: names, versions, NULL arguments everywhere, and the form of messages. */
 #include "support/cmocka_all.h"
 
 #include <quern/quern.h>
@@ -62,7 +62,7 @@ static void names_of_devices(void **state) {
     assert_true(usable);
     assert_non_null(qn_isa_name(0, NULL));
     for (n = 0; qn_isa_name(n, &usable) != NULL; n++) {
-        /* A name above what the machine has is a cap: it opens all the same. */
+        /* A level above the machine's best acts as a cap: the device opens anyway. */
         qn_device *device = NULL;
         qn_device_info info;
         assert_int_equal(
@@ -77,7 +77,7 @@ static void names_of_devices(void **state) {
     assert_null(qn_isa_name(-1, NULL));
 }
 
-/* Every refusal has its status in both places and one line that is not empty. */
+/* Every error has its status in both places and one nonempty line. */
 static void expect(qn_status got, qn_status want, const qn_error *err) {
     if (got != want) fail_msg("%s, wanted %s: %s", qn_status_name(got), qn_status_name(want), err->message);
     assert_int_equal(err->status, want);
@@ -200,7 +200,7 @@ static void null_is_freed(void **state) {
     qn_ids_release(NULL);
 }
 
-/* What cannot fail answers for no object as for an empty one. */
+/* Functions that cannot fail treat NULL like an empty object. */
 static void null_is_empty(void **state) {
     (void)state;
     assert_null(qn_tensor_device(NULL));
@@ -229,7 +229,7 @@ static void null_is_empty(void **state) {
     assert_null(qn_session_logits(NULL));
 }
 
-/* What is no UTF-8, and control characters beyond ASCII, do not get into messages either. */
+/* Invalid UTF-8 and control characters beyond ASCII are kept out of messages too. */
 static void messages_are_utf8(void **state) {
     (void)state;
     static const struct {
@@ -258,8 +258,7 @@ static void messages_are_utf8(void **state) {
     }
 }
 
-/* Names from outside come back in messages: in one line, without control characters, never ending in half a
- * character. */
+/* Untrusted names in messages: one line, no control characters, never cut inside a character. */
 static void messages_are_lines(void **state) {
     (void)state;
     char path[1200] = "no\n such\x1B[31m\x7F/";
@@ -276,7 +275,7 @@ static void messages_are_lines(void **state) {
         unsigned char lead = (unsigned char)*last;
         size_t want = lead < 0x80 ? 1 : lead < 0xE0 ? 2 : lead < 0xF0 ? 3 : 4;
         assert_int_equal(err.message + n - last, want);
-        /* However long the name, the message begins with it and ends with what is wrong. */
+        /* However long the name, the message begins with it and ends with the error. */
         assert_memory_equal(err.message, "no? such?[31m?/" + skip, 15 - skip);
         assert_non_null(strstr(err.message, "\xE4\xBD\xA0…\xE4\xBD\xA0"));
         assert_non_null(strstr(err.message, "/tokenizer.json: No such file or directory"));

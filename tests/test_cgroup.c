@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Limits of control groups, from trees in a temporary folder that are laid out as real systems are: versions 1 and 2,
- * both at once, on a host and inside of a container; and from files that are cut off, malformed or not there. */
+/* Limits of control groups, from trees in a temporary directory laid out like real systems: versions 1, 2 and both,
+ * on a host and inside a container; and from truncated, malformed or missing files. */
 #include "../src/base/cgroup.h"
 #include "../src/base/processor.h"
 #include "support/cmocka_all.h"
@@ -19,7 +19,7 @@ enum { MAX_NODE = 24 };
 #define V2(root, point)              "30 23 0:26 " root " " point " rw,nosuid shared:4 - cgroup2 cgroup rw,nsdelegate\n"
 #define V1(root, point, controllers) "31 23 0:27 " root " " point " rw - cgroup cgroup rw," controllers "\n"
 
-/* A system: its files, and what they come to. */
+/* A system: its files and the expected limits. */
 typedef struct sys {
     const char *name;
     const char *group, *mounts; /* /proc/self/cgroup and mountinfo */
@@ -33,7 +33,7 @@ typedef struct sys {
 static const sys systems[] = {
     {"nothing", "", "", {{0}}, 0, NONE, NONE},
     {"no proc at all", NULL, NULL, {{0}}, 0, NONE, NONE},
-    /* docker run --cpus 2.5 --memory 300m, in a namespace of its own */
+    /* docker run --cpus 2.5 --memory 300m, in its own namespace */
     {"v2 container",
      "0::/\n",
      V2("/", "/sys/fs/cgroup"),
@@ -56,8 +56,7 @@ static const sys systems[] = {
      0,
      NONE,
      NONE},
-    /* The tightest of the chain, whichever group it is: CPUs at the root, memory.high in the middle, memory.max below.
-     * */
+    /* The tightest in the chain at any level: CPUs at the root, memory.high in the middle, memory.max at the leaf. */
     {"v2 nested",
      "0::/a/b c/d\n",
      V2("/", "/sys/fs/cgroup"),
@@ -74,7 +73,7 @@ static const sys systems[] = {
      3,
      7000,
      200},
-    /* Half a CPU is one thread; nothing left is one byte, for 0 says that nobody knows. */
+    /* Half a CPU is one thread; no memory left is one byte, because 0 means unknown. */
     {"less than one CPU",
      "0::/\n",
      V2("/", "/sys/fs/cgroup"),
@@ -91,7 +90,7 @@ static const sys systems[] = {
      5,
      NONE,
      NONE},
-    /* Without a namespace of its own: the mount begins at the container's group. */
+    /* Without a cgroup namespace: the mount's root is the container's group. */
     {"v1 container",
      "4:memory:/docker/0a1b\n3:cpuset:/docker/0a1b\n2:cpuacct,cpu:/docker/0a1b\n1:name=systemd:/docker/0a1b\n",
      "29 23 0:25 / /sys/fs/cgroup ro - tmpfs tmpfs rw,mode=755\n" V1("/docker/0a1b", "/sys/fs/cgroup/cpu,cpuacct",
@@ -114,7 +113,7 @@ static const sys systems[] = {
      0,
      NONE,
      NONE},
-    /* A parent that does not count its children does not limit them; one above it neither. */
+    /* A parent that does not count its children does not limit them; nor does any group above it. */
     {"v1 nested",
      "2:memory:/a/b\n1:cpu:/a/b\n",
      V1("/", "/sys/fs/cgroup/cpu", "cpu") V1("/", "/sys/fs/cgroup/memory", "memory"),
@@ -156,7 +155,7 @@ static const sys systems[] = {
      1,
      300000000,
      200000000},
-    /* A foreign mount first; blanks in a mount point. */
+    /* An unrelated mount first; blanks in a mount point. */
     {"many mounts",
      "0::/mine/job\n",
      V2("/other", "/mnt/other") V2("/mine", "/mnt/my\\040groups\\134x") V2("/", "/sys/fs/cgroup"),
@@ -166,7 +165,7 @@ static const sys systems[] = {
      6,
      NONE,
      NONE},
-    /* The path is that of the host, the mount is the container's: the group of the mount is all that can be seen. */
+    /* The path is the host's, the mount is the container's: only the mount's own group is visible. */
     {"path out of sight",
      "0::/kubepods/pod1/c2\n",
      V2("/", "/sys/fs/cgroup"),
@@ -210,7 +209,7 @@ static const sys systems[] = {
      0,
      5000,
      5000},
-    /* More pages than are charged: they were counted at different times. */
+    /* More inactive pages than usage: the two were counted at different times. */
     {"inactive beyond usage",
      "0::/\n",
      V2("/", "/sys/fs/cgroup"),
@@ -284,8 +283,8 @@ static void made_up_systems(void **state) {
     }
 }
 
-/* A line of some length with a mount of 3 CPUs behind it, which counts whatever stands before; and a group that is too
- * deep to be named, which does not. */
+/* A line of some length followed by a mount with 3 CPUs, which counts whatever precedes it; and a group whose path
+ * is too long, which does not count. */
 static void long_lines(void **state) {
     (void)state;
     const size_t sizes[] = {100, 1000, 4094, 4095, 4096, 4097, 100000};
@@ -313,7 +312,7 @@ static void long_lines(void **state) {
     }
 }
 
-/* What this machine has, whatever it is, does not give more than the machine. */
+/* The limits of this machine, whatever they are, do not exceed the machine. */
 static void this_machine(void **state) {
     (void)state;
     qni_cgroup_limits limits;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* config.json: what is read, what is refused, and in which words. */
+/* config.json: what is read, what is rejected, and the messages. */
 #include "../src/format/config.h"
 #include "support/cmocka_all.h"
 #include "support/config_dir.h"
@@ -53,7 +53,7 @@ static void reads_the_modern_form(void **state) {
         "rope_theta rope_scaling", NULL);
     assert_true(c.yarn.factor == 4 && c.yarn.original_ctx == 1024 && c.yarn.attention_factor == 1.5);
     assert_true(c.yarn.beta_fast == 16 && c.yarn.beta_slow == 2);
-    /* Both forms at once, in agreement; the theta in one place is enough. */
+    /* Both forms at once, in agreement; theta in one of them is enough. */
     c = config_read("{\"rope_parameters\":{\"rope_theta\":1000000,\"rope_type\":\"yarn\",\"factor\":2},"
                     "\"rope_scaling\":{\"type\":\"yarn\",\"factor\":2.0},\"dtype\":\"float32\"}",
                     "", NULL);
@@ -70,7 +70,7 @@ static void reads_the_modern_form(void **state) {
     assert_true(c.yarn.factor == 8 && c.yarn.original_ctx == 512 && c.yarn.beta_fast == 0);
 }
 
-/* Each size alone, and all of them, can be found from the tensors. */
+/* Each size alone, and all of them, can be inferred from the tensors. */
 static void finds_sizes_from_tensors(void **state) {
     (void)state;
     static const char *const removed[] = {
@@ -107,7 +107,7 @@ static void guesses_nothing(void **state) {
         config_refuse("{}", needed[i], QN_EFORMAT, why);
         config_refuse(null, "", QN_EFORMAT, why);
     }
-    /* As in transformers a missing tie_word_embeddings is false, and this file has no lm_head to go with it. */
+    /* As in transformers, a missing tie_word_embeddings is false, and this file has no lm_head. */
     config_refuse("{}", "tie_word_embeddings", QN_EFORMAT, "lm_head.weight is missing");
     config_refuse("{\"tie_word_embeddings\":false}", "", QN_EFORMAT, "lm_head.weight is missing");
     static const char *const optional[] = {
@@ -263,7 +263,7 @@ static void refuses_keys_that_change_the_maths(void **state) {
     }
 }
 
-/* What config.json says of quantized weights is checked, though no tensor of this checkpoint is. */
+/* Quantization settings of config.json are checked even if no tensor is quantized. */
 static void checks_quantization(void **state) {
     (void)state;
     static const struct {
@@ -343,11 +343,11 @@ static void names_what_it_ignores(void **state) {
         "\"layer_types\":[\"full_attention\",\"full_attention\"]}",
         "", &log);
     assert_int_equal(l.n, 0);
-    /* A log without a function is fine. */
+    /* A log without a callback is fine. */
     config_read("{\"unheard_of\":0}", "", &(qn_log){0});
 }
 
-/* Numbers that fit no C type pass where nothing needs them, and are too large where something does. */
+/* Numbers that fit no C type are accepted where they are not needed, and too large where they are. */
 static void takes_large_numbers(void **state) {
     (void)state;
     static const struct {
@@ -400,7 +400,7 @@ static void takes_large_numbers(void **state) {
     config_write("generation_config.json", "{}", "");
 }
 
-/* deepseek-ai/DeepSeek-R1-0528-Qwen3-8B: transformers 5 warns of an unrecognized key and computes without it. */
+/* deepseek-ai/DeepSeek-R1-0528-Qwen3-8B: transformers 5 warns about an unrecognized key and ignores it. */
 static void ignores_attn_factor(void **state) {
     (void)state;
     static const char yarn[] = "{\"rope_scaling\":{\"rope_type\":\"yarn\",\"factor\":4.0,"
@@ -473,7 +473,7 @@ static void refuses_what_is_no_config(void **state) {
     assert_int_equal(qn_model_read_config(NULL, config_dir, NULL, &err), QN_EINVAL);
 }
 
-/* A config.json cut or changed anywhere is an error or another sound one, never a crash. */
+/* A config.json truncated or modified anywhere is an error or still valid, never a crash. */
 static void survives_damage(void **state) {
     (void)state;
     config_write("config.json", "{}", "");

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Files that are cut short, damaged and rearranged: whatever is opened answers with success or with a status and one
- * line, never with a crash; what a checksum guards is always refused. The damage is drawn from a fixed seed. */
+/* Truncated, damaged and rearranged files. Opening one returns success, or a status and one line, and never crashes;
+ * files with a checksum are always rejected. The damage is random with a fixed seed. */
 #include "support/close.h"
 #include "support/files.h"
 #include "support/small_model.h"
@@ -26,7 +26,7 @@ static size_t draw(size_t below) {
 /* The directory in which one file at a time is damaged. */
 typedef struct place {
     char *dir;
-    qn_status (*probe)(const char *dir, qn_error *err); /* opens and uses what the file is part of */
+    qn_status (*probe)(const char *dir, qn_error *err); /* opens and uses the object that the file belongs to */
 } place;
 
 static void check(const char *what, const char *damage, size_t at, qn_status status, const qn_error *err) {
@@ -38,7 +38,7 @@ static void check(const char *what, const char *damage, size_t at, qn_status sta
     }
 }
 
-/* One edit in the spirit of what breaks parsers. Returns the new size; room for 64 more bytes is there. */
+/* One edit of a kind that breaks parsers. Returns the new size; the buffer has 64 spare bytes. */
 static size_t damage(char *data, size_t size, size_t at) {
     static const char *const splice[] = {"[[[[[[",   "{\"\":", "-", "9999999999999999999", "1e999", "null", "\\ud800",
                                          "\xFF\xFE", "{%",     "}}"};
@@ -47,21 +47,21 @@ static size_t damage(char *data, size_t size, size_t at) {
     case 0: /* a bit */
         data[at] = (char)(data[at] ^ (1 << draw(8)));
         return size;
-    case 1: /* any byte */
+    case 1: /* any byte value */
         data[at] = (char)draw(256);
         return size;
-    case 2: /* a digit or another mark of syntax */
+    case 2: /* a digit or another syntax character */
         data[at] = "0123456789-e.,:[]{}\"\\ "[draw(22)];
         return size;
-    case 3: /* a piece goes */
+    case 3: /* remove a piece */
         span = draw(size - at < 40 ? size - at : 40);
         memmove(data + at, data + at + span, size - at - span);
         return size - span;
-    case 4: /* a piece comes twice */
+    case 4: /* duplicate a piece */
         span = draw(size - at < 40 ? size - at : 40);
         memmove(data + at + span, data + at, size - at);
         return size + span;
-    default: /* something comes in */
+    default: /* insert something */
         n = draw(sizeof splice / sizeof splice[0]);
         span = strlen(splice[n]);
         memmove(data + at + span, data + at, size - at);
@@ -70,8 +70,8 @@ static size_t damage(char *data, size_t size, size_t at) {
     }
 }
 
-/* Cut and damage one file at many places; most damage falls into its first `head` bytes. `must_fail`: a cut is always
- * noticed (cuts of JSON that leave it whole are not: its last bytes are spared). */
+/* Truncate and damage one file at many places; most damage is in its first `head` bytes. `must_fail`: truncation is
+ * always detected (JSON can stay valid without its last bytes, which are not cut). */
 static void torment(const place *p, const char *name, size_t head, bool must_fail) {
     char *path = files_path(p->dir, name);
     size_t size;
@@ -252,7 +252,7 @@ static void templates(void **state) {
     files_remove_dir(p.dir);
 }
 
-/* A session file carries a checksum: every cut and every changed byte is refused, and the session stays as it was. */
+/* A session file has a checksum: truncation or any changed byte is rejected, and the session is unchanged. */
 static void session_files(void **state) {
     (void)state;
     random_state = 6;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The cpu backend's ops on each level: against plain double arithmetic where shapes are odd, and bit for bit against
- * themselves: any number of rows, threads, packed or plain, fused or composed, chunked or not, pages of any size.
+ * The cpu backend's ops on each level: against plain double arithmetic at odd shapes, and bit for bit against
+ * themselves: any number of rows and threads, packed or plain, fused or composed, chunked or not, pages of any size.
  */
 #include "../src/backend/linear.h"
 #include "../src/base/half.h"
@@ -21,7 +21,8 @@ static qn_device *open_cpu(int level, int32_t n_thread, bool compose) {
     return device;
 }
 
-/* Measures `call`, reserves what it asks for, runs it; `run` is its context. It may not take more than it measured. */
+/* Measures `call`, reserves the workspace that it reports, and runs it; `run` is its context. It must not use more
+ * than it measured. */
 #define RUN_STATUS(device, status, call)                                                                               \
     do {                                                                                                               \
         qni_scratch scratch;                                                                                           \
@@ -56,7 +57,7 @@ static void *random_block(qn_dtype dtype, int64_t n, double size, uint64_t seed)
 
 /* --- linears --- */
 
-/* W {in, out} in all forms: plain {in, out}, plain {out, in}, packed from either. */
+/* W {in, out} in all layouts: plain {in, out}, plain {out, in}, packed from either. */
 enum { PLAIN_IN_OUT, PLAIN_OUT_IN, PACKED_IN_OUT, PACKED_OUT_IN, N_FORM };
 
 typedef struct matrix {
@@ -80,7 +81,7 @@ static void free_matrix(matrix *w) {
     free(w->out_in);
 }
 
-/* The weight in a form; *linear holds a packed one's memory. */
+/* The weight in a layout; *linear owns the memory if packed. */
 static qni_weight weight_of(const matrix *w, int form, qn_device *device, qn_linear **linear) {
     *linear = NULL;
     qni_weight plain = {.dtype = w->dtype, .arith = QN_ARITH_F32, .n_in = w->n_in, .n_out = w->n_out, .ki = 1};
@@ -97,7 +98,7 @@ static qni_weight weight_of(const matrix *w, int form, qn_device *device, qn_lin
     }
     const qni_source source = {.dtype = w->dtype, .arith = QN_ARITH_F32, .n_in = w->n_in, .n_out = w->n_out};
     assert_int_equal(qni_linear_create(linear, device, &source, NULL), QN_OK);
-    memset((*linear)->data.address, 0xFF, (*linear)->data.bytes); /* padding must be written: this is a NaN */
+    memset((*linear)->data.address, 0xFF, (*linear)->data.bytes); /* all bytes set are a NaN: padding must be written */
     const qni_weight *form_of = &(*linear)->weight;
     int64_t half = w->n_out / 2 / form_of->nr * form_of->nr; /* in two ranges */
     for (int part = 0; part < 2; part++) {
@@ -126,7 +127,7 @@ static double exact(const matrix *w, const float *x, int64_t o, double *size) {
     return sum;
 }
 
-/* Every form, row count and thread count gives the bits of one row, one thread, packed. */
+/* Every layout, row count and thread count gives the same bits as one row, one thread, packed. */
 static void check_linear(int level, const matrix *w) {
     enum { MAX_ROW = 13 };
     float *x = random_block(QN_DTYPE_F32, MAX_ROW * w->n_in, 1, 99);
@@ -182,7 +183,7 @@ static void linears_are_bitwise_the_same(void **state) {
     }
 }
 
-/* More rows than a task takes at once; rows with strides; every dtype of x and out; residuals in place. */
+/* More rows than one task handles; strided rows; every dtype of x and out; residuals in place. */
 static void rows_of_any_form(void **state) {
     (void)state;
     enum { N_ROW = 1100, N_IN = 20, N_OUT = 18, STRIDE = 23, INNER = 100 };
@@ -197,7 +198,7 @@ static void rows_of_any_form(void **state) {
             const int64_t outer = INNER * STRIDE + 7, n = N_ROW / INNER * outer;
             void *x = random_block(dtype, n, 1, 5), *hidden = random_block(dtype, n, 1, 6);
             void *out = random_block(dtype, n, 1, 7), *kept = random_block(dtype, n, 1, 7);
-            /* One element off the alignment of vectors. */
+            /* Misaligned by one element. */
             qni_mat mx = {(char *)x + qn_dtype_bytes(dtype), dtype, N_ROW, N_IN, INNER, outer, STRIDE};
             qni_mat mh = {hidden, dtype, N_ROW, N_OUT, INNER, outer, STRIDE}, mo = mh;
             mo.data = out;
@@ -212,7 +213,7 @@ static void rows_of_any_form(void **state) {
                     double unit = dtype == QN_DTYPE_F32 ? 0 : dtype == QN_DTYPE_BF16 ? 0x1p-8 : 0x1p-11;
                     expect_near(name, r * N_OUT + o, got, want, 2e-6 * (size + 1) + unit * fabs(want));
                 }
-                /* Nothing between the rows is written. */
+                /* Gaps between rows are not written. */
                 const size_t bytes = qn_dtype_bytes(dtype);
                 size_t gap = (size_t)((char *)qni_mat_row(&mo, r) - (char *)out) + N_OUT * bytes;
                 expect_same_bits(case_text("%s, behind row %d", name, (int)r), dtype, (char *)out + gap,
@@ -293,7 +294,7 @@ static void argmax_of_many(void **state) {
             const int64_t best[N_ROW] = {39990, 16384, 0};
             for (int64_t r = 0; r < N_ROW; r++) {
                 qni_store_f32(data, dtypes_all[t], r * N + best[r], 50);
-                qni_store_f32(data, dtypes_all[t], r * N + N - 2, 50); /* a tie across pieces */
+                qni_store_f32(data, dtypes_all[t], r * N + N - 2, 50); /* a tie across tasks */
                 qni_store_f32(data, dtypes_all[t], r * N + N - 1, 60); /* beyond n_valid */
             }
             uint32_t ids[N_ROW] = {7, 7, 7};
@@ -312,7 +313,7 @@ static void argmax_of_many(void **state) {
     }
 }
 
-/* Placing writes to each page of each weight and to no byte beyond. */
+/* First touch writes to each page of each weight, and to no byte outside. */
 static void weights_are_placed(void **state) {
     (void)state;
     enum { N_IN = 300, PAGE = 4096, MARK = 0xAA };
@@ -344,7 +345,7 @@ static void weights_are_placed(void **state) {
         device->backend->place(device->state, NULL, &head);
         for (int i = 0; i < 8; i++) {
             const unsigned char *data = blocks[i] + PAGE;
-            size_t last = 0; /* where the last mark was overwritten */
+            size_t last = 0; /* position of the last overwritten marker */
             assert_int_equal(data[0], 0);
             for (size_t at = 0; at < bytes[i]; at++) {
                 if (data[at] == 0) last = at;

@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Attention of the cpu backend on each level: against plain double arithmetic at odd shapes, with NaN in every cache
- * row that may not be read; and bit for bit against itself: one row at a time, in chunks, batched, threaded, over pages
- * of any size, with infinities in the cache, with queries of any size. The fused layer against the composed one, bit
- * for bit.
+ * Attention of the cpu backend on each level. Against plain double arithmetic at odd shapes, with NaN in every cache
+ * row that must not be read. Bit for bit against itself: one row at a time, in chunks, batched, threaded, pages of any
+ * size, with infinities in the cache, and queries of any size. The fused layer against the composed one, bit for bit.
  */
 #include "../src/backend/device.h"
 #include "../src/base/half.h"
@@ -52,25 +51,25 @@ typedef struct shape {
     qn_dtype k_dtype, v_dtype;
 } shape;
 
-/* A cache of random rows up to the position and NaN beyond, in pages that lie in any order. */
+/* A cache of random rows up to the position and NaN beyond, in pages in arbitrary order. */
 typedef struct cache {
     void *k, *v;
     int32_t *blocks; /* {n_seq, pages} */
     qni_kv_layer kv;
 } cache;
 
-/* What is in the cache and in the new rows. */
+/* Contents of the cache and of the new rows. */
 typedef enum content {
     NUMBERS,
-    TINY, /* numbers, in f16 mostly subnormal ones */
-    WIDE, /* queries beyond what f16 can hold */
-    WILD, /* new keys of the first head become infinite in f16, and so do values of the last */
+    TINY, /* small values, mostly subnormal in f16 */
+    WIDE, /* queries beyond the range of f16 */
+    WILD, /* new keys of the first head and new values of the last one overflow to infinity in f16 */
 } content;
 
 /* Address of a row of k or v. */
 static void *row_of(const shape *s, const cache *c, bool is_k, int64_t seq, int64_t head, int64_t pos) {
     qn_dtype dtype = is_k ? s->k_dtype : s->v_dtype;
-    int64_t page = (s->n_seq * s->pages - 1) - (seq * s->pages + pos / s->page_tokens); /* backwards */
+    int64_t page = (s->n_seq * s->pages - 1) - (seq * s->pages + pos / s->page_tokens); /* in reverse order */
     int64_t row = (page * s->n_kv_head + head) * s->page_tokens + pos % s->page_tokens;
     size_t bytes = (size_t)qni_kv_row_elements(dtype, s->d) * qn_dtype_bytes(dtype);
     return (char *)(is_k ? c->k : c->v) + (size_t)row * bytes;
@@ -79,7 +78,7 @@ static void load_row(float *out, const shape *s, const cache *c, bool is_k, int6
     qni_kv_load(out, row_of(s, c, is_k, seq, head, pos), is_k ? s->k_dtype : s->v_dtype, s->d);
 }
 
-/* The value depends on the place alone, not on the pages. */
+/* The value depends only on the position, not on the pages. */
 static float cached_value(int64_t seq, int64_t head, int64_t pos, int64_t c, int which) {
     uint64_t seed = (uint64_t)((((seq * 7 + head) * 1009 + pos) * 521 + c) * 2 + which) * 0x9E3779B97F4A7C15u + 1;
     random_uniform(&seed);
@@ -95,7 +94,7 @@ static cache make_cache(const shape *s) {
                {0}};
     for (int64_t seq = 0; seq < s->n_seq; seq++) {
         for (int64_t p = 0; p < s->pages; p++) {
-            c.blocks[seq * s->pages + p] = (int32_t)((n_page - 1) - (seq * s->pages + p)); /* as row_of() */
+            c.blocks[seq * s->pages + p] = (int32_t)((n_page - 1) - (seq * s->pages + p)); /* as in row_of() */
         }
         for (int64_t h = 0; h < s->n_kv_head; h++) {
             for (int64_t pos = 0; pos < s->pages * s->page_tokens; pos++) {
@@ -133,7 +132,7 @@ static void free_cache(cache *c) {
 /* New rows of all sequences, sequences outer. */
 typedef struct inputs {
     float *q, *k, *v, *cos_sin;
-    int32_t *seq, *pos; /* of each row */
+    int32_t *seq, *pos; /* for each row */
     int64_t n_row, q_width, kv_width;
 } inputs;
 
@@ -183,7 +182,7 @@ static void attend(qn_device *device, const shape *s, const inputs *in, const ca
     enum { MAX_SEQ = 4 };
     assert_true(s->n_seq <= MAX_SEQ);
     int32_t tok_begin[MAX_SEQ + 1], pos_begin[MAX_SEQ], n_seq = 0;
-    for (int64_t r = 0; r < n; r++) { /* the sequences that have rows in this call */
+    for (int64_t r = 0; r < n; r++) { /* the sequences with rows in this call */
         if (r > 0 && in->seq[first + r] == in->seq[first + r - 1]) continue;
         tok_begin[n_seq] = (int32_t)r;
         pos_begin[n_seq++] = in->pos[first + r];
@@ -208,7 +207,7 @@ static void turned(double *out, const float *x, const float *cos_sin, int64_t d)
     }
 }
 
-/* Attention of one head of one row in double, over the cache as it is after the call. */
+/* Attention of one head of one row in double, over the cache contents after the call. */
 static void check_head(const char *name, const shape *s, const inputs *in, const cache *c, const float *out, int64_t r,
                        int64_t h) {
     double q[512], sum[512] = {0}, total = 0, largest = 0;
@@ -232,14 +231,15 @@ static void check_head(const char *name, const shape *s, const inputs *in, const
         }
     }
     for (int64_t e = 0; e < s->d; e++) {
-        /* Scores of magnitude 5 carry 1e-6 absolute, and so do the weights; values are averages of |v| <= largest. */
+        /* Scores of magnitude 5 have an absolute error of 1e-6, and so do the weights; outputs are averages of |v|
+         * <= largest. */
         const int64_t at = r * in->q_width + h * s->d + e;
         expect_near(name, at, (double)out[at], sum[e] / total, 3e-6 * largest);
     }
     free(score);
 }
 
-/* The new rows of the cache: k turned, v as it is, both rounded to the cache's dtype. */
+/* The new cache rows: rotated k and unchanged v, both rounded to the cache's dtype. */
 static void check_written(const char *name, const shape *s, const inputs *in, const cache *c, int64_t r, int64_t g) {
     double want[512], greatest = 0;
     float k[512], v[512], rounded[512];
@@ -271,7 +271,7 @@ static void check_untouched(const char *name, const shape *s, const cache *c) {
     }
 }
 
-/* The same bits; of a NaN no matter which. */
+/* Bitwise equal, except that any NaN equals any NaN. */
 static void expect_same_floats(const char *name, const float *got, const float *want, int64_t n) {
     for (int64_t i = 0; i < n; i++) {
         if (isnan(got[i]) && isnan(want[i])) continue;
@@ -336,7 +336,7 @@ static void attention_of_odd_shapes(void **state) {
         {1, 2, 2, 16, 16, 12, 124, 33, f32, f32},
         {1, 1, 40, 8, 150, 1, 127, 5, bf16, f32},
         {2, 1, 3, 6, 150, 1, 126, 5, f32, bf16},
-        /* More than one chunk of positions: alone and in threes they are tasks of their own, all rows at once not. */
+        /* More than one chunk of positions: separate tasks for one or three rows, not for all rows at once. */
         {1, 1, 2, 32, 600, 2, 1100, 33, bf16, f16},
         {3, 2, 1, 16, 70, 16, 1022, 4, f16, f32},
         {1, 2, 2, 128, 700, 1, 600, 3, q8, q8},
@@ -360,7 +360,7 @@ static void attention_of_odd_numbers(void **state) {
             for (int i = 0; i < 3; i++) check_shape(level, shapes[i], what);
         }
 #if defined(__x86_64__)
-        /* A host's thread that flushes subnormal numbers: they count all the same, in its own share of the work too. */
+        /* A host thread that flushes subnormals: they still count, even in its own share of the work. */
         const uint32_t before = __builtin_ia32_stmxcsr();
         __builtin_ia32_ldmxcsr(before | 0x8040);
         check_shape(level, shapes[0], TINY);
@@ -370,7 +370,7 @@ static void attention_of_odd_numbers(void **state) {
     }
 }
 
-/* A token whose key and value hold NaN spoils its own row and later ones, never an earlier one of the same call. */
+/* A token whose key and value hold NaN affects its own row and later ones, never an earlier row of the same call. */
 static void later_tokens_do_not_matter(void **state) {
     (void)state;
     for (int level = 0; level_name(level) != NULL; level++) {
@@ -395,7 +395,7 @@ static void later_tokens_do_not_matter(void **state) {
     }
 }
 
-/* All primitives, fused and composed, packed and plain, 1 and 3 threads: the same bits, for any dtypes. */
+/* All primitives, fused and composed, packed and plain, 1 and 3 threads: the same bits for all dtypes. */
 static void fused_equals_composed(void **state) {
     (void)state;
     const dtypes kinds[] = {all_f32,

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Arithmetic of the cpu backend where numbers or groups are extreme, on every level: int8 groups at the ends of 32-bit
- * sums; bf16 and int8 with weights far from 1, subnormal ones among them; a caller whose thread flushes subnormals. */
+/* The cpu backend's arithmetic with extreme numbers or groups, on every level: int8 groups near the limit of 32-bit
+ * sums; bf16 and int8 with weights far from 1, including subnormals; a caller whose thread flushes subnormals. */
 #include "../src/backend/device.h"
 #include "../src/base/half.h"
 #include "support/linears.h"
@@ -28,7 +28,7 @@ static void *block(int64_t n, size_t size) {
 
 typedef enum signs { PLUS, MINUS, BY_TURNS, N_SIGNS } signs;
 
-/* One output with groups of greatest codes, zeros or a mixture, times activations of ±1, whose codes are exact. */
+/* One output whose groups hold maximal codes, zeros or a mixture, times activations of ±1, whose codes are exact. */
 static void check_group(qn_device *device, const char *level, int bits, bool symmetric, int64_t group,
                         int64_t n_group) {
     const int64_t n_in = group * n_group;
@@ -68,8 +68,8 @@ static void check_group(qn_device *device, const char *level, int bits, bool sym
     free(biases);
 }
 
-/* The greatest group whose sum fits, the next one, and more; a prime number of 32s, which has no parts but single ones.
- * */
+/* The largest group whose sum fits, the next larger one, and more; also a prime multiple of 32, which divides only
+ * into single 32s. */
 static void int8_groups_at_the_limit(void **state) {
     (void)state;
     static const int widths[] = {8, 6, 5, 4, 2};
@@ -112,14 +112,14 @@ static void check_bf16(qn_device *device, const char *level, float w_size, float
         for (int64_t o = 0; o < N_OUT; o++) {
             double want = 0;
             for (int64_t i = 0; i < N_IN; i++) want += (double)w[o * N_IN + i] * (double)rounded(x[r * N_IN + i]);
-            /* All terms are positive: roundings of a chain, each of a product too, and of what is subnormal. */
+            /* All terms are positive. The error is the rounding of a chain, of each product, and of subnormals. */
             const double bound = 2 * N_IN * (0x1p-24 * want + 0x1p-149);
             if (fabs((double)y[r * N_OUT + o] - want) <= bound) continue;
             fail_msg("%s, weights %g, activations %g: row %lld, output %lld is %.9g, not %.9g", level, (double)w_size,
                      (double)x_size, (long long)r, (long long)o, (double)y[r * N_OUT + o], want);
         }
     }
-    assert_memory_equal(y, alone, N_OUT * sizeof *y); /* whatever the batch */
+    assert_memory_equal(y, alone, N_OUT * sizeof *y); /* independent of the batch */
     free(w);
     free(x);
     free(y);
@@ -127,7 +127,7 @@ static void check_bf16(qn_device *device, const char *level, float w_size, float
     qn_linear_free(linear);
 }
 
-/* On a processor that has an instruction for bf16, which takes subnormal numbers for zeros, these would be lost. */
+/* A processor's bf16 instruction that treats subnormals as zeros would lose these values. */
 static void bf16_far_from_one(void **state) {
     (void)state;
     static const float sizes[][2] = {{1, 1},          {1e-38f, 1},     {1e-40f, 1},     {1e-40f, 1e-3f},
@@ -143,8 +143,8 @@ static void bf16_far_from_one(void **state) {
     }
 }
 
-/* One weight decides for its linear, wherever it is, and only if it is far; ordinary linears stay with the instruction.
- * */
+/* One weight decides for its linear, wherever it is, and only if it is far from 1; ordinary linears keep using the
+ * instruction. */
 static void one_weight_decides(void **state) {
     (void)state;
     static const struct {
@@ -172,7 +172,7 @@ static void one_weight_decides(void **state) {
             assert_int_equal(linear->weight.far, cases[k].far);
             qn_linear_free(linear);
             assert_ok(qn_linear_pack(&linear, weight, QN_LAYOUT_IN_OUT, QN_ARITH_F32, err));
-            assert_int_equal(linear->weight.far, false); /* f32 needs no other way */
+            assert_int_equal(linear->weight.far, false); /* f32 needs no alternative path */
             qn_linear_free(linear);
             qn_tensor_free(weight);
         }
@@ -180,8 +180,8 @@ static void one_weight_decides(void **state) {
     qn_device_close(device);
 }
 
-/* Affine weights with scales far from 1 are multiplied in f32: int8 would take the activations for zeros, or overflow.
- * */
+/* Affine weights with scales far from 1 are multiplied in f32: int8 would turn the activations into zeros, or
+ * overflow. */
 static void int8_far_from_one(void **state) {
     (void)state;
     static const struct {
@@ -231,8 +231,8 @@ static void int8_far_from_one(void **state) {
 /* --- the caller's mode --- */
 
 #if defined(__x86_64__)
-/* Rows of subnormal numbers through qn_mlp, computed by a thread as it is and by one that takes them for zeros and
- * flushes them: MXCSR with FTZ and DAZ, which the library must not compute with, and must leave as it was. */
+/* Rows of subnormals through qn_mlp, from a normal thread and from one with FTZ and DAZ set in MXCSR. The library
+ * must not compute in that mode, and must restore it. */
 static void caller_flushes_subnormals(void **state) {
     (void)state;
     enum { FLUSHING = 0x9FC0 };

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Every kernel of every level of the cpu backend that this machine has, against plain double arithmetic: ragged sizes,
- * all element types, unaligned rows, and canaries around whatever is written. */
+/* Every kernel of every level of the cpu backend on this machine, against plain double arithmetic: ragged sizes, all
+ * element types, unaligned rows, and canaries around every output. */
 #include "../src/base/half.h"
 #include "../src/cpu/cpu.h"
 #include "support/close.h"
@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Runs body for each level that the machine has. */
+/* Runs body for each level of this machine. */
 #define FOR_EACH_LEVEL(k)                                                                                              \
     qni_cpu_kernels k;                                                                                                 \
     for (int level = 0; level_name(level) != NULL; level++)                                                            \
@@ -18,7 +18,7 @@
 
 static const qn_dtype dtypes_all[] = {QN_DTYPE_F32, QN_DTYPE_BF16, QN_DTYPE_F16};
 
-/* n random values of a dtype one element off its alignment; the block is returned, *data lies in it. */
+/* n random values of a dtype, misaligned by one element; *data points into the returned allocation. */
 static void *random_array(void **data, qn_dtype dtype, int64_t n, uint64_t *seed) {
     size_t bytes = qn_dtype_bytes(dtype);
     unsigned char *block = malloc((size_t)(n + 1) * bytes);
@@ -45,7 +45,7 @@ static void check_guard(const char *name, float *data, int64_t n) {
     free(data - GUARD);
 }
 
-/* Place of output j in a row of a panel. */
+/* Index of output j in a row of a panel. */
 static int64_t place_of(const qni_cpu_kernels *k, int dtype, int64_t j) {
     bool zipped = dtype == QNI_CPU_BF16 && k->zips_bf16;
     return zipped ? j % (k->nr / 2) * 2 + j / (k->nr / 2) : j;
@@ -161,7 +161,7 @@ static void gemm_pairs(void **state) {
     FOR_EACH_LEVEL(k) {
         check_all_pairs(&k, &seed);
 #if defined(__x86_64__)
-        if (strcmp(k.isa, "avx512") == 0 && k.native_bf16) { /* the level as it is without BF16 */
+        if (strcmp(k.isa, "avx512") == 0 && k.native_bf16) { /* the level without BF16 */
             qni_cpu_gemm_avx512(&k);
             check_all_pairs(&k, &seed);
         }
@@ -179,7 +179,7 @@ static void conversions(void **state) {
     FOR_EACH_LEVEL(k) {
         for (int dtype = QNI_CPU_BF16; dtype < QNI_CPU_N_DTYPE; dtype++) {
             CASE(name, "%s %s", k.isa, qn_dtype_name(dtypes_all[dtype]));
-            /* All patterns, cut so that each lands in a tail too. */
+            /* All bit patterns, cut so that each also falls into a tail. */
             for (int64_t n = 1; n <= 9; n += 4) {
                 for (int64_t i = 0; i + n <= N; i += n) k.widen[dtype](wide + i, half + i, n);
                 for (int64_t i = 0; i + n <= N; i += n) k.narrow[dtype](back + i, wide + i, n);
@@ -241,9 +241,9 @@ static void exponential(void **state) {
     float *x = malloc(N * sizeof *x), *y = malloc(N * sizeof *y);
     assert_true(x != NULL && y != NULL);
     FOR_EACH_LEVEL(k) {
-        for (int i = 0; i < N; i++) x[i] = -87.3f + 176.0f * (float)i / N; /* all normal results */
+        for (int i = 0; i < N; i++) x[i] = -87.3f + 176.0f * (float)i / N; /* all results are normal numbers */
         k.exp(y, x, N);
-        for (int i = 0; i < N; i++) { /* what kernels.h promises */
+        for (int i = 0; i < N; i++) { /* the bound stated in kernels.h */
             if (!(ulps(y[i], exp((double)x[i])) <= 2.0)) {
                 fail_msg("exp %s of %a is %a, not %a", k.isa, (double)x[i], (double)y[i], exp((double)x[i]));
             }
@@ -258,7 +258,7 @@ static void exponential(void **state) {
                                      true,        out[i] == canary};
             expect_that(is_right[i], case_text("exp %s of the ends", k.isa), i, out[i]);
         }
-        /* An element does not depend on where it stands. */
+        /* An element's result does not depend on its position. */
         float alone;
         for (int i = 0; i < 11; i++) {
             k.exp(&alone, ends + i, 1);
@@ -330,7 +330,7 @@ static void argmax(void **state) {
             for (int64_t at = 0; at < n; at++) {
                 for (int64_t i = 0; i < n; i++) x[i] = -3.0f - (float)(i % 3);
                 x[at] = -1.0f;
-                x[n - 1] = -1.0f; /* a tie: the lower one wins */
+                x[n - 1] = -1.0f; /* a tie: the lower index wins */
                 expect_that(k.argmax(x, n) == at, name, at, k.argmax(x, n));
                 x[at] = NAN;
                 expect_that(k.argmax(x, n) == -1, name, at, k.argmax(x, n));
@@ -376,7 +376,7 @@ static void transposition(void **state) {
     }
 }
 
-/* Elements of keys and values: floats, or codes. */
+/* Element types of keys and values: floats, or codes. */
 static const qn_dtype kv_dtypes[QNI_CPU_N_KV] = {QN_DTYPE_F32, QN_DTYPE_BF16, QN_DTYPE_F16, QN_DTYPE_Q8};
 
 static double load_kv(const void *data, int dtype, int64_t i) {
@@ -421,7 +421,7 @@ static void check_attend(const qni_cpu_kernels *k, int dtype, int64_t n_q, int64
         for (int64_t j = n_k; j < block; j++) {
             expect_that(s[i * block + j] == canary, name, i * block + j, s[i * block + j]);
         }
-        /* Values in two pieces: one chain all the same. */
+        /* Values in two parts form the same chain. */
         const int64_t half = n_k / 2;
         const size_t bytes = (size_t)(half * stride) * qn_dtype_bytes(kv_dtypes[dtype]);
         const qni_cpu_kv_rows head = {kv, stride, half, NULL, 0};
@@ -448,7 +448,7 @@ static void check_attend(const qni_cpu_kernels *k, int dtype, int64_t n_q, int64
     free(kv_block);
 }
 
-/* Scores of keys in panels have the bits of those of rows; places of keys that do not exist may be written. */
+/* Scores of keys in panels equal those of rows bit for bit; scores of nonexistent keys may be written. */
 static void check_panels(const qni_cpu_kernels *k, int64_t n_q, int64_t n_k, int64_t d, uint64_t *seed) {
     const int64_t stride = d + 3, block = QNI_CPU_KV_BLOCK;
     void *q, *keys;
@@ -487,7 +487,7 @@ static void panels(void **state) {
     if (n_level == 0) skip();
 }
 
-/* Two blocks of n scores: the first after nothing, the second after the first. */
+/* Two blocks of n scores: the first from the initial state, the second after the first. */
 static void check_softmax(const qni_cpu_kernels *k, int64_t n, uint64_t *seed) {
     float max = -INFINITY, sum = 0;
     double want_max = -INFINITY, want_sum = 0;
@@ -501,7 +501,7 @@ static void check_softmax(const qni_cpu_kernels *k, int64_t n, uint64_t *seed) {
         expect_near(name, block, (double)max, want_max, 0);
         double want_factor = exp((double)(before - max));
         expect_near(name, block, (double)factor, want_factor, 3e-7 * want_factor);
-        expect_that(want_factor != 1 || factor == 1, name, block, factor); /* exact: results are left alone then */
+        expect_that(want_factor != 1 || factor == 1, name, block, factor); /* exact: results are then left unchanged */
         want_sum *= want_factor;
         for (int64_t j = 0; j < n; j++) {
             double want = exp((double)(given[j] - max));
@@ -532,7 +532,7 @@ static void attention(void **state) {
             b[i] = (float)(i * i);
         }
         k.attend_merge(o, 0.5f, b, 0.25f, n);
-        for (int i = 0; i < MAX_MERGED; i++) { /* exact in f32; what is beyond n stays */
+        for (int i = 0; i < MAX_MERGED; i++) { /* exact in f32; elements beyond n are unchanged */
             assert_true(o[i] == (i < n ? 0.5f * (float)i + 0.25f * b[i] : (float)i));
         }
     }

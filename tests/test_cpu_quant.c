@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Kernels of quantized weights on every level of the cpu backend that this machine has, against their definitions in
- * integers and double: all tile shapes, both widths, groups and scales of all kinds, and codes at the ends of their
- * ranges, where a sum in 16 bits would saturate. */
+/* Kernels of quantized weights on every level of the cpu backend on this machine, against their definitions in
+ * integers and double: all tile shapes, both bit widths, groups and scales of all kinds, and codes at the ends of
+ * their ranges, where a 16-bit sum would saturate. */
 #include "../src/base/half.h"
 #include "../src/base/processor.h"
 #include "../src/cpu/cpu.h"
@@ -12,7 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Runs body for each level that the machine has. */
+/* Runs body for each level of this machine. */
 #define FOR_EACH_LEVEL(k)                                                                                              \
     qni_cpu_kernels k;                                                                                                 \
     for (int level = 0; level_name(level) != NULL; level++)                                                            \
@@ -24,14 +24,14 @@ static void *new_block(size_t bytes) {
     return p;
 }
 
-/* What the codes of weights and activations are. */
+/* Patterns of weight and activation codes. */
 typedef enum pattern { RANDOM, ALL_HIGH, ALL_OPPOSED, ALTERNATING, N_PATTERN } pattern;
 
-/* Panels and what they were made of; weights are by panel, group, input of the group, output of the panel. */
+/* Panels and their source values; weights are indexed by panel, group, input in the group, output in the panel. */
 typedef struct panels {
     qni_cpu_quant q;
     int64_t n_panel;
-    unsigned char *data; /* exactly as large as kernels.h says */
+    unsigned char *data; /* exactly as large as kernels.h states */
     uint8_t *codes;      /* {n_panel, n_group, group, nr} */
     float *scale, *bias; /* {n_panel, n_group, nr} */
 } panels;
@@ -114,7 +114,7 @@ typedef struct activations {
     int32_t *sum, *even;
 } activations;
 
-/* Of each four codes x0, x2, x1 - 256 x0, x3 - 256 x2. */
+/* Packs each four codes as x0, x2, x1 - 256 x0, x3 - 256 x2. */
 static int16_t word_of(const int8_t *codes, int64_t i) {
     const int64_t at = i / 4 * 4 + i % 2 * 2;
     return (int16_t)(i % 4 < 2 ? codes[at] : codes[at + 1] - 256 * codes[at]);
@@ -157,7 +157,7 @@ static void free_activations(activations *a) {
     free(a->even);
 }
 
-/* One output in integers and double; *size is what its rounding is relative to. */
+/* One output in integers and double; *size is the magnitude that its rounding error is relative to. */
 static double exact(const panels *w, const activations *a, int64_t r, int64_t o, double *size) {
     const qni_cpu_quant *q = &w->q;
     const int zero = q->symmetric ? 1 << (q->bits - 1) : 0;
@@ -194,13 +194,13 @@ static void check_int8(const qni_cpu_kernels *k, const qni_cpu_quant *q, int64_t
     for (int64_t r = 0; r < m; r++) {
         for (int64_t o = 0; o < n; o++) {
             double size, want = exact(&w, &a, r, o, &size);
-            /* The sums of a group are integers below 2^24. A group adds two terms of at most three roundings each to a
-             * chain of one rounding for each term. */
+            /* The sums of a group are integers below 2^24. A group adds two terms, of at most three roundings each,
+             * to a chain with one rounding per term. */
             const double bound = (double)(2 * q->n_group + 3) * 0x1p-24 * size;
             expect_near(name, r * ldc + o, (double)c[r * ldc + o], want, bound);
         }
         for (int64_t o = n; o < ldc; o++) expect_that(c[r * ldc + o] == canary, name, r * ldc + o, c[r * ldc + o]);
-        /* Bit for bit what one row and one panel give. */
+        /* Bit for bit equal to one row and one panel. */
         const qni_cpu_codes row = {a.data + r * a.x.stride, a.x.stride, a.scale + r * q->n_group,
                                    a.sum + r * q->n_group, a.even + r * q->n_group};
         for (int64_t p = 0; p < n_panel; p++) {
@@ -236,7 +236,7 @@ static void check_all_products(const qni_cpu_kernels *k, uint64_t *seed) {
     }
 }
 
-/* The kernels of a level and those that it has on processors with less: calls check for each. */
+/* The kernels of a level, and its variants for processors with fewer features; calls check for each. */
 static void check_with_less(qni_cpu_kernels *k, uint64_t *seed, void (*check)(const qni_cpu_kernels *, uint64_t *)) {
     check(k, seed);
 #if defined(__aarch64__)
@@ -259,7 +259,7 @@ static void int8_products(void **state) {
     FOR_EACH_LEVEL(k) check_with_less(&k, &seed, check_all_products);
 }
 
-/* e4m3 by its definition: 1.m · 2^(e-7), 0.m · 2^-6, NaN where all bits of exponent and mantissa are set. */
+/* e4m3 by definition: 1.m · 2^(e-7), 0.m · 2^-6, NaN if all exponent and mantissa bits are set. */
 static double e4m3(uint8_t code) {
     const int exponent = code >> 3 & 15, mantissa = code & 7;
     if (exponent == 15 && mantissa == 7) return NAN;
@@ -267,7 +267,7 @@ static double e4m3(uint8_t code) {
     return code & 0x80 ? -magnitude : magnitude;
 }
 
-/* All of a panel, block by block as products ask for it, the last one cut at n_in. */
+/* A whole panel, in blocks as products use it, the last one ending at n_in. */
 static void check_unpack(const qni_cpu_kernels *k, const qni_cpu_quant *q, uint64_t *seed) {
     enum { GUARD = 16 };
     const float canary = 12345.0f;
@@ -313,10 +313,10 @@ static void check_all_unpacking(const qni_cpu_kernels *k, uint64_t *seed) {
         for (int form = 0; form < 32; form++) {
             qni_cpu_quant q =
                 layout(k, form & 1 ? 8 : 4, form & 2 ? QNI_CPU_F32 : QNI_CPU_BF16, (form & 4) != 0, groups[form / 8]);
-            set_inputs(&q, qni_ceil_div(n_ins[i], q.group) * q.group); /* affine groups are whole */
+            set_inputs(&q, qni_ceil_div(n_ins[i], q.group) * q.group); /* affine groups are complete */
             check_unpack(k, &q, seed);
         }
-        for (int form = 0; form < 2; form++) { /* any group is good for fp8 */
+        for (int form = 0; form < 2; form++) { /* fp8 allows any group */
             const int64_t fp8_groups[] = {128, 7};
             qni_cpu_quant q = layout(k, 8, form == 0 ? QNI_CPU_F32 : QNI_CPU_BF16, false, fp8_groups[form]);
             q.fp8 = true;
@@ -333,7 +333,7 @@ static void unpacking(void **state) {
     FOR_EACH_LEVEL(k) check_with_less(&k, &seed, check_all_unpacking);
 }
 
-/* One row; the codes are the nearest ones within what the two roundings of x · (127 / max) may shift. */
+/* One row; codes are the nearest ones within the tolerance of the two roundings of x · (127 / max). */
 static void check_quantize(const qni_cpu_kernels *k, const float *x, int64_t n, int64_t group) {
     enum { GUARD = 8 };
     int8_t *block = new_block((size_t)(n + 2 * GUARD)), *codes = block + GUARD;
@@ -356,7 +356,7 @@ static void check_quantize(const qni_cpu_kernels *k, const float *x, int64_t n, 
             expect_that(isnan(scale[g]), name, g, scale[g]);
             continue;
         }
-        if (max < 0x1p-100) { /* nearly zeros */
+        if (max < 0x1p-100) { /* nearly zero */
             expect_that(scale[g] == 0 && total == 0, name, g, scale[g]);
             continue;
         }
@@ -372,7 +372,7 @@ static void check_quantize(const qni_cpu_kernels *k, const float *x, int64_t n, 
     free(block);
 }
 
-/* Codes to words, in their place as the second half of them; their values are free. */
+/* Widen codes to words, in place: the codes are the second half of the words' memory. Their values are arbitrary. */
 static void check_widen(const qni_cpu_kernels *k, int64_t n, int64_t group, uint64_t *seed) {
     enum { GUARD = 32 };
     if (k->int8[QNI_CPU_8_BITS].widen == NULL) return;
@@ -398,7 +398,7 @@ static void check_widen(const qni_cpu_kernels *k, int64_t n, int64_t group, uint
 static void quantizing_rows(void **state) {
     (void)state;
     enum { MAX_GROUP = 160, N_GROUP = 8 };
-    float row[MAX_GROUP * N_GROUP + 1], *x = row + 1; /* off any alignment */
+    float row[MAX_GROUP * N_GROUP + 1], *x = row + 1; /* unaligned */
     uint64_t seed = 3;
     FOR_EACH_LEVEL(k) {
         for (int64_t group = 32; group <= MAX_GROUP; group += 32) {
@@ -407,7 +407,7 @@ static void quantizing_rows(void **state) {
                 check_widen(&k, n, group, &seed);
                 for (int64_t i = 0; i < n; i++) x[i] = (float)(random_normal(&seed) * exp(8 * random_uniform(&seed)));
                 check_quantize(&k, x, n, group);
-                /* The extreme and ties at each place; then a bad value in one group. */
+                /* The maximum and ties at each position; then a bad value in one group. */
                 for (int64_t i = 0; i < n; i++) x[i] = ((float)(i % 127) + 0.5f) * (i % 2 == 0 ? 1 : -1);
                 x[n - 1] = -127;
                 check_quantize(&k, x, n, group);

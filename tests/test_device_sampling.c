@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Generations that leave sampling to the device give what the host's sampler gives. on_token is given the logits, so a
- * generation with it samples on the host. The guarded backend (guarded/) has both ops of sampling, `sample` and `step`,
- * and with the device option compose `sample` alone; a backend without them takes the same way twice.
+ * Generations that sample on the device give the same ids as the host's sampler. on_token receives the logits, so a
+ * generation that sets it samples on the host. The guarded backend (guarded/) has both sampling ops, `sample` and
+ * `step`, and with the device option compose `sample` alone; a backend without them samples on the host both times.
  */
 #include "support/sessions.h"
 
@@ -13,12 +13,12 @@
 
 enum { N_CTX = 96, MOST_TEXT = 2048, N_PROMPT = 7 };
 
-/* A generation to ask for. */
+/* A generation to run. */
 typedef struct request {
     const char *name;
     double temperature, repetition_penalty;
     int32_t top_k, n_predict, min_tokens, n_ctx;
-    int32_t end_at; /* the id sampled there without it, counted from 1, is a stop id; 0: none */
+    int32_t end_at; /* the id sampled at this count (from 1) becomes a stop id; 0: none */
     const char *stop;
     bool ignore_eos;
     uint64_t seed;
@@ -66,7 +66,7 @@ static bool on_token(void *user, const qn_token *token) {
 }
 
 typedef struct fixture {
-    qn_model *model[2]; /* with the backend's ops as they are, and composed */
+    qn_model *model[2]; /* with the backend's fused ops, and composed */
     qn_tokenizer *tokenizer;
 } fixture;
 
@@ -151,7 +151,7 @@ static void expect_same(const char *name, const output *got, const output *want)
     assert_memory_equal(got->text, want->text, want->size);
 }
 
-/* The id that ends a request, found by running it without one. */
+/* The id that ends a request, found by running it without a stop id. */
 static int32_t end_of(const fixture *f, const request *r) {
     if (r->end_at == 0) return 0;
     request free_run = *r;
@@ -221,7 +221,7 @@ static void together(void **state) {
     }
 }
 
-/* Logits that cannot be sampled from end the generation, wherever they are met. */
+/* Logits that cannot be sampled from end the generation wherever they occur. */
 static void not_finite(void **state) {
     const fixture *f = *state;
     for (int composed = 0; composed < 2; composed++) {

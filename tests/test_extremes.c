@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Quantized weights at the ends of f32: made of huge, tiny and subnormal values, and decoded from extreme scales. Each
- * is what it should be to within the form's step, the same on every device, or refused by name. */
+/* Quantized weights at the limits of f32: from huge, tiny and subnormal values, and decoded with extreme scales.
+ * Each is correct within the format's step and equal on every device, or rejected by name. */
 #include "../src/backend/quant.h"
 #include "../src/base/half.h"
 #include "support/files.h"
@@ -21,7 +21,7 @@ static const float magnitudes[] = {1e-45f,   1e-44f,  1e-42f, 1e-40f,   3e-40f, 
                                    1e38f,    1.8e38f, 3e38f,  3.37e38f, 3.3895e38f, FLT_MAX};
 enum { N_MAGNITUDE = sizeof magnitudes / sizeof magnitudes[0] };
 
-/* Values of up to 1 in magnitude, which is reached. */
+/* Values of magnitude up to 1, inclusive. */
 typedef enum shape { SPREAD, POSITIVE, NEGATIVE, EQUAL, ALMOST_EQUAL, ENDS, OUTLIER, MIXTURE, N_SHAPE } shape;
 
 static double value_of(shape kind, int64_t i, uint64_t *seed) {
@@ -50,7 +50,7 @@ static void fill(float *w, shape kind, float magnitude, uint64_t *seed) {
     for (int64_t i = 0; i < N_IN * N_OUT; i++) w[i] = (float)(value_of(kind, i, seed) * (double)magnitude);
 }
 
-/* A group's greatest magnitude, and the step that the form is meant to have: range / 15, or greatest / 127. */
+/* A group's greatest magnitude, and the nominal step of the format: range / 15, or greatest / 127. */
 typedef struct measure {
     double greatest, low, high, step;
 } measure;
@@ -65,14 +65,14 @@ static measure measure_of(const float *x, const qni_quant *q) {
     return m;
 }
 
-/* Where quant.h lets a group be refused. */
+/* Whether quant.h allows a group to be rejected. */
 static bool may_be_refused(const measure *m, int bits) {
     return bits == 8 && m->greatest > 3.376e38;
 }
 
-/* A step and a quarter in 8 bits, where the greatest value may be one code beyond its last and the scale is rounded to
- * bf16; two in 4 bits, where the range is pulled in if that pays, and a bias that is rounded to bf16, or is its
- * greatest; two where the scale is a subnormal bf16, of which the least is a step. */
+/* 8 bits: a step and a quarter, because the greatest value may be one code beyond the last and the scale is rounded
+ * to bf16. 4 bits: two steps, because the range is narrowed if that pays, plus the error of a bias that is rounded
+ * to bf16 or is the group's greatest. Two steps if the scale is a subnormal bf16, whose least value is a step. */
 static double bound_of(const measure *m, int bits) {
     const bool coarse = m->step < 0x1p-126;
     if (bits == 8) return (coarse ? 2 : 1.26) * fmax(m->step, 0x1p-133);
@@ -91,7 +91,8 @@ static void check_values(const float *got, const float *w, const qni_quant *q, s
     }
 }
 
-/* The weights after quantizing, allocated; NULL: they are refused, which must be allowed and say where. */
+/* The weights after quantizing, allocated. NULL: they were rejected, which must be allowed and must name the
+ * position. */
 static float *quantize(const matrix *m, qn_quantize to, qn_arith arith, bool *refused) {
     const qni_quant q = qni_quant_of(to);
     qn_tensor *weight = matrix_tensor(m);
@@ -140,7 +141,7 @@ static void close_devices(const all_devices *all) {
     for (int level = 0; level < MAX_LEVEL; level++) qn_device_close(all->level[level]);
 }
 
-/* On ref; then every level with f32 arithmetic, which gives the same, and with what AUTO takes, whose activations of
+/* On ref; then every level with f32 arithmetic, which gives the same, and with AUTO, where the activations of
  * linear_values() are exact in int8 too. */
 static void check_matrix(const all_devices *all, const float *w, qn_quantize to, shape kind, float magnitude) {
     const qni_quant q = qni_quant_of(to);
@@ -181,8 +182,8 @@ static void extreme_weights(void **state) {
     close_devices(&all);
 }
 
-/* What must be taken, whatever may be refused: zeros of both signs, the greatest bf16 in 4 bits, the least magnitudes.
- * */
+/* Values that must be accepted, whatever may be rejected: zeros of both signs, the greatest bf16 in 4 bits, the
+ * least magnitudes. */
 static void ends_are_taken(void **state) {
     (void)state;
     static const struct {
@@ -208,7 +209,7 @@ static void ends_are_taken(void **state) {
     }
 }
 
-/* Leaves a pattern on the stack, for what reads it by mistake. */
+/* Fills the stack with a pattern, to expose reads of uninitialized memory. */
 static __attribute__((noinline)) void soil(int byte) {
     volatile unsigned char memory[8192];
     for (size_t i = 0; i < sizeof memory; i++) memory[i] = (unsigned char)byte;
@@ -241,7 +242,7 @@ static void same_bytes_each_time(void **state) {
     }
 }
 
-/* Scales and biases of any magnitude, and weights that overflow on the way where they do not in the end. */
+/* Scales and biases of any magnitude, and weights with an overflowing intermediate but a finite result. */
 static const struct {
     float scale, bias;
 } affine[] = {{1e-45f, 0},     {1e-45f, 1e-44f},  {1e-40f, -3e-39f}, {3e-39f, 0},       {1e-38f, 1},  {1, 1e-40f},
@@ -282,7 +283,7 @@ static void extreme_affine_scales(void **state) {
     }
 }
 
-/* A symmetric code's bias that overflows is refused; the greatest that does not is right. */
+/* A symmetric code whose bias overflows is rejected; the greatest that does not is correct. */
 static void extreme_symmetric_scales(void **state) {
     (void)state;
     unsigned char codes[N_IN];
@@ -342,7 +343,7 @@ static void extreme_fp8_scales(void **state) {
     }
 }
 
-/* Multiply every bf16 element of the tensors whose names hold `part`, in a file of one shard. */
+/* Multiply every bf16 element of the tensors whose names contain `part`, in a single-file checkpoint. */
 static void scale_tensors(const char *dir, const char *part, float factor) {
     char *path = files_path(dir, "model.safetensors"), *data;
     size_t bytes;
@@ -395,8 +396,8 @@ static float *model_logits(const char *dir, const char *backend, const qn_device
     return logits;
 }
 
-/* Values of 2^-130 between two linears, which later factors bring back. bf16 rounds activations to 8 bits: through the
- * model that is 1 % or less of the greatest logit, lost subnormals are all of an attention. */
+/* Values of 2^-130 between two linears, compensated by later factors. bf16 rounds activations to 8 bits: through the
+ * model that is 1 % or less of the greatest logit, while lost subnormals lose an entire attention. */
 static void a_model_far_from_one(void **state) {
     (void)state;
     char *dir = files_make_dir();
@@ -419,7 +420,7 @@ static void a_model_far_from_one(void **state) {
     files_remove_dir(dir);
 }
 
-/* What 8 or 4 bits cannot hold is refused with the tensor's name, while loading and beforehand alike. */
+/* Weights that 8 or 4 bits cannot represent are rejected with the tensor's name, while loading and in advance alike. */
 static void a_model_that_cannot_be_quantized(void **state) {
     (void)state;
     static const struct {

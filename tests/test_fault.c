@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Every allocation fails once: the n-th alone, and the n-th with all that follow, for n = 1, 2, … until a run needs no
- * more. Each run must end in success or in QN_ENOMEM with a message, and leave no block behind. The malloc of
- * fault/malloc.c counts them, those of Jansson, PCRE2, utf8proc and the C library included; so this test has nothing
- * to do in a sanitizer's build. */
+/* Makes every allocation fail once: the n-th alone, and the n-th with all that follow, for n = 1, 2, … until a run
+ * needs no more. Each run must end in success or in QN_ENOMEM with a message, without leaks. The malloc of
+ * fault/malloc.c counts allocations, including those of Jansson, PCRE2, utf8proc and the C library; so this test
+ * does nothing in sanitizer builds. */
 #include "../src/base/json.h"
 #include "fault/malloc.h"
 #include "support/cmocka_all.h"
@@ -16,14 +16,14 @@
 #include <string.h>
 #include <unistd.h>
 
-/* A scenario makes things, uses them and frees them, in whatever order it fails. */
+/* A scenario creates objects, uses them and frees them, wherever it fails. */
 typedef qn_status (*scenario)(qn_error *err);
 
 static char *model_dir;
 static char *session_path;
 static char *quantized_dir;
 
-/* n grows by one at first and then by 1/grain of itself, where a scenario has many thousand allocations. */
+/* n grows by one at first, later by 1/grain of itself, because some scenarios make many thousand allocations. */
 static void sweep(const char *name, scenario run, fault_mode mode, long grain) {
     qn_error err = {0};
     for (int warm = 0; warm < 2; warm++) { /* what the C library allocates once and keeps is not a leak */
@@ -71,7 +71,7 @@ static int remove_files(void **state) {
     return 0;
 }
 
-/* The C library's own allocations come here, so those of all shared libraries do. */
+/* The C library's own allocations use this malloc, so those of all shared libraries do. */
 static void in_place(void **state) {
     (void)state;
     if (fault_arm == NULL) skip();
@@ -112,8 +112,8 @@ static void devices(void **state) {
     sweep_both("ref", run_ref, 1000);
 }
 
-/* Jansson by itself loses a byte of a long token when its buffer cannot grow, and calls a text that it has no memory
- * for no text. */
+/* Jansson alone drops a byte of a long token when its buffer cannot grow, and reports a text that it cannot allocate
+ * as not being a text. */
 static qn_status parse_json(qn_error *err) {
     static const char text[] = "{\"a key that is longer than any small buffer\": 3.1415926535897932384626, \"a\": "
                                "[1e999, \"text\", 18446744073709551616], \"b\": {\"c\": \"text\"}}";
@@ -197,7 +197,7 @@ static void models(void **state) {
     sweep_both("plan", run_plan, 300);
 }
 
-/* Encoding, decoding and a stream of pieces; what a failed call was to append to is as before. */
+/* Encoding, decoding and a stream of pieces; a failed call leaves its output unchanged. */
 static qn_status use_tokenizer(const qn_tokenizer *tokenizer, qn_error *err) {
     static const char text[] =
         "<|im_start|>Then the thin man can sing in the rain,\n\n  e\xCC\x81 12345 \xF0\x9F\x90\xB6!<|im_end|>";
@@ -303,7 +303,7 @@ static qn_status run_demo_template(qn_error *err) {
     return render("models/demo", err);
 }
 
-/* A conversation to ids, with the ids that end its answer. */
+/* Encode a conversation, with the ids that end its answer. */
 static qn_status run_conversation(qn_error *err) {
     static const char messages[] = "[{\"role\":\"user\",\"content\":\"<|im_end|> e\\u0301 and more\"}]";
     const qn_chat_input input = {.messages = messages, .add_generation_prompt = true};
@@ -336,7 +336,7 @@ static void templates(void **state) {
     sweep_both("conversation", run_conversation, 50);
 }
 
-/* A timeline's life: prefill, ten steps, rewind, save, restore into another session. */
+/* A session's life: prefill, ten steps, rewind, save, restore into another session. */
 static qn_status live(qn_model *model, qn_error *err) {
     int32_t ids[24];
     for (int i = 0; i < 24; i++) ids[i] = (i * 37 + 11) % 512;
@@ -361,7 +361,7 @@ static qn_status live(qn_model *model, qn_error *err) {
     return status;
 }
 
-/* Two generations on one pool, three passes. */
+/* Two generations on one pool, three steps. */
 static qn_status generate_both(qn_model *model, qn_error *err) {
     static const int32_t ids[20] = {5, 17, 3};
     const qn_kv_pool_options options = {.n_ctx = 64, .n_tok = 1024, .n_batch = 16};

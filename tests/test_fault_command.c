@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Every allocation fails once in each command: the n-th alone, and the n-th with all that follow. A run must end with
- * exit code 0 and what it prints without a failure, or with 1 and a line that says so; never by a signal, and never
- * with half of what it writes. build/…/tests/quern_fault is the command with the malloc of fault/malloc.c; there is
- * none in a sanitizer's build. */
+/* Makes every allocation fail once in each command: the n-th alone, and the n-th with all that follow. A run must
+ * exit with code 0 and its normal output, or with 1 and an error line; never by a signal, and never with partial
+ * output files. build/…/tests/quern_fault is the command linked with fault/malloc.c; sanitizer builds have none. */
 #include "support/cmocka_all.h"
 #include "support/files.h"
 #include "support/small_model.h"
@@ -23,8 +22,8 @@ enum { MAX_ARGUMENTS = 16, REPORT_FD = 9 };
 typedef struct scenario {
     const char *name;
     const char *arguments[MAX_ARGUMENTS]; /* "MODEL" and "OUT" stand for paths */
-    const char *input;                    /* of standard input, where "OUT" stands for it too; NULL: none */
-    const char *varies;                   /* from here to `end` runs differ; NULL: nowhere */
+    const char *input;                    /* standard input, in which "OUT" is also replaced; NULL: none */
+    const char *varies;                   /* from here to `end` the output varies between runs; NULL: nowhere */
     char end;
     bool writes; /* to OUT */
 } scenario;
@@ -50,7 +49,7 @@ static void redirect(const char *name, int to) {
     free(path);
 }
 
-/* fault: as QUERN_FAULT. */
+/* fault: the value of QUERN_FAULT. */
 static outcome run(const scenario *s, const char *fault) {
     char *paths[2] = {model_dir, files_path(work_dir, "new")};
     const char *argv[MAX_ARGUMENTS + 2] = {"quern"};
@@ -89,7 +88,7 @@ static outcome run(const scenario *s, const char *fault) {
     return o;
 }
 
-/* Whether two outputs are alike, but for what differs from run to run. */
+/* Whether two outputs are equal, except for the part that varies between runs. */
 static bool alike(const scenario *s, const char *a, const char *b) {
     while (*a != '\0' && *b != '\0') {
         if (s->varies != NULL && strncmp(a, s->varies, strlen(s->varies)) == 0) {
@@ -103,7 +102,7 @@ static bool alike(const scenario *s, const char *a, const char *b) {
     return *a == *b;
 }
 
-/* Whether a run left what it should: a whole directory or a whole file, named "new", or nothing. It is removed. */
+/* Whether a run left what it should: a complete directory or file named "new", or nothing. Removes it. */
 static bool check_left(const scenario *s, bool done) {
     int n = 0;
     DIR *stream = opendir(work_dir);
@@ -160,7 +159,7 @@ static void sweep(const scenario *s, const char *mode, long dense, long grain) {
         snprintf(fault, sizeof fault, "%ld%s", n, mode);
         outcome o = run(s, fault);
         check(s, fault, &o, &right);
-        /* without a byte of report it ended at once: it was refused something */
+        /* without a report it ended early: an allocation failed */
         refused = o.refused || o.status != 0;
         outcome_free(&o);
     }
@@ -201,7 +200,7 @@ static const scenario scenarios[] = {
      .arguments = {"perplexity", "-m", "MODEL", "-t", "1", "-f", "-", "--window", "8", "--json"},
      .input = "the thin man in the inn"},
     {.name = "info", .arguments = {"info", "-m", "MODEL", "--json"}, .varies = "\"ctx_fits\"", .end = '}'},
-    /* what is read of the processor and which levels can be tried is told as far as there is memory */
+    /* processor details and usable levels are reported as far as memory allows */
     {.name = "devices", .arguments = {"devices", "--json"}, .varies = "\"description\"", .end = '\n'},
     {.name = "synth",
      .arguments = {"synth", "layers=1,d_model=32,heads=2,kv_heads=1,head_dim=16,d_ff=32,vocab=64", "OUT"},
@@ -221,7 +220,7 @@ static void all_fail_from(void **state) {
     for (size_t i = 0; i < sizeof scenarios / sizeof scenarios[0]; i++) sweep(&scenarios[i], "+", 30, 4);
 }
 
-/* The command beside this program. */
+/* Find the command beside this program. */
 static int find(void **state) {
     (void)state;
     char self[4096];

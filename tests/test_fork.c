@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* fork(): a child closes what its parent opened, is refused when it computes on it, and computes on a device of its
- * own; the parent goes on as before. A child has a time limit, so that one that hangs fails. */
+/* fork(): a child can close what its parent opened, gets an error if it computes on it, and can compute on its own
+ * device; the parent continues as before. A child has a time limit, so that a hang fails the test. */
 #include "../src/backend/device.h"
 #include "support/sessions.h"
 
@@ -54,12 +54,12 @@ static void end(const family *f) {
     qn_device_close(f->device);
 }
 
-/* In a child: 0, or the line of what was not so. */
+/* Runs in a child: returns 0, or the line of the failed check. */
 typedef int (*child)(const family *f);
 #define REQUIRE(condition)                                                                                             \
     if (!(condition)) return __LINE__
 
-/* Runs it in a child, which must end by itself and in time. */
+/* Run it in a child, which must exit by itself and in time. */
 static void in_child(child run, const family *f) {
     int end_of[2], line = 0, status = 0;
     assert_int_equal(pipe(end_of), 0);
@@ -88,7 +88,7 @@ static bool names_fork(qn_status status, const qn_error *err) {
     return status == QN_EDEVICE && err->status == QN_EDEVICE && strstr(err->message, "fork()") != NULL;
 }
 
-/* Whatever computes, or copies what another thread of the parent may have been writing. */
+/* Everything that computes, or that copies what another thread of the parent may have been writing. */
 static int compute(const family *f) {
     qn_error err = {0};
     float values[32 * 32] = {0};
@@ -109,15 +109,15 @@ static int compute(const family *f) {
     REQUIRE(names_fork(qn_model_open(&model, f->device, TIED, NULL, &err), &err));
     REQUIRE(names_fork(qn_session_create(&session, f->model, &small, &err), &err));
     REQUIRE(linear == NULL && model == NULL && session == NULL);
-    REQUIRE(!qni_device_trylock(f->device)); /* a sampler does with its own thread */
+    REQUIRE(!qni_device_trylock(f->device)); /* a sampler falls back to its own thread */
     REQUIRE(qn_session_n_tok(f->session) == N_ID && qn_session_logits(f->session) != NULL);
     end(f);
     return 0;
 }
 
-/* Beside a device of its own, on which the same comes out. */
+/* On its own device, with the same results. */
 static int compute_alone(const family *f) {
-    /* ThreadSanitizer knows no threads in the child of a process that has some. */
+    /* ThreadSanitizer does not support threads in the child of a multithreaded process. */
 #if defined(__SANITIZE_THREAD__)
     const qn_device_options options = {.n_thread = 1};
 #else
@@ -149,10 +149,10 @@ static void children(void **state) {
         family f;
         make(&f, devices[i].backend, devices[i].n_thread);
         for (int pause = 0; pause < 2; pause++) {
-            if (pause) usleep(20000); /* workers have fallen asleep */
+            if (pause) usleep(20000); /* the workers are asleep by now */
             for (int k = 0; k < 3; k++) {
                 in_child(runs[k], &f);
-                assert_ok(qn_session_rewind(f.session, N_ID - 1, err)); /* the parent's is as it was */
+                assert_ok(qn_session_rewind(f.session, N_ID - 1, err)); /* the parent's session is unchanged */
                 assert_ok(qn_session_step(f.session, ids[N_ID - 1], err));
             }
         }
@@ -160,7 +160,7 @@ static void children(void **state) {
     }
 }
 
-/* Holds the device until told to stop. */
+/* Holds the device until it is told to stop. */
 typedef struct holder {
     qn_device *device;
     int started[2], stop[2];
@@ -176,7 +176,7 @@ static void *hold(void *argument) {
     return moved == 2 ? NULL : h;
 }
 
-/* A thread of the parent computes while another forks: in the child the device stays locked for good. */
+/* A thread of the parent computes while another forks: in the child the device stays locked forever. */
 static void locked_at_the_fork(void **state) {
     (void)state;
     const child runs[] = {close_all, compute, compute_alone};

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* qn_generate with the demo model: text, ends, cancellation, and what the timeline holds afterwards. */
+/* qn_generate with the demo model: text, end conditions, cancellation, and the sequence afterwards. */
 #include "support/files.h"
 #include "support/sessions.h"
 
@@ -18,7 +18,7 @@ typedef struct fixture {
     qn_session *session;
 } fixture;
 
-/* What a generation handed out. */
+/* What a generation emitted. */
 typedef struct output {
     int32_t ids[600];
     int32_t n_id, n_prefill, last_done;
@@ -43,7 +43,7 @@ static bool on_token(void *user, const qn_token *token) {
 static bool on_text(void *user, qn_piece piece, const char *text, size_t size) {
     output *o = user;
     assert_true(size > 0 && o->size[piece] + size < sizeof o->text[piece]);
-    assert_true(o->stop_piece == 0 || o->n_piece < o->stop_piece); /* never again after false */
+    assert_true(o->stop_piece == 0 || o->n_piece < o->stop_piece); /* never called again after returning false */
     memcpy(o->text[piece] + o->size[piece], text, size);
     o->size[piece] += size;
     return ++o->n_piece != o->stop_piece;
@@ -101,7 +101,7 @@ static qn_generate_result generate(const fixture *f, const qn_generate_args *arg
     return result;
 }
 
-/* The ids of the whole conversation, and that the timeline holds all of them but the last drawn one. */
+/* The ids of the whole conversation; the sequence must hold all of them except the last sampled one. */
 static size_t conversation(const fixture *f, const output *o, const qn_generate_result *r, int32_t *ids) {
     qn_ids prompt = {0};
     assert_ok(qn_tokenizer_encode(f->tokenizer, &prompt, story, strlen(story), true, err));
@@ -138,7 +138,7 @@ static void test_golden(void **state) {
     size_t i;
     json_array_foreach(json_object_get(row, "greedy_ids"), i, value) {
         if (o.ids[i] == json_integer_value(value)) continue;
-        /* Closer logits than this may swap by rounding, and what follows is another story. */
+        /* Logits closer than this may swap by rounding, and the texts then diverge. */
         assert_true(json_number_value(json_array_get(json_object_get(row, "margins"), i)) < 1e-3);
         break;
     }
@@ -165,7 +165,7 @@ static void test_timeline(void **state) {
     assert_ok(qn_session_sync(f->session, ids, n, &reused, err));
     assert_int_equal(reused, n - 1);
 
-    /* Going on from there is the same as generating more at once, and reuses all. */
+    /* Continuing from there equals generating more at once, and reuses everything. */
     args = args_for(&again, &p);
     args.prompt = NULL;
     args.ids = ids;
@@ -189,7 +189,7 @@ static void test_stop_string(void **state) {
     generate(f, &args);
     const char *text = all.text[QN_PIECE_CONTENT];
     size_t size = all.size[QN_PIECE_CONTENT];
-    /* Any piece of the text stops it before its first occurrence, wherever it starts and ends in a token. */
+    /* Any part of the text stops generation before its first occurrence, wherever it starts and ends within a token. */
     for (size_t at = 1; at + 9 < size; at += 5) {
         qn_string stops[] = {{"\x01 not in the text", 17}, {text + at, 7}};
         const char *first = strstr(text, "");
@@ -204,7 +204,7 @@ static void test_stop_string(void **state) {
         assert_memory_equal(o.text[QN_PIECE_CONTENT], text, (size_t)(first - text));
         int32_t ids[600];
         conversation(f, &o, &r, ids);
-        /* Without anyone who wants the text it stops all the same. */
+        /* It stops even if nobody receives the text. */
         args.on_text = NULL;
         args.on_token = NULL;
         args.on_prefill = NULL;
@@ -244,7 +244,7 @@ static void test_end_of_text(void **state) {
     }
 }
 
-/* Generation fills the context to its last place and ends. */
+/* Generation fills the context to the last position and ends. */
 static void test_full_context(void **state) {
     fixture f = **(fixture **)state;
     const qn_sampler_params p = greedy();
@@ -299,7 +299,7 @@ static void test_cancel(void **state) {
         assert_memory_equal(o.text[QN_PIECE_CONTENT], all.text[QN_PIECE_CONTENT], o.size[QN_PIECE_CONTENT]);
         conversation(f, &o, &r, ids);
     }
-    /* In the prompt: what was computed stays, and is found again. */
+    /* During the prompt: what was computed is kept and reused. */
     int32_t n = 0;
     for (; n < 50; n++) ids[n] = 100 + n;
     args = args_for(&o, &p);
@@ -317,7 +317,7 @@ static void test_cancel(void **state) {
     assert_int_equal(reused, 32);
 }
 
-/* The same seed draws the same tokens, whatever the timeline held before and however the prompt is cut. */
+/* The same seed samples the same tokens, whatever the sequence held before and however the prompt is divided. */
 static void test_seeds(void **state) {
     fixture f = **(fixture **)state;
     qn_sampler_params p;
@@ -339,7 +339,7 @@ static void test_seeds(void **state) {
     args.ignore_eos = true;
     generate(&f, &args);
     assert_memory_not_equal(a.ids, c.ids, sizeof a.ids);
-    /* No settings: the model's, with seed 0. */
+    /* Without settings: the model's defaults, with seed 0. */
     p.seed = 0;
     args = args_for(&a, &p);
     generate(&f, &args);
@@ -404,7 +404,7 @@ static qn_tokenizer *shorter_tokenizer(int32_t n_vocab) {
     return tokenizer;
 }
 
-/* Rows of the vocabulary that stand for no text are not drawn, unless nobody says that they are padding. */
+/* Padding rows of the vocabulary are not sampled, unless the tokenizer that marks them as padding is missing. */
 static void test_padding(void **state) {
     const fixture *f = *state;
     const int32_t n_valid = 4093, padding = 4095;
@@ -483,7 +483,7 @@ static void test_arguments(void **state) {
     assert_int_equal(o.n_prefill + o.n_id + o.n_piece, 0);
 }
 
-/* Numbers that are not finite end a generation with an error, not with id 0. */
+/* Non-finite logits end a generation with an error, not with id 0. */
 static void test_not_finite(void **state) {
     const fixture *f = *state;
     const qn_sampler_params p = greedy();
@@ -499,7 +499,7 @@ static void test_not_finite(void **state) {
     qn_generate_result result = {.n_prompt = -5};
     assert_int_equal(qn_generate(f->session, f->tokenizer, &args, &result, &error), QN_ENUMERIC);
     assert_non_null(strstr(error.message, "logits of position 3"));
-    assert_int_equal(o.n_id, 1); /* from the logits that were there */
+    assert_int_equal(o.n_id, 1); /* from the logits already computed */
     assert_int_equal(result.n_prompt, -5);
     (void)poke_kv(f->session, 5, true, sound);
     o = (output){0};
@@ -512,7 +512,7 @@ static void *copy_of(const void *from, size_t bytes) {
     return memcpy(to, from, bytes);
 }
 
-/* Pass by pass is the same as at once; what the arguments pointed to is not needed any more. */
+/* Step by step gives the same as all at once; what the arguments pointed to is not needed any more. */
 static void test_passes(void **state) {
     const fixture *f = *state;
     const qn_sampler_params p = greedy();
@@ -550,7 +550,7 @@ static void test_passes(void **state) {
     bool done = false;
     for (int32_t pass = 1; !done; pass++) {
         assert_ok(qn_generation_next(g, &done, err));
-        /* Four passes of 16 tokens; the last draws too. */
+        /* Four steps of 16 tokens; the last one samples too. */
         assert_int_equal(o.n_id, pass < 4 ? 0 : pass - 3);
         assert_int_equal(qn_session_n_tok(f->session), pass < 4 ? 16 * pass : n + pass - 4);
         qn_generation_get_result(g, &r);
@@ -569,7 +569,7 @@ static void test_passes(void **state) {
     assert_string_equal(error.message, "generation: it is over");
     qn_generation_free(g);
 
-    /* Left before its end, what was computed stays and is found again. */
+    /* If generation is abandoned, what was computed is kept and reused. */
     args = args_for(&o, &p);
     args.prompt = NULL;
     args.ids = ids;

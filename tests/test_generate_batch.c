@@ -17,19 +17,19 @@ typedef struct fixture {
     qn_tokenizer *tokenizer;
 } fixture;
 
-/* A generation to ask for. */
+/* A generation to run. */
 typedef struct request {
     const char *prompt; /* NULL: n_ids ids */
     int32_t n_ids, n_ctx, n_predict;
     double temperature;
     uint64_t seed;
-    int32_t end; /* this id is drawn first, and ends the text; 0: none */
+    int32_t end; /* this id is sampled first, and ends the text; 0: none */
     const char *stop;
     int32_t stop_id, stop_prefill; /* calls that return false, counted from 1; 0: none */
     bool is_reasoning;
 } request;
 
-/* Prompts of one step and of many, which end in every way there is. */
+/* Prompts of one step and of many, covering every way to end. */
 static const request requests[N_REQUEST] = {
     {.prompt = "Once upon a time", .n_predict = 30},
     {.n_ids = 70, .n_predict = 20, .temperature = 0.8, .seed = 11},
@@ -37,22 +37,22 @@ static const request requests[N_REQUEST] = {
     {.prompt = "Once upon a time", .n_predict = 30, .stop = " woods"},
     {.prompt = "There was a dog", .n_predict = 9, .end = 1},
     {.n_ids = 33, .n_predict = 0, .n_ctx = 50},        /* the context becomes full */
-    {.n_ids = 60, .n_predict = 5, .n_ctx = 40},        /* and is too small */
+    {.n_ids = 60, .n_predict = 5, .n_ctx = 40},        /* the context is too small */
     {.n_ids = 16, .n_predict = 30, .stop_id = 7},      /* canceled by on_token */
     {.n_ids = 90, .n_predict = 30, .stop_prefill = 1}, /* and by on_prefill */
-    {.n_ids = 48, .n_predict = 12, .n_ctx = 48},       /* no room for a token */
+    {.n_ids = 48, .n_predict = 12, .n_ctx = 48},       /* no space for a token */
     {.prompt = "A cat<think>\n", .n_predict = 12, .is_reasoning = true},
     {.n_ids = 17, .n_predict = 1, .temperature = 0.5, .seed = 3},
 };
 
-/* What a generation handed out. */
+/* What a generation emitted. */
 typedef struct output {
     const request *request;
     qn_status status;
     qn_error error;
     qn_generate_result result;
     int32_t ids[MOST_IDS], n_id;
-    uint64_t logits; /* a hash of those of all tokens */
+    uint64_t logits; /* a hash of the logits of all tokens */
     char text[2][MOST_TEXT];
     size_t size[2];
     int32_t n_prefill, n_tok; /* calls; tokens of the session at the end */
@@ -120,7 +120,7 @@ static void finish(qn_generation *g, const qn_session *session, output *o) {
     o->n_tok = qn_session_n_tok(session);
 }
 
-/* Alone, on a session of its own. */
+/* Alone, on its own session. */
 static void run_alone(const fixture *f, const request *r, output *o) {
     qn_session *session = open_session(f->model, r->n_ctx > 0 ? r->n_ctx : N_CTX, 16);
     qn_generation *g = begin(f, session, r, o);
@@ -145,7 +145,7 @@ static void expect_same(const char *name, const output *got, const output *want)
     assert_int_equal(got->result.n_prompt, want->result.n_prompt);
     assert_int_equal(got->result.n_generated, want->result.n_generated);
     assert_true(got->result.n_reused == 0 && got->result.generate_s >= 0);
-    /* in a prompt it is canceled after the tokens that were computed, and a batch cuts the prompt elsewhere */
+    /* a canceled prompt keeps the tokens computed so far, and a batch divides the prompt elsewhere */
     if (r->stop_prefill == 0) assert_int_equal(got->n_tok, want->n_tok);
 }
 
@@ -165,7 +165,7 @@ static int tear_down(void **state) {
     return 0;
 }
 
-/* The generations that are not over: what a batch takes. */
+/* The generations still running: the input of a batch. */
 typedef struct batch {
     qn_generation *generations[N_REQUEST];
     output *outputs[N_REQUEST];
@@ -180,7 +180,7 @@ static void add(const fixture *f, batch *b, qn_session *session, const request *
     b->outputs[b->n++] = o;
 }
 
-/* One call, and what is over leaves. */
+/* One call; finished generations leave the batch. */
 static void advance(batch *b) {
     bool done[N_REQUEST];
     qn_error errors[N_REQUEST];
@@ -212,7 +212,7 @@ static qn_kv_pool *open_pool(const fixture *f, int32_t n_tok, int32_t n_batch) {
     return pool;
 }
 
-/* All requests on n_pool pools, in rotated order, each joining `apart` calls after the one before. */
+/* All requests on n_pool pools, in rotated order, each joining `apart` calls after the previous one. */
 static void run_together(const fixture *f, const output *alone, int32_t n_pool, int32_t n_batch, int32_t apart) {
     static output outputs[N_REQUEST];
     CASE(name, "%d pools, n_batch %d, %d calls apart", n_pool, n_batch, apart);
@@ -243,7 +243,7 @@ static void test_same_as_alone(void **state) {
     const fixture *f = *state;
     static output alone[N_REQUEST];
     for (int32_t i = 0; i < N_REQUEST; i++) run_alone(f, &requests[i], &alone[i]);
-    /* They end as they are meant to. */
+    /* They end as intended. */
     static const qn_finish ends[N_REQUEST] = {
         QN_FINISH_LENGTH,
         QN_FINISH_LENGTH,
@@ -269,13 +269,13 @@ static void test_same_as_alone(void **state) {
 
     run_together(f, alone, 1, 64, 0);
     run_together(f, alone, 1, 16, 3);
-    run_together(f, alone, 1, 3, 0); /* fewer tokens a step than generations */
+    run_together(f, alone, 1, 3, 0); /* fewer tokens per step than generations */
     run_together(f, alone, 2, 1, 7);
     run_together(f, alone, 3, 16, 1);
     run_together(f, alone, N_REQUEST, 16, 0);
 }
 
-/* The calls of taps, by which common steps are told apart from separate ones. */
+/* Calls of taps, which distinguish shared steps from separate ones. */
 typedef struct seen {
     char order[4096];
     int32_t n;
@@ -324,7 +324,7 @@ static void test_steps(void **state) {
     qn_kv_pool_free(pool);
 }
 
-/* A prompt for which a step has no room waits; drawn tokens never do, and neither does the first prompt. */
+/* A prompt that does not fit into a step waits; sampled tokens never wait, and neither does the first prompt. */
 static void test_waiting(void **state) {
     const fixture *f = *state;
     static const request three[] = {
@@ -341,7 +341,7 @@ static void test_waiting(void **state) {
         advance(&b);
         assert_int_equal(outputs[0].n_id, call);
         assert_int_equal(qn_session_n_tok(sessions[1]), call);
-        assert_int_equal(qn_session_n_tok(sessions[2]), call == 9); /* the last id of a prompt is a single one */
+        assert_int_equal(qn_session_n_tok(sessions[2]), call == 9); /* the last id of a prompt counts as a single id */
     }
     assert_int_equal(outputs[1].n_id, 1);
     advance(&b);
@@ -390,7 +390,7 @@ static void run_trio(const fixture *f, trio *t, const request *r) {
     qn_kv_pool_free(t->pool);
 }
 
-/* A pool without a block that is left fails the generation that needs one, and no other. */
+/* A pool without a free block fails the generation that needs one, and no other. */
 static void test_full_pool(void **state) {
     const fixture *f = *state;
     static const request r[3] = {
@@ -418,11 +418,11 @@ static void test_not_finite(void **state) {
     run_trio(f, t, r);
     assert_int_equal(t->outputs[1].status, QN_ENUMERIC);
     assert_non_null(strstr(t->outputs[1].error.message, "logits of position 16: that of id "));
-    assert_int_equal(t->outputs[1].n_id, 1); /* from the logits that were there */
+    assert_int_equal(t->outputs[1].n_id, 1); /* from the logits already computed */
     free(t);
 }
 
-/* Wrong calls are told, and nothing has changed. */
+/* Invalid calls are reported, and nothing has changed. */
 static void test_refused(void **state) {
     const fixture *f = *state;
     static const request r = {.n_ids = 20, .n_predict = 1};

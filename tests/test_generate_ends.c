@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What ends a generated text, and prompts that are partly trusted. The ids of prompts are those of tokenizers 0.23.3:
- * see test_tokenizer_runs.c. */
+/* What ends a generated text, and partly trusted prompts. Prompt ids are those of tokenizers 0.23.3: see
+ * test_tokenizer_runs.c. */
 #include "support/files.h"
 #include "support/sessions.h"
 
@@ -53,7 +53,7 @@ static int tear_down(void **state) {
     return 0;
 }
 
-/* Greedy, with a bias that makes one id the best, or the worst. */
+/* Greedy, with a bias that makes one id the best or the worst. */
 typedef struct pushed {
     qn_logit_bias bias;
     qn_sampler_params params;
@@ -120,7 +120,7 @@ static void test_min_tokens(void **state) {
     const struct {
         int32_t end, min_tokens;
         bool is_stop_id, ignore_eos;
-        int32_t n_free; /* tokens before the end is drawn */
+        int32_t n_free; /* tokens before the end is sampled */
     } cases[] = {
         {IM_END, 3, false, false, 3},  {IM_END, 0, false, false, 0}, {IM_END, 3, false, true, 0},
         {ORDINARY, 2, true, false, 2}, {ORDINARY, 2, true, true, 2}, {IM_END, N_PREDICT, false, false, N_PREDICT},
@@ -167,7 +167,7 @@ static void test_runs(void **state) {
     assert_string_equal(err.message, "runs: 37 bytes, but the text has 70");
 }
 
-/* A thought begins where the template opens it, not where a message ends in the tag. */
+/* Reasoning begins where the template opens it, not where a message ends in the tag. */
 static void test_reasoning(void **state) {
     const fixture *f = *state;
     static const char text[] = "Once upon a time<think>\n";
@@ -232,12 +232,12 @@ static void test_arguments(void **state) {
     }
 }
 
-/* Ids that end an answer in a chat, by the demo's tokenizer (its eos_token is <|im_end|>) and a template. */
+/* Ids that end an answer in a chat, for the demo's tokenizer (its eos_token is <|im_end|>) and a template. */
 static void test_chat_ends(void **state) {
     const fixture *f = *state;
     static const struct {
         const char *source; /* NULL: the model's own */
-        int32_t ids[2];     /* zeros end them */
+        int32_t ids[2];     /* zero-terminated */
     } cases[] = {
         {NULL, {IM_END}},
         {"{% for m in messages %}{{ m.role }}: {{ m.content }} <|endoftext|>\n{% endfor %}", {IM_END, 4087}},
@@ -274,7 +274,7 @@ static void test_chat_ends(void **state) {
     files_remove_dir(dir);
 }
 
-/* The template for tools is rendered with a tool: alone, and beside one that ends answers otherwise. */
+/* The template for tools is rendered with a tool: alone, and beside one whose answers end differently. */
 static void test_chat_ends_tools(void **state) {
     const fixture *f = *state;
     static const char tools_end[] =

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* generation_config.json: what is read, what is refused, and what is named as ignored. */
+/* generation_config.json: what is read, what is rejected, and what is logged as ignored. */
 #include "support/cmocka_all.h"
 #include "support/config_dir.h"
 #include "support/files.h"
@@ -67,8 +67,8 @@ static void checks_the_generation_config(void **state) {
     config_write("generation_config.json", "{}", "");
 }
 
-/* Every setting that changes the text of transformers or vLLM and is not offered is named, and so is what nobody knows;
- * defaults and what changes no text are not. */
+/* Every unsupported setting that changes the text in transformers or vLLM is logged, and so are unknown keys;
+ * default values and settings without effect on the text are not. */
 static void names_generation_settings(void **state) {
     (void)state;
     static const char *const ignored[] = {
@@ -113,7 +113,7 @@ static void names_generation_settings(void **state) {
         if (l.n != 1 || strncmp(l.last, want, strlen(want)) != 0 || strstr(l.last, "not offered") == NULL) {
             fail_msg("%s: %d lines: %s", patch, l.n, l.last);
         }
-        /* config.json is the old place of such settings. */
+        /* Such settings used to be in config.json. */
         snprintf(want, sizeof want, "config.json: key %s (", key);
         l.n = 0;
         config_write("generation_config.json", "{}", "");

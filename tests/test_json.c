@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The JSON reader: what it takes, what it refuses and with which words. */
+/* The JSON reader: what it accepts, what it rejects, and the messages. */
 #include "../src/base/json.h"
 #include "support/cmocka_all.h"
 
@@ -43,7 +43,7 @@ static void values(void **state) {
     json_decref(root);
 }
 
-/* Tokens around the sizes at which buffers grow, plain and in escapes. */
+/* Tokens around the sizes at which buffers grow, plain and with escapes. */
 static void long_tokens(void **state) {
     (void)state;
     for (size_t n = 1; n < 5000; n += n < 70 ? 1 : n / 3) {
@@ -91,8 +91,8 @@ static void refusals(void **state) {
     refuse("{\"\\u0000int\": \"7\"}", "line 1");
 }
 
-/* Numbers at both sides of what a 64-bit integer and a double hold; the last double is 2^1024 - 2^971, and what rounds
- * to it lies below 2^1024 - 2^970. */
+/* Numbers on both sides of the limits of a 64-bit integer and a double. The largest double is 2^1024 - 2^971; what
+ * rounds to it is below 2^1024 - 2^970. */
 static const char below[] =
     "1797693134862315807937289714053034150799341327100378269361737789804449682927647509466490179775872070"
     "9633028641669288791094655554785194040263065748867150582068190890200070838367627385484581771153176447"
@@ -146,7 +146,7 @@ static void large_numbers(void **state) {
     }
 }
 
-/* Digits beyond the 320 that are looked at, too. */
+/* Also with digits beyond the 320 that are examined. */
 static void largest_double(void **state) {
     (void)state;
     static const char *const tails[] = {"", ".0", ".999", ".5e0"};
@@ -163,7 +163,7 @@ static void largest_double(void **state) {
     }
 }
 
-/* Each large number is found again in its place, and no text is taken for one. */
+/* Each large number is found in its place, and no string is mistaken for one. */
 static void large_places(void **state) {
     (void)state;
     static const char text[] =

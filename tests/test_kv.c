@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Rows of KV caches: q8 against its definition in double; floats to nearest even; what no number can be made of. */
+/* Rows of KV caches: q8 against its definition in double; floats rounded to nearest even; non-finite values. */
 #include "../src/backend/backend.h"
 #include "../src/backend/device.h"
 #include "support/close.h"
@@ -12,7 +12,7 @@
 
 enum { MOST = 512, ROOM = MOST + 8 };
 
-/* A row of n, two bytes off any alignment; what lies behind it stays. */
+/* A row of n, two bytes off any alignment; the bytes after it must not change. */
 static void store(unsigned char *row, const float *x, int64_t n) {
     const int64_t size = qni_kv_row_elements(QN_DTYPE_Q8, n);
     memset(row, 0xAA, ROOM);
@@ -41,14 +41,14 @@ static void q8_is_nearest(void **state) {
         for (int64_t i = 0; i < n; i++) {
             const int8_t code = (int8_t)row[i];
             expect_that(code >= -127, name, i, code);
-            /* Half a step, and the roundings of scale, quotient and product. */
+            /* Half a step, plus the roundings of scale, quotient and product. */
             expect_near(name, i, (double)code * scale, (double)x[i], scale * (0.5 + 127 * 0x1p-23));
             expect_near(name, i, (double)back[i], (double)(float)(code * scale), 0);
         }
     }
 }
 
-/* 127 steps of 1, so that the codes are the numbers to nearest even. */
+/* 127 steps of 1, so that the codes are the numbers rounded to nearest even. */
 static void q8_ties_go_to_even(void **state) {
     (void)state;
     const float x[] = {127, 0.5f, 1.5f, 2.5f, -0.5f, -1.5f, -126.5f, -0.0f};
@@ -69,7 +69,7 @@ static void q8_of_extremes(void **state) {
     store(row, largest, 4);
     qni_kv_load(back, row, QN_DTYPE_Q8, 4);
     for (int i = 0; i < 4; i++) expect_near("largest", i, (double)back[i], (double)largest[i], (double)FLT_MAX / 507);
-    /* Subnormal scales are coarse: within a step still. */
+    /* Subnormal scales are coarse, but still accurate within a step. */
     for (int exponent = -149; exponent < -120; exponent++) {
         const float tiny = ldexpf(1.375f, exponent);
         const float x[] = {tiny, -tiny, tiny / 2, 0};

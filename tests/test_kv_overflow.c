@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Values that an f16 cache cannot hold, in a model that has them for some tokens and not for others: an infinity must
- * reach the logits of each token that sees it, and of no other.
+ * Values that an f16 cache cannot represent, in a model that produces them for some tokens only: an infinity must reach
+ * the logits of each token that attends to it, and of no other.
  */
 #include "support/cmocka_all.h"
 #include "support/files.h"
@@ -25,8 +25,8 @@ static void feed_f32(const char *from, int32_t id, float *v) {
     qn_model_close(model);
 }
 
-/* Multiply output `row` of the first layer's v_proj. The checkpoint is f32, its header JSON as safetensors lays it out.
- * */
+/* Multiply output `row` of the first layer's v_proj. The checkpoint is f32, its JSON header laid out as safetensors
+ * writes it. */
 static void scale_row(const char *in, int64_t row, int64_t n_in, float factor) {
     size_t bytes;
     char *path = files_path(in, "model.safetensors"), *file = files_read(path, &bytes);
@@ -50,7 +50,8 @@ static void scale_row(const char *in, int64_t row, int64_t n_in, float factor) {
     free(path);
 }
 
-/* A token and a value of the first layer that is far greater for it than for CALM: beyond 65504 for it alone. */
+/* Find a token for which a value of the first layer is far greater than for CALM; scale it beyond 65504 for that
+ * token only. */
 static int make_model(void **state) {
     (void)state;
     dir = files_make_dir();
@@ -84,7 +85,7 @@ static qn_session *open_f16(qn_model *model) {
     return open_session_with(model, &(qn_session_options){.n_ctx = N_CTX, .n_batch = 4, .kv_dtype = QN_DTYPE_F16});
 }
 
-/* Feeds one token: the bits of its logits, or false where they are no numbers. */
+/* Feed one token and store its logits; false if they are not finite. */
 static bool step(qn_session *s, int32_t id, float *logits) {
     qn_status status = qn_session_step(s, id, NULL);
     if (status == QN_ENUMERIC) {
@@ -97,7 +98,7 @@ static bool step(qn_session *s, int32_t id, float *logits) {
 }
 
 typedef struct wanted {
-    float first[N_LOGIT], second[N_LOGIT]; /* of CALM CALM */
+    float first[N_LOGIT], second[N_LOGIT]; /* after CALM, and after CALM CALM */
 } wanted;
 
 static void assert_calm(qn_session *s, const wanted *want) {
@@ -117,7 +118,7 @@ static void infinities_reach_who_sees_them(void **state) {
     float logits[N_LOGIT];
     assert_true(step(s, CALM, want.first) && step(s, CALM, want.second));
 
-    /* Later tokens see it, also after what has been rewound; nobody does from the beginning on. */
+    /* Later tokens see it, even after a rewind that keeps it; after a restart none does. */
     assert_false(step(s, wild_id, logits));
     assert_false(step(s, CALM, logits));
     assert_ok(qn_session_rewind(s, 3, err));
@@ -129,7 +130,7 @@ static void infinities_reach_who_sees_them(void **state) {
     assert_ok(qn_session_rewind(s, 0, err));
     assert_calm(s, &want);
 
-    /* In one pass with other tokens, and with another session. */
+    /* In one step with other tokens, and with another session. */
     const int32_t calm[] = {CALM}, both[] = {wild_id, CALM};
     assert_ok(qn_session_rewind(s, 0, err));
     assert_int_equal(qn_session_append(s, both, 2, NULL, NULL, NULL), QN_ENUMERIC);

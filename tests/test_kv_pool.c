@@ -36,7 +36,7 @@ static qn_session *on_pool(qn_model *model, qn_kv_pool *pool, int32_t n_ctx) {
     return open_session_with(model, &(qn_session_options){.n_ctx = n_ctx, .pool = pool});
 }
 
-/* The logits after `ids` of a session that has a pool of its own. */
+/* Check the logits against a session with its own pool. */
 static void expect_logits(qn_model *model, const qn_session *s) {
     const size_t n = (size_t)qn_session_n_tok(s);
     qn_session *alone = open_session_with(model, &(qn_session_options){.n_ctx = (int32_t)n, .kv_dtype = QN_DTYPE_F16});
@@ -70,14 +70,14 @@ static void forks_share_blocks(void **state) {
         assert_int_equal(used(pool), 4);
         assert_ok(qn_session_step(a, 9, err)); /* so does this: c still shares it */
         assert_int_equal(used(pool), 5);
-        assert_ok(qn_session_step(c, 7, err)); /* nobody else has it now */
+        assert_ok(qn_session_step(c, 7, err)); /* no one else shares it now */
         assert_int_equal(used(pool), 5);
         expect_logits(model, a);
         expect_logits(model, b);
         expect_logits(model, c);
         assert_memory_equal(qn_session_logits(b), qn_session_logits(c), N_VOCAB * sizeof(float));
 
-        /* Rewinding into a shared block and writing there leaves the others as they are. */
+        /* Rewinding into a shared block and writing there does not affect the others. */
         assert_ok(qn_session_rewind(a, (size_t)block + 3, err));
         assert_int_equal(used(pool), 4);
         assert_ok(qn_session_append(a, ids + n, 4, NULL, NULL, err));
@@ -98,7 +98,7 @@ static void forks_share_blocks(void **state) {
     }
 }
 
-/* Sessions of different n_ctx and lengths on one pool in common steps, in more steps than one. */
+/* Sessions of different n_ctx and lengths on one pool in shared steps, over several steps. */
 static void batches_equal_single_sessions(void **state) {
     (void)state;
     enum { N = 5 };
@@ -131,7 +131,7 @@ static void batches_equal_single_sessions(void **state) {
     qn_model_close(model);
 }
 
-/* A pool without enough blocks refuses, with both numbers, and nothing has changed. */
+/* A pool without enough blocks rejects the call, naming both numbers, and nothing has changed. */
 static void exhausted(void **state) {
     (void)state;
     qn_model *model = open_model("cpu", 1, TIED);
@@ -163,7 +163,7 @@ static void exhausted(void **state) {
     assert_ok(qn_session_append(b, ids, 200, NULL, NULL, err));
     expect_logits(model, b);
 
-    /* A file is the same whatever pool it came from. */
+    /* A session file does not depend on the pool it came from. */
     char path[] = "/tmp/quern-pool-XXXXXX";
     const int file = mkstemp(path);
     assert_true(file >= 0);
@@ -181,7 +181,7 @@ static void exhausted(void **state) {
     qn_model_close(model);
 }
 
-/* After EFULL a session is as it was, whatever it was asked for: other ids, or those of a file. */
+/* After EFULL a session is unchanged, whether the call was for other ids or for those of a file. */
 static void full_changes_nothing(void **state) {
     (void)state;
     qn_model *model = open_model("cpu", 1, TIED);
@@ -249,7 +249,7 @@ static void canceled_calls_give_back(void **state) {
     qn_model_close(model);
 }
 
-/* A session that takes few tokens a step, or holds a NaN, does not hold up the others of its pool. */
+/* A session with few tokens per step, or with a NaN, does not hold up the others of its pool. */
 static void sessions_do_not_hinder_others(void **state) {
     (void)state;
     qn_model *model = open_model("ref", 1, TIED);
@@ -260,7 +260,7 @@ static void sessions_do_not_hinder_others(void **state) {
     qn_session *slow = open_session_with(model, &small), *bad = on_pool(model, pool, 0),
                *good = on_pool(model, pool, 0);
     assert_ok(qn_session_append(bad, ids, 2, NULL, NULL, err));
-    (void)poke_kv(bad, 1, true, NAN); /* f16: a NaN in half of the bits too */
+    (void)poke_kv(bad, 1, true, NAN); /* f16: half of the bits form a NaN too */
     const qn_span spans[] = {{.session = slow, .ids = ids, .n_ids = 3},
                              {.session = bad, .ids = ids, .n_ids = 1},
                              {.session = good, .ids = ids, .n_ids = 40}};
@@ -290,7 +290,7 @@ typedef struct worker {
     bool good;
 } worker;
 
-/* Grows, rewinds, forks and frees sessions of the pool that other threads use too. */
+/* Grows, rewinds, forks and frees sessions of a pool that other threads use too. */
 static void *use_pool(void *user) {
     worker *w = user;
     for (int i = 0; i < 4 && (i == 0 || w->good); i++) {
@@ -335,7 +335,7 @@ static void threads_share_a_pool(void **state) {
     qn_model_close(model);
 }
 
-/* A session goes on after another one found no memory for more scratch than there is. */
+/* A session continues after another one failed to allocate more scratch. */
 static void survives_the_lack_of_memory_of_others(void **state) {
     (void)state;
     counting_allocator counts = {0};

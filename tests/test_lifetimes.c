@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Device, tensor, view, linear, model and session end in every order, and all at once on threads of their own; whatever
- * is left still works, and the last one takes all memory along. */
+/* Device, tensor, view, linear, model and session are closed in every order, and concurrently on separate threads.
+ * What remains still works, and the last one frees all memory. */
 #include "support/sessions.h"
 
 #include <pthread.h>
@@ -29,7 +29,7 @@ static void make(family *f, const qn_device_options *options) {
     assert_ok(qn_session_create(&f->session, f->model, &small, err));
 }
 
-/* Whether a member does what it is for. */
+/* Whether an object works. */
 static bool works(const family *f, kind k) {
     float values[64];
     qn_device_info info;
@@ -72,7 +72,7 @@ static void end(family *f, kind k) {
     }
 }
 
-/* The number in the factorial system, digit by digit, picks who is next among those who are left. */
+/* The digits of the number in the factorial number system select the next object among the remaining ones. */
 static void any_order(void **state) {
     (void)state;
     enum { N_ORDER = 720 };

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Opening checkpoints: every weight ends up where it belongs, and every inconsistent set of files is refused. */
+/* Opening checkpoints: every weight is stored where it belongs, and every inconsistent set of files is rejected. */
 #include "../src/base/memory.h"
 #include "../src/format/weight_files.h"
 #include "../src/model/model.h"
@@ -72,7 +72,7 @@ static float *read_f32(const qni_weight_files *files, const char *name, size_t *
     return NULL;
 }
 
-/* A copy of `bytes` of device memory, to be freed. */
+/* A copy of `bytes` bytes of device memory; the caller frees it. */
 static void *host_copy(const qn_model *model, const void *data, size_t bytes) {
     void *copy = malloc(bytes);
     assert_non_null(copy);
@@ -151,7 +151,7 @@ static void check_layer(const qn_model *model, const qni_weight_files *files, in
 static void check_model(const char *dir, const char *device_name) {
     qn_device *device = open_device(device_name, 2, NULL);
     qn_model *model = open_model(device, dir, &(qn_model_options){.arith = QN_ARITH_F32});
-    qn_device_close(device); /* the model keeps it */
+    qn_device_close(device); /* the model keeps a reference */
     qni_weight_files files;
     assert_int_equal(qni_weight_files_open(&files, dir, NULL, NULL), QN_OK);
     check_weight(model, &files, "model.embed_tokens.weight", model->embedding);
@@ -164,7 +164,7 @@ static void check_model(const char *dir, const char *device_name) {
     assert_int_equal(qn_model_read_config(&config, dir, NULL, NULL), QN_OK);
     assert_int_equal(config.n_parameter, qn_model_get_config(model)->n_parameter);
     assert_ptr_equal(qn_model_device(model), model->device);
-    assert_int_equal(qn_model_arith(model), QN_ARITH_F32); /* as asked for */
+    assert_int_equal(qn_model_arith(model), QN_ARITH_F32); /* as requested */
     qni_model_retain(model);
     qn_model_close(model);
     assert_int_equal(qn_model_get_config(model)->n_layer, config.n_layer); /* one reference is left */
@@ -179,7 +179,7 @@ static void loads_every_weight(void **state) {
     }
 }
 
-/* The fingerprint differs between models, and does not depend on anything but the files. */
+/* The fingerprint differs between models, and depends only on the files. */
 static void has_a_fingerprint(void **state) {
     (void)state;
     qn_device *device = open_device("ref", 1, NULL);
@@ -196,7 +196,7 @@ static void has_a_fingerprint(void **state) {
     qn_device_close(device);
 }
 
-/* Fine-tunes have the same configuration and headers: a weight tells them apart. */
+/* Fine-tunes share configuration and headers: a weight distinguishes them. */
 static void fingerprints_weights(void **state) {
     (void)state;
     static const char name[] = "model.safetensors", from[] = "tests/data/models/tied-f32";
@@ -235,7 +235,7 @@ static void keeps_generation_settings(void **state) {
     qn_device_close(device);
 }
 
-/* All settings that the sampler has come from the file. */
+/* All settings that the sampler supports are taken from the file. */
 static void offers_generation_settings(void **state) {
     (void)state;
     static const char file[] =
@@ -266,13 +266,13 @@ static void knows_its_longest_context(void **state) {
     c.yarn = (qn_yarn){.factor = 4, .original_ctx = 32768};
     assert_int_equal(qni_config_n_ctx_trained(&c), 32768);
     assert_int_equal(qni_config_n_ctx_limit(&c), 131072);
-    c.yarn.factor = 1.1; /* the file states more than its factor gives: it stands */
+    c.yarn.factor = 1.1; /* max_position_embeddings exceeds original_ctx · factor and is used */
     assert_int_equal(qni_config_n_ctx_limit(&c), 40960);
     c.yarn = (qn_yarn){.factor = 1024, .original_ctx = INT32_MAX};
     assert_int_equal(qni_config_n_ctx_limit(&c), INT32_MAX);
 }
 
-/* A checkpoint in the making: tensors with zeros as data, written as one file. */
+/* A checkpoint being built: tensors with zeroed data, written as one file. */
 typedef struct maker {
     json_t *header;
     size_t bytes;
@@ -300,8 +300,7 @@ static void write_file(maker *m, const char *dir, const char *name) {
     *m = (maker){json_object(), 0};
 }
 
-/* d_model 4, 2 heads, 1 kv head, head_dim 2, d_ff 6, vocab 8, 1 layer; every tensor of another dtype than its
- * neighbor. */
+/* d_model 4, 2 heads, 1 kv head, head_dim 2, d_ff 6, vocab 8, 1 layer; neighboring tensors differ in dtype. */
 static const char tiny_config[] =
     "{\"model_type\":\"qwen3\",\"hidden_act\":\"silu\",\"rms_norm_eps\":1e-6,\"rope_theta\":10000,"
     "\"max_position_embeddings\":64,\"tie_word_embeddings\":%s%s}";
@@ -347,7 +346,7 @@ static void takes_mixed_dtypes(void **state) {
     write_file(&m, dir, "model.safetensors");
     write_config(dir, false, "");
     check_model(dir, "ref");
-    write_config(dir, true, ""); /* opening it is refused (test_tensor_names.c) */
+    write_config(dir, true, ""); /* opening it is rejected (test_tensor_names.c) */
     qn_model_config config;
     assert_int_equal(qn_model_read_config(&config, dir, NULL, NULL), QN_OK);
     assert_int_equal(config.dtype, QN_DTYPE_F32);
@@ -390,7 +389,7 @@ static void refuses_what_does_not_fit(void **state) {
         snprintf(why, sizeof why, "model.safetensors: tensor %s is not part of a dense Qwen3 model", extra[i]);
         refuse(dir, QN_EUNSUPPORTED, why);
     }
-    /* A gap in the layers; a layer beyond those that are stated; far too many. */
+    /* A missing layer; a layer beyond the stated number; far too many. */
     add_layer(&m, 0, "");
     add_layer(&m, 2, "");
     add_rest(&m, "");
@@ -425,7 +424,7 @@ static void refuses_what_does_not_fit(void **state) {
     add(&m, "model.layers.0.mlp.up_proj.weight", "F32", 4, 1, 24, 0);
     write_file(&m, dir, "model.safetensors");
     refuse(dir, QN_EFORMAT, "up_proj.weight: shape must be {6, 4}, got {24}");
-    /* A size that no tensor tells. */
+    /* A size that cannot be inferred from any tensor. */
     add_layer(&m, 0, "model.layers.0.self_attn.q_norm.weight");
     add_rest(&m, "");
     add(&m, "model.layers.0.self_attn.q_norm.weight", "F32", 4, 1, 3, 0);
@@ -517,7 +516,7 @@ static void checks_shards_both_ways(void **state) {
     write_map(dir, NULL, NULL);
     refuse(dir, QN_EFORMAT, "up_proj.weight is in b.safetensors, and in a.safetensors by the index");
 
-    /* The single file goes first, as in transformers. */
+    /* The single file takes precedence, as in transformers. */
     add_layer(&m, 0, "");
     add_rest(&m, "");
     write_file(&m, dir, "model.safetensors");
@@ -546,7 +545,7 @@ typedef struct watcher {
     int n;
     uint64_t last, total;
     int stop_at;        /* cancel at this report; -1: never */
-    const char *shrink; /* a file to cut at the first report, or NULL */
+    const char *shrink; /* a file to truncate at the first report, or NULL */
 } watcher;
 
 static bool watch(void *user, uint64_t done, uint64_t total) {
@@ -571,7 +570,7 @@ static void reports_progress(void **state) {
         assert_true(w.n >= 2);
         qn_model_close(model);
         int n = w.n;
-        for (int stop = 0; stop < n; stop += 1 + n / 32) { /* debug builds report some thousand times */
+        for (int stop = 0; stop < n; stop += 1 + n / 32) { /* debug builds report a few thousand times */
             qn_error err = {0};
             w = (watcher){.stop_at = stop};
             model = NULL;
@@ -585,7 +584,7 @@ static void reports_progress(void **state) {
     }
 }
 
-/* The file shrinks between the check and the reading: an error, whatever thread meets it. */
+/* The file shrinks between check and read: an error, whichever thread detects it. */
 static void survives_a_shrinking_file(void **state) {
     (void)state;
     char *dir = files_make_dir();
@@ -607,7 +606,7 @@ static void survives_a_shrinking_file(void **state) {
     files_remove_dir(dir);
 }
 
-/* An allocator that counts, and that fails at the n-th request. */
+/* An allocator that counts, and fails at the n-th request. */
 typedef struct counter {
     int n_call, fail_at;
     size_t bytes, blocks;
@@ -667,7 +666,7 @@ static void refuses_bad_arguments(void **state) {
     qn_model_options options = {.arith = (qn_arith)9};
     assert_int_equal(qn_model_open(&model, device, "models/demo", &options, &err), QN_EINVAL);
     assert_non_null(strstr(err.message, "arith 9"));
-    options.arith = QN_ARITH_INT8; /* for quantized weights alone */
+    options.arith = QN_ARITH_INT8; /* only for quantized weights */
     assert_int_equal(qn_model_open(&model, device, "models/demo", &options, &err), QN_EUNSUPPORTED);
     assert_null(model);
     assert_null(qn_model_get_config(NULL));

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Files of a model directory as other programs, downloads that failed and links leave them: each is used, named in the
- * log, or refused in words that help. */
+/* Files left in a model directory by other programs, failed downloads and symlinks: each is used, logged by name, or
+ * rejected with a helpful message. */
 #include "support/cmocka_all.h"
 #include "support/files.h"
 #include "support/small_model.h"
@@ -16,7 +16,7 @@
 #include <unistd.h>
 
 static char *dir;
-static char log_text[4096]; /* the lines of the last check, each with a newline */
+static char log_text[4096]; /* lines logged by the last check, each with a newline */
 
 static int setup(void **state) {
     (void)state;
@@ -76,7 +76,7 @@ static void link_file(const char *name, const char *target) {
     free(path);
 }
 
-/* Opens the tokenizer, or the template, of the directory; it must fail with a message that holds `words`. */
+/* Open the directory's tokenizer or template; it must fail with a message that contains `words`. */
 static void refuse_text(const char *words) {
     qn_error err = {0};
     qn_tokenizer *tokenizer = NULL;
@@ -120,7 +120,7 @@ static void links_to_nothing(void **state) {
 
 static void files_that_cannot_be_opened(void **state) {
     (void)state;
-    if (geteuid() == 0) skip(); /* may open everything */
+    if (geteuid() == 0) skip(); /* root may open everything */
     write_text("generation_config.json", "{}");
     char *path = files_path(dir, "generation_config.json");
     assert_int_equal(chmod(path, 0), 0);
@@ -239,7 +239,7 @@ static void names_what_cannot_be_read(void **state) {
     refuse(QN_EUNSUPPORTED, ": is an adapter (adapter_config.json) without a model (config.json)");
 }
 
-/* What a quantized directory would lack changes its prompts: the folder of templates goes along. */
+/* The template folder is copied too: without it, prompts of a quantized directory would change. */
 static void copies_templates(void **state) {
     (void)state;
     static const char folder[] = "additional_chat_templates", text[] = "{{ tools }}";
@@ -249,7 +249,7 @@ static void copies_templates(void **state) {
     files_write(in_folder, "notes.txt", "x", 1);
     qn_error err = {0};
     const qn_quantize_options options = {.to = QN_QUANTIZE_Q8};
-    for (int i = 0; i < 2; i++) { /* also into a folder that is there */
+    for (int i = 0; i < 2; i++) { /* also into an existing directory */
         if (qn_model_quantize(out, dir, &options, &err) != QN_OK) fail_msg("%s", err.message);
     }
     char *path = files_path(out_folder, "tool_use.jinja"), *notes = files_path(out_folder, "notes.txt");

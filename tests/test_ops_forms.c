@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The forms that operands come in: element types in every mixture, strides, views of one memory, offsets of three
- * kinds, in place; and what must stay as it is: cache rows outside of the call, gaps between rows, packed layouts.
+ * Operands in all their variants: mixed element types, strides, views of shared memory, three kinds of offsets, in
+ * place. Also what must not change: cache rows outside the call, gaps between rows, packed layouts.
  */
 #include "../src/base/half.h"
 #include "support/cmocka_all.h"
@@ -14,7 +14,7 @@
 
 static const qn_dtype floats[] = {QN_DTYPE_F32, QN_DTYPE_BF16, QN_DTYPE_F16};
 
-/* Ragged against every vector width and tile; Nq/Nkv 3. */
+/* Ragged for every vector width and tile; Nq/Nkv 3. */
 static problem small(void) {
     problem p = {.b = 2,
                  .t = 3,
@@ -38,7 +38,7 @@ static float rounded(float x, qn_dtype dtype) {
     return x;
 }
 
-/* A problem whose values are already what they are after rounding to these types. */
+/* A problem whose values are already rounded to these types. */
 static problem rounded_problem(const problem *p, dtypes types) {
     problem r = *p;
     for (operand_id id = 0; id < N_OPERAND; id++) {
@@ -63,9 +63,9 @@ static void expect_same_tensors(const char *name, const qn_tensor *got, const qn
     free(b);
 }
 
-/* bf16 and f16 operands are widened exactly, sums do not know about them, and the result is rounded once: so a call
- * equals, bit for bit, the f32 call on the same values, its result rounded. (Not `layer`, whose two halves meet in the
- * dtype of hidden: see mixtures.) */
+/* bf16 and f16 operands are converted to f32 exactly, sums do not depend on them, and the result is rounded once. So
+ * a call equals, bit for bit, the rounded result of the f32 call on the same values. (Not `layer`, whose two halves
+ * exchange data in the dtype of hidden: see mixtures.) */
 static void exact_widening(const device_case *dc, const problem *p) {
     qn_device *device = device_open(dc, 2);
     for (int k = 0; k < 9; k++) {
@@ -97,8 +97,9 @@ static void exact_widening(const device_case *dc, const problem *p) {
     qn_device_close(device);
 }
 
-/* Each dtype of stream, k cache and v cache against ref. With f32 throughout the bound is that of sums in f32; else a
- * rounding may fall to the other side, which is one unit in the last place: 2^-7 of a bf16, 2^-10 of an f16 value. */
+/* Each dtype of stream, k cache and v cache against ref. With f32 throughout the bound is that of f32 sums;
+ * otherwise a rounding may go the other way, which is one unit in the last place: 2^-7 of a bf16, 2^-10 of an f16
+ * value. */
 static void mixtures(const device_case *dc, const problem *p) {
     device_case ref_case = {.backend = "ref"};
     qn_device *device = device_open(dc, 2), *ref = device_open(&ref_case, 1);
@@ -154,7 +155,7 @@ static void other_cache_rows(const device_case *dc, const problem *p) {
                 for (int64_t r = 0; r < p->b * p->nkv * p->c; r++) {
                     bool inside = r % p->c >= p->offset && r % p->c < p->offset + p->t;
                     bool same = memcmp(before + (size_t)r * row, after + (size_t)r * row, row) == 0;
-                    /* Random numbers are not written over by themselves. */
+                    /* Random numbers are not overwritten with equal values. */
                     const char *what = primitive_name(id), *where = operand_name(cache);
                     if (cache == K_CACHE && inside && same) {
                         fail_msg("%s on %s: row %d is not written", what, dc->name, (int)r);
@@ -171,7 +172,7 @@ static void other_cache_rows(const device_case *dc, const problem *p) {
     qn_device_close(device);
 }
 
-/* A tensor in the middle of poisoned memory, with gaps after each axis. */
+/* A tensor inside poisoned memory, with gaps after each axis. */
 typedef struct padded {
     unsigned char *data;
     size_t bytes;
@@ -200,7 +201,7 @@ static padded padded_like(const qn_tensor *dense, int64_t gap) {
     return p;
 }
 
-/* Every byte that belongs to no element is still poison. Frees. */
+/* Every byte outside the elements is still poison. Frees the tensor. */
 static void padded_check(padded *p, const device_case *dc) {
     void *poison = malloc(qn_tensor_bytes(p->t));
     assert_non_null(poison);
@@ -214,7 +215,7 @@ static void padded_check(padded *p, const device_case *dc) {
     free(poison);
 }
 
-/* All operands strided: the same bits as dense ones, and nothing between the elements is touched. */
+/* All operands strided: the same bits as dense ones, and nothing between the elements changes. */
 static void strided(const device_case *dc, const problem *p) {
     qn_device *device = device_open(dc, 2);
     for (int k = 0; k < 3; k++) {
@@ -224,7 +225,7 @@ static void strided(const device_case *dc, const problem *p) {
         gaps = dense;
         padded all[N_OPERAND], out = padded_like(dense.out, 3), attn_out = padded_like(dense.attn_out, 4);
         for (operand_id id = 0; id < N_OPERAND; id++) {
-            all[id] = padded_like(dense.t[id], 2 + id % 5); /* each has its own strides */
+            all[id] = padded_like(dense.t[id], 2 + id % 5); /* each with its own strides */
             gaps.t[id] = all[id].t;
             if (dc->packed && id >= Q_PROJ && id <= DOWN_PROJ) {
                 assert_int_equal(qn_linear_pack(&dense.packed[id], dense.t[id], QN_LAYOUT_IN_OUT, QN_ARITH_F32, NULL),
@@ -257,7 +258,7 @@ static void strided(const device_case *dc, const problem *p) {
     qn_device_close(device);
 }
 
-/* out may be hidden: the same bits. */
+/* out may alias hidden: the same bits. */
 static void in_place(const device_case *dc, const problem *p) {
     qn_device *device = device_open(dc, 2);
     for (int k = 0; k < 3; k++) {
@@ -287,7 +288,7 @@ static void in_place(const device_case *dc, const problem *p) {
     qn_device_close(device);
 }
 
-/* What a call in f32 leaves: out, k_cache, v_cache. */
+/* Outputs of an f32 call: out, k_cache, v_cache. */
 typedef struct result {
     void *part[3];
     size_t bytes[3];
@@ -325,7 +326,7 @@ static qn_tensor *integers(qn_device *device, qn_dtype dtype, int64_t n, int64_t
     return t;
 }
 
-/* C - T = 10: what is asked for, and where a clamped offset ends up. */
+/* C - T = 10: the requested offset, and the clamped one. */
 static const struct {
     int64_t asked[2], meant[2];
 } positions[] = {
@@ -333,7 +334,7 @@ static const struct {
     {{-1, 11}, {0, 10}}, {{INT32_MIN, 3}, {0, 3}}, {{7, INT32_MAX}, {7, 10}},
 };
 
-/* Per-row offsets equal a call for each row; tensors, of both types and lengths, equal rows, and are clamped. */
+/* Per-row offsets equal one call per row. Tensors, of both types and lengths, equal rows, and are clamped. */
 static void offsets(const device_case *dc, const problem *p) {
     qn_device *device = device_open(dc, 2);
     bench s;
@@ -344,7 +345,7 @@ static void offsets(const device_case *dc, const problem *p) {
         for (size_t k = 0; k < sizeof positions / sizeof positions[0]; k++) {
             const int64_t *asked = positions[k].asked, *meant = positions[k].meant;
             result rows = run_at(ids[i], &s, (qn_offset){.rows = meant, .n_rows = 2});
-            /* Row b of the call with per-row offsets is row b of the call that has its offset throughout. */
+            /* Row b of the call with per-row offsets equals row b of the call that uses its offset for all rows. */
             for (int b = 0; b < 2; b++) {
                 result whole = run_at(ids[i], &s, (qn_offset){.value = meant[b]});
                 for (int part = 0; part < 3; part++) {
@@ -382,7 +383,7 @@ static void offsets(const device_case *dc, const problem *p) {
     qn_device_close(device);
 }
 
-/* A linear packed from {in, out}, from {out, in} and from a strided source is the same linear; in each dtype. */
+/* A linear packed from {in, out}, from {out, in} or from a strided source is the same linear, in each dtype. */
 static void layouts(const device_case *dc, const problem *p) {
     if (!dc->packed) return;
     qn_device *device = device_open(dc, 3);
@@ -408,7 +409,7 @@ static void layouts(const device_case *dc, const problem *p) {
             assert_int_equal(qn_linear_n_out(s.packed[O_PROJ]), p->h);
             assert_int_equal(qn_linear_dtype(s.packed[O_PROJ]), floats[k]);
             assert_true(qn_linear_bytes(s.packed[O_PROJ]) >= qn_tensor_bytes(turned));
-            if (qn_linear_arith(s.packed[O_PROJ]) != QN_ARITH_F32) continue; /* auto took native bf16 */
+            if (qn_linear_arith(s.packed[O_PROJ]) != QN_ARITH_F32) continue; /* auto chose native bf16 */
             void *got = tensor_bits(primitive_compute(ATTENTION_RESIDUAL, &s));
             const char *name = case_text("o_proj %s on %s, source %d", qn_dtype_name(floats[k]), dc->name, i);
             expect_same_bits(name, QN_DTYPE_F32, got, want, tensor_count(s.out));

@@ -10,8 +10,8 @@
 
 enum { N_GOLDEN = 9 };
 
-/* Tighter than ops.h promises, so that a loss of accuracy is seen: measured are 1.2e-7 on ref (the roundings of f32
- * results and intermediates) and 4.8e-7 on cpu (f32 sums of some hundred products). */
+/* Tighter than ops.h promises, to detect a loss of accuracy. Measured: 1.2e-7 on ref (rounding of f32 results and
+ * intermediates) and 4.8e-7 on cpu (f32 sums of a few hundred products). */
 static double bound_of(const device_case *dc) {
     return dc->is_ref ? 3e-7 : 2e-6;
 }

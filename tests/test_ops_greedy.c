@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The next token: ties, ids that never win, NaN; and qn_forward_greedy against the same steps made one by one, in all
- * forms of ids, offsets and operands. Also: calls of a shape that was seen before allocate nothing.
+ * The next token: ties, ids that never win, NaN; and qn_forward_greedy against the same steps made one by one, with all
+ * forms of ids, offsets and operands. Also: a call whose shape was seen before allocates nothing.
  */
 #include "support/calls.h"
 #include "support/close.h"
@@ -13,7 +13,7 @@
 
 enum { WIDTH = 8, VOCAB = 300 };
 
-/* A head whose logits are what is asked for: hidden picks column 0 of lm_head, the norm of {1, 0, …} is constant. */
+/* A head with freely chosen logits: hidden selects column 0 of lm_head, the norm of {1, 0, …} is constant. */
 typedef struct picker {
     qn_device *device;
     qn_tensor *hidden, *norm, *lm_head, *out;
@@ -24,7 +24,7 @@ typedef struct picker {
 
 static void picker_make(picker *p, const device_case *dc) {
     *p = (picker){.device = device_open(dc, 2), .use_packed = dc->packed};
-    /* {1, 3, WIDTH}: only the last position counts, the others would turn the order round. */
+    /* {1, 3, WIDTH}: only the last position counts; the others would reverse the order. */
     const float hidden[3][WIDTH] = {{-1}, {-1}, {1}};
     float norm[WIDTH];
     for (int i = 0; i < WIDTH; i++) norm[i] = 1;
@@ -67,7 +67,7 @@ static void expect(picker *p, int64_t n_valid, uint32_t want, const device_case 
 static void picks(const device_case *dc) {
     picker p;
     picker_make(&p, dc);
-    expect(&p, 0, 0, dc); /* all equal: the lowest */
+    expect(&p, 0, 0, dc); /* all equal: the lowest id */
     p.rows[7][0] = p.rows[8][0] = p.rows[250][0] = p.rows[VOCAB - 1][0] = 2;
     expect(&p, 0, 7, dc);
     p.rows[250][0] = 2.5f;
@@ -86,7 +86,7 @@ static void picks(const device_case *dc) {
     picker_free(&p);
 }
 
-/* A NaN among the ids that may win is an error wherever it is, out keeps its value, and the next call is fine. */
+/* A NaN among the ids that may win is an error wherever it is; out is unchanged, and the next call works. */
 static void numeric(const device_case *dc) {
     picker p;
     picker_make(&p, dc);
@@ -108,7 +108,7 @@ static void numeric(const device_case *dc) {
     picker_free(&p);
 }
 
-/* The values of an f32 stream with the element type of another tensor's. */
+/* The values of an f32 stream in another tensor's element type. */
 static qn_tensor *embedded(const calls *c, const uint32_t *ids, qn_dtype dtype) {
     float *table = tensor_floats(c->embedding), rows[2 * 24];
     for (int b = 0; b < 2; b++) memcpy(rows + b * 24, table + ids[b] * 24, 24 * sizeof(float));
@@ -116,7 +116,7 @@ static qn_tensor *embedded(const calls *c, const uint32_t *ids, qn_dtype dtype) 
     return tensor_make(c->s.device, dtype, 3, (const int64_t[]){2, 1, 24}, rows);
 }
 
-/* What forward_greedy promises, out of public calls: {2, count} ids. */
+/* forward_greedy as documented, composed of public calls: {2, count} ids. */
 static void step_by_step(const calls *c, const qn_forward_greedy_args *f, qn_tensor *first, const int64_t offsets[2],
                          uint32_t *made) {
     qn_dtype dtype = qn_tensor_dtype(first);
@@ -166,7 +166,7 @@ static void reset_caches(calls *c) {
     }
 }
 
-/* forward_greedy as it is in c->args, against the steps from `first`: ids and all four caches. */
+/* forward_greedy with c->args, against the steps from `first`: ids and all four caches. */
 static void same_as_steps(calls *c, qn_tensor *first, const int64_t offsets[2], const device_case *dc) {
     const qn_forward_greedy_args *f = &c->args.forward_greedy;
     const qn_tensor *caches[] = {c->s.t[K_CACHE], c->s.t[V_CACHE], c->k_cache1, c->v_cache1};
@@ -195,7 +195,7 @@ static void same_as_steps(calls *c, qn_tensor *first, const int64_t offsets[2], 
     free(got);
 }
 
-/* The calls' tensors are plain; their second layer gets packed linears and, where asked, the head too. */
+/* The calls' tensors are plain; the second layer gets packed linears, and on request the head too. */
 static void pack_some(calls *c, qn_linear **made, int *n) {
     qn_layer_weights *w = &c->args.layers[1];
     qn_operand *in_out[] = {&w->attention.q_proj, &w->attention.o_proj, &w->mlp.gate_proj, &w->mlp.down_proj};
@@ -220,13 +220,13 @@ static void forward(const device_case *dc) {
     same_as_steps(&c, c.s.t[HIDDEN], five, dc);
     f->offset = (qn_offset){.rows = apart, .n_rows = 2};
     same_as_steps(&c, c.s.t[HIDDEN], apart, dc);
-    /* C - (T + count - 1) = 10 is the last position that a tensor may ask for. */
+    /* C - (T + count - 1) = 10 is the last position that a tensor may contain. */
     qn_tensor *far = tensor_make(device, QN_DTYPE_S64, 1, (const int64_t[]){2}, NULL);
     assert_int_equal(qn_tensor_write(far, (const int64_t[]){-4, 1000}, 16, NULL), QN_OK);
     f->offset = (qn_offset){.tensor = far};
     same_as_steps(&c, c.s.t[HIDDEN], clamped, dc);
     qn_tensor_free(far);
-    /* Few valid ids, a hidden in half precision: tokens fed back are embedded in it too. */
+    /* Few valid ids, hidden in half precision: fed-back tokens are embedded in it too. */
     f->offset = (qn_offset){.value = 5};
     f->n_valid = 7;
     qn_tensor *half = tensor_make(device, QN_DTYPE_BF16, 3, qn_tensor_shape(c.s.t[HIDDEN]), c.p.values[HIDDEN]);
@@ -256,7 +256,7 @@ static void forward(const device_case *dc) {
     qn_device_close(device);
 }
 
-/* A NaN that comes up at the second step: out is unchanged, the first step is in the caches. */
+/* A NaN that appears at the second step: out is unchanged, the first step is in the caches. */
 static void forward_numeric(const device_case *dc) {
     qn_device *device = device_open(dc, 2);
     calls c;
@@ -296,7 +296,7 @@ static void counting_free(void *user, void *pointer, size_t bytes) {
     free(pointer);
 }
 
-/* After a first round, every call of the same or a smaller shape finds its scratch. */
+/* After a first round, every call of the same or a smaller shape reuses its scratch. */
 static void no_allocation(const device_case *dc) {
     int count = 0;
     qn_device_options options = {

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The promise of ops.h: on "cpu", at one instruction set level, results do not depend on threads, on the batch, on how
- * a prompt is cut into calls, on plain against packed linears of f32 arithmetic, nor on fused against composed
- * primitives. Bit for bit; "ref" keeps it too.
+ * a prompt is divided into calls, on plain or packed linears of f32 arithmetic, or on fused or composed primitives. Bit
+ * for bit; "ref" guarantees it too.
  */
 #include "support/cmocka_all.h"
 #include "support/problem.h"
@@ -41,7 +41,7 @@ static problem batch_row(const problem *p, int64_t b) {
     return r;
 }
 
-/* A tensor's tokens [first, first + n) as a tensor of their own, and back. */
+/* A tensor's tokens [first, first + n) as a separate tensor, and back. */
 static qn_tensor *tokens_of(const qn_tensor *t, int64_t first, int64_t n) {
     int64_t shape[QN_MAX_RANK];
     int32_t rank = qn_tensor_rank(t);
@@ -70,14 +70,14 @@ static void put_tokens(char *all, const qn_tensor *whole, const qn_tensor *part,
     free(some);
 }
 
-/* out, k_cache and v_cache behind one another. */
+/* out, k_cache and v_cache, concatenated. */
 typedef struct outcome {
     char *bytes;
     size_t n_out, n_k, n_v;
     dtypes types;
 } outcome;
 
-/* The primitive over all tokens in calls of at most `chunk`. */
+/* The primitive over all tokens, in calls of at most `chunk`. */
 static outcome compute(primitive_id id, const problem *p, const device_case *dc, dtypes types, int32_t n_thread,
                        int64_t chunk) {
     qn_device *device = device_open(dc, n_thread);
@@ -111,7 +111,7 @@ static outcome compute(primitive_id id, const problem *p, const device_case *dc,
     return o;
 }
 
-/* That the result is the same in spite of `what`. */
+/* The result must not change with `what`. */
 static void expect_same(const outcome *want, const outcome *got, primitive_id id, const device_case *dc,
                         const char *what) {
     const dtypes *t = &want->types;
@@ -130,7 +130,7 @@ static void expect_same(const outcome *want, const outcome *got, primitive_id id
 
 static const dtypes half_types = {QN_DTYPE_BF16, QN_DTYPE_F16, QN_DTYPE_BF16, QN_DTYPE_BF16, QN_DTYPE_F32};
 
-/* Threads and chunks against one call with one thread. */
+/* Threads and chunks against one call on one thread. */
 static void threads_and_chunks(const device_case *dc, const problem *p, dtypes types) {
     static const struct {
         int32_t n_thread;
@@ -192,7 +192,7 @@ static void test_batch(void **state) {
     on_all(batch);
 }
 
-/* Plain and packed, fused and composed: one result for each instruction set level. */
+/* Plain and packed, fused and composed: one result per instruction set level. */
 static void forms(void **state) {
     (void)state;
     device_case cases[MAX_DEVICE_CASE];

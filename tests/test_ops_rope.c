@@ -75,7 +75,7 @@ static void yarn_clamped(void **state) {
     double inv_freq[D / 2], factor;
     const qn_yarn brief = {.factor = 2, .original_ctx = 1}, ages = {.factor = 2, .original_ctx = INT64_MAX};
     qni_rope_resolve(inv_freq, &factor, &(qn_rope){.theta = 1e4, .yarn = &brief}, D);
-    assert_true(inv_freq[0] == 1.0); /* low = high = 0: pair 0 keeps its frequency, all others are slowed */
+    assert_true(inv_freq[0] == 1.0); /* low = high = 0: pair 0 keeps its frequency, all others are scaled down */
     for (int i = 1; i < D / 2; i++) {
         const double want = (double)(exact_freq(1e4L, i) / 2);
         expect_near("brief", i, inv_freq[i], want, 1e-14 * want);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Linears of level 1 that are large enough to be packed in several tasks: each task must take its own rows, codes and
- * scales, whole panels and whole groups of outputs. */
+/* Linears of level 1 large enough to be packed in several tasks: each task must pack its own rows, codes and scales,
+ * in whole panels and whole groups of outputs. */
 #include "../src/base/half.h"
 #include "support/linears.h"
 #include "support/sessions.h"
@@ -27,7 +27,7 @@ static float *random_floats(int64_t n, double size, uint64_t seed) {
     return x;
 }
 
-/* What a plain {in, out} matrix of these values {out, in} gives. */
+/* Result of a plain {in, out} matrix with these values {out, in}. */
 static float *apply_plain(qn_device *device, const float *w, const float *x) {
     const int64_t shape[] = {N_IN, N_OUT}, in[] = {1, N_ROW, N_IN}, out[] = {1, N_ROW, N_OUT};
     float *turned = malloc((size_t)(N_IN * N_OUT) * sizeof *turned);
@@ -45,7 +45,7 @@ static float *apply_plain(qn_device *device, const float *w, const float *x) {
     return values;
 }
 
-/* Bit for bit: plain and packed linears of f32 arithmetic add in one order. */
+/* Bit for bit: plain and packed linears of f32 arithmetic add in the same order. */
 static void assert_like_plain(const char *what, int level, qn_device *device, qn_linear *linear, const float *w,
                               const float *x) {
     float *got = linear_apply(device, linear, x, N_ROW), *want = apply_plain(device, w, x);
@@ -108,8 +108,8 @@ static void quantized_on_the_way(void **state) {
     free(x);
 }
 
-/* Codes and scales from elsewhere. fp8: groups of 24 outputs, which are no whole panels, so that tasks end at multiples
- * of both; affine: groups that kernels take, and others. */
+/* Codes and scales from outside. fp8: groups of 24 outputs, not whole panels, so that tasks end at multiples of
+ * both; affine: groups that kernels support, and others. */
 static void quantized(void **state) {
     (void)state;
     static const struct {

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The plan equals what the device's allocator hands out, byte for byte, and what it says to fit does fit. */
+/* The plan equals the bytes allocated from the device's allocator exactly, and a context that it reports as fitting
+ * does fit. */
 #include "../src/base/memory.h"
 #include "../src/session/session.h"
 #include "support/cmocka_all.h"
@@ -42,7 +43,7 @@ static qn_plan plan_of(const char *dir, const qn_plan_options *options) {
     return plan;
 }
 
-/* Open, create, one full prefill and a step; what the allocator handed out at each stage. */
+/* Open, create, one full prefill and a step; the bytes allocated at each stage. */
 static void check(const char *dir, const char *name, int32_t n_thread, const qn_session_options *session_options) {
     qn_plan_options po = {.device = name,
                           .n_thread = n_thread,
@@ -59,7 +60,7 @@ static void check(const char *dir, const char *name, int32_t n_thread, const qn_
     uint64_t before = c.bytes;
     int blocks = c.n_alloc;
     assert_int_equal(qn_model_open(&model, device, dir, NULL, NULL), QN_OK);
-    assert_int_equal(c.n_alloc, blocks + 1); /* all weights lie in one, so that large pages can hold them */
+    assert_int_equal(c.n_alloc, blocks + 1); /* all weights are in one block, so that large pages can hold them */
     assert_int_equal(c.bytes - before, plan.weight_bytes);
     const qn_model_config *config = qn_model_get_config(model);
     const uint64_t table = (uint64_t)config->n_vocab * (uint64_t)config->d_model * qn_dtype_bytes(config->dtype);
@@ -103,7 +104,8 @@ static void equals_the_allocator(void **state) {
     const char *name;
     for (int32_t d = 0; (name = qn_backend_name(d)) != NULL; d++) {
         for (int i = 0; i < N_MODEL; i++) {
-            /* Prefills of hundreds of tokens are for the fast backend; the slow one shows the same with few. */
+            /* Prefills of hundreds of tokens are for the fast backend; the slow one needs only a few to show the
+             * same. */
             size_t n = strcmp(name, "ref") == 0 ? 1 : sizeof sessions / sizeof sessions[0] - 1;
             for (size_t k = 0; k < n; k++) check(models[i], name, 1 + (int32_t)k, &sessions[k]);
         }
@@ -118,7 +120,7 @@ static void solves_for_the_context(void **state) {
         int32_t most = config.n_ctx_max;
         qn_plan whole = plan_of(models[i], &(qn_plan_options){.n_ctx = most, .memory_limit_bytes = UINT64_MAX});
         assert_int_equal(whole.n_ctx_fits, most);
-        /* At a limit that is the plan of n tokens, n fit; with a byte less they do not. */
+        /* With a limit equal to the plan of n tokens, n fit; with one byte less they do not. */
         for (int32_t n = 1; n <= most; n = n * 3 + 1) {
             qn_plan_options o = {.n_ctx = n, .memory_limit_bytes = UINT64_MAX};
             uint64_t total = plan_of(models[i], &o).total_bytes;
@@ -132,7 +134,7 @@ static void solves_for_the_context(void **state) {
         o.memory_limit_bytes = 1;
         assert_int_equal(plan_of(models[i], &o).n_ctx_fits, 0);
         o.memory_limit_bytes = 0;
-        assert_true(plan_of(models[i], &o).n_ctx_fits > 0); /* these are tiny: what the machine has is enough */
+        assert_true(plan_of(models[i], &o).n_ctx_fits > 0); /* these are tiny: the machine's memory is enough */
     }
 }
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The thread pool: every task once, private thread numbers, many loops in a row, and more threads than processors. */
+/* The thread pool: every task runs once, thread numbers are unique, many loops in a row, and more threads than
+ * processors. */
 #include "../src/base/cgroup.h"
 #include "../src/base/processor.h"
 #include "../src/base/thread_pool.h"
@@ -17,7 +18,7 @@
 enum { MAX_TASK = 1000, MAX_THREAD = 5 };
 
 typedef struct loop {
-    int count[MAX_TASK];             /* plain: TSan sees a task that two threads run */
+    int count[MAX_TASK];             /* not atomic: TSan detects a task that two threads run */
     atomic_int busy[MAX_THREAD + 1]; /* tasks running with this thread number */
     atomic_int bad;
     int32_t n_thread;
@@ -69,8 +70,8 @@ static void add_right(void *context, int32_t task, int32_t thread) {
     c->a[task] = c->b[(task + 1) % 8] + 1;
 }
 
-/* Each loop reads what other threads wrote in the one before: the end of a loop is a barrier. Pauses let the workers
- * fall asleep in between. */
+/* Each loop reads what other threads wrote in the previous one: the end of a loop is a barrier. Pauses let the
+ * workers fall asleep in between. */
 static void loops_follow_each_other(void **state) {
     (void)state;
     for (int32_t n_thread = 1; n_thread <= MAX_THREAD; n_thread += 2) {
@@ -94,7 +95,7 @@ static void slow_task(void *context, int32_t task, int32_t thread) {
     atomic_fetch_add((atomic_int *)context, 1);
 }
 
-/* The last task outlives the caller's spinning: the caller sleeps and is woken. */
+/* The last task outlasts the caller's spinning: the caller sleeps and is woken. */
 static void caller_waits_for_a_slow_worker(void **state) {
     (void)state;
     qni_pool *pool = NULL;
@@ -111,8 +112,8 @@ typedef struct meeting {
     atomic_int n_come, n_missed;
 } meeting;
 
-/* A task waits until all have begun, so that each needs a thread of its own; one that does not come within 20 s is
- * missed. */
+/* A task waits until all have begun, so that each needs its own thread; one that does not arrive within 20 s counts
+ * as missing. */
 static void meet(void *context, int32_t task, int32_t thread) {
     (void)task;
     (void)thread;
@@ -122,7 +123,7 @@ static void meet(void *context, int32_t task, int32_t thread) {
     if (m->n_come < MAX_THREAD) atomic_fetch_add(&m->n_missed, 1);
 }
 
-/* From the first loop on. Debug builds begin where the loop number wraps, and 0 is what a new worker has seen. */
+/* From the first loop on. Debug builds begin where the loop number wraps; 0 is what a new worker has last seen. */
 static void every_thread_comes(void **state) {
     (void)state;
     qni_pool *pool = NULL;
@@ -165,7 +166,7 @@ static void note_cpus(void *context, int32_t task, int32_t thread) {
     usleep(1000);
 }
 
-/* Workers have a CPU each, the caller keeps all that it had. */
+/* Each worker is pinned to one CPU, the caller keeps its affinity. */
 static void workers_may_be_pinned(void **state) {
     (void)state;
     qni_pool *pool = NULL;
@@ -181,12 +182,12 @@ static void workers_may_be_pinned(void **state) {
     qni_pool_free(pool);
 }
 
-/* Threads that the system refuses: an error, and those that started are joined. Root is not bound by RLIMIT_NPROC, so
- * the address space is what runs out: 512 stacks do not fit. */
+/* Thread creation fails: an error, and threads already started are joined. RLIMIT_NPROC does not bind root, so the
+ * address space is exhausted instead: 512 stacks do not fit. */
 static void refused_threads_are_an_error(void **state) {
     (void)state;
 #if defined(QNI_DEBUG)
-    skip(); /* the shadow memory of the sanitizers needs the address space */
+    skip(); /* the sanitizers' shadow memory needs the address space */
 #else
     struct rlimit old, small;
     assert_int_equal(getrlimit(RLIMIT_AS, &old), 0);
@@ -195,7 +196,7 @@ static void refused_threads_are_an_error(void **state) {
     assert_int_equal(setrlimit(RLIMIT_AS, &small), 0);
     struct rlimit taken;
     assert_int_equal(getrlimit(RLIMIT_AS, &taken), 0);
-    if (taken.rlim_cur != small.rlim_cur) skip(); /* qemu limits nothing, and says so */
+    if (taken.rlim_cur != small.rlim_cur) skip(); /* qemu does not enforce the limit, and reports so */
     qni_pool *pool = NULL;
     qn_error err = {0};
     qn_status status = qni_pool_create(&pool, 512, false, &err);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Quantized checkpoints: every width, group and dtype of scales against a dense twin that holds the dequantized
- * weights; what disagrees is refused by name; weights that are quantized while they are loaded, or beforehand. */
+/* Quantized checkpoints: every bit width, group and dtype of scales against a dense twin with the dequantized
+ * weights. Inconsistent ones are rejected by name. Weights quantized while loading, or in advance. */
 #include "support/checkpoints.h"
 #include "support/files.h"
 
@@ -12,8 +12,8 @@
 enum { N_LOGIT = 8 * TINY_VOCAB };
 static const qn_model_options f32 = {.arith = QN_ARITH_F32};
 
-/* The design's bound for f32 arithmetic through a whole model; on ref, which keeps dequantized values, nothing differs.
- * */
+/* The design's bound for f32 arithmetic through a whole model; ref keeps dequantized values, so there is no
+ * difference. */
 static void compare_with_twin(const char *what, const char *dir, const char *twin) {
     for (int d = 0; d < 2; d++) {
         const char *device = d == 0 ? "ref" : "cpu";
@@ -107,7 +107,7 @@ static void refuse(const char *dir, qn_status status, const char *why) {
     qn_device_close(device);
 }
 
-/* model.safetensors with another header, or other bytes. */
+/* model.safetensors opened to change its header or data. */
 typedef struct opened {
     json_t *header;
     unsigned char *data;
@@ -136,7 +136,7 @@ static void write_weights(opened *f, const char *dir) {
     free(f->all);
 }
 
-/* Take a tensor out: it gets a name that is ignored. */
+/* Hide a tensor: rename it to an ignored name. */
 static void hide(const char *dir, const char *name) {
     opened f = open_weights(dir);
     json_t *entry = json_object_get(f.header, name);
@@ -146,7 +146,7 @@ static void hide(const char *dir, const char *name) {
     write_weights(&f, dir);
 }
 
-/* Give a tensor of the same size another dtype and shape; columns 0: a vector. */
+/* Give a tensor another dtype and shape of the same size; columns 0: a vector. */
 static void retype(const char *dir, const char *name, const char *dtype, int rows, int columns) {
     opened f = open_weights(dir);
     json_t *entry = json_object_get(f.header, name);
@@ -156,7 +156,7 @@ static void retype(const char *dir, const char *name, const char *dtype, int row
     write_weights(&f, dir);
 }
 
-/* Bytes of a tensor. */
+/* Overwrite bytes of a tensor. */
 static void poke(const char *dir, const char *name, size_t at, const void *bytes, size_t n) {
     opened f = open_weights(dir);
     json_t *offsets = json_object_get(json_object_get(f.header, name), "data_offsets");
@@ -254,7 +254,7 @@ static void believes_symmetry_once_checked(void **state) {
     const uint16_t other = 0x3F80;
     poke(dir, UP ".biases", 20, &other, 2);
     refuse(dir, QN_EFORMAT, "tensor " UP ".biases is not -128 times the scales, as metadata quern.symmetric says");
-    /* Tensors of another width are not meant. */
+    /* Tensors of another bit width are not affected. */
     model = (tiny_model){.all = {4, 32, 0, "BF16", false}, .claims_symmetric = true};
     tiny_write(&model, dir, twin, Q4, 4);
     compare_with_twin("four bits beside", dir, twin);
@@ -290,7 +290,7 @@ static void remove_weights(const char *dir) {
     }
 }
 
-/* What is written beforehand and what is made at load are the same bits: same logits, same memory, on any threads. */
+/* Quantizing in advance and at load gives the same bits: same logits, same memory, for any number of threads. */
 static void quantizes_alike(void **state) {
     (void)state;
     for (int variant = 0; variant < 4; variant++) {
@@ -349,7 +349,7 @@ static void quantizing_is_refused(void **state) {
         strstr(said.message, "tensor " UP ".weight: output 1, input 36: nan cannot be quantized to 8 bits"));
     char *path = files_path(out, "model.safetensors");
     FILE *file = fopen(path, "rb");
-    assert_null(file); /* nothing half-written */
+    assert_null(file); /* no partial file */
     free(path);
     model.all = (storage){4, 32, 0, "BF16", false};
     tiny_write(&model, dir, NULL, Q4, 5);
@@ -365,7 +365,7 @@ static void quantizing_is_refused(void **state) {
     assert_int_equal(qn_model_plan(&plan, dir, &wrong_plan, &said), QN_EINVAL);
     int n_remark = 0;
     qn_model_options again = {.quantize = QN_QUANTIZE_Q8, .log = {count_line, &n_remark}};
-    assert_ok(qn_model_open(&opened_model, device, dir, &again, err)); /* stays as it is, and says so */
+    assert_ok(qn_model_open(&opened_model, device, dir, &again, err)); /* stays unchanged, and the log says so */
     assert_int_equal(n_remark, 1);
     qn_model_close(opened_model);
     qn_device_close(device);
@@ -373,7 +373,7 @@ static void quantizing_is_refused(void **state) {
     files_remove_dir(out);
 }
 
-/* An arithmetic is for the linears that have it; where none has it the backend says why not. */
+/* A compute type applies to the linears that support it; if none does, the backend reports why. */
 static void arithmetic_is_for_those_that_have_it(void **state) {
     (void)state;
     const storage dense = {0};
@@ -402,7 +402,7 @@ static void arithmetic_is_for_those_that_have_it(void **state) {
     files_remove_dir(dir);
 }
 
-/* Where caches were computed with other weights, a session file is of another model. */
+/* A session file whose cache was computed with other weights belongs to another model. */
 static void quantizing_makes_another_model(void **state) {
     (void)state;
     static const int32_t ids[3] = {1, 2, 3};

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Safetensors files: what is in a sound one, and that every malformed one is refused with its reason. */
+/* Safetensors files: the contents of a valid one, and the rejection of every malformed one with its reason. */
 #include "../src/format/safetensors.h"
 #include "support/cmocka_all.h"
 #include "support/files.h"
@@ -25,7 +25,7 @@ static int teardown(void **state) {
     return 0;
 }
 
-/* A file from its parts: the length that it claims, the header's text, n_data bytes of data. */
+/* A file from its parts: the stated header length, the header's text, n_data bytes of data. */
 static char *write_parts(uint64_t claimed, const char *header, size_t n_data) {
     size_t n = strlen(header);
     unsigned char *data = calloc(8 + n + n_data, 1);
@@ -42,7 +42,7 @@ static void refuse_path(const char *path, qn_status status, const char *why) {
     qn_error err = {0};
     qn_tensor_file *file = (qn_tensor_file *)&err;
     assert_int_equal(qn_tensor_file_open(&file, path, &err), status);
-    assert_ptr_equal(file, &err); /* outputs stay as they were */
+    assert_ptr_equal(file, &err); /* outputs are unchanged */
     assert_int_equal(err.status, status);
     if (strstr(err.message, why) == NULL) fail_msg("\"%s\" lacks \"%s\"", err.message, why);
     assert_non_null(strstr(err.message, path));
@@ -191,7 +191,8 @@ static void refuses_what_is_no_file(void **state) {
     qn_tensor_file_close(NULL);
 }
 
-/* Cutting a real file anywhere, and flipping any byte of its header, is an error or a sound file, never a crash. */
+/* Truncating a real file anywhere, or flipping any byte of its header, gives an error or a valid file, never a
+ * crash. */
 static void survives_damage(void **state) {
     (void)state;
     size_t n = 0;
@@ -252,7 +253,7 @@ static void lists_names_and_metadata(void **state) {
     assert_string_equal(qni_st_shape_text(b).text, "{2, 1}");
     assert_null(qni_safetensors_find(&st, "__metadata__"));
     assert_null(qni_safetensors_find(&st, "c"));
-    /* The file shrinks while it is open: reading is an error that tells where it ended. */
+    /* The file shrinks while open: the read fails and reports where the file ended. */
     assert_int_equal(truncate(path, (off_t)(8 + strlen(header) + 3)), 0);
     unsigned char bytes[16];
     qn_error err = {0};
@@ -263,7 +264,7 @@ static void lists_names_and_metadata(void **state) {
     free(path);
 }
 
-/* Tensors on a device, against the bytes of the file; one is longer than the pieces in which it is read. */
+/* Tensors on a device, against the bytes of the file; one is larger than the read chunks. */
 static void reads_onto_a_device(void **state) {
     (void)state;
     enum { N_LONG = 700001, SMALL = 8 + 16 + 4 + 4 + 2 + 2 + 1 };
@@ -332,7 +333,7 @@ static void reads_onto_a_device(void **state) {
         assert_non_null(strstr(err.message, refused[i].why));
         assert_null(tensor);
     }
-    /* The file shrinks: an error, and nothing is handed out. */
+    /* The file shrinks: an error, and nothing is returned. */
     assert_int_equal(truncate(path, 1000000), 0);
     qn_tensor *tensor = NULL;
     assert_int_equal(qn_tensor_file_read(&tensor, file, device, "long", NULL), QN_EFORMAT);

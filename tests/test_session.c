@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Sessions: what they refuse, what they allocate, and that the way ids came in does not show in what comes out. */
+/* Sessions: what they reject, what they allocate, and that results do not depend on how ids were fed. */
 #include "support/sessions.h"
 
 #include "../src/session/session.h"
@@ -24,7 +24,7 @@ static bool collect(void *user, int32_t position, const float *logits, int32_t n
     return r->n != r->stop_after;
 }
 
-/* Everything that a session holds, to compare bit by bit. */
+/* The whole state of a session, to compare bit by bit. */
 typedef struct snapshot {
     int32_t n_tok;
     int32_t *ids;
@@ -72,7 +72,7 @@ static void same_snapshots(test_line at, const char *name, const snapshot *a, co
 #define assert_same(a, b)            same_snapshots(TEST_LINE, "snapshot", a, b)
 #define assert_same_case(name, a, b) same_snapshots(TEST_LINE, name, a, b)
 
-/* A session that computed the ids at once, as a snapshot. */
+/* A snapshot of a session that computed the ids at once. */
 static snapshot fresh(qn_model *model, const int32_t *ids, size_t n_ids) {
     qn_session *s = open_session(model, 0, 0);
     assert_ok(qn_session_append(s, ids, n_ids, NULL, NULL, err));
@@ -90,7 +90,7 @@ static void test_invariance(void **state) {
     const char *device;
     for (int32_t b = 0; (device = qn_backend_name(b)) != NULL; b++) {
         for (size_t d = 0; d < sizeof dirs / sizeof dirs[0]; d++) {
-            const int32_t n = d == 0 ? 134 : 40; /* once more than a KV block of 128 */
+            const int32_t n = d == 0 ? 134 : 40; /* one checkpoint gets more than a KV block of 128 */
             int32_t *ids = random_ids(&rng, n);
             qn_model *model = open_model(device, 1, dirs[d]);
             size_t n_vocab = (size_t)qn_model_get_config(model)->n_vocab;
@@ -130,7 +130,7 @@ static void test_invariance(void **state) {
     }
 }
 
-/* Sessions of different lengths, capacities and KV types in common passes equal single ones. */
+/* Sessions of different lengths, capacities and KV types in shared steps equal single ones. */
 static void test_batch(void **state) {
     (void)state;
     enum { S = 5, MOST = 60 };
@@ -185,7 +185,7 @@ static void test_batch(void **state) {
     }
 }
 
-/* Random edits of a timeline: sync reuses exactly the common prefix, and equals a fresh session. */
+/* Random edits of a sequence: sync reuses exactly the common prefix, and equals a fresh session. */
 static void test_sync(void **state) {
     (void)state;
     enum { MOST = 50 };
@@ -201,15 +201,15 @@ static void test_sync(void **state) {
         memcpy(before, qn_session_ids(s), n_before * sizeof *before);
         bool had_logits = qn_session_logits(s) != NULL;
         switch (rng_below(&rng, 6)) {
-        case 0: /* the same again */
+        case 0: /* unchanged */
             break;
         case 1: /* shorter */
             n = 1 + (size_t)rng_below(&rng, (int32_t)n);
             break;
-        case 2: /* another id somewhere */
+        case 2: /* one id replaced */
             ids[rng_below(&rng, (int32_t)n)] = rng_below(&rng, 500);
             break;
-        case 3: /* all else */
+        case 3: /* everything replaced */
             ids[0] = rng_below(&rng, 500);
             break;
         default: /* longer */
@@ -294,7 +294,7 @@ static void test_refusals(void **state) {
     assert_int_equal(qn_session_n_tok(u), 0);
     assert_int_equal(reused, 77);
 
-    /* The last place of the context can be used. */
+    /* The last position of the context is usable. */
     assert_ok(qn_session_append(s, ids, 11, NULL, NULL, err));
     REFUSED(QN_EFULL, "context: 16 tokens are too few for 17", qn_session_step(s, 1, err));
     assert_non_null(qn_session_logits(s));
@@ -335,12 +335,12 @@ static void test_create(void **state) {
     assert_int_equal(qn_session_n_tok(s), 0);
     assert_null(qn_session_logits(s));
     assert_ptr_equal(qn_session_model(s), model);
-    qn_model_close(model); /* the session keeps it */
+    qn_model_close(model); /* the session keeps a reference */
     assert_ok(qn_session_step(s, 3, err));
     qn_session_free(s);
 }
 
-/* Scaled rope is used only when the context needs it, or when forced; it changes the numbers. */
+/* YaRN is used only if the context needs it, or if forced; it changes the results. */
 static void test_yarn(void **state) {
     (void)state;
     static const struct {
@@ -372,7 +372,8 @@ static void test_yarn(void **state) {
     qn_model_close(model);
 }
 
-/* Create takes what the plan told; after it nothing is allocated on the device; freeing gives all back. */
+/* Create allocates what the plan reported; nothing is allocated on the device afterwards; freeing returns
+ * everything. */
 static void test_memory(void **state) {
     (void)state;
     test_rng rng = {5};
@@ -398,7 +399,7 @@ static void test_memory(void **state) {
             assert_int_equal(before, plan.weight_bytes);
             assert_int_equal(counts.bytes - before, plan.session_bytes + plan.scratch_bytes);
             size_t after_create = counts.n_alloc;
-            /* "ref" is slow; only the full context of the other shows what the last positions take. */
+            /* "ref" is slow; only the full context of the other backend covers the last positions. */
             size_t n = strcmp(device, "ref") == 0 ? 80 : 290;
             int32_t *ids = random_ids(&rng, n);
             rows all = {.data = calloc(n * 512, sizeof(float))};
@@ -418,7 +419,7 @@ static void test_memory(void **state) {
     }
 }
 
-/* Every allocation of create fails once: a clean error, nothing kept. */
+/* Every allocation of create fails once: a clean error and no leak. */
 static void test_no_memory(void **state) {
     (void)state;
     counting_allocator counts = {0};
@@ -447,7 +448,7 @@ static void test_no_memory(void **state) {
     assert_int_equal(counts.bytes, 0);
 }
 
-/* A callback that cancels leaves a timeline of what was computed, which sync continues. */
+/* A callback that cancels leaves a sequence of what was computed, which sync continues. */
 static void test_cancel(void **state) {
     (void)state;
     test_rng rng = {6};
@@ -474,7 +475,7 @@ static void test_cancel(void **state) {
     qn_model_close(model);
 }
 
-/* Logits that are not finite are an error that names position and id; the timeline holds what was computed. */
+/* Non-finite logits are an error that names position and id; the sequence holds what was computed. */
 static void test_not_finite(void **state) {
     (void)state;
     qn_model *model = open_model("ref", 1, TIED);
@@ -495,7 +496,7 @@ static void test_not_finite(void **state) {
     snapshot got = snap(s), expected = fresh(model, ids, 6);
     assert_same(&got, &expected);
 
-    /* In a batch the others are as they would be alone. */
+    /* In a batch the others are unaffected. */
     (void)poke_kv(s, 1, true, NAN);
     assert_ok(qn_session_append(t, ids, 5, NULL, NULL, err));
     assert_ok(qn_session_rewind(s, 5, err));
@@ -530,7 +531,7 @@ static void *work(void *argument) {
     return NULL;
 }
 
-/* Sessions of one model on threads of their own come out as if each were alone. */
+/* Sessions of one model on separate threads give the same results as alone. */
 static void test_threads(void **state) {
     (void)state;
     enum { W = 4 };

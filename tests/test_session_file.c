@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Session files: what is restored equals what was saved, and what is no sound file of this session is refused. */
+/* Session files: a restored session equals the saved one, and any invalid or foreign file is rejected. */
 #include "support/files.h"
 #include "support/sessions.h"
 
@@ -40,7 +40,7 @@ static void test_round_trip(void **state) {
         if (n > 0) assert_ok(qn_session_append(a, ids, n, NULL, NULL, err));
         bool rewound = round % 4 == 3;
         if (rewound) assert_ok(qn_session_rewind(a, --n, err));
-        assert_ok(qn_session_append(b, ids + 50, 30, NULL, NULL, err)); /* is to be replaced */
+        assert_ok(qn_session_append(b, ids + 50, 30, NULL, NULL, err)); /* to be replaced */
         assert_ok(qn_session_save(a, path, err));
         assert_ok(qn_session_restore(b, path, err));
         assert_int_equal(qn_session_n_tok(b), n);
@@ -67,7 +67,7 @@ typedef struct bench {
     qn_model *model;
     qn_session *session; /* with 5 ids and logits */
     char *dir, *path;
-    char *good; /* a sound file of 9 other ids */
+    char *good; /* a valid file of 9 other ids */
     size_t size;
 } bench;
 
@@ -93,7 +93,7 @@ static void tear_down(bench *x) {
     files_remove_dir(x->dir);
 }
 
-/* Restoring `bytes` fails with a status, and the session is what it was; an expected text may be NULL. */
+/* Restoring `bytes` fails with a status, and the session is unchanged; the expected text may be NULL. */
 static void expect_refused(bench *x, const char *bytes, size_t size, qn_status status, const char *text) {
     const qn_session *s = x->session;
     float logits[512], k[2 * 5 * 32], k_after[2 * 5 * 32];
@@ -113,7 +113,7 @@ static void expect_refused(bench *x, const char *bytes, size_t size, qn_status s
     expect_same_bits("KV", QN_DTYPE_F32, k_after, k, sizeof k / sizeof *k);
 }
 
-/* Change bytes and make the checksum right again. */
+/* Change bytes and fix the checksum. */
 static char *forged(const bench *x, size_t at, const void *bytes, size_t n) {
     char *copy = malloc(x->size);
     assert_non_null(copy);
@@ -129,7 +129,7 @@ static char *forged(const bench *x, size_t at, const void *bytes, size_t n) {
 static void test_damaged(void **state) {
     (void)state;
     bench x = set_up();
-    /* Cut anywhere; a byte too many; any byte of the head, and many others, changed. */
+    /* Truncated anywhere; one byte too many; any byte of the head, and many others, changed. */
     for (size_t cut = 0; cut < x.size; cut += cut < 200 ? 1 : 97) {
         expect_refused(&x, x.good, cut, QN_EFORMAT, cut < HEADER ? "too short" : NULL);
     }
@@ -155,7 +155,7 @@ static void expect_forgery_refused(bench *x, size_t at, const void *bytes, size_
     free(copy);
 }
 
-/* A checksum is no proof of good intent: fields that do not fit are refused although it is right. */
+/* A valid checksum proves nothing about intent: inconsistent fields are rejected even if it is correct. */
 static void test_forged(void **state) {
     (void)state;
     bench x = set_up();
@@ -180,7 +180,7 @@ static void test_forged(void **state) {
     expect_forgery_refused(&x, x.size - DIGEST - 4, &not_a_number, 4, QN_EFORMAT, "a logit is not finite");
     expect_forgery_refused(&x, x.size - DIGEST - 512 * 4, &infinite, 4, QN_EFORMAT, "a logit is not finite");
 
-    /* Poisoned KV cannot be told from KV; it shows when it is used. */
+    /* Poisoned KV cannot be told from valid KV; it shows up in use. */
     size_t kv = HEADER + FINGERPRINT + 9 * 4;
     char *copy = forged(&x, kv, &not_a_number, 4);
     files_write(x.dir, "x.session", copy, x.size);
@@ -190,7 +190,7 @@ static void test_forged(void **state) {
     tear_down(&x);
 }
 
-/* Another model, KV type, rope or a shorter context. */
+/* Another model, KV type or rope, or a shorter context. */
 static void test_identity(void **state) {
     (void)state;
     char *dir = files_make_dir(), *path = files_path(dir, "x.session");
@@ -231,7 +231,7 @@ static void test_identity(void **state) {
     files_remove_dir(dir);
 }
 
-/* Files that cannot be read or written; an old file stays when a new one fails. */
+/* Unreadable and unwritable files; an existing file is kept when writing a new one fails. */
 static void test_paths(void **state) {
     (void)state;
     bench x = set_up();
@@ -255,7 +255,7 @@ static void test_paths(void **state) {
     assert_int_equal(qn_session_save(x.session, NULL, &err), QN_EINVAL);
     assert_int_equal(qn_session_save(NULL, x.path, &err), QN_EINVAL);
 
-    /* A file that cannot grow to its size: the old one stays, and nothing else does. */
+    /* A file that cannot grow to its size: the old one is kept, and nothing else remains. */
     struct rlimit old, low;
     assert_int_equal(getrlimit(RLIMIT_FSIZE, &old), 0);
     low = old;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Whole checkpoints against transformers: logits, every hidden state, caches, greedy decoding; on every backend. */
+/* Whole checkpoints against transformers: logits, all hidden states, caches, greedy decoding; on every backend. */
 #include "support/sessions.h"
 
 #include "../src/base/json.h"
@@ -8,14 +8,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Both backends sum in f32 or wider, as the goldens' float32 did, in other orders; design bound for f32 arithmetic
- * through a whole model. */
+/* Both backends sum in f32 or wider, like the goldens' float32, but in other orders; the design bound for f32
+ * arithmetic through a whole model. */
 #define BOUND 3e-5
-/* int8 rounds activations to 127 steps of a group's greatest, so with 64 normal values in a group (greatest 2.4 sigma)
- * a product has an error of 2.4 / 127 / sqrt(12) = 0.5 % of its own sigma. Eight products in a row of the two layers
- * add up to 1.5 % of sigma where each counts like the first; the worst of 10,000 values is 4 sigma off: 6 %. */
+/* int8 rounds activations to 127 steps of a group's greatest value. With 64 normal values in a group (greatest 2.4
+ * sigma) a product has an error of 2.4 / 127 / sqrt(12) = 0.5 % of its own sigma. Eight products in series in the
+ * two layers add up to 1.5 % of sigma if each counts like the first; the worst of 10,000 values is 4 sigma off: 6 %. */
 #define INT8_BOUND 6e-2
-/* Below this the golden best and second-best logits are so close that rounding may swap them. */
+/* Below this margin the golden best and second-best logits are so close that rounding may swap them. */
 #define MARGIN 1e-4
 
 static const char *const models[] = {"models/tied-f32",         "models/untied-bf16-sharded", "models/mha-f16",
@@ -52,7 +52,7 @@ static void check(const char *what, const float *x, const float *expected, size_
     expect_close(what, x, expected, n, bound);
 }
 
-/* Best id of logits, the lowest in a tie. */
+/* The id of the greatest logit, the lowest on a tie. */
 static int32_t argmax(const float *logits, int32_t n) {
     int32_t best = 0;
     for (int32_t i = 1; i < n; i++) best = logits[i] > logits[best] ? i : best;
@@ -142,11 +142,11 @@ static void test_goldens(void **state) {
 }
 
 /*
- * q8 KV: an element is off by at most 1/254 of the greatest of its row, at random, the greatest being about 3 times the
- * rms: 3/254/sqrt(3) = 0.7 % rms of a key or value. With normed keys (|q| |k| scale = sqrt(D)) a score is off by 0.7 %
- * of 1 and a weight by as much of itself; so the output of attention is by 1 % rms, and the logits at most, of whose
- * stream it is a part. Errors and logits are spread alike: as much of the greatest logit is the greatest error, which
- * varies by a factor of 2 or 3 from model to model.
+ * q8 KV: an element is off by at most 1/254 of the greatest in its row, at random. The greatest is about 3 times the
+ * rms, so a key or value has an rms error of 3/254/sqrt(3) = 0.7 %. With normed keys (|q| |k| scale = sqrt(D)) a score
+ * is off by 0.7 % of 1, and a weight by the same fraction of itself. So the attention output has an rms error of 1 %,
+ * and the logits at most that, because it is only a part of their stream. Errors and logits have similar distributions:
+ * the greatest error is the same fraction of the greatest logit. It varies by a factor of 2 or 3 between models.
  */
 #define Q8_BOUND 3e-2
 
@@ -185,7 +185,7 @@ static void test_q8(void **state) {
     }
 }
 
-/* Integer products, where a checkpoint is affine. */
+/* Integer products, for affine checkpoints. */
 static void test_int8(void **state) {
     (void)state;
     bound = INT8_BOUND;
@@ -206,10 +206,10 @@ static void test_int8(void **state) {
     bound = BOUND;
 }
 
-/* The trained demo model follows transformers for 160 tokens from each prompt. */
+/* The trained demo model matches transformers for 160 tokens from each prompt. */
 static void test_demo(void **state) {
     (void)state;
-    if (getenv("QUICK") != NULL) skip(); /* minutes under an emulator or a sanitizer */
+    if (getenv("QUICK") != NULL) skip(); /* takes minutes under an emulator or a sanitizer */
     const char *device;
     for (int32_t b = 0; (device = qn_backend_name(b)) != NULL; b++) {
         json_t *root = NULL;

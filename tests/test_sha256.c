@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* SHA-256 against the examples of FIPS 180-4 (NIST CSRC), however the input is cut. */
+/* SHA-256 against the examples of FIPS 180-4 (NIST CSRC), with the input divided arbitrarily. */
 #include "../src/base/sha256.h"
 #include "support/cmocka_all.h"
 
@@ -56,7 +56,7 @@ static void test_million(void **state) {
     }
 }
 
-/* Every length around the padding's corner cases: cut in two places and whole must agree. */
+/* Every length around the padding's corner cases: split in two at any point and whole must agree. */
 static void test_lengths(void **state) {
     (void)state;
     unsigned char data[200];

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Devices, tensors and packed linears as objects: what they accept, who keeps whom alive, and memory that runs out. */
+/* Devices, tensors and packed linears as objects: accepted arguments, references between them, and out-of-memory
+ * handling. */
 #include "support/close.h"
 #include "support/problem.h"
 
@@ -57,7 +58,7 @@ static void device_options(void **state) {
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         qn_status status = qn_device_open(&out, cases[i].name, &cases[i].options, &err);
         assert_refused(status, cases[i].status, &err, cases[i].message);
-        assert_ptr_equal(out, &out); /* outputs are written on success only */
+        assert_ptr_equal(out, &out); /* outputs are written only on success */
     }
     assert_refused(qn_device_open(NULL, "ref", NULL, &err), QN_EINVAL, &err, "out: is NULL");
     qn_device_close(NULL);
@@ -75,7 +76,7 @@ static void device_describes_itself(void **state) {
     bool has_ref = false;
     for (const char *name; (name = qn_backend_name(n_backend)) != NULL; n_backend++) {
         has_ref = has_ref || strcmp(name, "ref") == 0;
-        /* Every level is a cap: what is above the machine's best is no error, and never more is taken. */
+        /* Every level acts as a cap: one above the machine's best is no error, and a higher level is never used. */
         for (int32_t i = 0; i < n_isa; i++) {
             const char *isa = qn_isa_name(i, &usable);
             qn_device_options options = {.n_thread = 2, .isa = isa};
@@ -233,8 +234,8 @@ static void count_release(void *user, void *data) {
     ((int *)user)[4]++;
 }
 
-/* Views keep the memory, read-only stays read-only, release is called once and at the end; the device likewise lives
- * until the last tensor. */
+/* Views keep the memory, read-only stays read-only, release is called once and at the end; likewise the device lives
+ * until the last tensor is freed. */
 static void lifetimes(void **state) {
     (void)state;
     float data[12] = {0};
@@ -301,7 +302,7 @@ static void views(void **state) {
     assert_refused(qn_tensor_view(NULL, t, 0, 1, part, &err), QN_EINVAL, &err, "out: is NULL");
     assert_null(v);
     qn_tensor_free(t);
-    /* What cannot fail answers NULL with nothing. */
+    /* Functions that cannot fail return NULL for NULL. */
     assert_null(qn_tensor_device(NULL));
     assert_null(qn_tensor_shape(NULL));
     assert_int_equal(qn_tensor_bytes(NULL), 0);
@@ -344,7 +345,7 @@ static void linears(void **state) {
     qn_tensor_free(ints);
 }
 
-/* An allocator that fails at the n-th request and knows what is still out. */
+/* An allocator that fails at the n-th request and tracks outstanding allocations. */
 typedef struct rationed {
     int n_left;
     size_t bytes_out;
@@ -363,8 +364,8 @@ static void rationed_free(void *user, void *pointer, size_t bytes) {
     free(pointer);
 }
 
-/* Tensors, packing and a layer's scratch with memory for n blocks, n = 0, 1, …: ENOMEM until it is enough, and nothing
- * is left behind. */
+/* Tensors, packing and a layer's scratch with memory for n blocks, n = 0, 1, …: ENOMEM until it suffices, without
+ * leaks. */
 static void memory_runs_out(void **state) {
     (void)state;
     problem p = {
@@ -432,7 +433,7 @@ static void *work(void *argument) {
     return NULL;
 }
 
-/* Several threads use one device at once: they take turns, and all get the same. */
+/* Several threads use one device at once: they take turns, and all get the same results. */
 static void threads_share_a_device(void **state) {
     (void)state;
     problem p = {.b = 1,

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Checkpoints whose tensors have no prefix, as base models (AutoModel) are saved, or another one: the same logits, bit
- * for bit, as with the usual names; mixtures are refused. */
+/* Checkpoints whose tensors have no prefix, as base models (AutoModel) are saved, or another prefix: the same
+ * logits, bit for bit, as with the standard names; mixtures are rejected. */
 #include "support/checkpoints.h"
 #include "support/files.h"
 
@@ -19,8 +19,8 @@ static void add_line(void *user, const char *text) {
     snprintf(log_text + n, sizeof log_text - n, "%s\n", text);
 }
 
-/* Rename the tensors of dir/model.safetensors whose names begin with one of the prefixes; order and data stay. Those
- * whose names hold `except` stay too. */
+/* Rename the tensors of dir/model.safetensors whose names begin with one of the prefixes; order and data are
+ * unchanged. Names that contain `except` are unchanged too. */
 typedef struct renaming {
     const char *from, *to;
 } renaming;
@@ -138,7 +138,7 @@ static void refuses_mixtures(void **state) {
     refuse(&untied, lora, 1, "lm_head", QN_OK, "");
 }
 
-/* A base model of one with a head of its own has no logits. */
+/* The base model of a model with an untied head has no logits. */
 static void refuses_a_missing_head(void **state) {
     (void)state;
     char *dir = files_make_dir(), *path = files_path(dir, "config.json");
@@ -195,8 +195,8 @@ static void copy_embedding(const char *dir) {
     free(path);
 }
 
-/* A head of its own in a tied checkpoint would be ignored: refused by name, by all that reads the weights. A copy of
- * the embedding is nothing else than a tied one. */
+/* An untied head in a tied checkpoint would be ignored: rejected by name, by every reader of the weights. A copy of
+ * the embedding is equivalent to a tied head. */
 static void compares_the_head_of_a_tied_one(void **state) {
     (void)state;
     static const char why[] = "model.safetensors: tensor lm_head.weight is not model.embed_tokens.weight";
@@ -222,7 +222,7 @@ static void compares_the_head_of_a_tied_one(void **state) {
     files_remove_dir(quantized);
 }
 
-/* What is written has the usual names, whatever those of the source. */
+/* Output files have standard names, whatever those of the source. */
 static void quantizes_to_usual_names(void **state) {
     (void)state;
     static const renaming none[] = {{"model.", ""}};

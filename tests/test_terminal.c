@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* quern chat on a terminal: what signals, stops and changes of its size do to its modes, to the line that is typed and
- * to the history. The command runs in a process group of its own below a leader that waits for it, as below a shell. */
+/* quern chat on a terminal: effects of signals, stops and resizing on the terminal modes, the edited line and the
+ * history. The command runs in its own process group below a leader that waits for it, as below a shell. */
 #include "support/cmocka_all.h"
 #include "support/files.h"
 
@@ -21,14 +21,14 @@
 enum { WAIT_MS = 120000, OUTPUT_BYTES = 1 << 16 };
 
 typedef struct terminal {
-    int fd;      /* the terminal's other side */
-    int reports; /* statuses of the command, as waitpid() tells them */
-    int orders;  /* 'f': the command is in the foreground; 'b': it is not */
+    int fd;      /* the master side of the terminal */
+    int reports; /* statuses of the command, as reported by waitpid() */
+    int orders;  /* 'f': run the command in the foreground; 'b': in the background */
     pid_t leader, command;
     char *state; /* XDG_STATE_HOME */
     char output[OUTPUT_BYTES];
-    size_t n;    /* bytes of output, followed by a zero byte */
-    size_t seen; /* of it that was expected already */
+    size_t n;    /* bytes of output, NUL-terminated */
+    size_t seen; /* bytes of it already matched */
 } terminal;
 
 static const char *quern(void) {
@@ -36,7 +36,7 @@ static const char *quern(void) {
     return path != NULL ? path : "build/quern";
 }
 
-/* The leader: starts the command in the foreground, tells its process and each change of its state. */
+/* The leader: starts the command in the foreground, reports its process id and each change of its state. */
 static _Noreturn void lead(int reports, int orders, const char *const *arguments) {
     signal(SIGTTOU, SIG_IGN);
     signal(SIGHUP, SIG_IGN);
@@ -101,7 +101,7 @@ static void take_output(terminal *t, int wait_ms) {
     t->output[t->n] = '\0';
 }
 
-/* Wait until `text` comes; what came until then is seen. */
+/* Wait until `text` appears; all output up to it counts as seen. */
 static void expect(terminal *t, const char *text) {
     for (int waited = 0; waited < WAIT_MS; waited += 20) {
         const char *found = strstr(t->output + t->seen, text);
@@ -118,13 +118,13 @@ static void type(const terminal *t, const char *text) {
     assert_int_equal(write(t->fd, text, strlen(text)), strlen(text));
 }
 
-/* The next change of the command's state; its output goes on being read, or it would wait for that. */
+/* The next change of the command's state; keeps reading its output, or the command would block. */
 static int status_of(terminal *t) {
     struct pollfd at = {t->reports, POLLIN, 0};
     int status;
     for (int waited = 0; waited < WAIT_MS && poll(&at, 1, 0) <= 0; waited += 20) {
         take_output(t, 20);
-        if (t->n > OUTPUT_BYTES / 2) t->n = t->seen = 0; /* an answer: nobody looks at it */
+        if (t->n > OUTPUT_BYTES / 2) t->n = t->seen = 0; /* an answer: its text does not matter */
     }
     assert_true(poll(&at, 1, 0) == 1);
     assert_int_equal(read(t->reports, &status, sizeof status), sizeof status);
@@ -137,7 +137,7 @@ static void order(const terminal *t, char c) {
     assert_int_equal(read(t->reports, &answer, sizeof answer), sizeof answer);
 }
 
-/* Whether lines are edited and echoed by the terminal, as for a shell, or neither, as for libedit. */
+/* Whether the terminal edits and echoes lines, as for a shell, or does neither, as for libedit. */
 static bool is_cooked(const terminal *t) {
     struct termios modes;
     assert_int_equal(tcgetattr(t->fd, &modes), 0);
@@ -181,7 +181,7 @@ static bool skipped(void) {
 
 enum when { AT_PROMPT, EDITED, IN_ANSWER, N_WHEN };
 
-/* A signal that ends the program restores the terminal, keeps the history and tells its number. */
+/* A signal that ends the program restores the terminal, keeps the history and is reported as the cause. */
 static void ended_by_signals(void **state) {
     (void)state;
     if (skipped()) skip();
@@ -210,7 +210,7 @@ static void ended_by_signals(void **state) {
     }
 }
 
-/* Ctrl-C drops the line, and the chat goes on. */
+/* Ctrl-C discards the line, and the chat continues. */
 static void canceled(void **state) {
     (void)state;
     if (skipped()) skip();
@@ -229,11 +229,11 @@ static void canceled(void **state) {
     end(&t);
 }
 
-/* Ctrl-Z gives the terminal back as it was, and the line is there again afterwards. */
+/* Ctrl-Z restores the terminal, and the line is back afterwards. */
 static void stopped(void **state) {
     (void)state;
     if (skipped()) skip();
-    for (int by_stop = 0; by_stop < 2; by_stop++) { /* a SIGSTOP cannot be noticed, but its end can */
+    for (int by_stop = 0; by_stop < 2; by_stop++) { /* SIGSTOP cannot be caught, but the continuation can */
         terminal t;
         begin(&t, 80, NULL, "1");
         expect(&t, "> ");
@@ -284,14 +284,14 @@ static void ended_in_the_background(void **state) {
     terminal t;
     begin(&t, 80, NULL, "1");
     expect(&t, "> ");
-    wait_for_raw(&t); /* else it would set the modes in the background, which stops it */
+    wait_for_raw(&t); /* otherwise it would set the modes in the background, which stops it */
     kill(t.command, SIGSTOP);
     assert_true(WIFSTOPPED(status_of(&t)));
     order(&t, 'b');
     struct termios before, after;
     assert_int_equal(tcgetattr(t.fd, &before), 0);
     before.c_cc[VERASE] = 'e';
-    before.c_lflag &= ~(tcflag_t)(ICANON | ECHO); /* the shell edits a line of its own */
+    before.c_lflag &= ~(tcflag_t)(ICANON | ECHO); /* the shell edits its own line */
     assert_int_equal(tcsetattr(t.fd, TCSANOW, &before), 0);
     kill(t.command, SIGTERM);
     kill(t.command, SIGCONT);
@@ -303,7 +303,7 @@ static void ended_in_the_background(void **state) {
     end(&t);
 }
 
-/* 38 columns fill two rows of 20: the line is drawn anew from the row above the cursor. */
+/* 38 columns fill two rows of 20: the line is redrawn from the row above the cursor. */
 static void resized(void **state) {
     (void)state;
     if (skipped()) skip();
@@ -329,7 +329,7 @@ static void resized(void **state) {
     end(&t);
 }
 
-/* Folders are made below a home that exists, and nowhere else. */
+/* Directories are created below an existing home, and nowhere else. */
 static void no_home(void **state) {
     (void)state;
     if (skipped()) skip();

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Operands that a primitive must refuse: absent, of a wrong rank, size or dtype, on another device, read-only or
- * overlapping; each with its whole message, and with outputs and caches untouched.
+ * Operands that a primitive must reject: missing, of wrong rank, size or dtype, on another device, read-only or
+ * overlapping. Each with its full message, and with outputs and caches unchanged.
  */
 #include "support/calls.h"
 #include "support/cmocka_all.h"
@@ -32,7 +32,7 @@ static int teardown(void **state) {
 
 enum { F32 = QN_DTYPE_F32, BF16 = QN_DTYPE_BF16, S32 = QN_DTYPE_S32, U32 = QN_DTYPE_U32, S64 = QN_DTYPE_S64 };
 
-/* An operand replaced by a tensor of this dtype and shape (its sizes that are not 0). */
+/* An operand replaced by a tensor of this dtype and shape (nonzero sizes). */
 typedef struct replacement {
     const char *name;
     int dtype;
@@ -40,7 +40,7 @@ typedef struct replacement {
     const char *message; /* without the layer's prefix */
 } replacement;
 
-/* The call with one operand replaced; a linear of rank 2 also in packed form. */
+/* The call with one operand replaced; a linear of rank 2 is also tried packed. */
 static void replaced(call_id id, const char *prefix, const char *name, const replacement *r, const char *message) {
     char full_name[64], full_message[256];
     snprintf(full_name, sizeof full_name, "%s%s", prefix, name);
@@ -80,7 +80,7 @@ static void all_replaced(call_id id, const char *prefix, const replacement *list
 
 static const char *const floats = "dtype must be f32, bf16 or f16, got s32";
 
-/* {H} under the name that the call gives it. */
+/* {H} under the call's name for it. */
 static void check_norm(call_id id, const char *prefix, const char *name) {
     char message[128];
     snprintf(message, sizeof message, "%s: rank must be 1, got 2", name);
@@ -293,12 +293,12 @@ static void forward_greedy_operands(void **state) {
         check_mlp_weights(CALL_FORWARD_GREEDY, prefix, "norm2");
         check_caches(CALL_FORWARD_GREEDY, prefix);
     }
-    /* All layers share one head width: the angles are made once. */
+    /* All layers share one head width: the angles are computed once. */
     replaced(CALL_FORWARD_GREEDY, "layer 1 ", "q_norm", &(replacement){.dtype = F32, .shape = {4}},
              "q_norm: length must be 8, got 4");
 }
 
-/* One generic mistake made with each operand of each call in turn. */
+/* Apply one generic mistake to each operand of each call in turn. */
 static void for_each_slot(void (*mistake)(call_id id, slot *s)) {
     for (call_id id = 0; id < N_CALL; id++) {
         for (int i = 0; i < c.n_slot[id]; i++) {
@@ -349,7 +349,7 @@ static void absent(void **state) {
     assert_int_equal(qn_forward_greedy(NULL, &err), QN_EINVAL);
 }
 
-/* The device is that of the first output; elsewhere there is one of the same shape. */
+/* The device is that of the first output; one operand of the same shape is placed on another device. */
 static void elsewhere_one(call_id id, slot *s) {
     const qn_tensor *here = plain_of(s);
     qn_tensor *there = NULL;
@@ -357,7 +357,7 @@ static void elsewhere_one(call_id id, slot *s) {
                                       qn_tensor_shape(here), NULL),
                      QN_OK);
     char message[96];
-    /* With `out` itself elsewhere the first other operand is the odd one. */
+    /* With `out` itself on another device, the first other operand is reported. */
     const char *odd = strcmp(s->name, "out") == 0 ? c.slots[id][0].name : s->name;
     snprintf(message, sizeof message, "%s: is on another device than out", odd);
     if (s->linear == NULL) {
@@ -411,7 +411,7 @@ static void read_only(void **state) {
     for_each_slot(read_only_one);
 }
 
-/* Each written operand is made to share its last element with the first of each other one. */
+/* Each written operand shares its last element with the first of each other operand. */
 static void overlap_one(call_id id, slot *s) {
     if (!s->written) return;
     for (int j = 0; j < c.n_slot[id]; j++) {
@@ -430,7 +430,7 @@ static void overlap_one(call_id id, slot *s) {
             *o->tensor = wb;
         }
         char message[96];
-        /* Of two written ones the message begins with the one that comes first in the list. */
+        /* Of two written operands, the message begins with the first in the list. */
         bool swap = o->written && o < s;
         snprintf(message, sizeof message, "%s: overlaps %s", swap ? o->name : s->name, swap ? s->name : o->name);
         calls_refused(&c, id, QN_EINVAL, message);
@@ -446,7 +446,7 @@ static void overlapping(void **state) {
     for_each_slot(overlap_one);
 }
 
-/* `out` may be hidden itself, but not hidden moved by a row, nor hidden that is attn, too. */
+/* `out` may be hidden itself, but not hidden shifted by a row, nor a hidden that is also attn. */
 static void in_place(void **state) {
     (void)state;
     float data[2 * 4 * 24] = {0};
@@ -479,7 +479,7 @@ static void in_place(void **state) {
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) qn_tensor_free(all[i]);
 }
 
-/* One operand right behind the other does not overlap it, with rows at any distance; an element earlier it does. */
+/* An operand directly after another does not overlap it, at any row distance; one element earlier it does. */
 static void neighbors(void **state) {
     (void)state;
     enum { EXTENT = 96 + 72, DENSE = 2 * 72 };
@@ -507,7 +507,7 @@ static void neighbors(void **state) {
     c.args = saved;
 }
 
-/* K and V of one buffer {B, 2, Nkv, C, D} take turns and do not overlap; one element further they do. */
+/* K and V in one buffer {B, 2, Nkv, C, D} alternate and do not overlap; shifted by one element they do. */
 static void interleaved(void **state) {
     (void)state;
     enum { BLOCK = 2 * 16 * 8 };
@@ -538,7 +538,7 @@ static void interleaved(void **state) {
     qn_tensor_free(late);
 }
 
-/* What is broken here is whole: each call succeeds as it stands. */
+/* The calls that the tests above break are valid: each succeeds unmodified. */
 static void valid(void **state) {
     (void)state;
     for (call_id id = 0; id < N_CALL; id++) {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What is wrong with a call as a whole: numbers out of range, head counts that do not divide, offsets in all forms,
- * capacity, counts of forward_greedy; the order in which checks come; and operands too large to exist.
+ * Errors of a call as a whole: numbers out of range, head counts that do not divide, offsets in all forms, capacity,
+ * counts of forward_greedy; the order of checks; and operands too large to exist.
  */
 #include "support/calls.h"
 #include "support/cmocka_all.h"
@@ -30,7 +30,7 @@ static int teardown(void **state) {
     return 0;
 }
 
-/* "layer 0 " in forward_greedy, where the first layer is the first to be looked at. */
+/* "layer 0 " in forward_greedy, where the first layer is checked first. */
 static const char *layer_prefix(call_id id) {
     return id == CALL_FORWARD_GREEDY ? "layer 0 " : "";
 }
@@ -166,7 +166,7 @@ static void divisibility(void **state) {
         with_widths(ids[i], 27, 9, 9, "head_dim: must be even and 2 to 512, got 9");
         with_widths(ids[i], 4, 2, 1, "head_dim: must be even and 2 to 512, got 1");
         with_widths(ids[i], 514, 514, 514, "head_dim: must be even and 2 to 512, got 514");
-        /* Width by head_dim comes before heads by heads, and both before the caches. */
+        /* Width against head_dim is checked before heads against heads, and both before the caches. */
         with_widths(ids[i], 28, 12, 8, "q_proj: output width must be a multiple of head_dim 8, got 28");
         with_widths(ids[i], 32, 32, 16, "k_cache: head_dim must be 16, got 8");
     }
@@ -222,7 +222,7 @@ static void offset_forms(void **state) {
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) qn_tensor_free(all[i]);
 }
 
-/* A tensor offset must be on the device and outside of what is written. */
+/* A tensor offset must be on the device and outside the written memory. */
 static void offset_tensor(void **state) {
     (void)state;
     device_case ref = {.backend = "ref"};
@@ -297,8 +297,8 @@ static void capacity(void **state) {
     c.args = saved;
 }
 
-/* A call longer than the cache: also a tensor offset, which is clamped, cannot help. The second layer's cache may be
- * the short one. */
+/* A call longer than the cache: a tensor offset, which is clamped, does not help either. Possibly only the second
+ * layer's cache is too short. */
 static void short_cache(void **state) {
     (void)state;
     const int64_t shape[] = {2, 2, 2, 8};
@@ -354,7 +354,7 @@ static void forward_counts(void **state) {
     f->v_caches = NULL;
     refused(id, "", "v_caches: is NULL");
     c.args = saved;
-    /* Without an embedding only one token can be made, and only from hidden. */
+    /* Without an embedding only one token can be computed, and only from hidden. */
     f->embedding.plain = NULL;
     refused(id, "", "embedding: is NULL");
     f->count = 1;
@@ -380,7 +380,7 @@ static void n_valid(void **state) {
     c.args = saved;
 }
 
-/* Ids are values, so their check comes last; each integer dtype. */
+/* Ids are values, so they are checked last; each integer dtype. */
 static void ids(void **state) {
     (void)state;
     const int64_t shape[] = {2, 1}, wide[] = {2, 2}, three[] = {3, 1};
@@ -429,7 +429,7 @@ static void ids(void **state) {
     c.slots[CALL_FORWARD_GREEDY][0].tensor = &f->hidden;
 }
 
-/* Mistakes of every kind at once: repaired one by one, they are reported in the promised order. */
+/* Mistakes of every kind at once: fixed one by one, they are reported in the documented order. */
 static void order(void **state) {
     (void)state;
     device_case ref = {.backend = "ref"};
@@ -488,12 +488,12 @@ static void order(void **state) {
     qn_device_close(other);
 }
 
-/* Sizes whose products pass 2^31 and 2^63 are refused by arithmetic, before any of their memory is touched. */
+/* Sizes whose products exceed 2^31 and 2^63 are rejected by arithmetic, before any of their memory is touched. */
 static void too_large(void **state) {
     (void)state;
     size_t reserved = (size_t)1 << 34;
     void *space = mmap(NULL, reserved, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (space == MAP_FAILED) skip(); /* an address space that is too small */
+    if (space == MAP_FAILED) skip(); /* the address space is too small */
     qn_wrap tall = {.dtype = QN_DTYPE_BF16, .rank = 3, .shape = {2, (int64_t)1 << 30, 1}, .data = space};
     qn_wrap deep = {.dtype = QN_DTYPE_BF16, .rank = 4, .shape = {1, 1, (int64_t)1 << 31, 2}, .data = space};
     qn_wrap wide = {.dtype = QN_DTYPE_BF16, .rank = 2, .shape = {1, (int64_t)1 << 32}, .data = space};

@@ -22,20 +22,20 @@
 enum { PAGE = 4096, MAX_BLOCK = 4096 };
 static const size_t arena_bytes = (size_t)4 << 30; /* reserved, not touched */
 
-/* Blocks of the arena in order; free ones have no owner. */
+/* Blocks of the arena in address order; free ones have no owner. */
 typedef struct block {
     unsigned char *at;
     size_t bytes;
-    void *accounted; /* what the caller's allocator gave; NULL: the block is free */
+    void *accounted; /* allocation from the caller's allocator; NULL: the block is free */
 } block;
 
 typedef struct guarded {
     unsigned char *arena;
-    size_t used; /* bytes that were ever handed out: what is opened and closed */
+    size_t used; /* bytes ever allocated: the range that is protected and unprotected */
     pthread_mutex_t lock;
     block blocks[MAX_BLOCK];
     int n_block;
-    int depth; /* of calls that opened the arena */
+    int depth; /* nesting depth of calls that unprotected the arena */
 } guarded;
 
 static void protect(const guarded *g, int protection) {
@@ -110,7 +110,7 @@ static void release(void *state, const qni_buffer *buffer, const qn_allocator *a
     pthread_mutex_unlock(&g->lock);
 }
 
-/* A call of the wrapped backend with the memory open. Only the first may be used: `ref` keeps no state. */
+/* Call the wrapped backend with the memory unprotected. Only the first argument is used: `ref` has no state. */
 #define GUARDED(state, call)                                                                                           \
     do {                                                                                                               \
         enter(state);                                                                                                  \
@@ -158,7 +158,7 @@ static qn_status argmax(const qni_run *run, uint32_t *ids, qni_mat logits, int64
     OP(run, argmax(run, ids, logits, n_valid));
 }
 
-/* Sampling where the logits are. One sampler a row: this backend is not for speed. */
+/* Samples where the logits are. One sampler per row: this backend is not built for speed. */
 static qn_status sample_row(int32_t *id, const float *logits, int64_t n_vocab, const qni_sampling *how) {
     qn_sampler *sampler = NULL;
     qn_status status = qn_sampler_create(&sampler, how->params, (int32_t)n_vocab, how->n_valid, NULL);
@@ -181,7 +181,7 @@ static qn_status sample(const qni_run *run, int32_t *ids, qni_mat logits, const 
     return status;
 }
 
-/* Ids of one sequence after the other, and of each one after the other: the ops of this table do the work. */
+/* Sequence by sequence, id by id, using the ops of this table. */
 static qn_status step_sequence(const qni_run *run, const qni_transformer *model, const qni_step_input *in,
                                const qni_decode *decode, int32_t s) {
     const size_t mark = run->scratch->used;
@@ -218,7 +218,7 @@ static qn_status step_sequence(const qni_run *run, const qni_transformer *model,
 }
 static qn_status step(const qni_run *run, const qni_transformer *model, const qni_step_input *in,
                       const qni_decode *decode) {
-    if (qni_scratch_measures(run->scratch)) { /* as for one sequence of all tokens */
+    if (qni_scratch_measures(run->scratch)) { /* as for one sequence with all tokens */
         const qni_step_buffers b = qni_step_take(run, model, in->batch->n_tok, false);
         QN_TRY(qni_forward(run, model, in, &b.output));
         return qni_logits(run, model, b.logits, b.rows);
@@ -242,7 +242,7 @@ static qn_status pack_quantized(const void *state, const qni_weight *form, void 
     GUARDED((guarded *)(uintptr_t)state, qni_backend_ref.pack_quantized(NULL, form, data, first, n, source, rows, err));
 }
 
-/* Memory of the caller can be wrapped: it is never closed. */
+/* The caller's memory can be wrapped: it is never protected. */
 static const qni_memory_ops memory = {.alloc = alloc,
                                       .release = release,
                                       .write = transfer,
@@ -274,7 +274,7 @@ static const qni_backend backend = {
     .pack_quantized = pack_quantized,
 };
 
-/* In place of src/backend/registry.c. */
+/* Replaces src/backend/registry.c. */
 static const qni_backend *const backends[] = {&qni_backend_cpu, &backend};
 
 const qni_backend *qni_backend_at(int32_t index) {
