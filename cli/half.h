@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* float to bf16 and f16 bit patterns, rounded to nearest even, and back. */
+/* Conversion of float to bf16 and f16 bit patterns (round to nearest even) and back. */
 #ifndef CLI_HALF_H
 #define CLI_HALF_H
 
@@ -26,7 +26,7 @@ static inline uint16_t f16_from_float(float value) {
     memcpy(&bits, &value, sizeof(bits));
     uint32_t sign = bits >> 16 & 0x8000, size = bits & 0x7fffffffu;
     if (size > 0x7f800000u) return (uint16_t)(sign | 0x7e00);
-    if (size >= 0x477ff000u) return (uint16_t)(sign | 0x7c00); /* 65520 and more: infinity */
+    if (size >= 0x477ff000u) return (uint16_t)(sign | 0x7c00); /* 65520 and above: infinity */
     if (size < 0x38800000u) {                                  /* below 2^-14 */
         float small;
         memcpy(&small, &size, sizeof(small));
@@ -40,7 +40,7 @@ static inline uint16_t f16_from_float(float value) {
 static inline float f16_to_float(uint16_t half) {
     uint32_t sign = (uint32_t)(half & 0x8000) << 16, exponent = half >> 10 & 31, mantissa = half & 0x3ff;
     float value;
-    if (exponent == 0) { /* zero and subnormals: units of 2^-24 */
+    if (exponent == 0) { /* zero and subnormals, in units of 2^-24 */
         value = (float)mantissa * 0x1p-24f;
         return sign ? -value : value;
     }
