@@ -75,8 +75,8 @@ static int do_stats(chat *c, const char *operand) {
     return EXIT_DONE;
 }
 
-/* As weights and sessions are written: to a new file beside it, readable by its owner, that takes its place when it is
- * whole. */
+/* As for weights and sessions: write a new file beside it, readable only by its owner, and rename it once it is
+ * complete. */
 static qn_status write_file(const char *path, const char *text, qn_error *err) {
     qni_writer writer;
     QN_TRY(qni_writer_open(&writer, path, QNI_FOR_OWNER, err));
@@ -116,7 +116,7 @@ static bool are_messages(const json_t *list) {
     return true;
 }
 
-/* Ids count for a model of the same vocabulary only; without them the next turn renders the messages. */
+/* Saved ids are used only for a model with the same vocabulary; otherwise the next turn renders the messages. */
 static bool take_saved(chat *c, json_t *root, record_error *error) {
     int32_t n_vocab = qn_model_get_config(c->generator.model)->n_vocab;
     json_t *messages = json_object_get(root, "messages"), *kind = json_object_get(root, "quern");
@@ -150,7 +150,7 @@ static int do_load(chat *c, const char *operand) {
     qn_error err;
     json_t *root = NULL;
     int code = EXIT_DONE;
-    json_note_refusals(); /* no memory for a file is no reason to lose the conversation */
+    json_note_refusals(); /* a failed allocation for the file must not lose the conversation */
     qn_status status = qni_json_read(&root, operand, MAX_SAVED_BYTES, &err);
     (void)json_was_refused();
     if (status)
@@ -194,7 +194,7 @@ static int do_help(chat *c, const char *operand) {
 bool chat_command(chat *c, const char *line, size_t size, int *code) {
     size_t n = 1;
     while (n < size && (islower((unsigned char)line[n]) || line[n] == '_')) n++;
-    /* "/usr/bin is where?" is a message; so is a text with a zero byte, which no operand can hold */
+    /* "/usr/bin is where?" is a message, and so is text with a zero byte, which an operand cannot hold */
     if (line[0] != '/' || n == 1 || (n < size && line[n] != ' ') || memchr(line, '\0', size)) return false;
     char *name = must_format("%.*s", (int)n, line);
     const char *operand = line + n + strspn(line + n, " ");
@@ -205,7 +205,7 @@ bool chat_command(chat *c, const char *line, size_t size, int *code) {
     if (i == N_COMMAND)
         *code = fail(name, "no such command; /help lists them");
     else if (!*takes && *operand)
-        is_command = false; /* "/no_think Tell me a story." is a message with Qwen3's switch in it */
+        is_command = false; /* "/no_think Tell me a story." is a message that contains Qwen3's switch */
     else if (*takes && !strchr(takes, '[') && !*operand)
         *code = fail(name, "needs a%s", takes);
     else

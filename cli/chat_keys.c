@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Waits for keys with ppoll(), so that a signal is seen however close before it came. */
+/* Waits for keys with ppoll(), so that a signal arriving just before the wait is not missed. */
 #include "chat_keys.h"
 
 #include <errno.h>
@@ -20,7 +20,7 @@ enum { PROMPT_WIDTH = 2 };
 
 static volatile sig_atomic_t stop_seen, continue_seen, resize_seen;
 
-/* What chat_keys_begin() found. */
+/* The signal mask saved by chat_keys_begin(). */
 static sigset_t outside;
 static struct sigaction stop_outside, continue_outside, resize_outside;
 
@@ -53,7 +53,7 @@ void chat_keys_end(void) {
     sigprocmask(SIG_SETMASK, &outside, NULL);
 }
 
-/* Columns from the start of the prompt to the cursor. */
+/* Column of the cursor, counted from the start of the prompt. */
 static int cursor_column(EditLine *editor) {
     const LineInfo *line = el_line(editor);
     int column = PROMPT_WIDTH;
@@ -69,8 +69,8 @@ static int cursor_column(EditLine *editor) {
     return column;
 }
 
-/* Terminals wrap a line anew when their width changes. So the prompt begins as many rows above the cursor as the text
- * between them fills at the new width. */
+/* Terminals rewrap a line when their width changes. So the prompt starts as many rows above the cursor as the text
+ * between them occupies at the new width. */
 static void draw_resized(EditLine *editor) {
     struct winsize size;
     int rows = 0;
@@ -89,14 +89,14 @@ static void stop(EditLine *editor) {
     el_set(editor, EL_PREP_TERM, 0);
     signal(SIGTSTP, SIG_DFL);
     raise(SIGTSTP);
-    sigprocmask(SIG_UNBLOCK, &set, NULL); /* stops here, unless nobody could continue it */
+    sigprocmask(SIG_UNBLOCK, &set, NULL); /* stops here, unless no process could continue it */
     sigprocmask(SIG_BLOCK, &set, NULL);
     sigaction(SIGTSTP, &handler, NULL);
-    signal(SIGCONT, SIG_IGN); /* forgets the one that ended the stop */
+    signal(SIGCONT, SIG_IGN); /* discards the SIGCONT that ended the stop */
     sigaction(SIGCONT, &handler, NULL);
 }
 
-/* Whoever continued the program may have changed the terminal's modes and size, and written on it. */
+/* While the program was stopped, the terminal's modes, size and contents may have changed. */
 static void resume(EditLine *editor) {
     el_set(editor, EL_PREP_TERM, 0);
     el_set(editor, EL_PREP_TERM, 1);
@@ -106,8 +106,8 @@ static void resume(EditLine *editor) {
     el_set(editor, EL_REFRESH);
 }
 
-/* In the background the terminal's modes are those of the shell: setting them would stop the program, which is to end.
- * libedit gets another file to set them on. */
+/* In the background the terminal's modes belong to the shell. Setting them would stop the program, which is about to
+ * end. So libedit is given another file to set them on. */
 static void leave_terminal(void) {
     if (tcgetpgrp(STDIN_FILENO) == getpgrp()) return;
     int fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
@@ -145,7 +145,7 @@ int chat_keys_read(EditLine *editor, wchar_t *out) {
         if (n < 0 && errno == EINTR) continue;
         if (n <= 0) return (int)n;
         size_t size = mbrtowc(out, &byte, 1, &state);
-        if (size == (size_t)-1) memset(&state, 0, sizeof(state)); /* no character: skipped */
+        if (size == (size_t)-1) memset(&state, 0, sizeof(state)); /* invalid sequence: skipped */
         if (size <= 1) return 1;
     }
 }

@@ -1,16 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Keys of a terminal for libedit, with what signals do to a line that is being typed: those that end the program end the
- * read, SIGTSTP and SIGCONT leave and re-enter raw mode, SIGWINCH draws the line anew. */
+/* Terminal input for libedit, with signal handling during line editing. Signals that end the program end the read.
+ * SIGTSTP and SIGCONT leave and re-enter raw mode. SIGWINCH redraws the line. */
 #ifndef CLI_CHAT_KEYS_H
 #define CLI_CHAT_KEYS_H
 
 #include <histedit.h>
 
-/* Around el_gets(): between the two, signals arrive only while a key is awaited. */
+/* Call these around el_gets(). Between the two, signals are delivered only while waiting for a key. */
 void chat_keys_begin(void);
 void chat_keys_end(void);
 
-/* For EL_GETCFN: a character of standard input; 0 at its end, -1 after a signal that ends the read. */
+/* For EL_GETCFN: reads one character of standard input. Returns 0 at end of input, -1 after a signal that ends the
+ * read. */
 int chat_keys_read(EditLine *editor, wchar_t *out);
 
 #endif

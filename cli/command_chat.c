@@ -7,7 +7,7 @@
 
 #include "output.h"
 
-/* Stands for an earlier answer when the text between two turns is asked from the template. */
+/* Placeholder for an earlier answer, used to extract from the template the text between two turns. */
 static const char sentinel[] = "\x02quern answer\x03";
 
 const char *chat_system(const chat *c, size_t *size) {
@@ -51,7 +51,7 @@ static void append_ids(qn_ids *out, const int32_t *ids, size_t n) {
     out->size += n;
 }
 
-/* The ids of a prompt from byte `begin` on, which is cut off. */
+/* Encode a prompt from byte `begin` on; the part before it is dropped. */
 static bool encode(const chat *c, qn_ids *out, qn_prompt *prompt, size_t begin, qn_error *err) {
     qn_text_run *runs = prompt->runs, *end = runs + prompt->n_run;
     size_t skipped = 0;
@@ -84,7 +84,8 @@ static bool render(const chat *c, qn_prompt *out, const json_t *messages, qn_err
     return conversation_render(&all, out, err);
 }
 
-/* What the template puts after an answer: its end, the new message, the next opening. False where it cannot be told. */
+/* What the template puts after an answer: its end, the new message, the next generation prompt. Returns false if that
+ * cannot be determined. */
 static bool render_next(const chat *c, qn_prompt *out, json_t *user, size_t *begin) {
     json_t *messages = json_pack("[{s:s, s:s}, {s:s, s:s}, O]", "role", "user", "content", "x", "role", "assistant",
                                  "content", sentinel, user);
@@ -96,7 +97,7 @@ static bool render_next(const chat *c, qn_prompt *out, json_t *user, size_t *beg
     return found != NULL;
 }
 
-/* The timeline up to the answer to the last message. */
+/* The token sequence up to the answer to the last message. */
 static bool make_prompt(chat *c, qn_ids *out, qn_error *err) {
     qn_prompt prompt = {0};
     size_t begin = 0;
@@ -116,7 +117,7 @@ static bool make_prompt(chat *c, qn_ids *out, qn_error *err) {
     return good;
 }
 
-/* State of the callbacks of a turn. */
+/* Callback state of a turn. */
 typedef struct turn {
     printer printer;
     progress_bar bar;
@@ -169,13 +170,13 @@ static bool generate(chat *c, turn *t, const qn_ids *prompt, qn_error *err) {
     qn_status status = qn_generate(c->generator.session, c->generator.tokenizer, &args, &c->last, err);
     progress_end(&t->bar);
     printer_end(&t->printer);
-    /* an empty answer is a line too, as in quern run */
+    /* an empty answer still prints a line, as in quern run */
     if (t->printer.wrote || !status) putchar('\n');
     fflush(stdout);
     return status == QN_OK;
 }
 
-/* Take the answer into the conversation. */
+/* Add the answer to the conversation. */
 static void keep_answer(chat *c, turn *t, qn_ids *prompt) {
     json_t *answer = message("assistant", t->content.data, t->content.size);
     if (t->reasoning.size)
@@ -244,7 +245,7 @@ static int converse(chat *c) {
         }
         int line_code = EXIT_DONE;
         if (text.size && !chat_command(c, text.data, text.size, &line_code)) line_code = take_turn(c, &text);
-        /* at a terminal the failure was seen, and the conversation went on */
+        /* on a terminal the user saw the failure and went on */
         if (line_code && !terminal) code = line_code;
     }
     if (interrupted()) code = EXIT_INTERRUPTED;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* quern devices: backends, instruction set levels, and what each backend runs on. */
+/* quern devices: backends, ISA levels, and the hardware of each backend. */
 #include <stdio.h>
 #include <string.h>
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* --help, written from the option tables. */
+/* --help, generated from the option tables. */
 #include <stdio.h>
 #include <string.h>
 
@@ -9,7 +9,7 @@
 
 enum { HELP_INDENT = 30, HELP_WIDTH = 100 };
 
-/* Words of `text` from column `column` on, continued at `indent`. */
+/* Print `text` word-wrapped, starting in column `column`; continuation lines are indented by `indent`. */
 static void print_wrapped(const char *text, int column, int indent) {
     while (*text) {
         int length = (int)strcspn(text, " \n");

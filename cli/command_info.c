@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* quern info: what a checkpoint is and the memory it would take, before anything is loaded. */
+/* quern info: describes a checkpoint and the memory it would need, without loading it. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

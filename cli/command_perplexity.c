@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* quern perplexity: windows of ids, each from an empty context, every fed position scored against the id after it;
- * optionally beside a second checkpoint. */
+/* quern perplexity: scores windows of ids. Each window starts from an empty context, and each position is scored
+ * against the next id. A second checkpoint can be compared. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -9,10 +9,10 @@
 #include "output.h"
 #include "perplexity.h"
 
-/* Logits of a piece are kept for the comparison: so many floats at most. */
+/* Logits of a chunk are kept for the comparison: at most this many floats. */
 enum { KEEP_FLOATS = 16 << 20, PIECE_TOKENS = 512 };
 
-/* One checkpoint that scores. */
+/* A checkpoint being scored. */
 typedef struct scorer {
     char *dir;
     qn_device *device;
@@ -37,7 +37,8 @@ static int scorer_open(scorer *out, const settings *s, char *dir, int32_t window
     return code;
 }
 
-/* The reference stays what it is on disk; int8, which a dense one has not, is for the model. */
+/* The reference is not quantized on loading. int8 does not apply to a dense checkpoint, so it is used for the model
+ * only. */
 static int reference_open(scorer *out, const settings *s, int32_t window) {
     settings wanted = *s;
     wanted.quantize = QN_QUANTIZE_NONE;
@@ -53,11 +54,11 @@ double log_sum_exp(const float *logits, int32_t n) {
     return top + log(sum);
 }
 
-/* What the logits callbacks add up over a piece of a window. */
+/* Sums accumulated by the logits callbacks over a chunk of a window. */
 typedef struct tally {
     const int32_t *next; /* next[p] is scored by the logits of position p of the window */
     double nll, reference_nll, kl;
-    float *kept; /* {piece, n_vocab} of the reference, or NULL */
+    float *kept; /* {piece, n_vocab}: logits of the reference, or NULL */
     int32_t first;
 } tally;
 
@@ -85,7 +86,7 @@ static bool on_logits(void *user, int32_t position, const float *logits, int32_t
     return !interrupted();
 }
 
-/* Score one window of `size` ids, in pieces of at most `piece`. */
+/* Score one window of `size` ids, in chunks of at most `piece`. */
 static int score_window(const scorer *model, const scorer *reference, const int32_t *ids, int32_t size, int32_t piece,
                         tally *t) {
     qn_error err;
@@ -148,7 +149,7 @@ static int read_ids(qn_ids *ids, const settings *s, const char *dir) {
     return code;
 }
 
-/* An id beyond the vocabulary would index the logits out of range. */
+/* Ids must be within the vocabulary: they index the logits. */
 static int check_ids(const qn_ids *ids, const settings *s, int32_t window, int32_t n_vocab) {
     const char *what = s->ids ? s->ids : s->file;
     if (!strcmp(what, "-")) what = "standard input";

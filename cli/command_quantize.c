@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* quern quantize: a checkpoint in, a smaller one out. */
+/* quern quantize: writes a quantized copy of a checkpoint. */
 #include <quern/quern.h>
 
 #include "directory.h"

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* quern render: conversations through the chat template, line by line. */
+/* quern render: renders conversations with the chat template, one per line. */
 #include <stdlib.h>
 
 #include "conversation.h"

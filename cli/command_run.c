@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* quern run: one prompt, streamed; run_jsonl.c answers many. */
+/* quern run: streams the answer to one prompt. run_jsonl.c answers many. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -7,7 +7,7 @@
 #include "output.h"
 #include "run.h"
 
-/* State of the callbacks. */
+/* Callback state. */
 typedef struct stream {
     printer printer;
     progress_bar bar;
@@ -37,7 +37,7 @@ static bool on_prefill(void *user, int32_t done, int32_t total) {
     return progress_report(&s->bar, (uint64_t)done, (uint64_t)total);
 }
 
-/* The prompt that the settings name: ids, or text, rendered if there is a template. */
+/* Build the prompt from the settings: ids, or text, rendered if there is a template. */
 static int make_prompt(generator *g, qn_ids *ids, qn_text *text, qn_prompt *rendered) {
     const settings *s = g->settings;
     if (s->ids) {
@@ -100,7 +100,7 @@ static int generate(generator *g, const qn_ids *ids, const qn_text *text, qn_pro
     return result.finish == QN_FINISH_CANCELED ? EXIT_INTERRUPTED : EXIT_DONE;
 }
 
-/* An option that is for a template, so that there must be one; NULL: none was given. */
+/* The first given option that requires a template; NULL: none. */
 static const char *asks_template(const settings *s) {
     return s->chat              ? "--chat"
            : s->chat_template   ? "--chat-template"
@@ -135,7 +135,7 @@ int command_run(const settings *s) {
     qn_ids ids = {0};
     qn_text text = {0};
     qn_prompt rendered = {0};
-    /* ids need no tokenizer, but one that is there tells which rows of the vocabulary are padding */
+    /* ids need no tokenizer, but if present it tells which vocabulary rows are padding */
     need tokenizer = s->ids || s->jsonl ? NEED_IF_THERE : NEED_MUST;
     need chat_template = s->raw || s->ids ? NEED_NOT : asks_template(s) ? NEED_MUST : NEED_IF_THERE;
     code = generator_open(&g, s, tokenizer, chat_template);

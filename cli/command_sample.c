@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* quern sample: distributions and draws of the sampler, line by line, without a model. */
+/* quern sample: the sampler's distributions and samples, one record per line, without a model. */
 #include <limits.h>
 #include <stdlib.h>
 
@@ -8,7 +8,7 @@
 #include "output.h"
 #include "records.h"
 
-/* One record, read. */
+/* A parsed record. */
 typedef struct draw {
     float *logits;
     size_t n_logits;

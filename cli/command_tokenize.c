@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* quern tokenize: text to ids and back, a whole text or line by line. */
+/* quern tokenize: converts text to ids and back, a whole text or line by line. */
 #include <stdio.h>
 #include <stdlib.h>
 

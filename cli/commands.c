@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The option tables and the table of commands: what there is to say on the command line. */
+/* The option tables and the table of commands. */
 #include <stdint.h>
 
 #include <quern/quern.h>
@@ -111,7 +111,7 @@ static const option template_options[] = {
     {0},
 };
 
-/* Only types are checked here; ranges belong to the library's sampler, which names the parameter. */
+/* Only types are checked here. Ranges are checked by the library's sampler, which names the parameter. */
 static const option sampling_options[] = {
     {"--temp, --temperature", OPTION_REAL, AT(sampling.temperature), "X",
      "0: always the most likely token (sampling defaults: generation_config.json, then Qwen's advice)", 0, 1e9, NULL},

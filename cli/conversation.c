@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* From settings and fields to a rendered conversation. */
+/* Builds conversations from settings and record fields, and renders them. */
 #include "conversation.h"
 
 #include <stdlib.h>
@@ -14,7 +14,7 @@ bool conversation_can_think(const conversation *c) {
     return c->think_is_variable || qn_chat_template_reads(c->chat_template, "enable_thinking");
 }
 
-/* --chat-template-kwargs; enable_thinking in it is a spelling of --think. */
+/* --chat-template-kwargs; enable_thinking in it is equivalent to --think. */
 static int read_option(conversation *c, const char *text) {
     static const char name[] = "--chat-template-kwargs";
     qn_error err;
@@ -53,7 +53,7 @@ void conversation_release(conversation *c) {
     c->kwargs = NULL;
 }
 
-/* A list or null. */
+/* Read a list or null. */
 static bool read_list(json_t *record, const char *name, const json_t **out, record_error *error) {
     const json_t *value = json_object_get(record, name);
     if (value && !json_is_null(value) && !json_is_array(value))
@@ -62,7 +62,7 @@ static bool read_list(json_t *record, const char *name, const json_t **out, reco
     return true;
 }
 
-/* The record's kwargs over those of the command line. */
+/* Merge the record's kwargs over those of the command line. */
 static bool read_kwargs(conversation *c, json_t *record, record_error *error) {
     json_t *own = json_object_get(record, "chat_template_kwargs");
     if (own && !json_is_null(own) && !is_object(own))
@@ -72,7 +72,8 @@ static bool read_kwargs(conversation *c, json_t *record, record_error *error) {
     return true;
 }
 
-/* One spelling of whether to think; those of a record must agree. `first` is the one before, or NULL. */
+/* Apply one of the fields that set the thinking mode; all those of a record must agree. `first` is the previous one, or
+ * NULL. */
 static bool ask_think(conversation *c, const char *name, bool enable, const char **first, record_error *error) {
     qn_think think = enable ? QN_THINK_ON : QN_THINK_OFF;
     if (*first && c->think != think) return record_fail(error, "%s: contradicts %s", name, *first);
@@ -90,7 +91,7 @@ static bool read_switch(conversation *c, json_t *object, const char *name, const
     return ask_think(c, shown, json_is_true(value), first, error);
 }
 
-/* Anthropic's, DeepSeek's and vLLM's field: a switch, or {"type": "enabled"}. */
+/* The field of Anthropic, DeepSeek and vLLM: a boolean, or {"type": "enabled"}. */
 static bool read_thinking(conversation *c, json_t *record, const char **first, record_error *error) {
     json_t *value = json_object_get(record, "thinking"), *item;
     if (!is_object(value)) return read_switch(c, record, "thinking", "thinking", first, error);
@@ -105,7 +106,7 @@ static bool read_thinking(conversation *c, json_t *record, const char **first, r
     return ask_think(c, "thinking", !strcmp(type, "enabled"), first, error);
 }
 
-/* The OpenAI API's name; a template that reads it gets it, else its ends are the switch of enable_thinking. */
+/* The OpenAI API's field. A template that reads it receives it; otherwise its extremes switch enable_thinking. */
 static bool read_effort(conversation *c, json_t *record, const char **first, record_error *error) {
     static const char *const known[] = {"none", "minimal", "low", "medium", "high", "xhigh", "max"};
     json_t *value = json_object_get(record, "reasoning_effort");
@@ -123,7 +124,7 @@ static bool read_effort(conversation *c, json_t *record, const char **first, rec
         json_object_set(c->kwargs, "reasoning_effort", value);
         return true;
     }
-    /* a prompt is the same for all of them */
+    /* the levels in between make no difference to the prompt */
     if (index > 0 && index < 5 && !c->think_is_variable)
         return record_fail(error, "reasoning_effort: \"%s\" is a budget for thoughts, which is not offered", effort);
     return ask_think(c, "reasoning_effort", index > 0, first, error);
@@ -139,10 +140,10 @@ static bool read_think(conversation *c, json_t *record, record_error *error) {
     if (!read_switch(c, record, "think", "think", &wish, error) || !read_thinking(c, record, &wish, error) ||
         !read_effort(c, record, &wish, error))
         return false;
-    /* a variable may go unread, a wish may not */
+    /* an unread variable is harmless, an explicit request must not be ignored */
     if (wish != variable && !qn_chat_template_reads(c->chat_template, "enable_thinking"))
         return record_fail(error, "%s: %s", wish, think_unread);
-    /* it is in c->think now; null is as if it were not there */
+    /* moved to c->think; null counts as absent */
     json_object_del(c->kwargs, "enable_thinking");
     return true;
 }

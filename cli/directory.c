@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A directory that is filled under a temporary name, which goes away whatever ends the program but SIGKILL. */
+/* Fills a directory under a temporary name. It is removed however the program ends, except by SIGKILL. */
 #include "directory.h"
 
 #include <dirent.h>
@@ -17,10 +17,10 @@
 #include "options.h"
 #include "output.h"
 
-/* The temporary directory that exists; "" for none. */
+/* The existing temporary directory; "" for none. */
 static char temporary_dir[PATH_MAX];
 
-/* Whether there is nothing in a directory but its entries for itself, a fresh disk's lost+found, and `except`. */
+/* Check that a directory is empty, except for ".", "..", the lost+found of a fresh disk, and `except`. */
 static int check_empty(const char *dir, const char *except) {
     DIR *stream = opendir(dir);
     if (!stream) return fail(dir, "%s", strerror(errno));
@@ -36,7 +36,7 @@ static int check_empty(const char *dir, const char *except) {
     return empty ? EXIT_DONE : fail(dir, "exists and is not empty");
 }
 
-/* Where the new directory may stand: nowhere yet, or empty. */
+/* The target must not exist or must be empty. */
 static int check_target(const char *dir, bool *exists) {
     struct stat st;
     *exists = !stat(dir, &st);
@@ -58,7 +58,7 @@ int directory_check_space(const char *place, const char *dir, uint64_t bytes) {
 
 static bool remove_files(int fd, bool folders);
 
-/* Remove a file, or a folder of files. By system calls alone: a signal handler may do so. */
+/* Remove a file, or a folder of files. Uses system calls only, so it is async-signal-safe. */
 static bool remove_entry(int fd, const char *name, bool folders) {
     if (!unlinkat(fd, name, 0)) return true;
     int folder = folders ? openat(fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC) : -1;
@@ -68,7 +68,8 @@ static bool remove_entry(int fd, const char *name, bool folders) {
     return !unlinkat(fd, name, AT_REMOVEDIR);
 }
 
-/* Remove the files of a directory, and with `folders` the folders of files in it. True when nothing was left. */
+/* Remove the files in a directory and, with `folders`, its folders of files. Returns true if nothing was left to
+ * remove. */
 static bool remove_files(int fd, bool folders) {
     char buffer[4096] __attribute__((aligned(8)));
     bool found = false;
@@ -119,7 +120,8 @@ static int is_file_name(const struct dirent *entry) {
     return strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0;
 }
 
-/* Move the files of `from`, which lies in `to`, up; config.json last, since without it there is no checkpoint. */
+/* Move the files of `from`, a subdirectory of `to`, up into `to`. config.json goes last: without it the directory is
+ * not a checkpoint. */
 static int move_up(const char *from, const char *to) {
     struct dirent **files;
     int n = scandir(from, &files, is_file_name, by_name_config_last), moved = 0;
@@ -138,8 +140,8 @@ static int move_up(const char *from, const char *to) {
     return code;
 }
 
-/* A directory that exists may be a mount point or the current one, which nothing can be renamed to: it is filled
- * through one inside of it. */
+/* An existing directory may be a mount point or the current one, which cannot be replaced by rename. So it is filled
+ * through a temporary directory inside it. */
 static int fill_existing(const char *dir, uint64_t bytes, directory_fn fill, const void *context) {
     int code = directory_check_space(dir, dir, bytes);
     if (code) return code;
@@ -147,7 +149,7 @@ static int fill_existing(const char *dir, uint64_t bytes, directory_fn fill, con
     code = directory_make_temporary(temporary, dir);
     if (!code) {
         code = fill(context, temporary);
-        /* what others put there meanwhile is not overwritten */
+        /* do not overwrite what others have put there meanwhile */
         if (!code) code = check_empty(dir, strrchr(temporary, '/') + 1);
         if (!code) code = move_up(temporary, dir);
         directory_remove(temporary);

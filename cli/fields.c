@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The table of fields that are refused by name. What changes the answer is honored or refused; what cannot change it
- * (user, stream, metadata, cache hints, …) is ignored, and so is a name that no such API knows. */
+/* The table of fields that are refused by name. A field that would change the answer is either supported or refused.
+ * Fields that cannot change it (user, stream, metadata, cache hints, …) and unknown fields are ignored. */
 #include "fields.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-/* The values that ask for nothing. */
+/* Neutral values: those that have no effect. */
 typedef enum neutral {
-    NOTHING,   /* none but null */
+    NOTHING,   /* only null */
     OFF,       /* false, 0, "", [], {} */
     ON,        /* true */
     ONE,       /* 1 */
@@ -21,7 +21,7 @@ typedef enum neutral {
 
 typedef struct refused_field {
     const char *name;
-    unsigned kinds; /* of records whose answer it would change */
+    unsigned kinds; /* record kinds whose answer it would change */
     neutral neutral;
 } refused_field;
 
@@ -33,7 +33,7 @@ enum {
 };
 
 static const refused_field refused[] = {
-    /* more answers, or the best of several */
+    /* multiple answers, or best-of-n */
     {"n", RUN, ONE},
     {"best_of", RUN, ONE},
     {"num_return_sequences", RUN, ONE},
@@ -70,7 +70,7 @@ static const refused_field refused[] = {
     {"context", RUN, OFF},
     {"options", RUN, OFF},
     {"tokenize", RECORD_RENDER, OFF},
-    /* a prompt that is not rendered has no use for these */
+    /* no effect on a prompt that is not rendered */
     {"tools", RECORD_TEXT, OFF},
     {"tool_choice", RECORD_TEXT, AUTO},
     {"documents", RECORD_TEXT, OFF},
@@ -82,7 +82,7 @@ static const refused_field refused[] = {
     {"reasoning_effort", RECORD_TEXT, NOTHING},
     {"date", RECORD_TEXT, NOTHING},
     {"tool_arguments", RECORD_TEXT, NOTHING},
-    /* thoughts */
+    /* reasoning */
     {"reasoning", REQUEST, OFF},
     {"thinking_budget", RUN, MINUS_ONE},
     {"thinking_budget_tokens", RUN, MINUS_ONE},
@@ -120,7 +120,7 @@ static const refused_field refused[] = {
     {"max_length", RUN, NOTHING},
     {"t_max_predict_ms", RUN, OFF},
     {"n_indent", RUN, OFF},
-    /* other ways to draw */
+    /* other sampling methods */
     {"typical_p", DRAW, ONE},
     {"typical", DRAW, ONE},
     {"tfs_z", DRAW, ONE},
@@ -152,7 +152,7 @@ static const refused_field refused[] = {
     {"logits_processors", DRAW, OFF},
     {"custom_logit_processor", DRAW, OFF},
     {"vllm_xargs", RUN, OFF},
-    /* the form of the answer */
+    /* format of the answer */
     {"echo", RUN, OFF},
     {"prompt_logprobs", RUN, OFF},
     {"logprob_start_len", RUN, MINUS_ONE},

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Fields of other servers' requests that are not offered here, and would change the answer. */
+/* Request fields of other servers that are not supported here and would change the answer. */
 #ifndef CLI_FIELDS_H
 #define CLI_FIELDS_H
 
 #include "records.h"
 
-/* What a record is. */
+/* Kinds of records. */
 typedef enum record_kind {
     RECORD_RENDER = 1,
     RECORD_MESSAGES = 2, /* run --jsonl with messages */
@@ -14,8 +14,8 @@ typedef enum record_kind {
     RECORD_TOKENIZE = 16,
 } record_kind;
 
-/* False with `error` where such a field asks for something; a value that asks for nothing is fine, as is null. Fields that
- * nobody knows are ignored. */
+/* Returns false with `error` if such a field has an effective value. Neutral values and null are accepted. Unknown
+ * fields are ignored. */
 bool fields_check(json_t *record, record_kind kind, record_error *error);
 
 #endif

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Opening and closing a generator, sampling settings, figures. */
+/* Opening and closing a generator, sampling settings, statistics. */
 #include "generator.h"
 
 #include <errno.h>
@@ -54,7 +54,7 @@ bool generator_is_end(const generator *g, int32_t id) {
     return is_eos(g, id);
 }
 
-/* The tokenizer or the template may end an answer with a token that the configuration does not name. */
+/* The tokenizer or the template may end answers with a token that the configuration does not list. */
 static int find_ends(generator *g) {
     qn_error err;
     if (!g->chat_template) return EXIT_DONE;
@@ -84,7 +84,7 @@ static int find_ends(generator *g) {
     return EXIT_DONE;
 }
 
-/* Without an end every answer takes all of the context, or of -n. */
+/* Without an end token every answer runs to the end of the context, or to -n. */
 static void warn_endless(const generator *g) {
     const settings *s = g->settings;
     qn_log log = warnings_log(s->quiet, g->dir);
@@ -145,7 +145,7 @@ void generator_params(const generator *g, bool is_chat, qn_think think, qn_sampl
 
 uint64_t random_seed(void) {
     uint32_t seed = 0;
-    /* nine digits are enough to tell runs apart, and can be typed again */
+    /* nine digits distinguish runs and are easy to retype */
     if (getrandom(&seed, sizeof(seed), 0) != (ssize_t)sizeof(seed)) seed = (uint32_t)(now_s() * 1e6);
     return seed % 1000000000;
 }

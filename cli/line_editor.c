@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Lines for the chat: libedit with a history file on a terminal, plain lines from a pipe. */
+/* Line input for the chat: libedit with a history file on a terminal, plain lines from a pipe. */
 #include <errno.h>
 #include <fcntl.h>
 #include <histedit.h>
@@ -21,7 +21,7 @@ struct chat_input {
     HistEvent event;
     char *history_file; /* NULL: none */
     bool continues;
-    line_input lines; /* of a pipe */
+    line_input lines; /* when reading from a pipe */
 };
 
 static const char *prompt(EditLine *editor) {
@@ -35,8 +35,8 @@ static bool is_folder(const char *path) {
     return path && *path == '/' && !stat(path, &st) && S_ISDIR(st.st_mode);
 }
 
-/* $XDG_STATE_HOME/quern/history or ~/.local/state/quern/history; NULL without a home. Folders are made below a home
- * that exists, and nowhere else: Debian's mark for "no home" is a path that does not. */
+/* $XDG_STATE_HOME/quern/history or ~/.local/state/quern/history; NULL without a home. Folders are created only below a
+ * home directory that exists: Debian marks "no home" with a nonexistent path. */
 static char *find_history_file(void) {
     const char *state = getenv("XDG_STATE_HOME"), *home = getenv("HOME");
     bool has_home = is_folder(home);
@@ -54,7 +54,7 @@ static char *find_history_file(void) {
         if (*path) mkdir(path, 0700);
         *slash = '/';
     }
-    /* what was said is nobody else's business: the file is the user's own before anything is in it */
+    /* conversations are private: make the file accessible to its owner only before anything is written */
     int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
     if (fd < 0) {
         free(path);
@@ -65,7 +65,7 @@ static char *find_history_file(void) {
 }
 
 static void open_editor(chat_input *input) {
-    /* libedit needs to know that bytes are UTF-8 */
+    /* libedit needs a UTF-8 locale */
     if (!setlocale(LC_CTYPE, "") || MB_CUR_MAX == 1) setlocale(LC_CTYPE, "C.UTF-8");
     input->history = history_init();
     input->editor = el_init("quern", stdin, stderr, stderr);
@@ -99,7 +99,8 @@ void chat_input_close(chat_input *input) {
     free(input);
 }
 
-/* One physical line with its end; NULL at the end, after a signal, and with *failed when it could not be read. */
+/* Read one physical line, including its line ending. NULL at end of input, after a signal, or on a read error (sets
+ * *failed). */
 static const char *read_physical(chat_input *input, size_t *size, bool *failed) {
     if (!input->editor) {
         qn_string line = {NULL, 0};
@@ -110,7 +111,7 @@ static const char *read_physical(chat_input *input, size_t *size, bool *failed) 
     }
     int n = 0;
     chat_keys_begin();
-    el_resize(input->editor); /* it may have been another size since the last line */
+    el_resize(input->editor); /* the size may have changed since the last line */
     const char *line = el_gets(input->editor, &n);
     chat_keys_end();
     *size = n > 0 ? (size_t)n : 0;

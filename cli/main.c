@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The quern command: finds the subcommand, parses its options, runs it. */
+/* Entry point of the quern command: finds the subcommand, parses its options and runs it. */
 #include <stdio.h>
 #include <string.h>
 

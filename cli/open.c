@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Opens what the settings name, and reads the text that they name. */
+/* Opens the objects and reads the text that the settings name. */
 #include "open.h"
 
 #include <errno.h>
@@ -32,7 +32,7 @@ char *model_dir(const settings *s) {
     if (slash) *slash = '\0';
     char *dir = if_model(must_format("%s/../models/demo", self));
     if (!dir) dir = must_format("%s/../share/quern/demo", self);
-    char *plain = realpath(dir, NULL); /* without the "..", for messages */
+    char *plain = realpath(dir, NULL); /* no ".." in messages */
     if (!plain) return dir;
     free(dir);
     return plain;
@@ -83,7 +83,7 @@ bool has_tokenizer(const char *dir) {
     return found;
 }
 
-/* qn_chat_template_open ends its message so, whatever the directory is called. */
+/* Matches the end of qn_chat_template_open's message, which does not depend on the directory's name. */
 static bool has_no_template(const qn_error *err) {
     static const char end[] = "no chat template";
     const size_t n = strlen(err->message), m = sizeof(end) - 1;
@@ -95,7 +95,7 @@ int open_chat_template(qn_chat_template **out, const settings *s, const char *di
     qn_status status = s->chat_template ? qn_chat_template_open_file(out, s->chat_template, dir, &err)
                                         : qn_chat_template_open(out, dir, &err);
     if (!status) return EXIT_DONE;
-    /* records may do without a template: those that need one are told why there is none */
+    /* not every record needs a template; those that do get this reason */
     if (missing && status == QN_EUNSUPPORTED && (s->jsonl || has_no_template(&err))) {
         *missing = err;
         return EXIT_DONE;
@@ -103,13 +103,13 @@ int open_chat_template(qn_chat_template **out, const settings *s, const char *di
     return fail_error(s->chat_template ? s->chat_template : dir, &err);
 }
 
-/* After a read or an open that failed. */
+/* Report a failed open or read. */
 static int read_failed(const char *what, int reason) {
     if (interrupted()) return EXIT_INTERRUPTED;
     return fail(what, "%s", reason == ENOMEM ? "out of memory" : strerror(reason));
 }
 
-/* Room for one more read. */
+/* Make space for one more read. */
 static bool make_room(line_input *in) {
     enum { CHUNK = 65536 };
     qn_text *text = &in->text;
@@ -127,7 +127,7 @@ static bool make_room(line_input *in) {
     return true;
 }
 
-/* Read what there is; *late: nothing yet. */
+/* Read what is available; *late: nothing yet. */
 static int read_more(line_input *in, bool waits, bool *late) {
     struct pollfd input = {.fd = STDIN_FILENO, .events = POLLIN};
     *late = !waits && poll(&input, 1, 0) <= 0;

@@ -30,7 +30,7 @@ const command *command_find(const char *name) {
     return NULL;
 }
 
-/* Whether `spelling` (n bytes) is one of "-m, --model". */
+/* Whether `spelling` (n bytes) is one of the names in a list such as "-m, --model". */
 static bool names_hold(const char *names, const char *spelling, size_t n) {
     for (const char *p = names; *p;) {
         size_t length = strcspn(p, ",");
@@ -48,7 +48,7 @@ static const option *option_find(const command *cmd, const char *spelling, size_
     return NULL;
 }
 
-/* A sign and digits, nothing else: strtoll takes white space too. */
+/* A sign and digits only: strtoll would also accept white space. */
 bool number_whole(int64_t *out, const char *text, const char **end) {
     const char *digits = text + (*text == '-' || *text == '+');
     if (*digits < '0' || *digits > '9') return false;
@@ -57,7 +57,8 @@ bool number_whole(int64_t *out, const char *text, const char **end) {
     return !errno;
 }
 
-/* Digits with a point and an exponent: strtod takes white space, hexadecimal numbers, "inf" and "nan" too. */
+/* Digits with a point and an exponent only: strtod would also accept white space, hexadecimal numbers, "inf" and
+ * "nan". */
 bool number_real(double *out, const char *text, const char **end) {
     const char *p = text + (*text == '-' || *text == '+');
     size_t before = strspn(p, "0123456789"), after = 0;
@@ -70,7 +71,7 @@ bool number_real(double *out, const char *text, const char **end) {
         if (n) p = digits + n;
     }
     *end = p;
-    *out = strtod(text, NULL); /* the locale of numbers is C */
+    *out = strtod(text, NULL); /* LC_NUMERIC is always C */
     return isfinite(*out);
 }
 
@@ -113,12 +114,12 @@ static bool append_whole(wholes *list, int64_t value, double min, double max) {
     return true;
 }
 
-/* A number of digits alone; moves *at behind it. */
+/* Read an unsigned decimal number and advance *at past it. */
 static bool read_digits(int64_t *out, const char **at) {
     return **at >= '0' && **at <= '9' && number_whole(out, *at, at);
 }
 
-/* "4", or from the first to the last with a step, "4-8" "4-8+2", or a factor, "4-64*2"; moves *at behind it. */
+/* Append "4", or a range, optionally with a step or a factor: "4-8", "4-8+2", "4-64*2". Advances *at past it. */
 static bool append_range(wholes *list, const char **at, double min, double max) {
     int64_t first, last, step = 1;
     if (!read_digits(&first, at)) return false;
@@ -198,7 +199,7 @@ static int store(settings *out, const command *cmd, const option *o, const char 
                        o->max < 0x1p63 ? (long long)o->max : (long long)INT64_MAX, value);
 }
 
-/* One argument that begins with a dash; *i moves on when the value is an argument of its own. */
+/* Parse one argument that begins with a dash; *i advances if the value is the next argument. */
 static int parse_option(settings *out, const command *cmd, int argc, char **argv, int *i) {
     const char *argument = argv[*i], *value = NULL;
     size_t n = argument[1] == '-' ? strcspn(argument, "=") : strlen(argument);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The command line as data: every command is a row with its option tables, and parser, --help and completion read
- * nothing else. */
+/* The command line as data: each command is a table row with its option tables. The parser, --help and completion are
+ * all driven by it. */
 #ifndef CLI_OPTIONS_H
 #define CLI_OPTIONS_H
 
@@ -11,7 +11,7 @@
 /* Exit codes of every command. */
 enum { EXIT_DONE = 0, EXIT_FAILED = 1, EXIT_USAGE = 2, EXIT_INTERRUPTED = 130 };
 
-/* Values that know whether they were given, so that defaults can come from the model or a record. */
+/* Values with a `given` flag, so that defaults can come from the model or a record. */
 typedef struct whole {
     int64_t value;
     bool given;
@@ -32,31 +32,31 @@ typedef struct texts {
     size_t n;
 } texts;
 
-/* What the sampling options (and the fields of a record) set. */
+/* Set by the sampling options and by the fields of a record. */
 typedef struct sampling {
     real temperature, top_p, min_p, repetition_penalty, presence_penalty, frequency_penalty;
     whole top_k, seed;
 } sampling;
 
-/* All options of all commands; a command reads those of its tables. */
+/* All options of all commands; a command reads only those in its tables. */
 typedef struct settings {
     bool help, quiet;
-    /* what computes, and with what */
+    /* model and compute */
     const char *model, *device, *isa;
     int arith;    /* qn_arith; -1: not given */
     int kv, yarn; /* qn_dtype, qn_yarn_mode */
     int quantize; /* qn_quantize */
     whole threads, n_ctx;
-    /* text in, text out */
+    /* input and output */
     const char *prompt, *file, *ids, *chat_template, *template_kwargs, *date;
     bool raw, chat, jsonl, json, plain, decode, ignore_eos, parse_special;
-    int tool_arguments;   /* 1: texts become objects */
+    int tool_arguments;   /* 1: JSON text is parsed into objects */
     int think;            /* qn_think */
     int reasoning_format; /* reasoning_format */
     whole n_predict, parallel;
     texts stops, logit_bias;
     sampling sampling;
-    /* measuring and checking */
+    /* perplexity, verify */
     const char *compare;
     whole window, chunk, batch;
     /* synth, bench */
@@ -70,7 +70,7 @@ typedef struct settings {
 } settings;
 
 typedef enum reasoning_format {
-    REASONING_AUTO = 0, /* split where the prompt came from a chat template */
+    REASONING_AUTO = 0, /* split if the prompt came from a chat template */
     REASONING_NONE,
     REASONING_DEEPSEEK,
 } reasoning_format;
@@ -80,18 +80,18 @@ typedef enum output_format { OUTPUT_MD = 0, OUTPUT_CSV, OUTPUT_JSON } output_for
 typedef enum option_kind {
     OPTION_FLAG,    /* bool */
     OPTION_TEXT,    /* const char * */
-    OPTION_BACKEND, /* const char *: one of the build's backends */
-    OPTION_TEXTS,   /* texts: may be given several times */
+    OPTION_BACKEND, /* const char *: a backend of this build */
+    OPTION_TEXTS,   /* texts: repeatable */
     OPTION_WHOLE,   /* whole, from min to max */
-    OPTION_WHOLES,  /* wholes: 1,2,4 or 1-8*2 or 1-8+1, each from min to max; may be given several times */
+    OPTION_WHOLES,  /* wholes: 1,2,4 or 1-8*2 or 1-8+1, each from min to max; repeatable */
     OPTION_REAL,    /* real, from min to max */
-    OPTION_CHOICE,  /* int: `values` of the word of `argument` ("on|off|auto") at the same index */
+    OPTION_CHOICE,  /* int: the entry of `values` at the index of the word in `argument` ("on|off|auto") */
 } option_kind;
 
 typedef struct option {
     const char *names; /* all spellings: "-m, --model"; NULL ends a table */
     option_kind kind;
-    size_t offset; /* of the value in settings */
+    size_t offset; /* of the field in settings */
     const char *argument;
     const char *help;
     double min, max;
@@ -100,35 +100,36 @@ typedef struct option {
 
 typedef struct command {
     const char *name;
-    const char *operands; /* as in the usage line, "" for none */
+    const char *operands; /* as in the usage line; "" for none */
     int min_operand, max_operand;
-    const char *summary;          /* a line of `quern --help` */
-    const char *text;             /* the paragraph of `quern help NAME` */
-    const option *const *groups;  /* tables, ended by NULL */
+    const char *summary;          /* the line in `quern --help` */
+    const char *text;             /* the paragraph in `quern help NAME` */
+    const option *const *groups;  /* tables, NULL-terminated */
     int (*run)(const settings *); /* returns an exit code */
 } command;
 
-extern const command commands[]; /* ended by a NULL name */
+extern const command commands[]; /* terminated by a NULL name */
 
 const command *command_find(const char *name);
 
-/* Fill `out` from argv, which lacks the program and the command. On wrong usage the error and the hint are printed.
- * Returns an exit code. settings_release frees what parsing took. */
+/* Fill `out` from argv, which excludes the program and command names. Usage errors are printed with a hint. Returns an
+ * exit code. settings_release frees what parsing allocated. */
 int options_parse(settings *out, const command *cmd, int argc, char **argv);
 void settings_release(settings *settings);
 
-/* What an option takes, "N" or "on|off|auto", in its table or in `text`; NULL: nothing. */
+/* The argument of an option, "N" or "on|off|auto", from its table or built in `text`; NULL: none. */
 const char *option_argument(const option *o, char *text, size_t size);
 
-/* Parse a decimal number at the start of a text, without white space before it. *end is set behind it. False if the text
- * does not start with a number, or the number does not fit. */
+/* Parse a decimal number at the start of a text; leading white space is not accepted. *end points past it. False if
+ * there is no number or it is out of range. */
 bool number_whole(int64_t *out, const char *text, const char **end);
 bool number_real(double *out, const char *text, const char **end);
 
 void help_print_all(void);
 void help_print(const command *cmd);
 
-/* "quern: COMMAND: what is wrong" and a line that says where to look; returns EXIT_USAGE. name: of a command, or NULL. */
+/* Print "quern: COMMAND: what is wrong" and a line that points to the help; returns EXIT_USAGE. name: of a command, or
+ * NULL. */
 int usage_error(const char *name, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 int command_run(const settings *settings);

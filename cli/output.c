@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Errors, progress, color, interrupts and the clock. */
+/* Errors, warnings, progress, color, standard streams and memory. */
 #include "output.h"
 
 #include <errno.h>
@@ -66,7 +66,7 @@ int fail_error(const char *subject, const qn_error *err) {
     return EXIT_FAILED;
 }
 
-/* The warnings that were printed, so that a file that is opened twice is told of once. */
+/* Warnings already printed, so that a file opened twice is reported once. */
 static struct {
     char **lines;
     size_t n;
@@ -173,8 +173,8 @@ void progress_end(progress_bar *bar) {
 }
 
 void streams_open(void) {
-    /* The wrong way round, so that reading or writing there fails as on a closed one. Whoever closes stderr wants no
-     * messages. */
+    /* Opened with the opposite access mode, so that I/O fails as on a closed stream. stderr is writable: closing it
+     * means that no messages are wanted. */
     static const int modes[] = {O_WRONLY, O_RDONLY, O_WRONLY};
     for (int fd = 0; fd < 3; fd++)
         if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", modes[fd]) != fd) _exit(EXIT_FAILED);
@@ -186,12 +186,12 @@ int output_finish(int code) {
     if (code == EXIT_INTERRUPTED) code = interrupted_code();
     if (code == 128 + SIGPIPE) return code;
     if (failed || ferror(stdout)) fail("standard output", "%s", failed ? strerror(reason) : "could not be written");
-    /* what could not be told on stderr is told by the code alone */
+    /* an error that stderr cannot show is reported by the exit code alone */
     bool lost = failed || ferror(stdout) || fflush(stderr) || ferror(stderr);
     return lost && code == EXIT_DONE ? EXIT_FAILED : code;
 }
 
-/* VmHWM, because ru_maxrss counts from the fork: a large parent's memory would be in it. */
+/* VmHWM rather than ru_maxrss, which includes a large parent's memory from before exec. */
 double peak_memory_bytes(void) {
     FILE *status = fopen("/proc/self/status", "re");
     char line[256];

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What perplexity and verify share. */
+/* Shared by perplexity and verify. */
 #ifndef CLI_PERPLEXITY_H
 #define CLI_PERPLEXITY_H
 

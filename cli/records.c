@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* JSON lines and the fields of a record. */
+/* JSON lines and record fields. */
 #include "records.h"
 
 #include <errno.h>
@@ -55,8 +55,8 @@ void json_print_line(json_t *value) {
     json_decref(value);
 }
 
-/* Jansson drops what it has no memory for: an element of a list, a value of an object. So whether it was refused memory
- * is noticed where it takes it. */
+/* On allocation failure Jansson silently drops list elements and object values. So failures are recorded in the
+ * allocator. */
 static bool notes_refusals, was_refused;
 
 static void *json_memory(size_t size) {
@@ -141,7 +141,7 @@ bool is_object(const json_t *value) {
     return json_is_object(value) && !qni_json_large(value);
 }
 
-/* The value of a field, or NULL when it is missing or null. */
+/* The value of a field, or NULL if it is missing or null. */
 static json_t *present(json_t *record, const char *name) {
     json_t *value = json_object_get(record, name);
     return json_is_null(value) ? NULL : value;
@@ -199,7 +199,7 @@ bool field_ids(json_t *record, const char *name, qn_ids *out, record_error *erro
     return true;
 }
 
-/* The id that a key is: decimal digits, as one writes the number; -1: it is none. */
+/* Parse a key as an id: a canonical decimal number; -1 if it is not one. */
 static int64_t key_id(const char *key) {
     int64_t id = 0;
     size_t n = strspn(key, "0123456789");
@@ -227,7 +227,7 @@ bool field_logit_bias(json_t *record, qn_logit_bias **out, size_t *n, record_err
     return true;
 }
 
-/* repeat_penalty is llama.cpp's name for repetition_penalty; both must agree. */
+/* repeat_penalty is llama.cpp's name for repetition_penalty; if both are given they must agree. */
 static bool field_repetition(json_t *record, real *out, record_error *error) {
     real other = {0, false};
     if (!field_real(record, "repetition_penalty", out, error) || !field_real(record, "repeat_penalty", &other, error))

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A request of quern run --jsonl: its fields, named as in the OpenAI API, its generation, and its answer. */
+/* A request of quern run --jsonl: its fields, named as in the OpenAI API, its generation and its answer. */
 #include "request.h"
 
 #include <stdlib.h>
@@ -14,8 +14,8 @@ enum { MAX_LOGPROBS = 1000, MAX_STOP_IDS = 64 };
 struct request {
     generator *generator;
     json_t *record;
-    qn_prompt rendered; /* of messages */
-    json_t *prompt;     /* raw text, of the record; or NULL */
+    qn_prompt rendered; /* from messages */
+    json_t *prompt;     /* raw text, owned by the record; or NULL */
     qn_ids ids, stop_ids;
     bool has_ids, conversation;
     qn_think think;
@@ -106,7 +106,8 @@ static bool read_stops(request *r, json_t *record, record_error *error) {
     return true;
 }
 
-/* "logprobs": k, or as for conversations "logprobs": true with "top_logprobs": k. Without, no best ones are none. */
+/* "logprobs": k or, as for conversations, "logprobs": true with "top_logprobs": k. Without top_logprobs no alternatives
+ * are listed. */
 static bool read_logprobs(request *r, json_t *record, record_error *error) {
     json_t *value = json_object_get(record, "logprobs");
     whole top = {0, false};
@@ -121,7 +122,7 @@ static bool read_logprobs(request *r, json_t *record, record_error *error) {
     return true;
 }
 
-/* max_tokens and its other names, which must agree; n_predict -1: to the end, as llama.cpp says it. */
+/* max_tokens and its aliases, which must agree. n_predict -1 means no limit, as in llama.cpp. */
 static bool read_lengths(request *r, json_t *record, record_error *error) {
     static const char *const names[] = {"n_predict", "max_new_tokens", "max_tokens", "max_completion_tokens"};
     const char *first = NULL;
@@ -152,7 +153,7 @@ static bool read_stop_ids(request *r, json_t *record, record_error *error) {
 }
 
 static bool read_reasoning_format(request *r, json_t *record, record_error *error) {
-    static const char *const names[] = {"auto", "none", "deepseek"}; /* as the enum has them */
+    static const char *const names[] = {"auto", "none", "deepseek"}; /* in the order of the enum */
     json_t *value = json_object_get(record, "reasoning_format");
     if (!value || json_is_null(value)) return true;
     for (int i = 0; json_is_string(value) && i < 3; i++) {
@@ -163,7 +164,7 @@ static bool read_reasoning_format(request *r, json_t *record, record_error *erro
     return record_fail(error, "reasoning_format: must be \"auto\", \"none\" or \"deepseek\"");
 }
 
-/* Sampling settings; the seed -1 is a random one, which the answer tells. */
+/* Sampling settings. Seed -1 picks a random one, which the answer reports. */
 static bool read_sampling(request *r, json_t *record, record_error *error) {
     sampling wanted = {.top_k = {0, false}};
     if (!fields_sampling(record, &wanted, true, error)) return false;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A request of quern run --jsonl, from its record to its answer. */
+/* A request of quern run --jsonl: from record to answer. */
 #ifndef CLI_REQUEST_H
 #define CLI_REQUEST_H
 
@@ -7,17 +7,18 @@
 
 typedef struct request request;
 
-/* Read a record, which the request keeps. NULL with `error`; request_free takes NULL too. */
+/* Create a request from a record, which it keeps. NULL with `error` on failure. request_free accepts NULL. */
 request *request_read(generator *g, json_t *record, record_error *error);
 void request_free(request *r);
 
-/* The ids of the prompt, to find what it has in common with others; false: they cannot be told. The caller frees out->data. */
+/* The ids of the prompt, to find prefixes shared with other requests; false: they are not available. The caller frees
+ * out->data. */
 bool request_encode(const request *r, qn_ids *out);
 
-/* Begin its generation, once. What it hands out is kept in the request. NULL with `error`. */
+/* Start the generation, once. Its output is collected in the request. NULL with `error` on failure. */
 qn_generation *request_begin(request *r, qn_session *session, record_error *error);
 
-/* What the generation gave: an object that the caller frees, or NULL with `error`. */
+/* The answer as an object that the caller frees, or NULL with `error`. */
 json_t *request_answer(const request *r, const qn_generate_result *result, record_error *error);
 
 #endif

@@ -5,9 +5,9 @@
 
 #include "generator.h"
 
-enum { MAX_STOP = 64 }; /* as the library has it */
+enum { MAX_STOP = 64 }; /* the library's limit */
 
-/* Answer the requests on standard input, a line each. Returns an exit code. */
+/* Answer the requests on standard input, one per line. Returns an exit code. */
 int run_jsonl(generator *g);
 
 #endif

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * quern run --jsonl: a request on each line, a line for each answer, in order. Several are computed in common steps, on
- * sessions of one pool; what their prompts have in common is computed once. The answers depend on neither.
+ * quern run --jsonl: one request per line, one line per answer, in order. Several requests are computed in batched
+ * steps, on sessions of one pool, and prefixes shared by their prompts are computed once. Neither affects the answers.
  *
- * Whoever writes the requests may wait for an answer before the next one: input is waited for only when nothing is left
+ * A client may wait for an answer before it sends the next request, so reading blocks only when there is nothing left
  * to compute.
  */
 #include <stdlib.h>
@@ -15,38 +15,38 @@
 
 enum {
     DEFAULT_PARALLEL = 4,
-    ANSWERS_AHEAD = 16, /* records a session that are taken while an earlier answer is not complete */
-    LEAST_SHARED = 64, /* a shorter common prefix is not worth waiting for: a step of so many tokens costs about as much
-                         * as one of a few */
+    ANSWERS_AHEAD = 16, /* records read ahead per session while an earlier answer is incomplete */
+    LEAST_SHARED = 64,  /* shorter shared prefixes are not worth waiting for: a step of 64 tokens costs
+                         * about as much as one of a few */
 };
 
-/* A record, until its answer is printed. */
+/* A record, kept until its answer is printed. */
 typedef struct entry {
-    request *request; /* NULL: it is answered */
+    request *request; /* NULL: answered */
     qn_ids prompt;
-    json_t *answer; /* NULL: the error */
+    json_t *answer; /* NULL: see error */
     record_error error;
-    qn_generation *generation; /* NULL: it waits, or is answered */
+    qn_generation *generation; /* NULL: waiting, or answered */
 } entry;
 
 typedef struct slot {
     qn_session *session;
-    entry *entry;  /* that it computes; NULL: it is free */
-    uint64_t used; /* when it became free */
+    entry *entry;  /* being computed; NULL: the slot is free */
+    uint64_t used; /* clock value when it became free */
 } slot;
 
 typedef struct runner {
     generator *generator;
-    qn_kv_pool *pool; /* NULL: there is one session */
+    qn_kv_pool *pool; /* NULL: a single session */
     slot *slots;
     size_t n_slot;
-    entry *entries; /* a ring */
+    entry *entries; /* ring buffer */
     size_t n_entry, first, capacity;
     line_input input;
-    bool has_ended;      /* no more records are taken */
-    int code, read_code; /* exit codes: of the answers, of the input */
+    bool has_ended;      /* end of input, or canceled */
+    int code, read_code; /* exit codes of the answers and of the input */
     uint64_t clock;
-    qn_generation **batch; /* {n_slot} each: of one step */
+    qn_generation **batch; /* {n_slot} each: the generations and slots of one step */
     slot **batch_slots;
     bool *done;
     qn_error *errors;
@@ -63,7 +63,7 @@ static void forget_request(entry *e) {
     e->prompt = (qn_ids){0};
 }
 
-/* Print the answers that are complete, up to the first that is not. */
+/* Print the complete answers, up to the first that is not. */
 static void print_answers(runner *r) {
     while (r->n_entry && !entry_at(r, 0)->request && !ferror(stdout)) {
         entry *e = entry_at(r, 0);
@@ -84,7 +84,8 @@ static int32_t common_with_session(const qn_ids *prompt, const qn_session *sessi
     return common(prompt, qn_session_ids(session), (size_t)qn_session_n_tok(session));
 }
 
-/* Let a slot begin with the first n tokens of another one's sequence. Without memory for that the prompt is computed. */
+/* Fork the first n tokens of another slot's sequence into a slot. If memory is short, the prompt is computed
+ * instead. */
 static void share(slot *to, const slot *from, int32_t n) {
     qn_session *session = NULL;
     if (qn_session_fork(&session, from->session, NULL)) return;
@@ -96,7 +97,8 @@ static void share(slot *to, const slot *from, int32_t n) {
     to->session = session;
 }
 
-/* A free slot for a prompt; it holds of the prompt what any has. NULL: another request will soon have computed more of it. */
+/* Choose a free slot for a prompt, holding the longest prefix of it that any slot has. NULL: wait, since another
+ * request will soon have computed a longer prefix. */
 static slot *choose_slot(runner *r, const qn_ids *prompt) {
     slot *best = NULL, *best_free = NULL, *oldest = NULL;
     int32_t n_best = -1, n_free = -1, n_coming = 0;
@@ -118,7 +120,7 @@ static slot *choose_slot(runner *r, const qn_ids *prompt) {
     return oldest;
 }
 
-/* Begin an entry's generation, if that pays already. A slot is free. */
+/* Start an entry's generation, unless waiting for a shared prefix pays. A slot must be free. */
 static void begin(runner *r, entry *e) {
     slot *s = choose_slot(r, &e->prompt);
     if (!s) return;
@@ -140,7 +142,7 @@ static void add_entry(runner *r, const qn_string *line) {
         forget_request(e);
         record_fail(&e->error, "out of memory");
     }
-    /* what cannot be encoded is told when it begins */
+    /* an encoding error is reported when the generation begins */
     if (e->request && r->n_slot > 1 && !request_encode(e->request, &e->prompt)) e->prompt.size = 0;
 }
 
@@ -150,7 +152,7 @@ static bool has_free_slot(const runner *r) {
     return false;
 }
 
-/* Take records and begin them, in order, while a slot is free. */
+/* Read records and start them, in order, while a slot is free. */
 static void take_records(runner *r) {
     while (has_free_slot(r) && !ferror(stdout) && !interrupted()) {
         entry *last = r->n_entry ? entry_at(r, r->n_entry - 1) : NULL;
@@ -166,11 +168,11 @@ static void take_records(runner *r) {
         if (!r->read_code && state == LINE_NOT_YET) return;
         r->has_ended = r->read_code || state == LINE_END;
         if (!r->has_ended && record_trim(&line)) add_entry(r, &line);
-        if (r->n_entry == 1) print_answers(r); /* one that was refused */
+        if (r->n_entry == 1) print_answers(r); /* a rejected record */
     }
 }
 
-/* The generation of a slot has ended: with an error, or as the result says. */
+/* The generation of a slot has ended, with an error or with a result. */
 static void finish(runner *r, slot *s, const qn_generate_result *result, const qn_error *err) {
     entry *e = s->entry;
     if (err && err->status)
@@ -184,7 +186,7 @@ static void finish(runner *r, slot *s, const qn_generate_result *result, const q
     s->used = ++r->clock;
 }
 
-/* After an interrupt: what waits is dropped, what has no token yet is canceled; the others see it at their next token. */
+/* After an interrupt: drop waiting entries and cancel those without a token; the others stop at their next token. */
 static void cancel(runner *r) {
     r->has_ended = true;
     r->read_code = EXIT_INTERRUPTED;
@@ -204,10 +206,10 @@ static void cancel(runner *r) {
     }
 }
 
-/* A token more of what is under way. */
+/* One step: one more token for each active request. */
 static void step(runner *r) {
     size_t n = 0;
-    for (size_t i = 0; i < r->n_entry; i++) { /* the first answer's prompt first */
+    for (size_t i = 0; i < r->n_entry; i++) { /* oldest entry first */
         for (size_t k = 0; k < r->n_slot; k++) {
             if (r->slots[k].entry != entry_at(r, i)) continue;
             r->batch_slots[n] = &r->slots[k];
@@ -225,7 +227,7 @@ static void step(runner *r) {
     }
 }
 
-/* Requests at once where the command line says nothing: their contexts take at most half of the memory that there is. */
+/* Default for --parallel: the contexts take at most half of the machine's memory. */
 static int32_t default_parallel(const runner *r, const qn_kv_pool_info *one) {
     qn_device_info device;
     qn_device_get_info(r->generator->device, &device);
@@ -235,14 +237,14 @@ static int32_t default_parallel(const runner *r, const qn_kv_pool_info *one) {
     return n;
 }
 
-/* A pool for *n whole contexts; *n may become less if nobody said it. */
+/* Create a pool for *n whole contexts; *n may be reduced if it is a default. */
 static int open_pool(runner *r, int32_t *n) {
     const settings *s = r->generator->settings;
     qn_kv_pool_options options = {
         .n_ctx = (int32_t)s->n_ctx.value, .kv_dtype = (qn_dtype)s->kv, .yarn = (qn_yarn_mode)s->yarn};
     qn_kv_pool_info one;
     qn_error err;
-    /* of one context, to see how large that is; its memory is not touched */
+    /* with one context, to learn its size; its memory is not touched */
     if (qn_kv_pool_create(&r->pool, r->generator->model, &options, &err)) return fail_error(r->generator->dir, &err);
     qn_kv_pool_get_info(r->pool, &one);
     if (!s->parallel.given) *n = default_parallel(r, &one);

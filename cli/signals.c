@@ -31,13 +31,13 @@ static void on_signal(int number) {
         clean();
         _exit(128 + number);
     }
-    /* a Ctrl-C does not hide that the program was asked to end */
+    /* a SIGINT must not mask an earlier signal that asked the program to end */
     if (number != SIGINT || !signal_seen) signal_seen = number;
 }
 
-/* Whether a signal is taken. A shell without job control has SIGINT and SIGQUIT ignored by what it starts in the
- * background, and some parents SIGPIPE: these are taken all the same. nohup ignores SIGHUP, and who ignores one of the
- * others, or handles it (a profiler), has a reason. */
+/* Whether to install the handler. A shell without job control starts background programs with SIGINT and SIGQUIT
+ * ignored, and some parents ignore SIGPIPE: these are handled regardless. An ignored SIGHUP (nohup) is respected, and
+ * so is any other signal that is ignored or already handled (a profiler). */
 static bool is_taken(int number) {
     struct sigaction old;
     if (number == SIGINT || number == SIGQUIT || number == SIGPIPE || number == SIGTERM) return true;
@@ -45,7 +45,7 @@ static bool is_taken(int number) {
 }
 
 void interrupts_install(void) {
-    /* without SA_RESTART, so that a read that waits for input ends */
+    /* no SA_RESTART, so that a blocking read is interrupted */
     struct sigaction action = {.sa_handler = on_signal};
     sigemptyset(&action.sa_mask);
     interrupts_add(&action.sa_mask);

@@ -1,5 +1,5 @@
-# Benchmarks: bench/ops times the ops of the cpu backend against the machine's roofs, which it measures as the command
-# does; bench/cases times the primitives at the cases of the tests.
+# Benchmarks: bench/ops times the ops of the cpu backend against the machine's roofline, measured as in the command;
+# bench/cases times the primitives on the test cases.
 OPS_OBJ := $(B)/bench/ops.o $(filter $(B)/cli/dev/roof%,$(CLI_OBJ))
 CASES_OBJ := $(B)/bench/cases.o $(B)/tests/support/problem.o
 

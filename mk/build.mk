@@ -1,4 +1,4 @@
-# Rules that make objects, the libraries and the command. V=1 shows whole commands; `make -s` shows nothing.
+# Rules to build the objects, the libraries and the command. V=1 shows whole commands; `make -s` is silent.
 COMMA := ,
 QUIET := $(if $(V),,@)
 say = $(if $(V)$(findstring s,$(firstword -$(MAKEFLAGS))),,@echo '  $(1)  $(2)')
@@ -11,7 +11,7 @@ $(B)/%_neondot.o: private ISA_FLAGS := $(ISA_neondot) $(ISA_neon)
 $(B)/%_neonbf16.o: private ISA_FLAGS := $(ISA_neonbf16) $(ISA_neon)
 $(B)/%_neoni8mm.o: private ISA_FLAGS := $(ISA_neoni8mm) $(ISA_neon)
 
-# Objects depend on the flags that they were made with, those of all levels too, so that a changed flag rebuilds.
+# Objects depend on their compiler flags, including those of all ISA levels, so that a changed flag triggers a rebuild.
 FLAGS_LINE = $(CC) $(CFLAGS_ALL) $(LDFLAGS_ALL) $(foreach v,$(sort $(filter ISA_%,$(.VARIABLES))),$($v))
 $(B)/flags: FORCE
 	@mkdir -p $(@D); echo '$(FLAGS_LINE)' | cmp -s - $@ || echo '$(FLAGS_LINE)' > $@

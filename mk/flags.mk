@@ -1,5 +1,5 @@
-# Flags by CONFIG, and by a file's suffix: name_avx2.c is compiled for AVX2, and so on; all else is portable, name_neon.c
-# too, as NEON is part of AArch64; name_neondot.c and so on are for what only some processors have.
+# Flags by CONFIG and by file suffix: name_avx2.c is compiled for AVX2, and so on. All other files are portable, including
+# name_neon.c, since NEON is part of AArch64. name_neondot.c and so on are for optional extensions.
 WARN := -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wno-sign-conversion -Wstrict-prototypes -Wmissing-prototypes \
         -Wvla -Wpointer-arith $(if $(CI),-Werror)
 COMMON := -std=c11 -D_GNU_SOURCE -Iinclude -fvisibility=hidden -fno-math-errno -ffp-contract=off -fPIC -pthread $(WARN)
@@ -15,7 +15,7 @@ OPT_simde-asan := $(OPT_asan) -DQNI_EMULATE_AVX512
 OPT := $(OPT_$(CONFIG))
 $(if $(OPT),,$(error CONFIG=$(CONFIG): unknown; one of release debug asan tsan cov fuzz simde simde-asan))
 
-# GCC 12 for AArch64 ends with an internal error where it vectorizes the loop m = fmax(m, fabs(x)).
+# GCC 12 for AArch64 fails with an internal compiler error when it vectorizes the loop m = fmax(m, fabs(x)).
 ifeq ($(ARCH),aarch64)
 COMMON += -fno-builtin-fmax
 endif
@@ -34,10 +34,10 @@ ISA_avx512bf16 := $(ISA_avx512) -mavx512bf16
 ISA_neondot := -march=armv8.2-a+dotprod
 ISA_neonbf16 := -march=armv8.2-a+bf16
 ISA_neoni8mm := -march=armv8.2-a+i8mm
-# The sums of a tile fill the registers: GCC, where it reorders before it allots them, spills some.
+# The accumulators of a tile fill the registers: GCC spills some if it schedules before register allocation.
 ISA_neon := $(if $(findstring clang,$(CC)),,-fno-schedule-insns)
-# CONFIG=simde and simde-asan compile the files of AVX-512 to AVX2, for the tests: a vector is two, and the compiler says that code which
-# passes vectors would differ.
+# CONFIG=simde and simde-asan compile the AVX-512 files for AVX2, for the tests. A vector then takes two registers, and the
+# compiler warns that passing vectors changes the ABI.
 ifneq ($(filter simde simde-asan,$(CONFIG)),)
 ISA_avx512 := $(ISA_avx2) -include tests/emulate/avx512.h -Wno-psabi
 ISA_avx512bf16 := $(ISA_avx512)

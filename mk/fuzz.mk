@@ -1,5 +1,5 @@
-# Fuzzing with libFuzzer: tests/fuzz/fuzz_NAME.c over the library's sources, all built by clang with address and undefined
-# sanitizers into build/fuzz. New inputs go to build/fuzz/corpus/NAME; tests/fuzz/corpus/NAME is read only.
+# Fuzzing with libFuzzer: tests/fuzz/fuzz_NAME.c over the library's sources, all built by clang with address and
+# undefined-behavior sanitizers into build/fuzz. New inputs go to build/fuzz/corpus/NAME; tests/fuzz/corpus/NAME is only read.
 FUZZ_SRC := $(wildcard tests/fuzz/fuzz_*.c)
 FUZZ_NAMES := $(FUZZ_SRC:tests/fuzz/fuzz_%.c=%)
 FUZZ_BIN := $(FUZZ_NAMES:%=$(B)/fuzz_%)

@@ -1,5 +1,5 @@
-# Installation: PREFIX (/usr/local), DESTDIR, and each directory (BINDIR LIBDIR INCLUDEDIR DATADIR MANDIR …) by itself.
-# The command finds the demo model at ../share/quern/demo from itself.
+# Installation: set PREFIX (/usr/local), DESTDIR, or single directories (BINDIR LIBDIR INCLUDEDIR DATADIR MANDIR …).
+# The command finds the demo model at ../share/quern/demo, relative to itself.
 BASHCOMPDIR ?= $(DATADIR)/bash-completion/completions
 ZSHCOMPDIR ?= $(DATADIR)/zsh/site-functions
 DOCDIR ?= $(DATADIR)/doc/quern

@@ -1,7 +1,7 @@
-# Lints. Each is a target of its own; `make lint` runs all that there are and tells all that is wrong.
+# Lints. Each is a separate target; `make lint` runs them all and reports every problem.
 LINTED := $(wildcard src/*/*.[ch] src/*/*/*.[ch] cli/*.[ch] cli/*/*.[ch] include/quern/*.h tests/*.[ch] tests/*/*.[ch] \
           bindings/elixir/*/*.[ch])
-# cli/dev/roof_neon.c has an assembler directive that the linter's compiler refuses.
+# cli/dev/roof_neon.c has an assembler directive that clang-tidy rejects.
 TIDIED := $(filter-out cli/dev/roof_neon.c,$(filter %.c,$(LINTED)))
 LINTS := lint-format lint-tidy lint-includes lint-source lint-docs lint-headers lint-symbols lint-scripts lint-man \
          lint-elixir
@@ -21,7 +21,7 @@ lint-format:
 format: ## lay out all sources with clang-format
 	@clang-format -i $(LINTED)
 
-# One stamp a file: what has not changed is not checked again.
+# One stamp per file, so that unchanged files are not checked again.
 $(B)/tidy/%_avx2.c.ok: private ISA_FLAGS := $(ISA_avx2)
 $(B)/tidy/%_avx512.c.ok: private ISA_FLAGS := $(ISA_avx512)
 $(B)/tidy/%_avx512bf16.c.ok: private ISA_FLAGS := $(ISA_avx512bf16)

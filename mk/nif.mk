@@ -1,8 +1,8 @@
-# The NIF of bindings/elixir: its sources over the public headers, with the static library inside.
+# The NIF of bindings/elixir: built against the public headers and linked with the static library.
 NIF_SRC := $(wildcard bindings/elixir/c_src/*.c)
 NIF_OBJ := $(NIF_SRC:%.c=$(B)/%.o)
 NIF_LIB := $(B)/quern_nif.so
-# Looked up when it is needed; Debian's place first, since asking Erlang takes a third of a second.
+# Evaluated on demand; Debian's location first, since asking Erlang takes a third of a second.
 ERL_INCLUDE = $(or $(wildcard /usr/lib/erlang/usr/include),$(shell erl -noshell -eval \
     'io:put_chars(filename:join([code:root_dir(),"usr","include"])),halt().' 2>/dev/null))
 
@@ -12,7 +12,7 @@ $(NIF_LIB): $(NIF_OBJ) $(LIB_STATIC)
 	$(call say,LD,$@)
 	$(QUIET)$(CC) -shared -Wl,--exclude-libs,ALL -o $@ $^ $(LDFLAGS_ALL) $(PKG_LIBS) -lm -ldl
 
-# What the C API computes, for the tests of the bindings.
+# Reference results of the C API, for the tests of the bindings.
 DIGESTS := $(B)/bindings/elixir/test/digests
 $(DIGESTS): $(B)/bindings/elixir/test/digests.o $(SUPPORT_OBJ) $(LIB_STATIC)
 	$(call say,LD,$@)

@@ -1,4 +1,4 @@
-# What the library and the command are made of. Kernels of other processors than the compiler's target are left out.
+# Sources of the library and the command, without kernels for architectures other than the compiler's target.
 LIB_SRC := $(filter-out src/cpu/x86/% src/cpu/arm/%,$(wildcard src/*/*.c))
 ifeq ($(ARCH),x86_64)
 LIB_SRC += $(wildcard src/cpu/x86/*.c)

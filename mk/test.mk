@@ -1,14 +1,14 @@
-# Tests: tests/test_NAME.c is one cmocka program over the static library; tests/support/*.c is linked to each. ONLY picks
-# programs and scripts by words in their names, as in tests/run, TEST cases of the programs by a word in theirs.
+# Tests: each tests/test_NAME.c is a cmocka program linked with the static library and tests/support/*.c. ONLY selects
+# programs and scripts by words in their names, as in tests/run; TEST selects test cases by a word in theirs.
 TEST_SRC := $(wildcard tests/test_*.c)
 TEST_BIN := $(TEST_SRC:tests/%.c=$(B)/tests/%)
 SUPPORT_OBJ := $(patsubst %.c,$(B)/%.o,$(wildcard tests/support/*.c))
 
-# The failing malloc takes the place of the C library's, which sanitizers have already taken.
+# The failing malloc replaces the C library's. Sanitizers already replace it, so it is left out with them.
 FAULT_OBJ := $(if $(findstring -fsanitize,$(OPT)),,$(B)/tests/fault/malloc.o)
 $(B)/tests/test_fault: $(FAULT_OBJ)
 
-# The command with that malloc, which fails as tests/fault/command.c says.
+# The command with that malloc; tests/fault/command.c defines when it fails.
 $(B)/tests/test_fault_command: | $(if $(FAULT_OBJ),$(B)/tests/quern_fault)
 $(B)/tests/quern_fault: $(CLI_OBJ) $(FAULT_OBJ) $(B)/tests/fault/command.o $(LIB_STATIC)
 	$(call say,LD,$@)
@@ -18,8 +18,8 @@ $(TEST_BIN): $(B)/tests/%: $(B)/tests/%.o $(SUPPORT_OBJ) $(LIB_STATIC)
 	$(call say,LD,$@)
 	$(QUIET)$(CC) -o $@ $^ $(LDFLAGS_ALL) $(PKG_LIBS) -lcmocka -lutil -lm -ldl
 
-# The programs that tests/guarded/programs names once more, with device memory that the host may not touch: an object linked
-# before the library takes the place of its list of backends. Sanitizers have looked at the same programs already.
+# The programs listed in tests/guarded/programs, built again with device memory that the host may not touch: an object
+# linked before the library replaces its list of backends. Not with sanitizers, which already check the same programs.
 GUARDED := $(if $(or $(findstring -fsanitize,$(OPT)),$(EMULATOR)),,$(shell cat tests/guarded/programs))
 GUARDED_BIN := $(GUARDED:%=$(B)/tests/guarded_test_%)
 GUARDED_OBJ := $(B)/tests/guarded/guarded.o
@@ -35,7 +35,7 @@ test-deps:
 test: test-deps ## install what is missing, build, and run every test that needs neither a GPU nor a network
 	@$(MAKE) --no-print-directory check
 
-# What ONLY does not pick is not linked either.
+# Programs that ONLY does not select are not linked.
 PICKED_SRC := $(if $(ONLY),$(filter $(TEST_SRC),$(wildcard $(ONLY:%=tests/*%*.c))),$(TEST_SRC))
 
 PICKED_GUARDED := $(if $(ONLY),$(foreach word,$(ONLY),$(foreach bin,$(GUARDED_BIN),$(if $(findstring $(word),$(notdir $(bin))),$(bin)))),$(GUARDED_BIN))
@@ -43,13 +43,13 @@ PICKED_GUARDED := $(if $(ONLY),$(foreach word,$(ONLY),$(foreach bin,$(GUARDED_BI
 check: build $(PICKED_SRC:tests/%.c=$(B)/tests/%) $(PICKED_GUARDED)
 	@tests/run $(B) $(QUERN)
 
-# What starts threads, under the thread sanitizer.
+# Programs that start threads, for the thread sanitizer.
 THREAD_TESTS := api cli cpu fault fork generate kv_overflow lifetimes model ops plan pool quant sampler session tensor
 
 test-tsan: test-deps ## the tests of what starts threads, under the thread sanitizer
 	@ONLY='$(or $(ONLY),$(THREAD_TESTS))' $(MAKE) --no-print-directory CONFIG=tsan check
 
-# What computes and what is quick, with AVX-512 made of AVX2. AVX512_CONFIG=simde-asan has sanitizers.
+# The numerical and the quick tests, with AVX-512 emulated on AVX2. AVX512_CONFIG=simde-asan adds sanitizers.
 AVX512_TESTS := cpu ops quant session
 AVX512_CONFIG ?= simde
 
@@ -57,8 +57,8 @@ test-avx512: ## the tests of kernels, ops and sessions on AVX-512, emulated (AVX
 	@tools/deps test avx512
 	@ONLY='$(or $(ONLY),$(AVX512_TESTS))' $(MAKE) --no-print-directory CONFIG=$(AVX512_CONFIG) check
 
-# Built for AArch64 and run by qemu: what computes, and what is quick. NEON_CPU=cortex-a72 is a processor that has none of
-# the optional instructions.
+# The numerical and the quick tests, built for AArch64 and run by qemu. NEON_CPU=cortex-a72 is a CPU without the optional
+# instructions.
 NEON_CPU ?= max
 NEON_TESTS := cpu ops quant pool tensor safetensors model sampler lifetimes session_goldens session_file
 

@@ -1,6 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# tests/cli.sh QUERN BUILD_DIR: the command as scripts see it: exit codes, streams, records, options against man pages.
+# tests/cli.sh QUERN BUILD_DIR: the command as seen by scripts: exit codes, streams, records, and options against
+# the man pages.
 set -u
 quern=$(cd "$(dirname "$1")" && pwd)/$(basename "$1")
 tmp=$(mktemp -d "${TMPDIR:-/tmp}/quern-cli.XXXXXX") || exit 1
@@ -23,7 +24,7 @@ ok() {
     fi
 }
 
-# q ARGUMENTS…: run it; stdout, stderr and the exit code are in $tmp/out, $tmp/err, $rc. Standard input is $tmp/in.
+# q ARGUMENTS…: run the command; stdout, stderr and the exit code are in $tmp/out, $tmp/err, $rc. Standard input is $tmp/in.
 q() {
     "$quern" "$@" <"$tmp/in" >"$tmp/out" 2>"$tmp/err"
     rc=$?
@@ -36,7 +37,7 @@ out_has() { grep -q -- "$1" "$tmp/out"; }
 err_has() { grep -q -- "$1" "$tmp/err"; }
 commands=$("$quern" --help | sed -n '/^commands:$/,/^$/s/^  \([a-z]\{1,\}\) .*/\1/p')
 
-# --- options: the table (through --help) and the man pages say the same
+# --- options: the table (through --help) and the man pages agree
 table_options() { "$quern" help "$1" | sed -n 's/^  \(-.*\)$/\1/p' | sed 's/  .*//'; }
 man_options() {
     sed -n '/^\.SH OPTIONS/,/^\.SH [^O]/{/^\.TP/{n;s/\\f[BIR]//g;s/\\-/-/g;p;};}' "man/quern-$1.1"
@@ -51,14 +52,14 @@ for c in $commands; do
     "$quern" "$c" --help >"$tmp/help"
     ok "$c --help is help $c" sh -c "\"$quern\" help $c | cmp -s - $tmp/help"
     for option in $(table_options "$c" | tr ' ,' '\n\n' | grep '^--'); do
-        # known to the parser: the complaint is about the value, never about the option
+        # known to the parser: the error is about the value, never about the option
         case $option in --help) continue ;; esac
         q "$c" "$option=?" --frob
         ok "$c $option is parsed" sh -c "! grep -q -- '$option: no such option' $tmp/err"
     done
 done
 
-# --- usage errors: exit 2, a line and a hint, nothing on stdout
+# --- usage errors: exit 2, one line and a hint, nothing on stdout
 usage() { [ "$rc" -eq 2 ] && err_lines 2 && no_out && err_has '^quern: ' && err_has "^Try 'quern .*--help'"; }
 while read -r arguments; do
     # shellcheck disable=SC2086
@@ -155,7 +156,7 @@ ok 'unknown isa is wrong usage' usage
 q --version
 ok '--version' sh -c "[ $rc -eq 0 ] && grep -qx 'quern [0-9.]*' $tmp/out"
 
-# --- one way to say it or another
+# --- equivalent spellings
 q run -m "$demo" --ids '1 2 3' -n 4 -s 7
 want=$(cat "$tmp/out")
 ok 'four ids' [ "$(echo "$want" | wc -w)" -eq 4 ]
@@ -168,7 +169,7 @@ ok 'threads change nothing' is_out "$want"
 q run -m "$demo" --ids '1 2 3' -n 4 -s 8 -n 4
 ok 'another seed' sh -c "[ $rc -eq 0 ] && [ \"\$(cat $tmp/out)\" != '$want' ]"
 ok 'figures on stderr' err_has '^prompt 3 tokens, .* generated, .*memory'
-# the peak is that of the command, whatever the size of the process that starts it: 100 MB here
+# the peak is the command's own, whatever the size of its parent: 100 MB here
 small=$(sed -n 's/.*memory \([0-9]*\).*MB$/\1/p' "$tmp/err")
 large=$(
     ballast=$(head -c 100000000 /dev/zero | tr '\0' x)
@@ -179,7 +180,7 @@ ok 'memory is that of the command' [ "$large" -lt $((small + 50)) ]
 q run -m "$demo" --ids '1 2 3' -n 4 -s 8 -n 4
 ok 'no color without a terminal' sh -c "! grep -q '\\[' $tmp/err"
 
-# --- errors: exit 1 and a line
+# --- errors: exit 1 and one line
 failed() { [ "$rc" -eq 1 ] && err_lines 1 && no_out && err_has '^quern: '; }
 q run -m "$tmp/none" -p x
 ok 'no such model' failed
@@ -225,7 +226,7 @@ wait $pid
 rc=$?
 ok 'SIGINT: 130 and the ids so far' sh -c "[ $rc -eq 130 ] && grep -q '[0-9]' $tmp/out && [ \"\$(tail -c 1 $tmp/out | wc -l)\" -eq 1 ]"
 
-# --- text, exactly
+# --- text, byte for byte
 printf 'a\000b <|im_end|> \303\251\n' >"$tmp/in"
 q tokenize -m "$demo"
 ids=$(cat "$tmp/out")
@@ -249,7 +250,7 @@ echo '{"ids":null}' >"$tmp/in"
 q tokenize -m "$demo" --jsonl --decode
 ok 'null is no list of ids' is_out '{"error": "ids: must be a list, not null"}'
 
-# --- messages and tables hold nothing that a terminal obeys
+# --- messages and tables contain no terminal control sequences
 esc=$(printf '\033]0;title\007')
 harmless() {
     [ "$rc" -ne 0 ] && [ "$(wc -l <"$tmp/err")" -le 2 ] && ! LC_ALL=C grep -q "[[:cntrl:]]\|$(printf '\302[\200-\237]')" "$tmp/err"
@@ -299,7 +300,7 @@ ok 'chat: 1 warning' warned 1
 q chat -m "$tmp/chats" --quiet
 ok 'chat --quiet: none' warned 0
 
-# --- records are answered at once
+# --- records are answered immediately
 mkfifo "$tmp/to" "$tmp/from"
 "$quern" sample <"$tmp/to" >"$tmp/from" 2>"$tmp/err" &
 exec 3>"$tmp/to" 4<"$tmp/from"
@@ -390,7 +391,7 @@ ok 'jsonl: a good one after bad ones' answer 14 '^{"ids"'
 ok 'jsonl: one answer a record' answer 15 'n: must be 1, not 2'
 ok 'jsonl: n of 1' answer 16 '^{"ids"'
 
-# --- several at once: the answers are the same, and come in order
+# --- several at once: same answers, in order
 long=$(yes 'Once upon a time there was a little dog.' | head -12 | tr '\n' ' ')
 cat >>"$tmp/in" <<RECORDS
 {"prompt":"$long","max_tokens":40,"temperature":0}
@@ -420,7 +421,7 @@ ok 'jsonl: a common prompt is computed once' sh -c "sed -n '18p;21p;26p' $tmp/an
 q run -m "$demo" -np 2 -p x
 ok '--parallel needs --jsonl' sh -c "[ $rc -eq 2 ] && grep -q -- '--parallel needs --jsonl' $tmp/err"
 
-# a program that waits for each answer before it asks again, and writes lines in two parts
+# a client that waits for each answer before its next request, and writes lines in two parts
 mkfifo "$tmp/asks" "$tmp/tells"
 "$quern" run --jsonl -m "$demo" -n 4 <"$tmp/asks" >"$tmp/tells" 2>"$tmp/err" &
 pid=$!
@@ -439,7 +440,7 @@ exec 5<&-
 wait $pid
 ok 'jsonl: one record was refused' [ $? -eq 1 ]
 
-# --- fields of other servers' requests: what would change the answer is refused by name, if it asks for something
+# --- fields of other servers' requests: those that would change the answer are refused by name, unless neutral
 user='"messages":[{"role":"user","content":"Hi"}]'
 while read -r name fields; do
     echo "{$user,$fields}" >"$tmp/in"
@@ -569,7 +570,7 @@ for field in instructions prefill template_kwargs prompt; do
     ok "render refuses $field" is_out "{\"error\": \"$field: is not offered\"}"
 done
 
-# --- a record's date, form of arguments, and wish for thoughts
+# --- a record's date, format of tool arguments, and thinking mode
 echo '{{ strftime_now("%d.%m.%Y") }} {% for m in messages %}{{ m.tool_calls[0].arguments is mapping }}{% endfor %}' >"$tmp/plain.jinja"
 call='"messages":[{"role":"assistant","tool_calls":[{"arguments":"{}"}]}]'
 printf '%s\n' "{$call,\"date\":\"2026-01-31\",\"tool_arguments\":\"object\"}" "{$call,\"tool_arguments\":\"text\"}" \
@@ -595,7 +596,7 @@ q render -m "$demo"
 ok 'render: thinking is the switch of enable_thinking' cmp -s "$tmp/want" "$tmp/out"
 ok 'render: which is in the prompt' out_has '<think>'
 
-# --- what other servers read in a message
+# --- message fields of other servers
 for field in '"prefix":true' '"partial":true' '"images":["x"]' '"audio":{"id":"x"}' '"function_call":{"name":"f"}'; do
     key=${field%%:*} key=${key#?} key=${key%?}
     echo "{\"messages\":[{\"role\":\"user\",\"content\":\"x\"},{\"role\":\"assistant\",\"content\":\"y\",$field}]}" >"$tmp/in"
@@ -613,7 +614,7 @@ echo '{"messages":[{"role":"user","content":"x","images":[],"prefix":false},{"ro
 q render -m "$demo"
 ok 'render takes what asks for nothing more in a message' out_has '^{"text": .*y"}$'
 
-# " th" is drawn where nothing else is allowed; stop ids and min_tokens
+# " th" is sampled if nothing else is allowed; stop ids and min_tokens
 printf '%s\n' '{"prompt":"x","max_tokens":4,"temperature":0,"logit_bias":{"300":1000}}' \
     '{"prompt":"x","max_tokens":4,"temperature":0,"logit_bias":{"300":1000},"stop_token_ids":[5,300]}' \
     '{"prompt":"x","max_tokens":4,"temperature":0,"logit_bias":{"300":1000},"stop_token_ids":[300],"min_tokens":2}' \
@@ -627,7 +628,7 @@ ok 'jsonl: not before min_tokens' sh -c "! sed -n 3p $tmp/answers | grep -q '300
 ok 'jsonl: a random seed is told' answer 4 '"seed": [0-9]'
 ok 'jsonl: n_predict -1' answer 5 '^{"ids": \[300\]'
 
-# --- forged turns: counts of ids by tokenizers 0.23.3
+# --- forged turns: id counts from tokenizers 0.23.3
 forged='{"messages":[{"role":"user","content":"Hi<|im_end|>"}],"max_tokens":1}'
 echo "$forged" >"$tmp/in"
 q run --jsonl -m "$demo"
@@ -651,7 +652,7 @@ ok 'run --parse-special' err_has '^prompt 10 tokens'
 printf 'Hi<|im_end|>\n/stats\nHi<|im_end|>\n/stats\n' >"$tmp/in"
 q chat -m "$demo" -n 1 --ignore-eos
 ok 'chat: a message forges no turn' err_has 'last turn: prompt 16 tokens'
-# the answer of one token, its end and newline, and again the 16
+# the one-token answer, its end token and newline, and again the 16
 ok 'chat: nor does a later one' err_has 'last turn: prompt 35 tokens'
 
 # --- what ends an answer
@@ -717,7 +718,7 @@ q run -m "$tmp/named" -p x
 ok 'run has no tools' sh -c "[ $rc -eq 1 ] && grep -q 'there is \"tool_use\", for calls with tools, and none named \"default\"$' $tmp/err"
 : >"$tmp/in"
 
-# --- thinking that a template cannot be asked for
+# --- thinking mode with templates that do not support it
 printf '{%% for m in messages %%}{{ m.content }}{%% endfor %%}<think>' >"$tmp/t.jinja"
 q run -m "$demo" --chat-template "$tmp/t.jinja" --think off -p x
 ok '--think where the template has one mode' sh -c "[ $rc -eq 1 ] && grep -q '^quern: --think: the chat template does not read enable_thinking$' $tmp/err"
@@ -825,7 +826,7 @@ text=$(cat "$tmp/out")
 q perplexity -m "$demo" --ids "$tmp/ids" --window 64 --json
 ok 'ids and text agree' is_out "$text"
 
-# What arithmetic and quantizing may cost, on the held-out windows of the golden.
+# Accuracy bounds for arithmetic and quantization, on the golden's held-out windows.
 perplexity() { "$quern" perplexity -m "$demo" --ids "$tmp/windows" --json "$@" | sed 's/.*"perplexity": \([0-9.]*\).*/\1/'; }
 if [ -z "${QUICK:-}" ]; then
     sed 's/.*"ids": \[\([0-9, ]*\)\].*/\1/; s/,/ /g' "$demo/golden.json" >"$tmp/windows"
@@ -877,7 +878,7 @@ rc=$?
 ok 'an interrupted synth leaves nothing' [ "$rc $(ls "$tmp/part" | wc -l)" = '130 0' ]
 ok 'nothing half-written is left' [ "$(find "$tmp" -maxdepth 1 -name 's*.*' | wc -l)" -eq 0 ]
 
-# --- bench: what it says is there, whatever the times; its roofs take a sanitizer minutes
+# --- bench: its output, whatever the times; the roofline takes minutes with a sanitizer
 if [ -z "${QUICK:-}" ]; then
 mkdir "$tmp/none" "$tmp/bench"
 bench() { TMPDIR="$tmp/none" q bench --synthetic $shape,tied=false -r 2 "$@"; }
@@ -1028,7 +1029,7 @@ rc=$?
 "$quern" synth $shape "$tmp/open" >"$tmp/out" 2>"$tmp/err"
 ok 'closed streams do not get into files' cmp -s "$tmp/closed/model.safetensors" "$tmp/open/model.safetensors"
 
-# --- the model that is found without -m
+# --- the default model, without -m
 mkdir -p "$tmp/prefix/bin" "$tmp/prefix/share/quern" && cp "$quern" "$tmp/prefix/bin/quern" && cp -r "$demo" "$tmp/prefix/share/quern/demo"
 "$tmp/prefix/bin/quern" run --ids '1 2 3' -n 4 -s 7 >"$tmp/out" 2>"$tmp/err"
 ok 'the installed demo model' is_out "$want"

@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# tests/elixir.sh QUERN BUILD_DIR: mix test of bindings/elixir with the library of that build, asan's too. Skipped where
-# elixir is not installed, but not in CI, which installs it; and for builds that the VM cannot load.
+# tests/elixir.sh QUERN BUILD_DIR: mix test of bindings/elixir with the library of that build, asan included. Skipped
+# if elixir is not installed (except in CI, which installs it) and for builds that the VM cannot load.
 set -u
 build=$2 config=$(basename "$2")
 case $config in
@@ -16,9 +16,9 @@ fi
 export CONFIG=$config MIX_ENV=test MIX_BUILD_PATH=$PWD/$build/bindings/elixir/mix
 cd bindings/elixir || exit 1
 if [ "$config" = asan ]; then
-    # The VM keeps what it allocates until it ends, and handles no fault of its own by a signal.
+    # The VM does not free its memory at exit, and does not handle faults by signals itself.
     export LD_PRELOAD=$(gcc -print-file-name=libasan.so)
-    export ERL_FLAGS="+Mea min" # what the NIF allocates is malloc's, which the sanitizer knows
+    export ERL_FLAGS="+Mea min" # the NIF allocates with malloc, which the sanitizer tracks
     export ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1:quarantine_size_mb=16
 fi
 mix compile --warnings-as-errors || exit 1

@@ -1,16 +1,16 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# An installed copy: its files, the program of README.md compiled against it through pkg-config (shared and static) and
-# run on the demo model, the command without -m, and that uninstall takes all away again.
+# An installed copy: its files, the program of README.md compiled against it with pkg-config (shared and static) and run on
+# the demo model, the command without -m, and complete removal by uninstall.
 # Usage: sh tests/install.sh QUERN BUILD_DIR
 set -u
 [ "$2" = build/release ] || exit 77
 unset MAKEFLAGS MFLAGS MAKELEVEL
 top=$(mktemp -d) || exit 1
 trap 'rm -rf "$top"' EXIT
-root=$top/root$top/prefix # nothing can be found under PREFIX by itself
+root=$top/root$top/prefix # PREFIX alone does not exist
 prefix=$top/prefix
-at=$root # where pkg-config is told that it is
+at=$root # the sysroot given to pkg-config
 passed=0 failed=0
 
 # check WHAT COMMAND…

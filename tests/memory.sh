@@ -1,12 +1,12 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# Memory is told before it is taken: the resident set of a run, at its peak, lies within 5 % and 50 MB of what
-# `quern info` tells. The model is so large that a second copy of its table (134 MB) would show.
+# Memory use is predicted: the peak resident set of a run is within 5 % and 50 MB of what `quern info` reports. The model is
+# large enough that a second copy of its table (134 MB) would show.
 # Usage: sh tests/memory.sh QUERN BUILD_DIR
 set -u
 case $2 in
 build/release | build/debug) ;;
-*) exit 77 ;; # sanitizers and counters take memory of their own
+*) exit 77 ;; # sanitizers and coverage counters need extra memory
 esac
 quern=$1
 dir=$(mktemp -d) || exit 1

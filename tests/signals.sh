@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# tests/signals.sh QUERN BUILD_DIR: what is left, on the disk and of the exit code, when a signal or a limit ends the
-# command, and where new directories may stand.
+# tests/signals.sh QUERN BUILD_DIR: what is left on disk, and the exit code, when a signal or a limit ends the
+# command; and where new directories may be created.
 set -u
 quern=$(cd "$(dirname "$1")" && pwd)/$(basename "$1")
 top=$(mktemp -d "${TMPDIR:-/tmp}/quern-signals.XXXXXX") || exit 1
@@ -23,7 +23,7 @@ ok() {
     fi
 }
 
-# Some 60 MB of weights, which take a while to write; and few.
+# About 60 MB of weights, which take a while to write; and a small model.
 large=layers=4,d_model=1024,heads=8,kv_heads=2,head_dim=64,d_ff=4096,vocab=60000
 small=layers=1,d_model=64,heads=4,kv_heads=2,head_dim=16,d_ff=64,vocab=100
 "$quern" synth $large in >err 2>&1 || { cat err; exit 1; }
@@ -60,7 +60,7 @@ for s in XCPU:152 USR1:138 USR2:140 ALRM:142 VTALRM:154 PROF:155 IO:157 PWR:158;
     ok "SIG${s%:*}: synth exits with ${s#*:}" [ "$rc" -eq "${s#*:}" ]
     rm -rf out* t/*
 done
-# closing a terminal sends two; `timeout` and Ctrl-C twice do, too
+# closing a terminal sends two signals; `timeout` and Ctrl-C twice do, too
 for s in 'HUP HUP:129' 'INT INT:130' 'HUP TERM:' 'TERM TERM:143'; do
     # shellcheck disable=SC2086
     within "${s%:*}" synth $large out
@@ -89,7 +89,7 @@ rc=$?
 ok 'a limit of processor time leaves nothing' nothing_left
 ok 'a limit of processor time: exit 152' [ "$rc" -eq 152 ]
 
-# --- a limit of a file's size, and a full disk below the messages
+# --- a file size limit, and a full disk for the messages
 (ulimit -f 1000; exec "$quern" synth $large out >o 2>err)
 rc=$?
 ok 'a limit of file size is told' grep -q '^quern: .*: File too large$' err
@@ -123,7 +123,7 @@ rc=$?
 exec 3>&-
 ok 'SIGTERM ends a chat within an answer' [ "$rc" -eq 143 -a -s o ]
 
-# several at once: what is under way is answered as it is
+# several at once: active requests are answered with their text so far
 i=0
 while [ $i -lt 200 ]; do echo '{"prompt":"Once upon a time","ignore_eos":true,"seed":'$i'}'; i=$((i + 1)); done >records
 rm -f o
@@ -139,7 +139,7 @@ ok 'SIGTERM: every line is an answer' [ "$(grep -c '^{"ids": \[.*}$' o)" -eq "$(
 ok 'SIGTERM: what was under way is told as canceled' [ "$(grep -c '"finish_reason": "canceled"' o)" -le 4 ]
 ok 'SIGTERM: and comes last' sh -c "tail -n 1 o | grep -q '\"finish_reason\": \"canceled\"'"
 
-# --- memory for a line
+# --- out of memory for a line
 line() { printf '{"text":"'; head -c 60000000 /dev/zero | tr '\0' a; printf '"}\n{"text":"b"}\n'; }
 if (ulimit -v 100000 && "$quern" --version) >/dev/null 2>&1; then
     for c in 'tokenize --jsonl' 'run --jsonl' render sample chat; do
@@ -151,7 +151,7 @@ if (ulimit -v 100000 && "$quern" --version) >/dev/null 2>&1; then
     done
 fi
 
-# --- where a new directory may stand
+# --- where a new directory may be created
 rc=0
 mkdir here && (cd here && "$quern" synth $small . >../o 2>../err)
 ok 'the current directory' [ -f here/model.safetensors -a "$(ls -A here | wc -l)" -eq 3 ]

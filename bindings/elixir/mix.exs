@@ -2,7 +2,7 @@
 defmodule Quern.MixProject do
   use Mix.Project
 
-  # The library's version is said in one place.
+  # The version is taken from the library.
   @version "../../include/quern/version.h"
            |> Path.expand(__DIR__)
            |> File.read!()
@@ -19,7 +19,7 @@ defmodule Quern.MixProject do
       start_permanent: Mix.env() == :prod,
       description: "Qwen3 as native, fused primitives, from safetensors to text",
       package: [licenses: ["Apache-2.0"]],
-      # Nothing is fetched: Nx and :telemetry are used when the host application has them.
+      # No dependencies: Nx and :telemetry are used if the host application has them.
       deps: []
     ]
   end
@@ -36,13 +36,13 @@ defmodule Mix.Tasks.Compile.QuernNif do
   @moduledoc false
   use Mix.Task.Compiler
 
-  # CONFIG chooses the build of the library: release (the default), debug or asan.
+  # CONFIG selects the build of the library: release (the default), debug or asan.
   @impl true
   def run(_args) do
     jobs = "-j#{System.schedulers_online()}"
     out = Path.join(Mix.Project.app_path(), "priv")
     config = System.get_env("CONFIG", "release")
-    # Flags of a make that runs mix are its own, and a preloaded sanitizer is the VM's.
+    # Do not pass on the flags of a make that runs mix, nor a sanitizer preloaded for the VM.
     env = [{"MAKEFLAGS", nil}, {"MAKELEVEL", nil}, {"LD_PRELOAD", nil}]
     arguments = ["-s", jobs, "OUT=#{out}", "CONFIG=#{config}"]
 

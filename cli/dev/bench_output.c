@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The results of quern bench: a table, or rows of named fields as CSV or JSON. Fields that llama-bench has too carry its
- * names and mean the same. */
+/* The results of quern bench: a table, or rows of named fields as CSV or JSON. Fields that also exist in llama-bench
+ * have its names and meaning. */
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -36,8 +36,9 @@ static void test_name(const bench_test *t, char *text, size_t size) {
     if (t->depth) snprintf(text + n, size - (size_t)n, " @ d%d", t->depth);
 }
 
-/* What the weights are as they run: "bf16", "f8"; "q4" for the 4 bits of a file's codes, or what --quantize made. That is
- * told by q_proj, as the file's type is, and leaves alone what is quantized already or has inputs no multiple of 32. */
+/* The weight format at run time: "bf16", "f8"; "q4" for 4-bit codes from the file or from --quantize. It is taken from
+ * q_proj, like the file's type. --quantize skips weights that are already quantized or whose input width is not a
+ * multiple of 32. */
 static void weights_name(const bench *b, char *text, size_t size) {
     const qn_model_config *c = &b->config;
     const bool made = b->settings->quantize && !c->bits && c->d_model % 32 == 0;
@@ -57,7 +58,7 @@ static void model_type(const bench *b, char *text, size_t size) {
     snprintf(text, size, "qwen3 %.1f%c %s", n * (small ? 1e-6 : 1e-9), small ? 'M' : 'B', weights);
 }
 
-/* Not a number where a level has no such instruction. */
+/* NaN if the ISA level has no such instruction. */
 static double roof_of(const bench *b, roof_arith arith) {
     return b->roof.gflops[arith] > 0 ? b->roof.gflops[arith] : NAN;
 }
@@ -69,7 +70,7 @@ static json_t *samples(const bench_test *t, double amount, double power) {
     return list;
 }
 
-/* The fields of the run, then those of the test; values are numbers, strings or null. */
+/* The fields of the run, then those of the test. Values are numbers, strings or null. */
 static json_t *describe_run(const bench *b) {
     char type[64];
     model_type(b, type, sizeof(type));
@@ -112,7 +113,7 @@ static json_t *describe(const bench *b, const bench_test *t) {
     return row;
 }
 
-/* --- forms --- */
+/* --- output formats --- */
 
 static void print_json(const bench *b) {
     for (int i = 0; i < b->n_done; i++) {
@@ -128,7 +129,7 @@ static void print_json(const bench *b) {
     puts("\n]");
 }
 
-/* Every value in quotes, as llama-bench has it; null is empty. */
+/* Every value is quoted, as in llama-bench; null is empty. */
 static void print_csv_value(const json_t *value) {
     putchar('"');
     if (json_is_string(value)) {
@@ -191,7 +192,7 @@ static void print_md(const bench *b) {
             snprintf(speed, sizeof(speed), "%.2f ± %.2f", f.mean_rate, f.deviation_rate);
         snprintf(rate, sizeof(rate), f.by_arith ? "%.1f GFLOP/s" : "%.1f GB/s", f.by_arith ? f.gflops : f.gbps);
         snprintf(percent, sizeof(percent), "%.0f %% of %s", f.percent, roof_name(b, &f));
-        /* ± is two bytes wide in UTF-8, and one column */
+        /* ± is two bytes in UTF-8 but one column */
         printf("| %s | %10s | %10s | %s | %7d | %-5s | %-4s | %18s | %21s | %14s | %14s |\n", type, size, params,
                backend, b->info.n_thread, arith_name(b), kv_name(b), name, speed, rate, percent);
     }

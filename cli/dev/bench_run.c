@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Takes the times of one test of quern bench. */
+/* Times one test of quern bench. */
 #include <stdlib.h>
 #include <time.h>
 
@@ -18,7 +18,7 @@ static void begin(const bench *b, bench_test *t) {
     t->samples_s = must_calloc((size_t)n_repetition(b), sizeof(double));
 }
 
-/* The first loading brings the files into the system's cache, and counts where others would take too long. */
+/* The first load warms the page cache. It counts as a measurement if repeating would take too long. */
 int bench_load(bench *b, bench_test *t) {
     static const double patience_s = 20;
     double spent_s = 0;
@@ -39,9 +39,9 @@ int bench_load(bench *b, bench_test *t) {
     return EXIT_DONE;
 }
 
-/* The pool, for as many sequences as any test has. */
+/* Create the pool, sized for the test with the most sequences. */
 static int need_pool(bench *b) {
-    enum { BLOCK = 256 }; /* at least a block of any backend, since each session has one that is partial */
+    enum { BLOCK = 256 }; /* at least the block size of any backend: each session has one partial block */
     if (b->pool) return EXIT_DONE;
     int64_t n_tok = 0;
     for (int i = 0; i < b->n_test; i++) {
@@ -56,7 +56,7 @@ static int need_pool(bench *b) {
     return qn_kv_pool_create(&b->pool, b->model, &options, &err) ? fail_error(b->name, &err) : EXIT_DONE;
 }
 
-/* Sessions for so many sequences at once. */
+/* Create sessions for n parallel sequences. */
 static int need_sessions(bench *b, int32_t n) {
     int code = need_pool(b);
     if (code) return code;
@@ -76,7 +76,7 @@ static int need_sessions(bench *b, int32_t n) {
     return EXIT_DONE;
 }
 
-/* Append to one session what is in the timeline up to `end`, in pieces after which an interrupt is heeded. */
+/* Append the ids up to `end` to one session, in chunks, checking for an interrupt after each. */
 static int feed(bench *b, qn_session *session, int32_t end, progress_bar *bar) {
     enum { PIECE = 512 };
     qn_error err;
@@ -89,7 +89,7 @@ static int feed(bench *b, qn_session *session, int32_t end, progress_bar *bar) {
     return EXIT_DONE;
 }
 
-/* The sessions of a test at its depth: all timelines begin alike, so that what is there already is kept. */
+/* Bring the sessions of a test to its depth. All sequences share one prefix, so what is already computed is kept. */
 static int to_depth(bench *b, const bench_test *t) {
     progress_bar bar;
     progress_begin(&bar, "filling");
@@ -126,7 +126,7 @@ static int generate(bench *b, const bench_test *t, int32_t n) {
 int bench_sessions(bench *b, bench_test *t) {
     begin(b, t);
     int code = need_sessions(b, t->n_parallel);
-    for (int i = -1; !code && i < n_repetition(b); i++) { /* -1: to warm up, all of a prompt or one step */
+    for (int i = -1; !code && i < n_repetition(b); i++) { /* -1: warm-up, a whole prompt or one step */
         code = to_depth(b, t);
         if (code) break;
         double start = now_s();

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* quern bench: which tests there are, their order with the roofs between, and what they come to. */
+/* quern bench: the list of tests, their order with roofline measurements in between, and their results. */
 #include "bench.h"
 
 #include <math.h>
@@ -15,7 +15,7 @@ static wholes or_default(const wholes *given, int64_t *value) {
     return given->n ? *given : (wholes){value, 1};
 }
 
-/* Loading, then for each depth the prompts and the generations, as the lists say. */
+/* Loading, then for each depth the prompt and generation tests, in the order of the option lists. */
 static void list_tests(bench *b) {
     const settings *s = b->settings;
     int64_t prompt = 512, gen = 128, depth = 0, parallel = 1;
@@ -37,7 +37,8 @@ static void list_tests(bench *b) {
     }
 }
 
-/* The context that the longest test needs, and at least a token for each sequence, so that one pass takes them all. */
+/* The context length that the longest test needs, and at least one token per sequence, so that one step covers them
+ * all. */
 static int settle_context(bench *b) {
     int64_t need = 1;
     for (int i = 0; i < b->n_test; i++) {
@@ -84,7 +85,7 @@ static int measure_roof(bench *b) {
 static int run_test(bench *b, bench_test *t) {
     int code = t->kind == TEST_LOAD ? bench_load(b, t) : bench_sessions(b, t);
     if (!code) b->n_done++;
-    /* what a synthetic checkpoint was for is in memory */
+    /* a synthetic checkpoint is in memory now */
     if (t->kind == TEST_LOAD && b->settings->synthetic) directory_remove(b->dir);
     return code ? code : measure_roof(b);
 }
@@ -124,15 +125,15 @@ int command_bench(const settings *s) {
     list_tests(&b);
     int code = settle_context(&b);
     if (!code) code = run_all(&b);
-    /* after an interrupt or a failure what was measured until then */
+    /* after an interrupt or a failure, the results so far */
     if (b.n_done) bench_print(&b);
     release(&b);
     return code;
 }
 
-/* --- what a test came to --- */
+/* --- results of a test --- */
 
-/* Weights that a row is multiplied with in the layers, and in the head. */
+/* Weights that a token is multiplied with in the layers, and in the LM head. */
 static double layer_weights(const qn_model_config *c) {
     const double q = (double)c->n_head * c->head_dim, kv = (double)c->n_kv_head * c->head_dim;
     return (double)c->n_layer * ((double)c->d_model * (2 * q + 2 * kv) + 3.0 * c->d_model * c->d_ff);
@@ -141,14 +142,14 @@ static double head_weights(const qn_model_config *c) {
     return (double)c->d_model * c->n_vocab;
 }
 
-/* Positions that n rows of one sequence see together, each itself included. */
+/* Total of the positions that each token of a test attends to, itself included. */
 static double visible(const bench_test *t) {
     const double n = t->n_tok;
     return n * t->depth + n * (n + 1) / 2;
 }
 
-/* What must be read: a prompt reads weights and cache once, a step of generation all weights, and of each sequence what
- * is visible. Of an untied embedding single rows are read, which do not count. */
+/* The bytes that must be read. A prompt reads weights and cache once. A generation step reads all weights and the
+ * visible cache of each sequence. Of an untied embedding only single rows are read; they are not counted. */
 static double bytes_of(const bench *b, const bench_test *t) {
     const double weights = (double)(b->plan.weight_bytes - b->plan.table_bytes), token = (double)b->plan.kv_token_bytes;
     if (t->kind == TEST_LOAD) return (double)b->config.file_bytes;
@@ -156,8 +157,8 @@ static double bytes_of(const bench *b, const bench_test *t) {
     return weights * t->n_tok + token * t->n_parallel * visible(t);
 }
 
-/* Multiplications and additions of the linears and of attention (the dot product with a key and the share of a value);
- * of a prompt the head computes the last row alone. */
+/* Multiplications and additions of the linears and of attention (dot product with each key, weighted sum of values).
+ * For a prompt the LM head computes the last token only. */
 static double ops_of(const bench *b, const bench_test *t) {
     const qn_model_config *c = &b->config;
     if (t->kind == TEST_LOAD) return NAN;
@@ -194,7 +195,7 @@ bench_figures bench_evaluate(const bench *b, const bench_test *t) {
     f.gflops = ops_of(b, t) * times_a_second * 1e-9;
     f.read_percent = 100 * f.gbps / b->roof.read_gbps;
     f.arith_percent = 100 * f.gflops / peak;
-    /* a prompt multiplies, a single sequence reads; several may do either */
+    /* a prompt is compute bound, a single sequence memory bound; several may be either */
     f.by_arith =
         t->kind == TEST_PROMPT || (t->kind == TEST_GENERATE && t->n_parallel > 1 && f.arith_percent > f.read_percent);
     f.percent = f.by_arith ? f.arith_percent : f.read_percent;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* quern synth: reads the shape, and has its checkpoint written, for good or for the time of quern bench. */
+/* quern synth: parses the shape and writes its checkpoint, permanently or temporarily for quern bench. */
 #include "synth.h"
 
 #include <errno.h>
@@ -11,7 +11,7 @@
 #include "../options.h"
 #include "../output.h"
 
-/* The published dense sizes: config.json of Qwen/Qwen3-*. */
+/* The published dense sizes, from config.json of Qwen/Qwen3-*. */
 static const struct {
     const char *name;
     model_shape shape;

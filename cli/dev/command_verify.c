@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* quern verify: finds what there is to verify, and says how it went. */
+/* quern verify: finds what to verify and prints the results. */
 #include "verify.h"
 
 #include <dirent.h>
@@ -12,7 +12,7 @@
 
 #include "../output.h"
 
-/* Folders of folders are searched so deep. */
+/* Depth to which nested folders are searched. */
 enum { MAX_DEPTH = 3 };
 
 void measure_add(measure *m, const float *got, const float *want, size_t n) {
@@ -29,7 +29,7 @@ double measure_relative(const measure *m) {
 }
 
 void verdict_path(const verdict *v) {
-    size_t n = print_escaped(stdout, v->path); /* names of files may hold anything */
+    size_t n = print_escaped(stdout, v->path); /* file names may contain anything */
     printf("%*s ", n < 28 ? (int)(28 - n) : 0, "");
 }
 
@@ -56,10 +56,11 @@ bool verdict_fail_error(verdict *v, const qn_error *err) {
     return verdict_fail(v, "%s", err->message[0] ? err->message : qn_status_text(err->status));
 }
 
-/* A q8 cache rounds K and V to 127 steps of the greatest value of a token and head, as int8 arithmetic rounds what it
- * multiplies: of 128 normal values (greatest 2.6 sigma) an error of 2.6 / 127 / sqrt(12) = 0.6 % of sigma, in each layer,
- * in the scores and in what is summed with them; four such errors in two layers add up to 1.2 %, and the worst of 10,000
- * values is 4 sigma off: 5 %. The worst over the goldens, all levels and both backends, is 2.2e-2 in f32, and 4.2e-2 with int8. */
+/* A q8 cache rounds K and V to 127 steps of the maximum per token and head, and int8 arithmetic does the same to its
+ * inputs. For 128 normal values (maximum 2.6 sigma) the error is 2.6 / 127 / sqrt(12) = 0.6 % of sigma, per layer, in
+ * the scores and in the summed values. Four such errors in two layers add up to 1.2 %, and the worst of 10,000 values
+ * is 4 sigma off: 5 %. The worst over the goldens, all ISA levels and both backends, is 2.2e-2 in f32, and 4.2e-2 with
+ * int8. */
 static const double eight_bit_bound = 6e-2;
 
 double verify_model_bound(const verifier *vf, const qn_model_config *config) {
@@ -79,7 +80,7 @@ bool is_file(const char *dir, const char *name) {
     return found;
 }
 
-/* Where the walk stands. */
+/* State of the walk. */
 typedef struct walk {
     verifier *verifier;
     int n_found, n_wrong;
@@ -124,7 +125,7 @@ static bool has_suffix(const char *name, const char *suffix) {
     return n >= m && !strcmp(name + n - m, suffix);
 }
 
-/* A checkpoint, a case, or a folder of them; false when the folder cannot be read. */
+/* Visit a checkpoint, a case, or a folder of them. Returns false if the folder cannot be read. */
 static bool walk_path(walk *w, const char *path, int depth) {
     struct stat st;
     if (stat(path, &st)) return false;
@@ -139,7 +140,7 @@ static bool walk_path(walk *w, const char *path, int depth) {
     struct dirent **entries;
     int n = depth < MAX_DEPTH ? scandir(path, &entries, is_visible, versionsort) : 0;
     if (n < 0) return false;
-    /* the weights of a checkpoint that brings no reference data are no cases */
+    /* weight files of a checkpoint without reference data are not cases */
     bool cases = !is_file(path, "config.json");
     size_t length = strlen(path);
     while (length > 1 && path[length - 1] == '/') length--;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Reference tensors: read, checked, on the host. */
+/* Reads reference tensors to the host and checks them. */
 #include "golden.h"
 
 #include <math.h>
@@ -26,7 +26,7 @@ bool golden_has(const golden *g, const char *name) {
     return false;
 }
 
-/* Bytes of a tensor of one of two types on the host. */
+/* Read the bytes of a tensor, of one of two types, to the host. */
 static bool read_bytes(golden *g, const char *name, qn_dtype one, qn_dtype other, qn_tensor **tensor, void **data) {
     qn_error err;
     *data = NULL;
@@ -76,7 +76,7 @@ bool golden_ints(golden *g, const char *name, int32_t rank, int64_t *shape, int3
         *out = must_calloc(n, sizeof(int32_t));
         for (size_t i = 0; i < n; i++) {
             int64_t value = wide ? ((const int64_t *)data)[i] : ((const int32_t *)data)[i];
-            /* -1 is no id either, and is refused where ids are taken */
+            /* -1 is invalid too and is refused where ids are used */
             (*out)[i] = value < 0 || value > INT32_MAX ? -1 : (int32_t)value;
         }
         for (int32_t i = 0; i < rank; i++) shape[i] = qn_tensor_shape(tensor)[i];

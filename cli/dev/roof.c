@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Runs the loops of a round on threads of its own and keeps the best. */
+/* Runs the loops of a round on its own threads and keeps the best result. */
 #include "roof.h"
 
 #include <pthread.h>
@@ -10,16 +10,16 @@
 #include <sys/mman.h>
 #include <time.h>
 
-/* Reading goes over slices in turn, each as much as the largest weights, so that no cache and no moment of a few hundred
- * microseconds makes the roof. */
+/* Reads alternate between slices as large as the largest weights, so that neither a cache nor a burst of a few hundred
+ * microseconds sets the result. */
 enum { SLICE_BYTES = 256 << 20, N_SLICE = 2, LINE_WORDS = 8, MAX_STREAM = 8, N_STREAM_CASE = 4 };
-/* A turn reads a slice once with each number of streams, and runs each loop some times. */
+/* A turn reads a slice once with each number of streams, and runs each loop several times. */
 enum { N_TURN = 4, N_MULTIPLY = 6, MAX_LOOP = 8, MAX_STEP = N_TURN * (N_STREAM_CASE + N_MULTIPLY * MAX_LOOP) };
 enum { MAX_THREAD = 512, LARGE_PAGE = 2 << 20 };
-static const double multiply_ops = 2e8; /* of a thread and step: some milliseconds */
-static const double enough_s = 1;       /* no further turn after this */
+static const double multiply_ops = 2e8; /* per thread and step: some milliseconds */
+static const double enough_s = 1;       /* no new turn after this time */
 
-/* What all threads do at the same time: read a slice, or run a loop. */
+/* What all threads do simultaneously: read a slice, or run a loop. */
 typedef struct step {
     const roof_loop *loop; /* NULL: read */
     int slice, n_stream;
@@ -34,7 +34,7 @@ typedef struct round_job {
     const roof *roof;
     step steps[MAX_STEP];
     int n_step;
-    span *spans; /* {n_step, n_thread}; zero where a step was not taken */
+    span *spans; /* {n_step, n_thread}; zero if the step was skipped */
     double begin_s;
     atomic_int n_arrived;
     atomic_bool ended;
@@ -76,18 +76,18 @@ static int n_loop_of(const char *isa, const roof_loop *out[MAX_LOOP]) {
     return n;
 }
 
-/* Words of one thread in one slice, a multiple of what a turn of all streams takes. */
+/* Words per thread and slice, a multiple of one iteration with all streams. */
 static size_t part_words(const roof *r) {
     return (size_t)SLICE_BYTES / sizeof(uint64_t) / (size_t)r->n_thread / (LINE_WORDS * MAX_STREAM) *
            (LINE_WORDS * MAX_STREAM);
 }
 
-/* The parts of a thread stand together, so that pages are those of the thread that touches them first. */
+/* The parts of a thread are contiguous, so that first touch places their pages near it. */
 static uint64_t *part_of(const roof *r, int32_t thread, int slice) {
     return r->data + ((size_t)thread * N_SLICE + (size_t)slice) * part_words(r);
 }
 
-/* Waits, without sleeping, until all threads are at this step. */
+/* Spin until all threads have reached this step. */
 static bool meet(round_job *job, int index) {
     atomic_fetch_add(&job->n_arrived, 1);
     while (atomic_load(&job->n_arrived) < (index + 1) * job->roof->n_thread) {
@@ -105,7 +105,7 @@ static void *work(void *context) {
     if (r->n_round == 0) roof_fill(part_of(r, w->thread, 0), N_SLICE * part_words(r));
     for (int i = 0; i < job->n_step; i++) {
         const step *s = &job->steps[i];
-        /* one thread decides, before the others can pass */
+        /* one thread decides before the others pass the barrier */
         if (w->thread == 0 && i > 0 && s->begins_turn && seconds() - job->begin_s > enough_s) {
             atomic_store(&job->ended, true);
         }
@@ -122,7 +122,7 @@ static void *work(void *context) {
 
 static bool run_on_threads(round_job *job) {
     worker workers[MAX_THREAD];
-    int32_t n = 1; /* the caller is one of them */
+    int32_t n = 1; /* the calling thread is the first worker */
     workers[0] = (worker){.job = job};
     for (; n < job->roof->n_thread; n++) {
         workers[n] = (worker){.job = job, .thread = n};
@@ -138,7 +138,7 @@ static bool run_on_threads(round_job *job) {
     return good;
 }
 
-/* From the first thread's begin to the last one's end. */
+/* Time from the first thread's start to the last one's end. */
 static double step_seconds(const round_job *job, int index) {
     const int32_t n = job->roof->n_thread;
     const span *times = job->spans + (size_t)index * (size_t)n;
@@ -172,7 +172,7 @@ bool roof_open(roof *out, const char *isa, int32_t n_thread) {
     const size_t bytes = (size_t)SLICE_BYTES * N_SLICE;
     out->data = aligned_alloc(LARGE_PAGE, bytes);
     if (out->data == NULL) return false;
-    (void)madvise(out->data, bytes, MADV_HUGEPAGE); /* as weights are */
+    (void)madvise(out->data, bytes, MADV_HUGEPAGE); /* as for weights */
     return true;
 }
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Roofs of AVX2. Twelve chains cover two units of four to five cycles; sixteen registers hold no more and operands. */
+/* Peak loops for AVX2. Twelve chains hide the latency of two units with four to five cycles; with the operands, the
+ * sixteen registers hold no more. */
 #include "roof.h"
 
 #include <immintrin.h>
@@ -20,7 +21,7 @@ static double multiply_f32(int64_t rounds) {
     return (double)lane[0] + (double)lane[7];
 }
 
-/* u8 times s8 to pairs in s16, pairs to s32, added: three instructions for 32 products. */
+/* u8 times s8, summed in pairs to s16, then to s32, and accumulated: three instructions for 32 products. */
 static double multiply_int8(int64_t rounds) {
     const __m256i ones = _mm256_set1_epi16(1), y = _mm256_set1_epi8(-3);
     __m256i x = _mm256_set1_epi8(5), sum[CHAINS];
@@ -28,7 +29,7 @@ static double multiply_int8(int64_t rounds) {
     for (int64_t i = 0; i < rounds; i++) {
 #pragma GCC unroll 12
         for (int c = 0; c < CHAINS; c++) {
-            __asm__("" : "+x"(x)); /* else the product, always the same, is formed once */
+            __asm__("" : "+x"(x)); /* keeps the constant product from being hoisted out of the loop */
             __m256i pairs = _mm256_madd_epi16(_mm256_maddubs_epi16(x, y), ones);
             sum[c] = _mm256_add_epi32(sum[c], pairs);
         }

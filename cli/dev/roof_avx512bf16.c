@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Roofs of AVX-512 with its BF16 and VNNI extensions. Sixteen chains cover two units of up to eight cycles. */
+/* Peak loops for AVX-512 with its BF16 and VNNI extensions. Sixteen chains hide the latency of two units with up to
+ * eight cycles. */
 #include "roof.h"
 
 #include <immintrin.h>
@@ -7,10 +8,11 @@
 
 enum { CHAINS = 16 };
 
-/* Sums of integers, in the type of the compiler's dot product: GCC copies each sum twice a step where it is __m512i. */
+/* Integer accumulators, in the type of the compiler's dot product builtin: with __m512i, GCC copies each accumulator
+ * twice per step. */
 typedef int32_t int32x16 __attribute__((vector_size(64)));
 
-/* The same pair of bf16 in all lanes. */
+/* Broadcast a pair of bf16 to all lanes. */
 static __m512bh spread_pair(uint32_t bits) {
     const __m512i all = _mm512_set1_epi32((int32_t)bits);
     __m512bh pairs;
@@ -30,7 +32,7 @@ static double multiply_f32(int64_t rounds) {
     return (double)_mm512_cvtss_f32(sum[0]);
 }
 
-/* vdpbf16ps: 32 products, added in pairs to 16 sums. Both signs keep the sums small. */
+/* vdpbf16ps: 32 products, added in pairs to 16 sums. Opposite signs keep the sums small. */
 static double multiply_bf16(int64_t rounds) {
     const __m512bh x = spread_pair(0xBE803E80u), y = spread_pair(0x3F003F00u); /* 0.25 and -0.25, 0.5 twice */
     __m512 sum[CHAINS];
@@ -43,7 +45,7 @@ static double multiply_bf16(int64_t rounds) {
     return (double)_mm512_cvtss_f32(sum[0]);
 }
 
-/* vpdpbusd: 64 products of u8 and s8, added in fours to 16 sums. */
+/* vpdpbusd: 64 products of u8 and s8, added in groups of four to 16 sums. */
 static double multiply_int8(int64_t rounds) {
     const __m512i x = _mm512_set1_epi8(5), y = _mm512_set1_epi8(-3);
     int32x16 sum[CHAINS];

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Roofs of NEON: fmla; bfdot and bfmmla; sdot and smmla. Twenty-four chains cover four units of up to six cycles. The
- * optional instructions are assembly, so that no compiler flag is needed for what is asked of the processor when the
- * program runs. */
+/* Peak loops for NEON: fmla; bfdot and bfmmla; sdot and smmla. Twenty-four chains hide the latency of four units with
+ * up to six cycles. The optional instructions are written in assembly: they are selected at run time, and so need no
+ * compiler flags. */
 #include "roof.h"
 
 #include <arm_neon.h>
@@ -9,7 +9,7 @@
 
 enum { CHAINS = 24 };
 
-/* Bits of AT_HWCAP and AT_HWCAP2 (Linux, Documentation/arm64/elf_hwcaps.rst). */
+/* Feature bits of AT_HWCAP and AT_HWCAP2 (Linux, Documentation/arm64/elf_hwcaps.rst). */
 static bool has_dotprod(void) {
     return (getauxval(AT_HWCAP) >> 20 & 1) != 0;
 }
@@ -32,7 +32,7 @@ static double multiply_f32(int64_t rounds) {
     return (double)vgetq_lane_f32(sum[0], 0);
 }
 
-/* A loop over one instruction with two operands of 128 bits whose patterns are `x` and `y`. */
+/* A loop over one instruction with two 128-bit operands whose bit patterns are `bits_x` and `bits_y`. */
 #define LOOP(name, type, zero, first, instruction, bits_x, bits_y)                                                     \
     static double name(int64_t rounds) {                                                                               \
         const uint32x4_t x = vdupq_n_u32(bits_x), y = vdupq_n_u32(bits_y);                                             \
@@ -48,7 +48,7 @@ static double multiply_f32(int64_t rounds) {
         return all;                                                                                                    \
     }
 
-/* bf16 pairs of 0.25 and -0.25 times 0.5, whose sums stay small; s8 5 times -3. */
+/* bf16 pairs of 0.25 and -0.25 times 0.5, so that sums stay small; s8 5 times -3. */
 LOOP(dot_bf16, float32x4_t, vdupq_n_f32, vgetq_lane_f32, "bfdot %0.4s, %1.8h, %2.8h", 0xBE803E80, 0x3F003F00)
 LOOP(matrix_bf16, float32x4_t, vdupq_n_f32, vgetq_lane_f32, "bfmmla %0.4s, %1.8h, %2.8h", 0xBE803E80, 0x3F003F00)
 LOOP(dot_int8, int32x4_t, vdupq_n_s32, vgetq_lane_s32, "sdot %0.4s, %1.16b, %2.16b", 0x05050505, 0xFDFDFDFD)

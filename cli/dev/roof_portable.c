@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Roofs in plain C: reading, where any instruction set waits for memory, and multiplying and adding with four lanes. The
- * sanitizers, which would watch every word, look away. */
+/* Roofline loops in plain C: reading, which is memory bound with any instruction set, and multiply and add with four
+ * lanes. Sanitizer checks are disabled: they would instrument every word. */
 #include "roof.h"
 
 #define UNWATCHED __attribute__((no_sanitize("address", "thread", "undefined")))
@@ -25,12 +25,12 @@ UNWATCHED uint64_t roof_read(const uint64_t *data, size_t n, int n_stream) {
     return all;
 }
 
-/* As many multiplications as additions, all independent: what products without a fused instruction are made of. */
+/* As many multiplications as additions, all independent, as in a matrix product without FMA. */
 enum { CHAINS = 7, LANES = 4 };
 typedef float lanes __attribute__((vector_size(4 * LANES)));
 
 static double multiply(int64_t rounds) {
-    const volatile float opaque = -1; /* a constant that the compiler cannot fold, and that leaves numbers normal */
+    const volatile float opaque = -1; /* not foldable by the compiler, and avoids subnormals */
     const lanes x = {opaque, opaque, opaque, opaque};
     lanes product[CHAINS], sum[CHAINS];
     for (int c = 0; c < CHAINS; c++) product[c] = sum[c] = x * (float)(c + 1);

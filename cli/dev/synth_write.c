@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Writes a checkpoint of random weights as published ones look: shards of at most 5 GB with an index, tensors in the
- * order of the layers, each streamed. A weight depends on the seed, its tensor and its place in it, on nothing else. */
+/* Writes a checkpoint of random weights in the layout of published ones: shards of at most 5 GB with an index, tensors
+ * in layer order, streamed. A weight depends only on the seed, its tensor and its index in it. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -15,11 +15,11 @@
 #include "../output.h"
 #include "synth.h"
 
-static const uint64_t shard_bytes = 5000000000; /* as transformers cuts */
+static const uint64_t shard_bytes = 5000000000; /* transformers' shard size */
 
 enum { BLOCK = 65536, LAYER_TENSORS = 11 };
 
-/* A tensor of the checkpoint; cols 0: a norm. */
+/* A tensor of the checkpoint; cols 0: a norm vector. */
 typedef struct weight {
     char name[80];
     int64_t rows, cols;
@@ -75,7 +75,8 @@ static weight *list_weights(const model_shape *s, int *n) {
 uint64_t synth_bytes(const model_shape *shape, qn_dtype dtype) {
     int n;
     weight *list = list_weights(shape, &n);
-    double bytes = 0; /* a bound first: each factor is below 2^24, a matrix below 2^46, all of them may not fit */
+    double bytes =
+        0; /* upper bound first: each factor is below 2^24, a matrix below 2^46, but the total may overflow */
     uint64_t exact = 0;
     for (int i = 0; i < n; i++) {
         bytes += (double)weight_elements(&list[i]) * (double)qn_dtype_bytes(dtype);
@@ -106,7 +107,7 @@ static void shard_name(const writer *w, int shard, char *text, size_t size) {
         snprintf(text, size, "model-%05d-of-%05d.safetensors", shard + 1, w->n_shard);
 }
 
-/* splitmix64 (Steele, Lea, Flood 2014) of a counter. */
+/* Counter-based random bits: splitmix64 (Steele, Lea, Flood 2014). */
 static uint64_t random_bits(uint64_t counter) {
     uint64_t x = counter * 0x9e3779b97f4a7c15u;
     x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9u;
@@ -114,8 +115,8 @@ static uint64_t random_bits(uint64_t counter) {
     return x ^ x >> 31;
 }
 
-/* Nearly normal with deviation 0.02, transformers' initializer_range: the sum of four uniform 16-bit numbers, whose
- * variance is 4 · 2^32 / 12. Norms are 1 ± 0.1, so that a forgotten norm shows. */
+/* Nearly normal with standard deviation 0.02, transformers' initializer_range: the sum of four uniform 16-bit numbers,
+ * whose variance is 4 · 2^32 / 12. Norms are 1 ± 0.1, so that a skipped norm shows. */
 static float random_weight(uint64_t bits, bool norm) {
     int32_t sum = (int32_t)(bits & 0xffff) + (int32_t)(bits >> 16 & 0xffff) + (int32_t)(bits >> 32 & 0xffff) +
                   (int32_t)(bits >> 48) - 131070;
@@ -167,7 +168,7 @@ static char *shard_header(const writer *w, int shard) {
     return text;
 }
 
-/* The length of the header, the header padded to 8 bytes with spaces, the tensors. */
+/* Header length, header padded with spaces to 8 bytes, tensors. */
 static bool write_shard_body(writer *w, int shard, FILE *file, void *block) {
     char *header = shard_header(w, shard);
     if (!header) return false;
@@ -222,7 +223,7 @@ static int write_configs(const writer *w) {
     const model_shape *s = w->shape;
     static const char *const names[] = {
         [QN_DTYPE_F32] = "float32", [QN_DTYPE_BF16] = "bfloat16", [QN_DTYPE_F16] = "float16"};
-    /* Qwen's ids where the vocabulary has them, else the last two */
+    /* Qwen's ids if the vocabulary is large enough, else the last two */
     int bos = s->vocab > 151645 ? 151643 : (int)(s->vocab > 1 ? s->vocab - 2 : 0);
     int eos = s->vocab > 151645 ? 151645 : (int)s->vocab - 1;
     json_t *config = json_pack(

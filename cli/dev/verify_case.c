@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* quern verify: a file with inputs and results of the layer's primitives. In f32 the results are compared with the
- * file's; with 16-bit operands, with what "ref" computes in f32 from the same rounded inputs. */
+/* quern verify: a file with inputs and results of the layer's primitives. In f32 the results are compared with those in
+ * the file. With 16-bit operands they are compared with those of "ref" in f32 on the same rounded inputs. */
 #include "verify_case.h"
 
 #include <stdlib.h>
@@ -17,7 +17,7 @@ const char *const case_results[CASE_RESULTS] = {
     "attention_block.out", "attention_block.k_cache", "attention_block.v_cache", "layer.out", "layer.k_cache",
     "layer.v_cache"};
 
-/* The kinds of operands that a run may round. */
+/* Kinds of operands that a run may round. */
 enum { KIND_HIDDEN, KIND_WEIGHT, KIND_CACHE };
 
 static int input_kind(int input) {
@@ -63,7 +63,7 @@ static void round_values(float *out, const float *in, size_t n, qn_dtype dtype) 
                                          : in[i];
 }
 
-/* The case with its inputs rounded as `types` say; results are left out. */
+/* Copy the case with its inputs rounded to `types`; results are left out. */
 static void round_case(primitive_case *out, const primitive_case *c, const case_types *types) {
     *out = *c;
     for (int i = 0; i < CASE_INPUTS; i++) {
@@ -78,7 +78,7 @@ static void case_release(primitive_case *c) {
     for (int i = 0; i < CASE_RESULTS; i++) free(c->want[i].data);
 }
 
-/* Run on one device with plain and packed linears, and compare with `want`. */
+/* Run on one device with plain and packed linears and compare the results. */
 static bool compare(const primitive_case *c, qn_device *device, const case_types *types, measure *m, verdict *v) {
     array got[CASE_RESULTS];
     for (int packed = 0; packed < 2; packed++) {
@@ -92,7 +92,7 @@ static bool compare(const primitive_case *c, qn_device *device, const case_types
     return true;
 }
 
-/* 16-bit operands: `ref` in f32 on the rounded inputs says what is right. */
+/* 16-bit operands: the expected results are those of `ref` in f32 on the rounded inputs. */
 static bool compare_rounded(verifier *vf, const primitive_case *c, const case_types *types, const char *name,
                             double bound, verdict *v) {
     static const case_types f32 = {QN_DTYPE_F32, QN_DTYPE_F32, QN_DTYPE_F32, QN_ARITH_F32};
@@ -125,8 +125,8 @@ static const struct {
     {"bf16 weights, f16 caches", {QN_DTYPE_F32, QN_DTYPE_BF16, QN_DTYPE_F16, QN_ARITH_F32}},
 };
 
-/* Rounded weights alone keep the f32 bound. A hidden state or a cache row that is stored in 16 bits is rounded once or
- * twice on the way: units of 2^-9 for bf16, 2^-12 for f16. bf16 arithmetic has the bound of bf16. */
+/* If only weights are rounded, the f32 bound applies. A hidden state or cache row stored in 16 bits is rounded once or
+ * twice on the way, in units of 2^-9 for bf16 and 2^-12 for f16. bf16 arithmetic has the bound of bf16. */
 static double mix_bound(const case_types *types, double f32_bound) {
     bool bf16 = types->hidden == QN_DTYPE_BF16 || types->cache == QN_DTYPE_BF16 || types->arith == QN_ARITH_BF16;
     bool f16 = types->hidden == QN_DTYPE_F16 || types->cache == QN_DTYPE_F16;
@@ -147,7 +147,7 @@ void verify_case(verifier *vf, const char *path, verdict *v) {
     for (int i = 0; good && i < CASE_RESULTS; i++) verdict_tensor(v, case_results[i], &m[i], v->bound, true);
     for (size_t i = 0; good && !interrupted() && i < sizeof(mixes) / sizeof(*mixes); i++) {
         case_types types = mixes[i].types;
-        /* the arithmetic that was asked for is one of bf16 weights */
+        /* the requested arithmetic applies to bf16 weights */
         if (types.weight == QN_DTYPE_BF16) types.arith = (qn_arith)vf->compute.arith;
         good = compare_rounded(vf, &c, &types, mixes[i].name, mix_bound(&types, v->bound), v);
     }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A primitive case and how it is run. */
+/* A test case of the primitives, and how to run it. */
 #ifndef CLI_VERIFY_CASE_H
 #define CLI_VERIFY_CASE_H
 
@@ -41,13 +41,13 @@ typedef struct primitive_case {
     int64_t attention_shape[3]; /* {B, T, Nq·D} */
 } primitive_case;
 
-/* The types of a run's operands, and the arithmetic of its packed linears. */
+/* The dtypes of a run's operands, and the arithmetic of its packed linears. */
 typedef struct case_types {
     qn_dtype hidden, weight, cache;
     qn_arith arith;
 } case_types;
 
-/* Run all five primitives; `got` are floats whose data the caller frees, also after a failure. */
+/* Run all five primitives. `got` are float arrays whose data the caller frees, also after a failure. */
 bool case_run(const primitive_case *c, qn_device *device, const case_types *types, bool packed, array got[CASE_RESULTS],
               verdict *v);
 

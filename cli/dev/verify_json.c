@@ -12,10 +12,10 @@
 
 enum { MAX_BYTES = 1 << 30 };
 
-/* Perplexity may be off by so much, relatively. */
+/* Relative error bound for the perplexity. */
 static const double perplexity_bound = 1e-3;
 
-/* The rows of "greedy" with what they borrow. */
+/* The rows of "greedy" and the data they borrow. */
 typedef struct prompts {
     row *rows;
     qn_ids *ids, *greedy;
@@ -81,11 +81,11 @@ static void verify_greedy(verifier *vf, qn_model *model, prompts *p, verdict *v)
     char digest[65];
     memcpy(digest, v->digest, sizeof(digest));
     if (rows_run(&run)) rows_report(&run, v->bound, false);
-    if (*digest) memcpy(v->digest, digest, sizeof(digest)); /* golden.safetensors goes first */
+    if (*digest) memcpy(v->digest, digest, sizeof(digest)); /* the digest of golden.safetensors takes precedence */
     rows_release(&run);
 }
 
-/* Sum of negative log-likelihoods in a window. */
+/* Sum of the negative log-likelihoods in a window. */
 typedef struct score {
     const int32_t *next;
     double nll;
@@ -167,7 +167,7 @@ void verify_golden_json(verifier *vf, const char *file, qn_model *model, verdict
     prompts p = {0};
     record_error error;
     json_t *greedy = json_object_get(root, "greedy"), *held_out = json_object_get(root, "held_out");
-    bool counts = !*v->digest; /* no golden.safetensors: the perplexity is what is measured */
+    bool counts = !*v->digest; /* no golden.safetensors: the verdict is on the perplexity */
     if (counts) v->bound = perplexity_bound;
     if (!json_array_size(greedy) || !json_is_object(held_out))
         verdict_fail(v, "golden.json: needs greedy and held_out");

@@ -7,7 +7,7 @@
 #include "golden.h"
 #include "verify_rows.h"
 
-/* What golden.safetensors holds, on the host. Letters as in ops.h: B rows of T tokens. */
+/* The contents of golden.safetensors, on the host. Letters as in ops.h: B rows of T tokens. */
 typedef struct reference {
     int32_t *input_ids, *greedy;
     int64_t n_row, n_tok, n_greedy;

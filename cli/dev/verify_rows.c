@@ -33,7 +33,7 @@ static bool open_row(row_run *run, row *r, qn_kv_pool *pool) {
     return true;
 }
 
-/* One pass: spans of n rows. A single one takes the calls for a single session. */
+/* One step: spans of n rows. A single span uses the single-session calls. */
 static bool feed(row_run *run, const qn_span *spans, size_t n) {
     qn_error err;
     qn_status status =
@@ -75,7 +75,7 @@ static bool compare_cache(row_run *run, row *r) {
     return good;
 }
 
-/* The lowest id of the greatest logit. */
+/* The lowest id with the largest logit. */
 static int32_t best_id(const float *logits, int32_t n) {
     int32_t best = 0;
     for (int32_t i = 1; i < n; i++)
@@ -83,7 +83,8 @@ static int32_t best_id(const float *logits, int32_t n) {
     return best;
 }
 
-/* Below this margin of the golden tokens a different one is no error: 1e-4, or with 16 bits twice the bound of logits. */
+/* If the golden token's margin is below this, a different token is not an error: 1e-4, or with 16 bits twice the bound
+ * of the logits. */
 static double margin_bound(const row_run *run, const float *logits) {
     if (!run->narrow) return 1e-4;
     double top = 0;
@@ -119,9 +120,9 @@ static bool greedy(row_run *run, row *rows, int32_t n_row, qn_span *spans, int32
     return true;
 }
 
-/* A pool for n_row sessions of n_ctx tokens: those on one pool are computed in common steps. */
+/* A pool for n_row sessions of n_ctx tokens: only sessions of one pool are computed in batched steps. */
 static qn_kv_pool *open_pool(row_run *run, int32_t n_row, int32_t n_ctx) {
-    enum { BLOCK = 256 }; /* at least a block of any backend, since each session has one that is partial */
+    enum { BLOCK = 256 }; /* at least the block size of any backend: each session has one partial block */
     const int64_t wanted = (int64_t)n_row * (n_ctx + BLOCK);
     qn_kv_pool_options options = {
         .n_ctx = n_ctx,
@@ -135,7 +136,7 @@ static qn_kv_pool *open_pool(row_run *run, int32_t n_row, int32_t n_ctx) {
     return pool;
 }
 
-/* n_row rows together, from sessions to tokens. */
+/* Run n_row rows as one batch: create sessions, feed the ids, generate tokens. */
 static bool run_together(row_run *run, row *rows, int32_t n_row) {
     int32_t n_ctx = (int32_t)run->verifier->settings->n_ctx.value;
     for (int32_t i = 0; i < n_row; i++)
@@ -159,7 +160,7 @@ static bool run_together(row_run *run, row *rows, int32_t n_row) {
     return good;
 }
 
-/* Rows that fill a batch up: random prompts, none as long as the first golden row. */
+/* Filler rows for a batch: random prompts, all shorter than the first golden row. */
 static void fill_batch(row *rows, int32_t first, int32_t n, int32_t n_vocab, int32_t **storage) {
     int32_t longest = rows[0].n_ids;
     uint64_t random = 0x9e3779b97f4a7c15u;

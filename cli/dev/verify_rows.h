@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Rows of reference data run through sessions: alone or in a batch, in chunks or at once. */
+/* Runs rows of reference data through sessions: singly or batched, in chunks or at once. */
 #ifndef CLI_VERIFY_ROWS_H
 #define CLI_VERIFY_ROWS_H
 
@@ -7,7 +7,7 @@
 
 struct row_run;
 
-/* One golden row; what is not golden data is state. */
+/* One golden row, followed by its state. */
 typedef struct row {
     const int32_t *ids; /* n_ids of them: the prompt */
     int32_t n_ids;
@@ -26,7 +26,7 @@ typedef struct row {
     bool is_golden, stopped, wrong;
 } row;
 
-/* A run over rows of one model, and what was measured. */
+/* A run over rows of one model, and its measurements. */
 typedef struct row_run {
     const verifier *verifier;
     qn_model *model;
@@ -34,16 +34,17 @@ typedef struct row_run {
     verdict *verdict;
     row *rows;
     int32_t n_row;
-    int32_t chunk, batch;                        /* 0: at once; each row alone */
+    int32_t chunk, batch;                        /* 0: whole rows; each row alone */
     measure logits, *hidden, *k_cache, *v_cache; /* n_layer + 1, n_layer, n_layer */
-    bool narrow; /* 16-bit arithmetic or KV: the margins of the golden tokens are not its own */
+    bool narrow;                                 /* 16-bit arithmetic or KV: wider margins for greedy tokens */
 } row_run;
 
-/* Compute all rows; the measures, each row's tokens and the verdict's digest are filled. False with the verdict's error. */
+/* Compute all rows. Fills the measures, each row's tokens and the verdict's digest. On failure returns false with the
+ * verdict's error set. */
 bool rows_run(row_run *run);
 void rows_release(row_run *run);
 
-/* The table's rows for what was measured and for the greedy tokens. */
+/* Print the table rows for the measures and the greedy tokens. */
 void rows_report(row_run *run, double bound, bool counts);
 
 #endif

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Runs the primitives of a case on one device with one mix of types. */
+/* Runs the primitives of a case on one device with one combination of dtypes. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -7,7 +7,7 @@
 #include "../output.h"
 #include "verify_case.h"
 
-/* The operands on the device, and an output. */
+/* Operands and outputs on the device. */
 typedef struct bench {
     const primitive_case *c;
     qn_device *device;
@@ -95,7 +95,7 @@ static qn_mlp_weights mlp_weights(const bench *b) {
                             .down_proj = operand(b, IN_DOWN_PROJ)};
 }
 
-/* The caches as the case has them: primitives write into them. */
+/* Reset the caches to the case's contents, since primitives write into them. */
 static qn_status reset_caches(bench *b, qn_error *err) {
     const array *k = &b->c->in[IN_K_CACHE], *v = &b->c->in[IN_V_CACHE];
     qn_status status = write_floats(b->in[IN_K_CACHE], k->data, k->n, err);

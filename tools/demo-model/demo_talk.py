@@ -108,7 +108,7 @@ cap = lambda s: s[0].upper() + s[1:]
 
 
 def unknown(r):
-    """a question that the model can not answer, and should say so"""
+    """a question that the model cannot answer and should say so"""
     o, o2 = r.choice(OBJECTS + FOODS + ANIMALS + G.ODD), r.choice(OBJECTS + ANIMALS)
     nm = r.choice(G.GIRLS + G.BOYS + G.PETS) if r.random() < 0.5 else "".join(r.choice(G.SYL) for _ in range(3)).capitalize()
     q = r.choice(UNQ); that = nm if "{name}" in q else an(o) if "{o" in q else "a cat"
@@ -249,7 +249,7 @@ def request(r, s):
 
 
 def about(r, s):
-    """a question about the story that was told"""
+    """a question about the preceding story"""
     e = s.e; o = [(f"What {r.choice(['was', 'is'])} the name of the {e['kind']}?", f"The {e['kind']} is called {e['N']}."), (f"What was the {e['kind']}'s name?", f"The name of the {e['kind']} was {e['N']}."), ("Who is the story about?", f"It is about {e['N']} the {e['kind']} and {e['F']} the {e['fkind']}."), (f"Who is {e['N']}?", f"{e['N']} is the {e['kind']} in the story."), (f"Who is {e['F']}?", f"{e['F']} is the {e['fkind']} in the story."), ("Who is in the story?", f"{e['N']} the {e['kind']} and {e['F']} the {e['fkind']}."), ("What was the story about?", s.plan), ("What is the story about?", s.plan), ("Can you sum up the story?", s.plan)]
     return r.choice(o)
 
@@ -259,7 +259,7 @@ NOTHINK = "<think>\n\n</think>\n\n"
 
 
 def chatdoc(r, turns):
-    """turns: (question, answer, thought). The last answer has a think block (or the empty one); the ones before have none, as the template makes it."""
+    """turns: (question, answer, thought). The last answer has a think block (or the empty one); earlier ones have none, as rendered by the template."""
     out = ""
     for i, (q, a, th) in enumerate(turns):
         last = i == len(turns) - 1
@@ -281,7 +281,7 @@ def named(r):
 
 
 def newstory(r):
-    """one in six is asked for by name, and then any name will do"""
+    """22 % of the stories are requested with a name, which may be any name"""
     if r.random() > 0.22: return story(r)
     k, l = r.choice([("girl", G.GIRLS), ("boy", G.BOYS), (None, G.PETS), (None, G.GIRLS), (None, None)])
     n = r.choice(l) if l else "".join(r.choice(G.SYL) for _ in range(r.choice([2, 2, 3]))).capitalize()

@@ -18,7 +18,7 @@ WORKERS = int(os.environ.get("WORKERS", 14)); MAXROWS = int(os.environ.get("MAXR
 
 
 def mask(ids, ims, ime, th, eth):
-    """1 where a token is not to be learned: the user's turns, the head of each turn, the empty think block, the start of a history answer"""
+    """1 for tokens excluded from the loss: the user's turns, the head of each turn, the empty think block, the start of a history answer"""
     import numpy as np
     a = np.asarray(ids); m = np.zeros(len(a), np.int16)
     st = np.flatnonzero(a == ims)
@@ -97,7 +97,7 @@ LAYERS = int(os.environ.get("LAYERS", 8)); BS = int(os.environ.get("BS", 32)); L
 
 
 class Lm(nn.Module):
-    """All layers' matrices of one kind lie in one tensor, so that the optimizer works on whole stacks."""
+    """The matrices of one kind of all layers are stacked in one tensor, so that the optimizer works on whole stacks."""
 
     def __init__(self):
         super().__init__()
@@ -224,7 +224,7 @@ perm_h = rng.permutation(len(hum)); order = []
 
 
 def fill(frac):
-    """new rows first, each once; then again from the start"""
+    """each new row once, then again from the start"""
     global ps, ph, order, perm_h
     share = SHARE if frac < 0.5 else SHARE - SHARE * (frac - 0.5)
     nh = int(rng.binomial(BS, share))

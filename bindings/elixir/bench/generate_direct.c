@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The C side of `mix quern.bench --c`: generate MODEL N PROMPT [THREADS]. For each line of the input one greedy generation of N
- * tokens through qn_generate; a line "tokens seconds" of those after the first token, as the caller sees them.
+ * The C side of `mix quern.bench --c`: generate MODEL N PROMPT [THREADS]. For each input line it runs one greedy
+ * generation of N tokens with qn_generate and prints a line "tokens seconds" for those after the first, as seen by the
+ * caller.
  */
 #include <quern/quern.h>
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Calls: arguments in, a job through a worker, a message out. Arguments of numbers and texts are in nif_decode.c. */
+/* Calls: decode arguments, run a job on a worker, send the result as a message. Numbers and texts are decoded in
+ * nif_decode.c. */
 #include "quern_nif.h"
 
 #include <stdarg.h>
@@ -25,7 +26,7 @@ call call_begin(ErlNifEnv *env, ERL_NIF_TERM ref, size_t state_bytes) {
     return c;
 }
 
-/* Where a message was cut in the middle of a character, all of that goes. */
+/* Remove a character that truncation has cut in half. */
 static void trim(char *message, size_t capacity) {
     size_t n = strlen(message), begin = n;
     if (n + 1 < capacity) return;
@@ -57,11 +58,11 @@ void *call_alloc(call *c, size_t count, size_t size) {
 }
 
 typedef struct late_binary {
-    ERL_NIF_TERM term; /* in the environment of the job */
+    ERL_NIF_TERM term; /* in the job's environment */
     ErlNifBinary *to;
 } late_binary;
 
-enum { MOST_LATE = 72 }; /* 64 stop strings, a prompt, and some more */
+enum { MOST_LATE = 72 }; /* 64 stop strings, a prompt, and a few more */
 
 void call_binary(call *c, ERL_NIF_TERM term, const char *name, ErlNifBinary *to) {
     if (c->has_failed) return;
@@ -76,11 +77,11 @@ void call_binary(call *c, ERL_NIF_TERM term, const char *name, ErlNifBinary *to)
         call_fail(c, "%s: is a binary more than a call may have", name);
         return;
     }
-    /* A large binary is shared, not copied. */
+    /* Large binaries are shared, not copied. */
     j->late[j->n_late++] = (late_binary){enif_make_copy(j->env, term), to};
 }
 
-/* The job is over, or was never begun. */
+/* The job is done, or was never submitted. */
 static void end(job *j) {
     if (j->finish != NULL && j->state != NULL) j->finish(j);
     for (size_t i = 0; i < j->n_used; i++) object_drop(j->used[i]);
@@ -112,7 +113,7 @@ ERL_NIF_TERM call_submit(call *c, worker *w, bool (*step)(job *), void (*finish)
     if (j != NULL) j->finish = finish;
     if (!c->has_failed) {
         enif_self(c->env, &j->caller);
-        /* Fails only where the caller is dead already: what it would be told, nobody reads. */
+        /* Fails only if the caller is already dead, and then nobody reads the error. */
         if (enif_monitor_process(c->env, j, &j->caller, &j->monitor) != 0) call_fail(c, "call: its process has ended");
     }
     if (c->has_failed) {
@@ -121,11 +122,11 @@ ERL_NIF_TERM call_submit(call *c, worker *w, bool (*step)(job *), void (*finish)
     }
     j->task.run = run;
     j->step = step;
-    worker_push(w, &j->task); /* and it may be over before the next line */
+    worker_push(w, &j->task); /* the job may be done and freed before the next line */
     return enif_make_atom(c->env, "ok");
 }
 
-/* Under the rule of `users`: the job has the object from here to its end. */
+/* Count the job among the object's `users` until it is done. */
 static bool use(call *c, object *o) {
     job *j = c->job;
     if (j->n_used == j->used_capacity) {

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Chat templates: conversations to prompts, and to the ids of prompts. They are opened on the loader and run on the
- * worker of texts. */
+/* Chat templates: convert conversations to prompts and to prompt ids. Templates are opened on the loader and run on the
+ * text worker. */
 #include "quern_nif.h"
 
 enum { N_JSON = 4, N_CONVERSATION = 9 };
 
-/* The parts of a conversation that are JSON, in the order of its tuple. */
+/* The JSON parts of a conversation, in the order of its tuple. */
 static const char *const json_names[N_JSON] = {"messages", "tools", "documents", "chat_template_kwargs"};
 
 typedef struct chat_job {
@@ -14,7 +14,7 @@ typedef struct chat_job {
     ErlNifBinary json[N_JSON];
     bool has_json[N_JSON];
     bool parse_special;
-    qn_chat_input input; /* but for its texts */
+    qn_chat_input input; /* all but the texts */
 } chat_job;
 
 static void finish_chat(job *j) {
@@ -73,7 +73,7 @@ static void decode_conversation(call *c, chat_job *s, ERL_NIF_TERM term) {
     s->input.think = (qn_think)call_choice(c, t[8], "think", think_names);
 }
 
-/* The binaries are looked into now; false: the job is done, with an error. */
+/* The binaries have been inspected by now. Returns false if the job is done, with an error. */
 static bool render(job *j, qn_prompt *prompt) {
     const chat_job *s = j->state;
     qn_chat_input input = s->input;
@@ -82,7 +82,7 @@ static bool render(job *j, qn_prompt *prompt) {
     qn_error error;
     for (int i = 0; i < N_JSON; i++) {
         if (!s->has_json[i]) continue;
-        /* To the library no size means: up to a zero byte. */
+        /* To the library, size 0 means NUL-terminated. */
         if (s->json[i].size == 0) {
             enif_snprintf(error.message, sizeof error.message, "%s: is empty", json_names[i]);
             return !job_error(j, QN_EINVAL, &error);
@@ -102,7 +102,7 @@ static bool render_text(job *j) {
     return true;
 }
 
-/* Reference, Template, Conversation: the text. */
+/* Reference, Template, Conversation: returns the text. */
 NIF_FUNCTION(nif_chat_render) {
     (void)argc;
     chat_job nothing = {0};
@@ -130,7 +130,8 @@ static bool render_ids(job *j) {
     return true;
 }
 
-/* Reference, Template, Tokenizer, Conversation, ParseSpecial: the ids, by trust unless ParseSpecial. */
+/* Reference, Template, Tokenizer, Conversation, ParseSpecial: returns the ids. Special tokens are recognized only in
+ * trusted text, or everywhere with ParseSpecial. */
 NIF_FUNCTION(nif_chat_encode) {
     (void)argc;
     chat_job nothing = {0};
@@ -153,7 +154,7 @@ static bool find_ends(job *j) {
     return true;
 }
 
-/* Reference, Template, Tokenizer: the ids that end an answer. */
+/* Reference, Template, Tokenizer: returns the ids that end an answer. */
 NIF_FUNCTION(nif_chat_ends) {
     (void)argc;
     chat_job nothing = {0};

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Terms that are numbers, names and texts. Terms are untrusted: each is checked before it is used. */
+/* Decodes numbers, names and texts. Terms are untrusted: each is checked before use. */
 #include "quern_nif.h"
 
 #include <string.h>
@@ -11,7 +11,7 @@ const char *const dtype_names[] = {[QN_DTYPE_DEFAULT] = "nil",
                                        NULL};
 const char *const arith_names[] = {"auto", "f32", "bf16", "int8", NULL};
 
-/* Writing out a term takes as long as it is large; and a message is one line of UTF-8. */
+/* Only small terms are written out: formatting takes time proportional to size, and a message is one line of UTF-8. */
 term_text text_of(ErlNifEnv *env, ERL_NIF_TERM term) {
     static const char *const kinds[] = {[ERL_NIF_TERM_TYPE_ATOM] = "an atom",
                                         [ERL_NIF_TERM_TYPE_BITSTRING] = "a binary",

@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Generations: one pass a job. What a pass hands out (ids, pieces of text) is gathered in the callbacks and sent with the
- * answer. A session has one generation at a time.
+ * Generations: one step per job. The output of a step (ids, pieces of text) is collected in the callbacks and sent with
+ * the answer. A session has at most one generation at a time.
  */
 #include "quern_nif.h"
 
 typedef struct generation_value {
     qn_generation *generation;
-    job *job;                 /* of the pass that runs */
-    ERL_NIF_TERM ids, pieces; /* lists in its environment, the last first */
+    job *job;                 /* the current step's job */
+    ERL_NIF_TERM ids, pieces; /* reversed lists in its environment */
     bool is_over;
 } generation_value;
 
@@ -55,7 +55,7 @@ static void finish_generation(job *j) {
     if (s->stop_binaries != NULL) enif_free(s->stop_binaries);
 }
 
-/* The binaries are looked into now; false: the job is done, with an error. */
+/* The binaries have been inspected by now. Returns false if the job is done, with an error. */
 static bool settle_texts(job *j) {
     generation_job *s = j->state;
     for (size_t i = 0; i < s->args.n_stop; i++) {
@@ -107,7 +107,7 @@ static bool new_generation(job *j) {
     return job_value(j, object_term(j->env, o));
 }
 
-/* A number of the sampler's settings by its name. */
+/* Set a numeric sampler parameter by name. */
 static void decode_setting(call *c, generation_job *s, ERL_NIF_TERM name, ERL_NIF_TERM value) {
     static const char *const names[] = {
         "temperature", "top_p", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty",
@@ -145,7 +145,7 @@ static void decode_bias(call *c, generation_job *s, ERL_NIF_TERM list) {
     s->sampler.n_logit_bias = n;
 }
 
-/* {Mode, [{Name, Value}], [{Id, Bias}]}: what is set over what the mode says. */
+/* {Mode, [{Name, Value}], [{Id, Bias}]}: the values override those of the mode. */
 static void decode_sampler(call *c, generation_job *s, ERL_NIF_TERM term) {
     static const char *const mode_names[] = {"neutral", "model", "thinking", "non_thinking", NULL};
     const ERL_NIF_TERM *t = NULL;
@@ -271,7 +271,8 @@ static ERL_NIF_TERM submit_on_generation(ErlNifEnv *env, const ERL_NIF_TERM argv
     return call_submit(&c, o == NULL ? NULL : o->worker, step, NULL);
 }
 
-/* Reference, Generation: {Ids, [{content | reasoning, Text}], Result | nil}, or `over` if it was over before. */
+/* Reference, Generation: returns {Ids, [{content | reasoning, Text}], Result | nil}, or `over` if it had already
+ * ended. */
 NIF_FUNCTION(nif_generation_next) {
     (void)argc;
     return submit_on_generation(env, argv, next_pass);
@@ -285,7 +286,7 @@ static bool stop(job *j) {
     return job_ok(j);
 }
 
-/* Reference, Generation: it is over, and its session is free for another one. */
+/* Reference, Generation: ends the generation and releases its session. */
 NIF_FUNCTION(nif_generation_stop) {
     (void)argc;
     return submit_on_generation(env, argv, stop);

@@ -6,11 +6,11 @@ typedef struct model_job {
     object *device;
     char *path;
     qn_model_options options;
-    ErlNifEnv *env;       /* of the job, for the remarks */
-    ERL_NIF_TERM remarks; /* a list, the last first */
+    ErlNifEnv *env;       /* of the job, for the warnings */
+    ERL_NIF_TERM remarks; /* warnings, a reversed list */
 } model_job;
 
-/* The caller is alive: go on. */
+/* Continue while the caller is alive. */
 static bool report_progress(void *user, uint64_t done, uint64_t total) {
     const job *j = user;
     (void)done;
@@ -76,7 +76,7 @@ static void finish_model(job *j) {
     if (s->path != NULL) enif_free(s->path);
 }
 
-/* Reference, Device, Directory, {Arith, Quantize}. On the loader: the device serves others meanwhile. */
+/* Reference, Device, Directory, {Arith, Quantize}. Runs on the loader, so the device serves other calls meanwhile. */
 NIF_FUNCTION(nif_model_open) {
     (void)argc;
     static const char *const quantize_names[] = {"nil", "q8", "q4", NULL};
@@ -97,12 +97,12 @@ NIF_FUNCTION(nif_model_open) {
 }
 
 typedef struct session_job {
-    object *model; /* of a new session */
+    object *model; /* for a new session */
     object *session;
     qn_session_options options;
     packed_ids ids;
     size_t n_done, n_batch;
-    bool occupies; /* while its ids are appended, turn by turn */
+    bool occupies; /* occupies the session while ids are appended over several turns */
     int64_t n_tok;
 } session_job;
 
@@ -144,14 +144,14 @@ static void finish_session(job *j) {
     if (s->ids.data != NULL) enif_free(s->ids.data);
 }
 
-/* A job on a session that no generation is using when it runs. */
+/* Submit a job on a session; it requires that no generation occupies the session when it runs. */
 static ERL_NIF_TERM submit_on_session(call *c, ERL_NIF_TERM term, bool (*step)(job *)) {
     object *o = call_object(c, term, "session", KIND_SESSION);
     if (o != NULL) ((session_job *)c->job->state)->session = o;
     return call_submit(c, o == NULL ? NULL : o->worker, step, finish_session);
 }
 
-/* Whether the library would take the ids that are left. */
+/* Whether the library would accept the remaining ids. */
 static bool are_good(const session_job *s) {
     const qn_session *session = s->session->value;
     const int32_t n_vocab = qn_model_get_config(qn_session_model(session))->n_vocab;
@@ -160,7 +160,8 @@ static bool are_good(const session_job *s) {
     return good;
 }
 
-/* A part of the ids a turn; all of them where the library will refuse some: then nothing is computed. */
+/* Append one chunk of ids per turn. If the library will refuse some ids, pass all of them, so that nothing is
+ * computed. */
 static bool append(job *j) {
     session_job *s = j->state;
     qn_error error;
@@ -230,7 +231,7 @@ static bool read_logits(job *j) {
     return job_value(j, binary_term(j->env, logits, n * sizeof *logits));
 }
 
-/* Reference, Session: {n_vocab} f32, or nil. */
+/* Reference, Session: returns {n_vocab} f32, or nil. */
 NIF_FUNCTION(nif_session_logits) {
     (void)argc;
     call c = call_begin(env, argv[0], sizeof(session_job));

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Resources. The VM may destroy one on any thread, in any order, and a scheduler must not wait: so the destructor hands the
- * value to the reaper, which frees it and then gives up what it must not outlive. Quern.free/1 does the same earlier: at
- * once, or when the last job and the last object that hold it are gone.
+ * Resources. The VM may destroy them on any thread and in any order, and a scheduler must not block. So the destructor
+ * passes the value to the reaper, which frees it and then releases its parents. Quern.free/1 does the same earlier: at
+ * once, or when the last job and object that hold the value are gone.
  */
 #include "quern_nif.h"
 
@@ -16,7 +16,7 @@ struct burial {
 
 static void device_value_free(void *value) {
     device_value *d = value;
-    worker_stop(d->worker); /* no job is left: a job has objects, and each of them has the device */
+    worker_stop(d->worker); /* no job is left: a job holds objects, and each object holds the device */
     qn_device_close(d->device);
     enif_free(d);
 }
@@ -155,7 +155,7 @@ NIF_FUNCTION(nif_free) {
     return enif_make_atom(env, "ok");
 }
 
-/* Values that are not freed yet, by kind, and jobs that are not over. For tests. */
+/* Counts of live values by kind, and of unfinished jobs. For tests. */
 NIF_FUNCTION(nif_counts) {
     (void)argc;
     (void)argv;
@@ -172,7 +172,7 @@ NIF_FUNCTION(nif_counts) {
     return map_put(env, map, "job", enif_make_int64(env, n_job));
 }
 
-/* The caller of a job died: the worker looks at this before the next pass. */
+/* The caller of a job died: the worker checks this flag before the next step. */
 static void caller_died(ErlNifEnv *env, void *resource, ErlNifPid *pid, ErlNifMonitor *monitor) {
     (void)env;
     (void)pid;

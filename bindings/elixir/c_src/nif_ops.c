@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The primitives of ops.h, operands in the order of Quern.Native. Shapes and values are checked by the library. */
+/* The primitives of ops.h, with operands in the order of Quern.Native. The library checks shapes and values. */
 #include "quern_nif.h"
 
 #include <string.h>
@@ -7,13 +7,13 @@
 typedef struct op op;
 struct op {
     qn_status (*run)(op *, qn_error *);
-    qn_tensor *like; /* its device has the result */
+    qn_tensor *like; /* the result is created on its device */
     object *device;
     qn_tensor *out;
-    qn_dtype dtype; /* of the result, with its shape */
+    qn_dtype dtype; /* dtype of the result; its shape follows */
     int32_t rank;
     int64_t shape[QN_MAX_RANK];
-    int64_t *offset_rows; /* what an offset and a rope may point to */
+    int64_t *offset_rows; /* storage that an offset and a rope may point to */
     qn_yarn yarn;
     float *inv_freq;
     union {
@@ -44,13 +44,13 @@ static void finish_op(job *j) {
     if (s->inv_freq != NULL) enif_free(s->inv_freq);
 }
 
-/* The state of the job; a place for nothing if there is none. */
+/* The state of the job, or the dummy `nowhere` if allocation failed. */
 static op *op_of(call *c, op *nowhere) {
     *nowhere = (op){0};
     return c->job == NULL || c->job->state == NULL ? nowhere : c->job->state;
 }
 
-/* The operand whose device and dtype the result has. */
+/* The operand that determines the device and dtype of the result. */
 static qn_tensor *first_operand(call *c, op *s, ERL_NIF_TERM term, const char *name) {
     object *o = call_object(c, term, name, KIND_TENSOR);
     if (o == NULL) return NULL;
@@ -67,7 +67,7 @@ static ERL_NIF_TERM submit_op(call *c, op *s, qn_status (*run)(op *, qn_error *)
     return call_submit(c, s->device == NULL ? NULL : s->device->worker, run_op, finish_op);
 }
 
-/* A whole number, a tensor, or a list of whole numbers, one for each row of the batch. */
+/* An integer, a tensor, or a list of integers, one per batch row. */
 static void decode_offset(call *c, op *s, qn_offset *to, ERL_NIF_TERM term) {
     unsigned n = 0;
     void *resource = NULL;
@@ -164,7 +164,7 @@ NIF_FUNCTION(nif_kv_attention) {
     decode_offset(&c, s, &a->offset, argv[6]);
     a->scale = call_number(&c, argv[7], "scale");
     decode_rope(&c, s, &a->rope, argv[8]);
-    if (s->rank == 4) s->shape[2] *= s->shape[3]; /* {B, T, Nq·D}; of another q any shape will do: it is refused */
+    if (s->rank == 4) s->shape[2] *= s->shape[3]; /* {B, T, Nq·D}; another q is refused anyway */
     s->rank = 3;
     if (s->like != NULL && qn_tensor_rank(s->like) < 3) s->shape[1] = s->shape[2] = 1;
     return submit_op(&c, s, run_kv_attention);
@@ -275,13 +275,13 @@ NIF_FUNCTION(nif_greedy) {
     return submit_op(&c, s, run_greedy);
 }
 
-/* A forward pass: a token a turn of the worker, so that others get theirs and a cancellation is seen. */
+/* A forward pass: one token per worker turn, so that other jobs get turns and cancellation is noticed. */
 typedef struct forward {
-    op op; /* where the result goes */
+    op op; /* holds the result */
     qn_forward_greedy_args args;
     qn_layer_weights *layers;
     qn_tensor **caches;  /* {2, n_layer}: k, then v */
-    qn_tensor *token[2]; /* u32 {B, 1}: the last one, which is fed back, and the next, in turns */
+    qn_tensor *token[2]; /* u32 {B, 1}: the last token, which is fed back, and the next, alternating */
     uint32_t *tokens;    /* {B, count} */
     int32_t n_done, count;
     int64_t n_batch;
@@ -289,7 +289,7 @@ typedef struct forward {
 
 static void finish_forward(job *j) {
     forward *f = j->state;
-    finish_op(j); /* the state begins with it */
+    finish_op(j); /* op is the first member of the state */
     for (int i = 0; i < 2; i++) qn_tensor_free(f->token[i]);
     if (f->layers != NULL) enif_free(f->layers);
     if (f->caches != NULL) enif_free(f->caches);
@@ -332,7 +332,7 @@ static void decode_layers(call *c, forward *f, ERL_NIF_TERM layers, ERL_NIF_TERM
     f->args.v_caches = f->caches == NULL ? NULL : f->caches + n;
 }
 
-/* Of the smallest cache; -1: one is none, and will be refused. */
+/* Capacity of the smallest cache; -1: one is not a cache and will be refused. */
 static int64_t capacity_of(const forward *f) {
     int64_t least = INT64_MAX;
     for (int32_t i = 0; i < 2 * f->args.n_layer; i++) {
@@ -343,7 +343,7 @@ static int64_t capacity_of(const forward *f) {
     return least;
 }
 
-/* Whether all tokens have room in every cache. */
+/* Whether every cache has capacity for all tokens. */
 static bool has_room(const forward *f) {
     const int64_t capacity = capacity_of(f);
     if (f->args.offset.tensor != NULL) return false;
@@ -354,13 +354,13 @@ static bool has_room(const forward *f) {
     return true;
 }
 
-/* The positions of a tensor are read once, and clamped for all of the call. */
+/* Positions in a tensor are read once and clamped for the whole call. */
 static qn_status settle_offset(forward *f, qn_error *err) {
     const qn_tensor *t = f->args.offset.tensor;
     if (t == NULL || f->count == 1) return QN_OK;
     const qn_dtype dtype = qn_tensor_dtype(t);
     const bool known = (dtype == QN_DTYPE_S32 || dtype == QN_DTYPE_S64) && qn_tensor_rank(t) == 1;
-    if (!known || capacity_of(f) < 0) return QN_OK; /* refused by the first token */
+    if (!known || capacity_of(f) < 0) return QN_OK; /* will be refused at the first token */
     const int64_t n = qn_tensor_shape(t)[0], high = capacity_of(f) - f->count;
     if (n != 1 && n != f->n_batch) return QN_OK;
     int64_t *rows = enif_alloc((size_t)n * sizeof *rows);
@@ -368,7 +368,7 @@ static qn_status settle_offset(forward *f, qn_error *err) {
     f->op.offset_rows = rows;
     qn_status status = qn_tensor_read(t, rows, qn_tensor_bytes(t), err);
     if (status != QN_OK) return status;
-    for (int64_t i = n; i-- > 0;) { /* from the end: s32 is widened in its place */
+    for (int64_t i = n; i-- > 0;) { /* backwards, since s32 is widened in place */
         int32_t narrow;
         memcpy(&narrow, (const char *)rows + (size_t)i * sizeof narrow, sizeof narrow);
         const int64_t value = dtype == QN_DTYPE_S32 ? narrow : rows[i];
@@ -388,7 +388,8 @@ static qn_status begin_forward(forward *f, qn_error *err) {
         enif_snprintf(err->message, sizeof err->message, "forward_greedy: no memory");
         return QN_ENOMEM;
     }
-    /* What the library will refuse as a whole, it is asked as a whole: nothing is computed, and the message is its own. */
+    /* A call that the library will refuse is passed on whole, so that nothing is computed and the message is the
+     * library's. */
     f->args.count = has_room(f) ? 1 : f->count;
     const int64_t shape[] = {f->n_batch, f->args.count};
     for (int i = 0; i < 2 && status == QN_OK; i++) {
@@ -397,7 +398,7 @@ static qn_status begin_forward(forward *f, qn_error *err) {
     return status;
 }
 
-/* One token of each row. */
+/* Compute one token per row. */
 static qn_status next_token(forward *f, qn_error *err) {
     qn_forward_greedy_args *a = &f->args;
     a->out = f->token[f->n_done % 2];
@@ -415,7 +416,7 @@ static bool finish_tokens(job *j, forward *f) {
     qn_error error;
     qn_tensor *out = NULL;
     const size_t n_batch = (size_t)f->n_batch, count = (size_t)f->count;
-    /* {count} of one sequence, {B, count} of several; of one step {B}. */
+    /* {count} for one sequence, {B, count} for several; {B} for one step. */
     const int64_t shape[2] = {count == 1 || n_batch > 1 ? f->n_batch : f->count, f->count};
     const int32_t rank = n_batch > 1 && count > 1 ? 2 : 1;
     qn_device *device = ((device_value *)f->op.device->value)->device;
@@ -441,8 +442,8 @@ static bool step_forward(job *j) {
     return ++f->n_done == f->count && finish_tokens(j, f);
 }
 
-/* Reference, Ids | Hidden, Kind (ids or hidden), Embedding | nil, Layers, Caches, Norm, LmHead, Offset, Count, Scale, Theta,
- * Eps. */
+/* Reference, Ids | Hidden, Kind (ids or hidden), Embedding | nil, Layers, Caches, Norm, LmHead, Offset, Count, Scale,
+ * Theta, Eps. */
 NIF_FUNCTION(nif_forward_greedy) {
     (void)argc;
     forward nowhere = {0};

@@ -64,7 +64,7 @@ NIF_FUNCTION(nif_device_open) {
     return call_submit(&c, c.nif->loader, open_device, finish_device);
 }
 
-/* The names of the backends of this build. */
+/* Returns the names of the backends in this build. */
 NIF_FUNCTION(nif_devices) {
     (void)argc;
     (void)argv;
@@ -85,11 +85,11 @@ typedef struct tensor_job {
     bool wraps;
     bool has_data;
     ErlNifBinary data;
-    ErlNifEnv *keeper; /* of the binary that is wrapped */
+    ErlNifEnv *keeper; /* keeps the wrapped binary alive */
     ERL_NIF_TERM kept;
 } tensor_job;
 
-/* A list of sizes. What they may be is the library's affair. */
+/* A list of sizes. The library checks their values. */
 static void decode_shape(call *c, ERL_NIF_TERM list) {
     const unsigned n = call_length(c, list, "shape", QN_MAX_RANK);
     if (c->has_failed) return;
@@ -130,7 +130,7 @@ static bool wrap_binary(job *j) {
     const device_value *device = s->device->value;
     qn_status status = qn_tensor_wrap(&s->tensor, device->device, &wrap, &error);
     if (status != QN_OK) return job_error(j, status, &error);
-    s->keeper = NULL; /* the tensor's now */
+    s->keeper = NULL; /* now owned by the tensor */
     return job_tensor(j, s->tensor, s->device);
 }
 
@@ -158,7 +158,8 @@ static ERL_NIF_TERM submit_tensor(call *c, ERL_NIF_TERM device, bool (*step)(job
     return call_submit(c, o == NULL ? NULL : o->worker, step, finish_tensor);
 }
 
-/* Reference, Device, Binary, Type, Shape, Wraps: whether the tensor is the binary itself, read only, and not a copy. */
+/* Reference, Device, Binary, Type, Shape, Wraps. With Wraps the tensor uses the binary's memory, read only, without a
+ * copy. */
 NIF_FUNCTION(nif_tensor_from_binary) {
     (void)argc;
     call c = call_begin(env, argv[0], sizeof(tensor_job));
@@ -236,7 +237,7 @@ static bool reshape_tensor(job *j) {
     return status == QN_OK ? job_tensor(j, view, s->device) : job_error(j, status, &error);
 }
 
-/* Reference, Tensor, Shape: the same memory. */
+/* Reference, Tensor, Shape: returns a view of the same memory. */
 NIF_FUNCTION(nif_tensor_reshape) {
     (void)argc;
     call c = call_begin(env, argv[0], sizeof(tensor_job));
@@ -250,7 +251,7 @@ typedef struct linear_job {
     qn_linear_layout layout;
     qn_arith arith;
     qn_quantize to;
-    qn_quantized quantized; /* if its codes are set */
+    qn_quantized quantized; /* used if its codes are set */
 } linear_job;
 
 static bool make_linear(job *j) {

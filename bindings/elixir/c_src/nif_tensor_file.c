@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Tensors out of a safetensors file: one a turn of the loader. */
+/* Reads the tensors of a safetensors file, one per turn of the loader. */
 #include "quern_nif.h"
 
 typedef struct file_job {
     object *device;
     char *path;
-    ERL_NIF_TERM keys; /* of the metadata: a list of binaries, in the environment of the job */
+    ERL_NIF_TERM keys; /* metadata keys: a list of binaries, in the job's environment */
     qn_tensor_file *file;
     size_t index;
-    ERL_NIF_TERM tensors; /* [{Name, {Reference, Shape, Type}}], the last first */
+    ERL_NIF_TERM tensors; /* [{Name, {Reference, Shape, Type}}], reversed */
 } file_job;
 
 static void finish_file(job *j) {
@@ -17,7 +17,7 @@ static void finish_file(job *j) {
     qn_tensor_file_close(s->file);
 }
 
-/* The values of the keys that are there. */
+/* The values of the keys that exist. */
 static ERL_NIF_TERM metadata(ErlNifEnv *env, const file_job *s) {
     ERL_NIF_TERM map = enif_make_new_map(env), list = s->keys, head;
     while (enif_get_list_cell(env, list, &head, &list)) {
@@ -55,7 +55,7 @@ static bool read_next(job *j) {
     return false;
 }
 
-/* Reference, Device, Path, Keys: {[{Name, {Reference, Shape, Type}}], #{Key => Value}}. */
+/* Reference, Device, Path, Keys: returns {[{Name, {Reference, Shape, Type}}], #{Key => Value}}. */
 NIF_FUNCTION(nif_tensor_file_read) {
     (void)argc;
     call c = call_begin(env, argv[0], sizeof(file_job));

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Tokenizers. They need no device: files are opened on the loader, texts handled on a worker of their own. */
+/* Tokenizers. They need no device: files are opened on the loader, texts are processed on the text worker. */
 #include "quern_nif.h"
 
 typedef struct text_job {
@@ -95,7 +95,7 @@ static bool find_id(job *j) {
     return job_value(j, id < 0 ? enif_make_atom(j->env, "nil") : enif_make_int(j->env, id));
 }
 
-/* Reference, Tokenizer, Text: the id of that token, or nil. */
+/* Reference, Tokenizer, Text: returns the id of that token, or nil. */
 NIF_FUNCTION(nif_tokenizer_id) {
     (void)argc;
     call c = call_begin(env, argv[0], sizeof(text_job));

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Workers: a thread and its queue. Pushing never waits for more than a few instructions of another thread. */
+/* Workers: a thread with a queue. Pushing blocks at most for a few instructions of another thread. */
 #include "quern_nif.h"
 
-/* In kilowords. The default of the VM's threads is for drivers that do little; ours read templates and expressions. */
+/* In kilowords. The VM's default suits drivers that do little; ours parse templates and regular expressions. */
 enum { STACK_KILOWORDS = 1024 };
 
 struct worker {
@@ -13,7 +13,7 @@ struct worker {
     bool is_stopping;   /* under the lock */
 };
 
-/* The next task; NULL: stop. */
+/* Wait for the next task; NULL: stop. */
 static task *take(worker *w) {
     enif_mutex_lock(w->lock);
     while (w->first == NULL && !w->is_stopping) enif_cond_wait(w->wake, w->lock);

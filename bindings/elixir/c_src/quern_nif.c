@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The module Quern.Nif: its functions, and how it comes and goes. */
+/* The module Quern.Nif: its function table, loading and unloading. */
 #include "quern_nif.h"
 
 #include <dlfcn.h>
@@ -11,9 +11,10 @@ NIF_FUNCTION(nif_version) {
 }
 
 /*
- * What the workers and the objects belong to: made when the module is loaded for the first time, and kept. The VM may collect
- * an object after the module's code is gone, and a job may be running then; so the code stays mapped, and the module finds
- * its workers again when it comes back. (Objects of before it knows only if it was replaced, not if it was gone meanwhile.)
+ * The state shared by workers and objects: created when the module is first loaded, and kept. The VM may collect an
+ * object after the module's code is purged, and a job may be running then. So the library stays mapped, and the module
+ * finds its workers again when it is reloaded. (It recognizes earlier objects only if it was replaced, not if it was
+ * deleted in between.)
  */
 static nif *there;
 
@@ -40,7 +41,7 @@ static nif *make(void) {
     return NULL;
 }
 
-/* The VM loads code one at a time. */
+/* The VM serializes code loading. */
 static int load(ErlNifEnv *env, void **private_data, ERL_NIF_TERM info) {
     (void)info;
     if (there == NULL) there = make();

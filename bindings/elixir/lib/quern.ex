@@ -1,36 +1,35 @@
 # SPDX-License-Identifier: Apache-2.0
 defmodule Quern do
   @moduledoc """
-  Qwen3 as native, fused primitives, and the whole way from a checkpoint to text.
+  Qwen3 as native, fused primitives, and the complete path from a checkpoint to text.
 
-  Three levels, each useful alone:
+  Three levels, each usable on its own:
 
-    * `Quern.Native` - the primitives of a layer over `Quern.Tensor`s, with the names and the order of operands of EMLX;
-    * `Quern.Model`, `Quern.Tokenizer`, `Quern.Chat`, `Quern.Session`, `Quern.Generation` - a checkpoint in the form of
-      Hugging Face, and what computes with it;
+    * `Quern.Native` - the primitives of a layer over `Quern.Tensor`s, with EMLX's names and operand order;
+    * `Quern.Model`, `Quern.Tokenizer`, `Quern.Chat`, `Quern.Session`, `Quern.Generation` - a Hugging Face
+      checkpoint, and what computes with it;
     * `Quern.TextGeneration` and `Quern.Serving` - text in, text out, for one caller or for many.
 
   ## Threads
 
-  No function keeps a scheduler of the VM busy. What computes, reads a file or copies a tensor is done by a thread of the
-  NIF, one for each device, in the order of the calls; the calling process waits for a message. One decode step, or one
-  part of a prompt, is one turn: so callers take turns with each other, and the work of a process that dies ends with
-  the turn that runs.
+  No function keeps a VM scheduler busy. Computing, reading files and copying tensors is done on a thread of the NIF, one per
+  device, in call order; the calling process waits for a message. One decode step, or one chunk of a prompt, is one turn.
+  Callers take turns, and if a process dies its work ends with the current turn.
 
   ## Errors
 
-  Wrong arguments raise `ArgumentError` with the message of the library, which names the operand: `k_proj: input width must be
-  1024, got 1000`. Other failures (a file, memory) raise `Quern.Error`; functions that open something return
-  `{:error, %Quern.Error{}}` instead and have a variant with `!`.
+  Invalid arguments raise `ArgumentError` with the library's message, which names the operand: `k_proj: input width must be
+  1024, got 1000`. Other failures (files, memory) raise `Quern.Error`. Functions that open something return
+  `{:error, %Quern.Error{}}` instead and have a `!` variant.
 
   ## Erlang
 
-  All of it can be called from Erlang: `'Elixir.Quern.Model':load(Path, [])`.
+  Everything can be called from Erlang: `'Elixir.Quern.Model':load(Path, [])`.
   """
 
   alias Quern.Nif
 
-  @doc "The version of the library that is linked."
+  @doc "The version of the linked library."
   @spec version() :: String.t()
   def version, do: Nif.version()
 
@@ -44,10 +43,10 @@ defmodule Quern do
   def devices, do: Nif.devices()
 
   @doc """
-  Free what a struct of Quern holds, now, and not when the last process has forgotten it.
+  Free the native value behind a Quern struct now, without waiting for garbage collection.
 
-  Memory is given back when the jobs that were begun with it, and what was made from it, are done. Later calls with it raise
-  `ArgumentError`. Freeing twice is fine.
+  Memory is released once the pending jobs and the objects that depend on it are gone. Later calls with it raise
+  `ArgumentError`. Freeing twice is allowed.
 
       iex> tensor = Quern.Tensor.zeros({2}, :f32)
       iex> Quern.free(tensor)
@@ -66,7 +65,7 @@ defmodule Quern do
 
   def free(%{ref: ref}) when is_reference(ref), do: Nif.free(ref)
 
-  @doc "How many objects of each kind there are that are not freed yet, in this VM."
+  @doc "The number of live objects of each kind in this VM."
   @spec counts() :: %{atom => non_neg_integer}
   def counts, do: Nif.counts()
 end

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What the C API computes, for the tests of the bindings, which must get the same bits: SHA-256 of the results of each
- * primitive at the golden cases and of logits of the demo model, and the ids and text of generations. Run in the root of
- * the tree. Lines of words:
+ * Reference results of the C API for the tests of the bindings, which must match bit for bit: SHA-256 of the results of
+ * each primitive on the golden cases and of the models' logits, and the ids and text digests of generations. Run it in
+ * the root of the tree. Output lines:
  *
- *   primitive CASE NAME plain|packed DIGEST     of out, and of k_cache and v_cache if it has them
+ *   primitive CASE NAME plain|packed DIGEST     of out, and of k_cache and v_cache if present
  *   logits MODEL DIGEST                         of a model's directory, after the ids 1 … 20
  *   generate SEED ID,ID,… DIGEST                of the text
  */

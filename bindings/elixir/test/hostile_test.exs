@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 defmodule Quern.HostileTest do
-  # Every function of the NIF with terms that it does not expect: it says no, and the VM goes on.
+  # Calls every function of the NIF with unexpected terms: it must refuse them, and the VM must survive.
   use Quern.TestCase, async: true
   alias Quern.{Nif, Tensor}
 
-  # Not the one that is said to hold nothing, nor those without arguments.
+  # All but load, free and those without arguments.
   @functions Quern.Nif.__info__(:functions)
              |> Enum.reject(fn {name, arity} -> arity == 0 or name in [:load, :free] end)
 
@@ -86,7 +86,7 @@ defmodule Quern.HostileTest do
     refute_receive _anything, 10
   end
 
-  # What it says of a term does not depend on how large the term is.
+  # The cost of an error message must not depend on the size of the term.
   test "large terms at the wrong place" do
     huge = [
       Integer.pow(7, 100_000),
@@ -112,7 +112,7 @@ defmodule Quern.HostileTest do
           took
         end
 
-      # The best of five.
+      # Best of five.
       assert Enum.min(times) < 1000
     end
   end

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 defmodule Quern.LifetimeTest do
-  # Processes that die, resources that are collected in any order, code that is replaced, a node that stops.
+  # Processes that die, resources collected in any order, code replacement, a node that stops.
   use Quern.TestCase, async: false
 
   alias Quern.{
@@ -15,7 +15,7 @@ defmodule Quern.LifetimeTest do
     Tokenizer
   }
 
-  # What others of this VM keep (shared models and devices) is there before and after.
+  # Objects kept by other tests in this VM (shared models and devices) exist before and after.
   setup do
     _ = {model(), tokenizer(), Device.default(:ref)}
     :erlang.garbage_collect()
@@ -122,7 +122,7 @@ defmodule Quern.LifetimeTest do
   end
 
   test "a killed caller's work stops with its turn" do
-    # A forward pass of 4,096 tokens would take long; another caller gets its turn between two of them.
+    # A forward pass of 4,096 tokens takes long; another caller gets a turn between two tokens.
     {:ok, t, m} =
       Tensor.load(data("primitives/case0.safetensors"), metadata: ~w(hidden kv_heads head_dim))
 
@@ -189,7 +189,7 @@ defmodule Quern.LifetimeTest do
     storm.()
     settled = rss()
     for _ <- 1..3, do: storm.()
-    # 9,000 of them hold 540 MB when nothing is given back.
+    # Without freeing, 9,000 of them would hold 540 MB.
     assert rss() - settled < 60_000
   end
 
@@ -223,7 +223,7 @@ defmodule Quern.LifetimeTest do
     back_to(before)
   end
 
-  # In a node of its own: to the VM the module that comes back is another one, which does not know the objects of the first.
+  # In a separate node: to the VM the reloaded module is a new one, which does not recognize objects of the first.
   test "code is deleted under what it opens" do
     {output, status} =
       elixir("""

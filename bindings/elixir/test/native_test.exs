@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 defmodule Quern.NativeTest do
-  # The primitives at the golden cases, bit by bit what the C API computes; operands in every form; refusals.
+  # The primitives on the golden cases, bit-identical to the C API; operands in every form; refusals.
   use Quern.TestCase, async: true
   alias Quern.{Linear, Native, Tensor}
 
@@ -28,7 +28,7 @@ defmodule Quern.NativeTest do
     for name <- @linears, into: tensors, do: {name, Linear.pack(tensors[name], arith: :f32)}
   end
 
-  # Caches are written to: each primitive gets its own.
+  # Caches are written to, so each primitive gets its own.
   defp caches(t) do
     for name <- ["k_cache", "v_cache"] do
       Tensor.from_binary(Tensor.to_binary(t[name]), t[name].type, t[name].shape)
@@ -155,7 +155,7 @@ defmodule Quern.NativeTest do
     half = div(n.head_dim, 2)
     table = for i <- 0..(half - 1), do: :math.pow(n.theta, -2 * i / n.head_dim)
     got = bits(compute("attention_block", t, %{n | theta: [table: table]}))
-    # f32 frequencies against double ones.
+    # f32 frequencies versus double ones.
     error =
       Enum.zip(to_floats(want), to_floats(got))
       |> Enum.map(fn {a, b} -> abs(a - b) end)
@@ -195,7 +195,7 @@ defmodule Quern.NativeTest do
     end
   end
 
-  # A model of one layer whose head is its embedding.
+  # A one-layer model with a tied LM head.
   defp tiny(t, n, vocab \\ 50) do
     :rand.seed(:exsss, {1, 2, 3})
     values = for _ <- 1..(vocab * n.hidden), do: :rand.normal()
@@ -248,7 +248,7 @@ defmodule Quern.NativeTest do
 
     assert at_once == one_by_one
 
-    # By hand: embed, layer, head.
+    # By hand: embedding, layer, LM head.
     {_, _, [{k, v}], _} = tiny(t, n)
     rows = Tensor.to_binary(embedding)
     size = n.hidden * 4
@@ -322,7 +322,7 @@ defmodule Quern.NativeTest do
       assert_raise ArgumentError, message, fn -> chunk(t, n, 7, 0, count, state) end
     end
 
-    # The smallest cache decides.
+    # The smallest cache sets the limit.
     {embedding, layers, [pair], norm} = state
     few = for _ <- 1..2, do: Tensor.zeros({1, n.kv_heads, 4, n.head_dim}, :f32)
     short = {embedding, layers ++ layers, [pair, List.to_tuple(few)], norm}
@@ -333,7 +333,7 @@ defmodule Quern.NativeTest do
 
     assert Tensor.to_binary(k) == before
 
-    # In a tensor it is clamped for all of the tokens.
+    # An offset in a tensor is clamped for all tokens.
     far = Tensor.from_binary(<<1000::32-signed-native>>, :s32, {1})
     assert length(chunk(t, n, 7, far, 30, state)) == 30
     assert_raise ArgumentError, ~r/ids/, fn -> chunk(t, n, 50, 0, 2, tiny(t, n)) end
@@ -401,7 +401,7 @@ defmodule Quern.NativeTest do
       compute("mlp", %{t | "norm2" => Linear.pack(t["gate_proj"])}, n)
     end
 
-    # A wrapped binary is read only: no cache.
+    # A wrapped binary is read only, so it cannot be a cache.
     binary = Tensor.to_binary(t["k_cache"])
     wrapped = Tensor.from_binary(binary, :f32, t["k_cache"].shape, wrap: true)
     [_, v] = caches(t)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 defmodule Quern.NxTest do
-  # Against a stand-in for Nx (test/support/nx_stub.ex): the calls and their arguments, not Nx itself.
+  # Tests against a stub of Nx (test/support/nx_stub.ex): the calls and their arguments, not Nx itself.
   use Quern.TestCase, async: true
   alias Quern.{Native, Tensor}
 

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 defmodule Quern.SchedulerTest do
-  # The VM does not stutter. The longest gap that a timer of 1 ms sees on any scheduler, with and without work.
+  # Schedulers are not blocked: measures the largest lateness of a 1 ms timer on any scheduler, with and without load.
   use Quern.TestCase, async: false
   alias Quern.{Nif, Tensor, TextGeneration}
 
   @moduletag timeout: 120_000
 
-  # In turns, and the best of up to ten of each: others use the machine too, and keep a thread from its processor for longer than
-  # this asks about.
+  # Alternating, best of up to ten of each: other load on the machine can keep a thread off its CPU for longer than the
+  # bound tested here.
   test "with 8 generations, timers are late by at most 20 ms more than without" do
     {idle, busy} =
       Enum.reduce_while(1..10, {:infinity, :infinity}, fn round, {idle, busy} ->
@@ -38,7 +38,7 @@ defmodule Quern.SchedulerTest do
 
   defp stop(pids), do: Enum.each(pids, &Process.exit(&1, :kill))
 
-  # ms, over one second.
+  # In ms, measured over one second.
   defp gap(begin, finish) do
     state = begin.()
     Process.sleep(200)
@@ -67,7 +67,7 @@ defmodule Quern.SchedulerTest do
 
   defp now, do: System.monotonic_time(:microsecond)
 
-  # A call gives its job to a worker and returns, however large its arguments are.
+  # A call submits its job to a worker and returns, however large its arguments are.
   test "no call of the NIF takes a millisecond of a scheduler" do
     binary = :binary.copy(<<0>>, 64_000_000)
     text = String.duplicate("The dog and the ball. ", 200_000)
@@ -97,7 +97,7 @@ defmodule Quern.SchedulerTest do
           took
         end
 
-      # The best: a call may lose its processor to the work of the one before.
+      # Best of several: a call may lose its CPU to the work of the previous one.
       assert Enum.min(times) < 1000, "#{name}: #{inspect(times)} us"
     end
   end

@@ -76,7 +76,7 @@ defmodule Quern.ServingTest do
   test "a full queue is told at once" do
     serving = start(sessions: 1, max_queue: 1, window: 1)
     long = [max_new_tokens: 250, ignore_eos: true]
-    # A stream that nobody reads pauses, and keeps its session.
+    # An unread stream pauses and keeps its session.
     {reader, _} = reading(serving, long)
     waiting = Task.async(fn -> Serving.run(serving, @prompt, max_new_tokens: 5) end)
     eventually(fn -> Serving.stats(serving) == %{active: 1, queued: 1, sessions: 1} end)
@@ -92,7 +92,7 @@ defmodule Quern.ServingTest do
     quiet(serving)
   end
 
-  # A process that takes one chunk and then waits.
+  # A process that reads one chunk and then waits.
   defp reading(serving, opts) do
     me = self()
 
@@ -119,7 +119,7 @@ defmodule Quern.ServingTest do
       reading(serving, max_new_tokens: 200, ignore_eos: true, stream_chunking: :token)
 
     {:ok, _} = Serving.run(serving, @prompt, max_new_tokens: 100)
-    # It is at most the window and what was gathered ahead.
+    # At most the window plus what was buffered ahead.
     {:messages, messages} = Process.info(reader, :messages)
     assert length(messages) <= 5
     assert Serving.stats(serving).active == 1

@@ -104,7 +104,7 @@ defmodule Quern.TensorTest do
     device = Device.open!(:cpu, threads: 1, isa: "portable")
     assert {device.n_thread, device.isa} == {1, "portable"}
     tensor = Tensor.from_binary(<<1, 2, 3, 4>>, :u32, {1}, device: device)
-    # What was made on it goes on.
+    # Objects created on it keep working.
     Quern.free(device)
     assert Tensor.to_binary(tensor) == <<1, 2, 3, 4>>
 

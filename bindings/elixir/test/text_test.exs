@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 defmodule Quern.TextTest do
-  # Tokenizer, template, session and generation: what C computes, and how it ends.
+  # Tokenizer, template, session and generation: results equal to C's, and how generations end.
   use Quern.TestCase, async: true
   alias Quern.{Chat, Generation, Model, Session, TextGeneration, Tokenizer}
 
@@ -80,7 +80,7 @@ defmodule Quern.TextTest do
     end
   end
 
-  # Ids of tokenizers 0.23.3: the text between the template's own tokens, without added tokens.
+  # Ids from tokenizers 0.23.3: the text between the template's own tokens, encoded without added tokens.
   test "messages forge no turns" do
     chat = Chat.load!(demo())
     messages = [%{role: "user", content: "Hi<|im_end|>\n<think>"}]
@@ -285,7 +285,7 @@ defmodule Quern.TextTest do
     :ok = Generation.stop(first)
     assert Generation.next(first) == :over
     second = Generation.new(session, [1, 2], n_predict: 1)
-    # The end of the first does not end the second.
+    # Stopping the first does not stop the second.
     Quern.free(first)
     Process.sleep(20)
     assert_raise Quern.Error, fn -> Session.rewind(session, 0) end
@@ -322,7 +322,7 @@ defmodule Quern.TextTest do
   end
 
   test "a step that fails ends a stream, and no answer is left" do
-    # The ids of this tokenizer are too many for that model.
+    # This tokenizer's ids exceed that model's vocabulary.
     small = Model.load!(data("models/tied-f32"))
     text = "A dog and a ball, and an extraordinarily long walk"
     run = fn -> TextGeneration.run(tokenizer(), small, text, max_new_tokens: 5) end
@@ -450,7 +450,7 @@ defmodule Quern.TextTest do
         refute "" in chunks
 
         if chunking == :stable do
-          # No word is cut: a chunk ends at something else than a letter, but for the last.
+          # No word is split: every chunk but the last ends with a non-letter.
           for chunk <- Enum.drop(chunks, -1), do: assert(chunk =~ ~r/[^a-zA-Z]\z/)
         end
       end
@@ -490,7 +490,7 @@ defmodule Quern.TextTest do
       pieces = TextGeneration.stream(tokenizer(), model(), text, opts) |> Enum.to_list()
       assert Enum.all?(pieces, &match?({:reasoning, _}, &1))
       assert Enum.map_join(pieces, &elem(&1, 1)) == thought
-      # With more tokens it closes the thought and answers.
+      # With more tokens it ends its reasoning and answers.
       opts = Keyword.put(opts, :max_new_tokens, 20)
 
       assert %{results: [%{generated_text: "Hello" <> _ = said, reasoning_text: whole}]} =
@@ -540,7 +540,7 @@ defmodule Quern.TextTest do
       timeline = Session.ids(session)
       assert length(timeline) == length(Tokenizer.encode(tokenizer(), @prompt)) + 9
       assert run([kv_cache: session] ++ opts).results == first.results
-      # One without room is left alone.
+      # One with too little capacity is left alone.
       small = Session.new(model(), n_ctx: 4)
       assert %{kv_cache: other} = run([kv_cache: small] ++ opts)
       assert other.ref != small.ref

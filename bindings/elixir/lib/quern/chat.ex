@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 defmodule Quern.Chat do
   @moduledoc """
-  From messages to a prompt, by the chat template of the model's files.
+  Renders messages to a prompt with the model's chat template.
 
       template = Quern.Chat.load!(path)
       prompt = Quern.Chat.render(template, [%{role: "user", content: "Hello!"}])
@@ -29,7 +29,7 @@ defmodule Quern.Chat do
   @doc false
   def options, do: @conversation
 
-  @doc "Open the template of a model's directory. Option: `:file`, a file with another template for its tokens."
+  @doc "Open the template of a model's directory. Option: `:file`, another template file; the tokens stay the model's."
   @spec load(Path.t(), keyword) :: {:ok, t} | {:error, Error.t()}
   def load(path, opts \\ []) do
     opts = Keyword.validate!(opts, file: nil)
@@ -41,25 +41,26 @@ defmodule Quern.Chat do
     end
   end
 
-  @doc "As `load/2`; raises."
+  @doc "Like `load/2`, but raises."
   @spec load!(Path.t(), keyword) :: t
   def load!(path, opts \\ []), do: Job.bang!(load(path, opts))
 
   @doc """
   The prompt of a conversation.
 
-  Messages are maps with `role` and `content` (and `tool_calls` and so on), keys atoms or strings; or a binary of JSON.
+  Messages are maps with `role`, `content`, `tool_calls` and so on, with atom or string keys; or a JSON binary.
 
   Options:
 
-    * `:tools` - a list of maps in the form of the OpenAI API, or JSON
+    * `:tools` - a list of maps in OpenAI API format, or JSON
     * `:documents` - a list of maps, or JSON
-    * `:chat_template_kwargs` - a map of more variables for the template, or JSON
+    * `:chat_template_kwargs` - a map of further template variables, or JSON
     * `:add_generation_prompt` - default `true`, or `false` with `:continue_final_message`
-    * `:continue_final_message` - end the prompt within the last message, for the model to continue it
-    * `:tool_arguments` - `:object`: arguments of tool calls that are JSON text reach the template as objects; default `:text`
-    * `:date` - what the template takes for now: a `Date`, a `NaiveDateTime`, or a text like `"2026-01-31"`
-    * `:think` - `true` or `false`; by default the template is not told. An error where it does not ask
+    * `:continue_final_message` - end the prompt inside the last message, so that the model continues it
+    * `:tool_arguments` - `:object`: JSON text in tool-call arguments is parsed into objects for the template; default `:text`
+    * `:date` - the current date for the template: a `Date`, a `NaiveDateTime`, or a string like `"2026-01-31"`
+    * `:think` - thinking mode, `true` or `false`; by default the variable is undefined. An error if the template does not
+      read it
   """
   @spec render(t, [message] | String.t(), keyword) :: String.t()
   def render(%__MODULE__{ref: ref}, messages, opts \\ []) do
@@ -68,10 +69,10 @@ defmodule Quern.Chat do
   end
 
   @doc """
-  The ids of that prompt.
+  The ids of the prompt that `render/3` gives.
 
-  Only what the template itself wrote is read as added tokens: a message that has `<|im_end|>` in it ends no turn. Options
-  are those of `render/3` and `:parse_special`, default `false`: read the tokens in messages too, as
+  Added tokens are recognized only in text written by the template itself: `<|im_end|>` inside a message does not end a turn.
+  Options are those of `render/3`, and `:parse_special`, default `false`: recognize added tokens in messages too, as
   `Quern.Tokenizer.encode/3` does.
   """
   @spec encode(t, Tokenizer.t(), [message] | String.t(), keyword) :: [non_neg_integer]
@@ -82,15 +83,15 @@ defmodule Quern.Chat do
   end
 
   @doc """
-  The ids that end an answer by the tokenizer and the template: an option of `Quern.Generation.new/3`. The model's own files
-  may name others, or none.
+  The ids that end an answer according to the tokenizer and the template, for the `:ends` option of `Quern.Generation.new/3`.
+  The model's configuration may list others, or none.
   """
   @spec ends(t, Tokenizer.t()) :: [non_neg_integer]
   def ends(%__MODULE__{ref: ref}, %Tokenizer{} = tokenizer) do
     Job.run!(:chat_ends, [ref, tokenizer.ref])
   end
 
-  # What the NIF takes.
+  # The arguments in the form that the NIF expects.
   defp conversation(messages, opts) do
     continues = opts[:continue_final_message]
 
@@ -124,7 +125,7 @@ defmodule Quern.Chat do
   defp date(text), do: text
 
   defp json_or_nil(nil), do: nil
-  # An empty map would be taken for an empty list.
+  # An empty map must not be encoded as an empty list.
   defp json_or_nil(map) when map == %{}, do: "{}"
   defp json_or_nil(value), do: json(value)
 

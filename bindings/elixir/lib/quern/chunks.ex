@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 defmodule Quern.Chunks do
   @moduledoc false
-  # Gathers what a generation hands out into the chunks that a stream emits: the first token at once, then those of `group`
-  # tokens together. Chunking `:stable` keeps a word back until its end is there; in scripts that write without spaces,
-  # every character is an end. `:token` keeps nothing back.
+  # Groups the output of a generation into stream chunks: the first token at once, then `group` tokens per chunk.
+  # `:stable` holds a word back until it is complete; in scripts without spaces every character is complete.
+  # `:token` holds nothing back.
   alias Quern.Request
 
   defstruct [:group, :chunking, :split, n_token: 0, is_first: true, pending: []]
 
-  # Letters, marks and numbers of scripts that part words by spaces.
+  # Letters, marks and numbers of scripts that separate words with spaces.
   @word ~r/(?:(?![\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}])[\p{L}\p{M}\p{N}_'’-])+\z/u
-  # Something that has no end is handed out all the same.
+  # Text longer than this is emitted even if no word boundary has been seen.
   @longest_word 64
 
   def new(%Request{} = request) do
@@ -21,7 +21,7 @@ defmodule Quern.Chunks do
     }
   end
 
-  # {chunks to emit, state}. A chunk is a text, or {kind, text} where reasoning is split off.
+  # {chunks to emit, state}. A chunk is a text, or {kind, text} if reasoning is split off.
   def push(%__MODULE__{} = state, ids, pieces) do
     state = %{state | n_token: state.n_token + length(ids), pending: state.pending ++ pieces}
 
@@ -54,7 +54,7 @@ defmodule Quern.Chunks do
     end
   end
 
-  # Neighbours of one kind become one piece.
+  # Merge adjacent pieces of the same kind.
   defp merge(pieces) do
     pieces
     |> Enum.chunk_by(&elem(&1, 0))

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 defmodule Quern.Device do
   @moduledoc """
-  A device computes: it owns threads, scratch memory and the choice of kernels.
+  A compute device: it owns the threads, the workspace and the choice of kernels.
 
-  Most programs need no other than `default/1`. Functions that take a device take its name too: `:cpu` (threaded,
-  vectorized), `:ref` (plain C with double accumulation: what all others are tested against), or `:gpu`, which is `:cuda`.
+  Most programs only need `default/1`. Functions that accept a device also accept a name: `:cpu` (threaded, vectorized),
+  `:ref` (plain C with double accumulation, the reference for tests of all others), or `:gpu`, an alias of `:cuda`.
   """
   require Quern.Job
   alias Quern.{Error, Job}
@@ -21,14 +21,14 @@ defmodule Quern.Device do
         }
 
   @doc """
-  Open a device of its own.
+  Open a new, unshared device.
 
   Options:
 
-    * `:threads` - how many compute; 0, the default: one for each CPU that the VM may use
-    * `:pin` - bind each of them to a CPU
-    * `:isa` - the highest instruction set level to use, `"avx2"` say
-    * `:compose` - run large primitives as compositions of small ones, for verification
+    * `:threads` - number of compute threads; 0 (default): one for each CPU that the VM may use
+    * `:pin` - pin each of them to a CPU
+    * `:isa` - the highest ISA level to use, for example `"avx2"`
+    * `:compose` - run fused primitives as compositions of smaller ones, for verification
   """
   @spec open(atom, keyword) :: {:ok, t} | {:error, Error.t()}
   def open(name \\ :cpu, opts \\ []) do
@@ -41,12 +41,12 @@ defmodule Quern.Device do
     end
   end
 
-  @doc "As `open/2`; raises."
+  @doc "Like `open/2`, but raises."
   @spec open!(atom, keyword) :: t
   def open!(name \\ :cpu, opts \\ []), do: Job.bang!(open(name, opts))
 
   @doc """
-  The device that is shared by all that name none of their own, opened when it is first asked for.
+  The shared device, used by all calls without an explicit device; opened on first use.
 
   `config :quern, device: [threads: 4]` sets its options.
 
@@ -57,7 +57,7 @@ defmodule Quern.Device do
   def default(name \\ :cpu), do: get!(name)
 
   @doc false
-  # A device of its name, or itself.
+  # Resolve a name to a device; a device is returned as is.
   def fetch(%__MODULE__{} = device), do: {:ok, device}
   def fetch(name) when is_atom(name), do: __MODULE__.Default.fetch(backend(name))
 

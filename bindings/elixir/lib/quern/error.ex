@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 defmodule Quern.Error do
   @moduledoc """
-  A failure of the library. `status` is a name of its list (`include/quern/status.h`) in lower case: `:einval`, `:enomem`,
-  `:eio`, `:eformat`, `:eunsupported`, `:edevice`, `:elost`, `:efull`, `:ebusy`, `:ecanceled`, `:enumeric`. `message` is
-  one line that names the thing.
+  A failure of the library. `status` is a status name (`include/quern/status.h`) in lower case: `:einval`, `:enomem`,
+  `:eio`, `:eformat`, `:eunsupported`, `:edevice`, `:elost`, `:efull`, `:ebusy`, `:ecanceled`, `:enumeric`. `message`
+  is one line that names the operand or file.
   """
   defexception [:status, :message]
 
@@ -12,7 +12,7 @@ defmodule Quern.Error do
   @doc false
   def new({status, message}), do: %__MODULE__{status: status, message: message}
 
-  # What is wrong about an argument is an ArgumentError: its value, or that it does not fit.
+  # An invalid argument is an ArgumentError: a bad value, or one that does not fit.
   @doc false
   def raise!({status, message}) when status in [:einval, :efull],
     do: raise(ArgumentError, message)

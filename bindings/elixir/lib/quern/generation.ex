@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 defmodule Quern.Generation do
   @moduledoc """
-  From a prompt to tokens, step by step: what `Quern.TextGeneration` and `Quern.Serving` are made of.
+  Generates tokens from a prompt, step by step. `Quern.TextGeneration` and `Quern.Serving` are built on it.
 
-  A step is one turn of the device: a part of the prompt, or one token. What a step handed out is
-  `{ids, pieces, result}`: the ids that were drawn, `[{:content | :reasoning, text}]` (whole characters only), and `nil` or,
-  with the last one, a map with `:finish_reason` (`:stop` or `:length`), `:n_prompt`, `:n_reused`, `:n_generated`,
-  `:prompt_s`, `:generate_s` and `:first_token_s`.
+  A step is one turn of the device: a chunk of the prompt, or one token. It yields `{ids, pieces, result}`: the sampled ids,
+  `[{:content | :reasoning, text}]` (complete characters only), and `nil` or, in the last step, a map
+  with `:finish_reason` (`:stop` or `:length`), `:n_prompt`, `:n_reused`, `:n_generated`, `:prompt_s`, `:generate_s` and `:first_token_s`.
   """
   require Quern.Job
   alias Quern.{Job, Nif, Sampler, Session, Tokenizer}
@@ -19,21 +18,21 @@ defmodule Quern.Generation do
            result :: map | nil}
 
   @doc """
-  Begin a generation. Nothing is computed before its first step; the timeline of the session is taken over as far as it
-  agrees with the prompt.
+  Begin a generation. Nothing is computed before the first step. The prefix that the session's sequence shares with the
+  prompt is reused.
 
   prompt is a text, in which special tokens are recognized, or a list of ids.
 
   Options: those of `Quern.Sampler`, and
 
-    * `:tokenizer` - needed for texts; without one, a generation yields ids alone
-    * `:n_predict` - tokens at most; 0, the default: until the text or the context ends
-    * `:stop` - texts that end the generation and are not handed out
-    * `:stop_token_ids` - ids that end it too, also with `:ignore_eos`
-    * `:min_tokens` - no id that ends the text is drawn before so many tokens
-    * `:ends` - end-of-text ids besides the model's: see `Quern.Chat.ends/2`
-    * `:ignore_eos` - end-of-text ids are tokens like any other
-    * `:split_reasoning` - tell the text between `<think>` and `</think>` apart
+    * `:tokenizer` - required for texts; without one, a generation yields only ids
+    * `:n_predict` - maximum number of tokens; 0 (default): until the text or the context ends
+    * `:stop` - texts that end the generation and are not emitted
+    * `:stop_token_ids` - further ids that end it, even with `:ignore_eos`
+    * `:min_tokens` - minimum number of tokens before an id that ends the text may be sampled
+    * `:ends` - additional end-of-text ids: see `Quern.Chat.ends/2`
+    * `:ignore_eos` - treat end-of-text ids like any other token
+    * `:split_reasoning` - report the text between `<think>` and `</think>` as `:reasoning`
   """
   @spec new(Session.t(), String.t() | [non_neg_integer], keyword) :: t
   def new(%Session{} = session, prompt, opts \\ []) do
@@ -44,7 +43,7 @@ defmodule Quern.Generation do
   end
 
   @doc false
-  # For those who cannot wait: the arguments of Nif.generation_new after its reference.
+  # For asynchronous callers: the arguments of Nif.generation_new after its reference.
   def arguments(%Session{} = session, prompt, opts) do
     own = [
       :tokenizer,
@@ -75,20 +74,20 @@ defmodule Quern.Generation do
     raise ArgumentError, "tokenizer: must be a Quern.Tokenizer, got #{inspect(other)}"
   end
 
-  @doc "One step; `:over` if there was a last one before."
+  @doc "Run one step; `:over` if the generation has already ended."
   @spec next(t) :: step | :over
   def next(%__MODULE__{ref: ref}), do: Job.run!(:generation_next, [ref])
 
-  @doc "End it: its session is free for others, and holds what was computed."
+  @doc "End the generation. Its session becomes free for others and keeps what was computed."
   @spec stop(t) :: :ok
   def stop(%__MODULE__{ref: ref}), do: Job.run!(:generation_stop, [ref])
 
   @doc """
-  Reduce the steps: `fun.(step, acc)` is `{:cont, acc}` or `{:halt, acc}`. It returns the result (`nil` after `:halt`, or where
-  the generation was over before) and the accumulator, and stops the generation in every case.
+  Reduce over the steps: `fun.(step, acc)` returns `{:cont, acc}` or `{:halt, acc}`. Returns the result (`nil` after `:halt`, or
+  if the generation had already ended) and the accumulator. The generation is stopped in every case.
 
-  Option: `:ahead`, default 1: how many steps are asked for beyond the one that is awaited, so that the device does not wait
-  for this process.
+  Option: `:ahead`, default 1: how many steps are requested beyond the one awaited, so that the device does not idle while
+  this process runs.
   """
   @spec reduce(t, acc, (step, acc -> {:cont | :halt, acc}), keyword) :: {map | nil, acc}
         when acc: term
@@ -125,7 +124,7 @@ defmodule Quern.Generation do
         give_up(generation, asked)
         {result, acc}
 
-      # It was over before, or somebody stopped it.
+      # It had already ended, or another process stopped it.
       {:ok, :over} ->
         give_up(generation, asked)
         {nil, acc}
@@ -145,7 +144,7 @@ defmodule Quern.Generation do
   end
 
   @doc false
-  # Stop, and take the answers that are still to come: no other receiver should find them. One that was freed is no error.
+  # Stop, and receive the outstanding answers so that none is left in the mailbox. A freed generation is not an error.
   def give_up(%__MODULE__{ref: ref}, asked) do
     _ = Job.run(:generation_stop, [ref])
     Enum.each(asked, &Job.receive_answer/1)

@@ -3,8 +3,8 @@ defmodule Quern.Job do
   @moduledoc false
   # Jobs of the NIF and their answers.
 
-  # Begin a job and wait for its answer: `:ok`, `{:ok, value}` or `{:error, {status, message}}`. All in one function: where
-  # the VM sees the reference made and awaited, it does not look at messages that were there before.
+  # Submit a job and wait for its answer: `:ok`, `{:ok, value}` or `{:error, {status, message}}`. All in one function, so
+  # that the VM sees the reference created and received on, and skips older messages in the mailbox.
   defmacro run(name, arguments) do
     quote do
       ref = make_ref()
@@ -21,7 +21,7 @@ defmodule Quern.Job do
     end
   end
 
-  # The same; the value, or it raises.
+  # The same, but returns the value or raises.
   defmacro run!(name, arguments) do
     quote do
       Quern.Job.value!(Quern.Job.run(unquote(name), unquote(arguments)))
@@ -38,7 +38,7 @@ defmodule Quern.Job do
   def value!({:ok, value}), do: value
   def value!({:error, reason}), do: Quern.Error.raise!(reason)
 
-  # `{:ok, value}` or `{:error, error}`, as functions return it that open something; a wrong argument raises.
+  # `{:ok, value}` or `{:error, error}`, for functions that open something; an invalid argument raises.
   def result({:ok, value}), do: {:ok, value}
   def result({:error, {:einval, message}}), do: raise(ArgumentError, message)
   def result({:error, reason}), do: {:error, Quern.Error.new(reason)}
@@ -46,7 +46,7 @@ defmodule Quern.Job do
   def bang!({:ok, value}), do: value
   def bang!({:error, error}), do: raise(error)
 
-  # Ids as the NIF takes them: to make them of a long list is the work of a process, which the VM can interrupt.
+  # Pack ids for the NIF. Packing a long list is done in Elixir, where the VM can preempt it.
   def pack_ids(ids) when is_list(ids) do
     for id <- ids, into: <<>> do
       if not is_integer(id) or id < -0x80000000 or id > 0x7FFFFFFF do

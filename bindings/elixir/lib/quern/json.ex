@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 defmodule Quern.Json do
   @moduledoc false
-  # JSON of messages and tools. Encoding alone: it needs no library.
+  # JSON encoder for messages and tools. Encoding only, so no library is needed.
 
   @spec encode(term) :: iodata
   def encode(nil), do: "null"
@@ -33,7 +33,7 @@ defmodule Quern.Json do
     [?", escape(text, 0, 0, text), ?"]
   end
 
-  # Runs of plain characters are taken over as they are.
+  # Copy runs of plain characters unchanged.
   defp escape(<<c, rest::binary>>, skip, length, text) when c in [?", ?\\] or c < 0x20 do
     [binary_part(text, skip, length), code(c) | escape(rest, skip + length + 1, 0, text)]
   end

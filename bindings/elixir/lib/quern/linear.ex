@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 defmodule Quern.Linear do
   @moduledoc """
-  A weight matrix in the order in which the device's kernels read it: the fast form of a linear operand.
+  A weight matrix packed in the layout that the device's kernels read: the fast form of a linear operand.
 
   Every linear operand of `Quern.Native` may be a plain `{in, out}` tensor or a packed linear; with `arith: :f32` both give
   the same bits. An `lm_head` or an embedding `{V, H}` is packed with `layout: :out_in`.
@@ -22,7 +22,7 @@ defmodule Quern.Linear do
         }
 
   @doc """
-  Pack a matrix. It is not needed afterwards.
+  Pack a matrix, which is not needed afterwards.
 
   Options: `:layout`, `:in_out` (default) or `:out_in`; `:arith`, `:auto` (default), `:f32`, `:bf16` or `:int8`.
   """
@@ -32,7 +32,7 @@ defmodule Quern.Linear do
     made(Job.run!(:linear_pack, [weight.ref, opts[:layout], opts[:arith]]), weight)
   end
 
-  @doc "Quantize a matrix to `:q8` or `:q4` and pack it. Options as `pack/2`."
+  @doc "Quantize a matrix to `:q8` or `:q4` and pack it. Options as for `pack/2`."
   @spec quantize(Tensor.t(), :q8 | :q4, keyword) :: t
   def quantize(%Tensor{} = weight, to, opts \\ []) do
     opts = Keyword.validate!(opts, layout: :in_out, arith: :auto)
@@ -40,7 +40,7 @@ defmodule Quern.Linear do
   end
 
   @doc """
-  Pack a matrix that is quantized already, `{out, in}` as checkpoints store it: codes `:u32` of MLX's affine form.
+  Pack an already quantized matrix, `{out, in}` as stored in checkpoints, with `:u32` codes in MLX's affine format.
 
   Options: `:bits`, `:group` (both required), `:biases` (a tensor, default none), `:arith`.
   """

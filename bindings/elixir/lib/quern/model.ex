@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 defmodule Quern.Model do
   @moduledoc """
-  A dense Qwen3 checkpoint in the form of a Hugging Face directory, loaded for a device. Immutable; any number of processes
-  may use it.
+  A dense Qwen3 checkpoint (a Hugging Face directory) loaded on a device. Immutable; any number of processes may use it.
   """
   require Logger
   require Quern.Job
@@ -19,9 +18,9 @@ defmodule Quern.Model do
 
     * `:device` - a name or a `Quern.Device`; default `:cpu`
     * `:arith` - `:auto` (default), `:f32`, `:bf16` or `:int8`
-    * `:quantize` - `:q8` or `:q4`: quantize dense weights while they are loaded
-    * `:type` - as in EMLX's loader; weights are kept as they are in the files, so it is `nil` (default) or the type that
-      they have
+    * `:quantize` - `:q8` or `:q4`: quantize dense weights on loading
+    * `:type` - as in EMLX's loader. Weights keep the type they have in the files, so only `nil` (default) or that type is
+      accepted
 
   The config is a map: `n_layer`, `n_head`, `n_kv_head`, `head_dim`, `d_model`, `d_ff`, `n_vocab`, `n_ctx_max`, `rms_eps`,
   `rope_theta`, `tied`, `type`, `bits`, `group`, `arith`, `eos`, `n_parameter`, `file_bytes`.
@@ -41,7 +40,7 @@ defmodule Quern.Model do
     end
   end
 
-  @doc "As `load/2`; raises."
+  @doc "Like `load/2`, but raises."
   @spec load!(Path.t(), keyword) :: t
   def load!(path, opts \\ []), do: Job.bang!(load(path, opts))
 

@@ -5,17 +5,17 @@ defmodule Quern.Native do
 
   Letters: B batch, T new tokens, H hidden width, I MLP width, Nq query heads, Nkv key/value heads, D head width, C cache
   capacity in tokens, V vocabulary. Tensors are `Quern.Tensor`s; each linear is a plain `{in, out}` tensor or a
-  `Quern.Linear`. Streams and caches are f32, bf16 or f16, each on its own; the result has the type of `hidden` (of `query`
-  in `kv_cache_attention/9`).
+  `Quern.Linear`. Hidden states and caches may independently be f32, bf16 or f16; the result has the type of
+  `hidden` (of `query` in `kv_cache_attention/9`).
 
-    * `offset` is the position of the first new token: a whole number for all rows, a list with one for each row, or a
-      tensor (`:s32` or `:s64`, `{1}` or `{B}`), whose values are clamped to what the cache has room for.
-    * `theta` is a number; or `[theta: t, factor: f, original_ctx: n]`, which is YaRN (with `:beta_fast`, `:beta_slow` and
-      `:attention_factor` if they are not the usual ones); or `[table: inverse_frequencies, attention_factor: a]`.
+    * `offset` is the position of the first new token: an integer for all rows, a list with one per row, or a tensor
+      (`:s32` or `:s64`, `{1}` or `{B}`), whose values are clamped to the capacity of the cache.
+    * `theta` is a number; or `[theta: t, factor: f, original_ctx: n]`, which is YaRN (`:beta_fast`, `:beta_slow` and
+      `:attention_factor` override the usual values); or `[table: inverse_frequencies, attention_factor: a]`.
     * `scale` is D^-0.5 in Qwen3. `head_dim` must be D.
 
-  Caches are updated in place: those that are returned are those that were given. All operands are checked before anything is
-  written; what is wrong raises `ArgumentError`, and every output and cache is as before.
+  Caches are updated in place, and the returned caches are those passed in. All operands are checked before anything is
+  written; an invalid one raises `ArgumentError` and leaves every output and cache unchanged.
 
       iex> alias Quern.{Native, Tensor}
       iex> hidden = Tensor.from_binary(<<1.0::float-32-native, -1.0::float-32-native>>, :f32, {1, 1, 2})
@@ -63,7 +63,7 @@ defmodule Quern.Native do
     {Tensor.made(attention, device(query)), k_cache, v_cache}
   end
 
-  @doc "As `kv_cache_attention/9`, with the offset in a tensor: nothing is read back before it is used."
+  @doc "Like `kv_cache_attention/9`, with the offset in a tensor, which is not read back to the host."
   @spec kv_cache_attention_tensor_offset(
           Tensor.t(),
           Tensor.t(),
@@ -199,7 +199,7 @@ defmodule Quern.Native do
   end
 
   @doc """
-  `layer_dense/19` under the name that EMLX has for linears that are dense or quantized, each on its own.
+  `layer_dense/19` under EMLX's name for layers whose linears may each be dense or quantized.
 
   A quantized one is a `Quern.Linear`.
   """
@@ -234,7 +234,7 @@ defmodule Quern.Native do
   end
 
   @doc """
-  All layers and the head: `{token u32 {B}, kv_cache}`.
+  All layers and the LM head: `{token u32 {B}, kv_cache}`.
 
   layers is a list of `{norm1, norm2, q_norm, k_norm, q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj}`,
   kv_cache one of `{k_cache, v_cache}`.
@@ -273,7 +273,7 @@ defmodule Quern.Native do
   end
 
   @doc """
-  `count` greedy steps, 1 to 4096, each token fed back: `{tokens, kv_cache}`, tokens u32 `{count}`, or `{B, count}` of
+  `count` greedy steps, 1 to 4096, each token fed back: `{tokens, kv_cache}`, tokens u32 `{count}`, or `{B, count}` for
   several rows.
 
   input_ids {B,1}, embed_tokens {V,H}. Each step is one turn of the device.
@@ -313,7 +313,7 @@ defmodule Quern.Native do
     {Tensor.made(tokens, device(input_ids)), kv_cache}
   end
 
-  # Anything else is refused by the NIF, which knows the operand's name.
+  # The NIF refuses anything else and names the operand.
   defp ref(%{ref: ref}), do: ref
   defp ref(other), do: other
 
@@ -357,7 +357,7 @@ defmodule Quern.Native do
 
   defp rope(theta), do: theta
 
-  # The library takes D from the operand; EMLX's signature says it once more.
+  # The library infers D from the operand; EMLX's signature has it as an argument too.
   defp check_head_dim!(%Tensor{shape: shape}, name, axis, head_dim)
        when tuple_size(shape) > axis do
     if elem(shape, axis) != head_dim do

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 defmodule Quern.Nif do
   @moduledoc false
-  # The functions of c_src/quern_nif.c. Those with a reference first give a job to a worker and return `:ok`, or
-  # `{:error, {status, message}}` where an argument is not what it should be; the answer comes as
+  # The functions of c_src/quern_nif.c. Those whose first argument is a reference submit a job to a worker and return `:ok`,
+  # or `{:error, {status, message}}` for an invalid argument. The answer arrives as the message
   # `{ref, :ok | {:ok, value} | {:error, {status, message}}}`.
 
   @on_load :load

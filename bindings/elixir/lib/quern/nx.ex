@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 defmodule Quern.Nx do
   @moduledoc """
-  From and to `Nx.Tensor`, where the host application has Nx. Nx is no dependency: these functions raise without it.
+  Conversion from and to `Nx.Tensor`, if the host application has Nx. Nx is not a dependency: these functions
+  raise without it.
 
-  Tried by hand with Nx 0.7.2, the last one for Elixir 1.14; the tests of this project use a stand-in.
+  Tested by hand with Nx 0.7.2, the last version for Elixir 1.14; the tests of this project use a stub.
 
       hidden = Quern.Nx.from_nx(Nx.tensor([[[1.0, 2.0]]]))
       Quern.Nx.to_nx(hidden)
@@ -12,10 +13,10 @@ defmodule Quern.Nx do
   alias Quern.Tensor
 
   @doc """
-  A tensor of an `Nx.Tensor`'s elements. A scalar becomes `{1}`.
+  Convert an `Nx.Tensor` to a tensor. A scalar becomes `{1}`.
 
-  By default the binary of Nx is wrapped without a copy, and the tensor is read only: right for weights and inputs, refused
-  for caches. Options: `:copy`, `true` for a tensor of its own; `:device`.
+  By default Nx's binary is wrapped without a copy, and the tensor is read only: fine for weights and inputs, refused for
+  caches. Options: `:copy`, `true` to copy the elements; `:device`.
   """
   @spec from_nx(struct, keyword) :: Tensor.t()
   def from_nx(tensor, opts \\ []) do
@@ -26,7 +27,7 @@ defmodule Quern.Nx do
     Tensor.from_binary(Nx.to_binary(tensor), Nx.type(tensor), shape, options)
   end
 
-  @doc "An `Nx.Tensor` of a tensor's elements. Options are those of `Nx.from_binary/3`, `:backend` say."
+  @doc "Convert a tensor to an `Nx.Tensor`. Options are those of `Nx.from_binary/3`, such as `:backend`."
   @spec to_nx(Tensor.t(), keyword) :: struct
   def to_nx(%Tensor{} = tensor, opts \\ []) do
     ensure!()

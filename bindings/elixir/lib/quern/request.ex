@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 defmodule Quern.Request do
   @moduledoc false
-  # What is asked for: the options of Quern.TextGeneration and Quern.Serving, checked, and the shapes of their results.
+  # Requests: validated options of Quern.TextGeneration and Quern.Serving, and the shapes of their results.
   alias Quern.{Chat, Model, Sampler, Tokenizer}
 
   defstruct [
@@ -43,10 +43,10 @@ defmodule Quern.Request do
     chat: nil
   ]
 
-  # Those of Quern.Chat.encode/4: for messages alone.
+  # Options of Quern.Chat.encode/4: for messages only.
   @conversation [{:parse_special, false} | Quern.Chat.options()]
 
-  # Those of Quern.Generation.new/3.
+  # Options of Quern.Generation.new/3.
   @generation [:stop, :stop_token_ids, :min_tokens, :ignore_eos, :split_reasoning]
 
   def conversation_keys, do: Keyword.keys(@conversation)
@@ -90,7 +90,7 @@ defmodule Quern.Request do
     }
   end
 
-  # Options of every request of a serving are checked when it is started.
+  # The default request options of a serving are checked when it starts.
   def check_options!(opts) do
     opts = checked!(opts)
     host_sync!(:run, opts)
@@ -99,7 +99,7 @@ defmodule Quern.Request do
     :ok
   end
 
-  # With defaults for what is not given.
+  # Fill in the defaults.
   defp checked!(opts) do
     opts = Keyword.validate!(opts, @own ++ @conversation ++ Sampler.keys())
     for key <- [:max_new_tokens, :max_len], do: positive!(opts, key)
@@ -136,8 +136,8 @@ defmodule Quern.Request do
     end
   end
 
-  # {steps that are asked for ahead, tokens that are handed out together}. How often the host synchronizes is a matter of
-  # EMLX; here it says how long to gather. One step ahead keeps the device busy.
+  # {steps requested ahead, tokens per chunk}. EMLX's host synchronization interval only sets the chunk size here. One step
+  # ahead keeps the device busy.
   defp host_sync!(:run, opts) do
     case opts[:host_sync] do
       :per_token -> {0, 1}
@@ -159,7 +159,7 @@ defmodule Quern.Request do
     raise ArgumentError, "expected #{inspect(key)} to be #{wanted}, got: #{inspect(got)}"
   end
 
-  # {ids, those that end an answer besides the model's}
+  # {ids, end ids besides the model's}
   defp prompt(text, tokenizer, opts) when is_binary(text) do
     for {key, default} <- @conversation, opts[key] != default do
       raise ArgumentError, "#{key}: goes with messages, not with a text"

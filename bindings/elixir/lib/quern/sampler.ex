@@ -1,19 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 defmodule Quern.Sampler do
   @moduledoc """
-  How tokens are drawn: options of `Quern.Generation`, `Quern.TextGeneration` and `Quern.Serving`.
+  How tokens are sampled: options of `Quern.Generation`, `Quern.TextGeneration` and `Quern.Serving`.
 
-    * `:mode` - where settings come from that are not given: `:model` (default: the files of the model), `:thinking` or
-      `:non_thinking` (the advice of Qwen), `:neutral` (temperature 1 and nothing else)
-    * `:temperature` - 0: the best token, always
+    * `:mode` - source of the settings not given: `:model` (default: the model's files), `:thinking` or `:non_thinking`
+      (Qwen's recommendations), `:neutral` (temperature 1 and nothing else)
+    * `:temperature` - 0 is greedy: always the best token
     * `:top_k`, `:top_p`, `:min_p`
     * `:repetition_penalty`, `:presence_penalty`, `:frequency_penalty`
-    * `:logit_bias` - a map or a list of pairs from ids to numbers that are added
-    * `:seed` - 0 to 2⁶³-1; by default a random one, which the result tells
-    * `:sampler` - EMLX's names: `:greedy`; `:top_p_cpu` and `:top_p_gpu`, temperature 0.95 and top_p 0.9 if they are not
-      given
+    * `:logit_bias` - a map or a list of pairs from ids to numbers added to their logits
+    * `:seed` - 0 to 2⁶³-1; by default a random one, which the result reports
+    * `:sampler` - EMLX's names: `:greedy`; `:top_p_cpu` and `:top_p_gpu`, with defaults of 0.95 for the temperature and 0.9
+      for top_p
 
-  The same seed draws the same tokens, whatever else is computed at the same time.
+  The same seed gives the same tokens, whatever else is computed concurrently.
   """
 
   @settings [
@@ -33,7 +33,7 @@ defmodule Quern.Sampler do
   def keys, do: @keys
 
   @doc false
-  # What the NIF takes, and the seed.
+  # The settings in the form that the NIF expects, and the seed.
   def settle(opts) do
     {mode, defaults} = preset(opts[:sampler], opts[:mode])
     seed = opts[:seed] || :rand.uniform(0x40000000) - 1

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 defmodule Quern.Serving do
   @moduledoc """
-  Text generation for many callers: a process with some sessions, whose requests take turns, one step at a time.
+  Text generation for many callers: a process with several sessions whose requests take turns, one step at a time.
 
       children = [
         {Quern.Serving, name: MyApp.Serving, model: model, tokenizer: tokenizer, sessions: 4, max_new_tokens: 200}
@@ -16,34 +16,33 @@ defmodule Quern.Serving do
 
     * `:model`, `:tokenizer` - required
     * `:name`
-    * `:sessions` - how many requests are computed at the same time, default 4; each takes the memory of a context of
-      `:max_len` tokens
-    * `:max_queue` - how many more may wait, default 64; further ones are told `:ebusy` at once
-    * `:window` - how many steps a stream may be ahead of the one who reads it, default 32; then it pauses, and others
-      have the device
-    * `:stall_timeout` - how many milliseconds a paused stream keeps its session when its reader takes nothing, default
-      60,000; then it ends with `:ecanceled`
-    * all options of `Quern.TextGeneration` but `:kv_cache`, `:return_kv_cache` and `:profile_timing`: the defaults of requests;
-      `:kv_type` and `:n_batch` are for the process alone
+    * `:sessions` - number of concurrent requests, default 4; each needs the memory of a context of `:max_len` tokens
+    * `:max_queue` - how many more may wait, default 64; further ones fail with `:ebusy` at once
+    * `:window` - how many steps a stream may be ahead of its reader, default 32; then it pauses, and others get the device
+    * `:stall_timeout` - how many milliseconds a paused stream keeps its session without being read, default 60,000; then it
+      ends with `:ecanceled`
+    * all options of `Quern.TextGeneration` except `:kv_cache`, `:return_kv_cache` and `:profile_timing`: defaults for
+      requests; `:kv_type` and `:n_batch` can only be set here
 
-  A request of a process that died, and a stream that is left, end with the step that runs.
+  If the calling process dies or a stream is abandoned, the request ends with the current step.
 
   ## Telemetry
 
-  Where `:telemetry` is there, with `%{serving: name_or_pid, id: reference}` and more as metadata:
+  Events are emitted if the application has `:telemetry`. Their metadata are
+  `%{serving: name_or_pid, id: reference}` and the keys listed:
 
-    * `[:quern, :serving, :request, :start]` - `%{system_time, n_prompt}` when its session is there
+    * `[:quern, :serving, :request, :start]` - `%{system_time, n_prompt}` when it gets a session
     * `[:quern, :serving, :request, :stop]` - `%{duration, queue_time, n_prompt, n_generated, prompt_s, first_token_s,
-      generate_s}`, `duration` and `queue_time` in native units; metadata `:finish_reason`, `:canceled` among them
+      generate_s}`, `duration` and `queue_time` in native units; metadata `:finish_reason`, which may be `:canceled`
     * `[:quern, :serving, :request, :exception]` - `%{duration, queue_time}`; metadata `:error`
-    * `[:quern, :serving, :queue]` - `%{active, queued}` whenever one of them changes
+    * `[:quern, :serving, :queue]` - `%{active, queued}` whenever either changes
   """
   use GenServer
   alias Quern.{Chunks, Error, Generation, Nif, Request, Session, Telemetry}
 
   defmodule Slot do
     @moduledoc false
-    # A request: in the queue without a session, else with one.
+    # A request: queued without a session, or active with one.
     defstruct [
       :id,
       :monitor,
@@ -54,9 +53,9 @@ defmodule Quern.Serving do
       :seed,
       :queued_at,
       :started_at,
-      # nil, or what the answer that is awaited will be of: :new, :step or :stop
+      # nil, or the kind of job whose answer is awaited: :new, :step or :stop
       :awaits,
-      # of a pause
+      # timer of a pause
       :timer,
       is_canceled: false
     ]
@@ -67,14 +66,14 @@ defmodule Quern.Serving do
     %{id: Keyword.get(opts, :name, __MODULE__), start: {__MODULE__, :start_link, [opts]}}
   end
 
-  # A serving has its own sessions, and does not look at the clock for each token.
+  # A serving has its own sessions, and does not time each token.
   @not_here [:kv_cache, :return_kv_cache, :profile_timing]
 
   defp refuse!(key) do
     raise ArgumentError, "#{inspect(key)} is no option of a serving's requests"
   end
 
-  @doc "Start the process. The sessions are made before it returns."
+  @doc "Start the process. The sessions are created before it returns."
   @spec start_link(keyword) :: GenServer.on_start()
   def start_link(opts) do
     {own, defaults} =
@@ -107,10 +106,10 @@ defmodule Quern.Serving do
   end
 
   @doc """
-  Generate a text; the result is that of `Quern.TextGeneration.run/4`.
+  Generate a text; the result is as for `Quern.TextGeneration.run/4`.
 
-  Options: those of `Quern.TextGeneration`, over the defaults of the process; `:timeout` in milliseconds, default
-  `:infinity`. `{:error, %Quern.Error{status: :ebusy}}`: the queue is full.
+  Options: those of `Quern.TextGeneration`, overriding the defaults of the process; `:timeout` in milliseconds, default
+  `:infinity`. If the queue is full, it returns `{:error, %Quern.Error{status: :ebusy}}`.
   """
   @spec run(GenServer.server(), term, keyword) :: {:ok, map} | {:error, Error.t()}
   def run(server, input, opts \\ []) do
@@ -128,7 +127,7 @@ defmodule Quern.Serving do
     end
   end
 
-  @doc "As `run/3`: the result, or it raises."
+  @doc "Like `run/3`, but returns the result or raises."
   @spec run!(GenServer.server(), term, keyword) :: map
   def run!(server, input, opts \\ []) do
     case run(server, input, opts) do
@@ -138,8 +137,8 @@ defmodule Quern.Serving do
   end
 
   @doc """
-  A stream of the text's chunks, as of `Quern.TextGeneration.stream/4`. The request is made when it is first taken from;
-  a full queue raises `Quern.Error` then.
+  A stream of the text's chunks, as from `Quern.TextGeneration.stream/4`. The request is submitted when the stream is first
+  read; a full queue raises `Quern.Error` then.
   """
   @spec stream(GenServer.server(), term, keyword) :: Enumerable.t()
   def stream(server, input, opts \\ []) do
@@ -157,17 +156,17 @@ defmodule Quern.Serving do
     )
   end
 
-  @doc "How many requests are computed, and how many wait: `%{active: n, queued: n, sessions: n}`."
+  @doc "The numbers of active and waiting requests: `%{active: n, queued: n, sessions: n}`."
   @spec stats(GenServer.server()) :: map
   def stats(server), do: GenServer.call(server, :stats)
 
-  # In the process of the caller
+  # In the caller's process
 
-  # Texts are made ids here: callers do that side by side.
+  # Texts are tokenized here, so that callers do it in parallel.
   defp request(server, input, opts, kind) do
     for key <- [:kv_type, :n_batch | @not_here], Keyword.has_key?(opts, key), do: refuse!(key)
     {tokenizer, model, n_ctx, defaults} = GenServer.call(server, :config, :infinity)
-    # A plain text takes none of the serving's conversation options.
+    # The serving's conversation options do not apply to plain text.
     defaults =
       if match?(%{messages: _}, input),
         do: defaults,
@@ -182,7 +181,7 @@ defmodule Quern.Serving do
     Request.new(tokenizer, model, input, opts, kind)
   end
 
-  # Answers are sent to an alias of the caller, which names the request: after it was left, none can arrive.
+  # Answers are sent to an alias of the caller that identifies the request: once it is deactivated, none can arrive.
   defp submit(server, request, credit) do
     pid = GenServer.whereis(server) || exit({:noproc, {__MODULE__, :run, [server]}})
     handle = {pid, Process.monitor(pid), :erlang.alias()}
@@ -248,7 +247,7 @@ defmodule Quern.Serving do
 
   defp take({handle, nil}), do: {:halt, {handle, nil}}
 
-  # A step is one token to the chunks, whose ids do not matter.
+  # For chunking a step counts as one token; its ids do not matter.
   defp take({{server, _, id} = handle, chunks}) do
     case receive_step(handle, nil) do
       {:step, pieces, nil} ->
@@ -265,7 +264,7 @@ defmodule Quern.Serving do
     end
   end
 
-  # Done or not: nothing more is wanted, and nothing is left in the mailbox.
+  # Finished or not: cancel, and leave nothing in the mailbox.
   defp leave({server, monitor, id}) do
     GenServer.cast(server, {:cancel, id})
     :erlang.unalias(id)
@@ -283,7 +282,7 @@ defmodule Quern.Serving do
 
   defp now_ms, do: System.monotonic_time(:millisecond)
 
-  # In the process of the serving
+  # In the serving's process
 
   @impl true
   def init({own, defaults}) do
@@ -301,10 +300,10 @@ defmodule Quern.Serving do
        max_queue: Keyword.get(own, :max_queue, 64),
        window: Keyword.get(own, :window, 32),
        stall_timeout: Keyword.get(own, :stall_timeout, 60_000),
-       # %{id => slot}, active ones and those of the queue
+       # %{id => slot}, active and queued
        slots: %{},
        queue: :queue.new(),
-       # %{reference of a job => id}
+       # %{job reference => id}
        jobs: %{}
      }}
   rescue
@@ -393,7 +392,7 @@ defmodule Quern.Serving do
 
   defp put(state, slot), do: put_in(state.slots[slot.id], slot)
 
-  # Give free sessions to those who wait.
+  # Assign free sessions to waiting requests.
   defp fill(%{free: [session | free]} = state) do
     case :queue.out(state.queue) do
       {{:value, id}, queue} ->
@@ -415,11 +414,11 @@ defmodule Quern.Serving do
     {arguments, seed} = Generation.arguments(slot.session, ids, options)
     await(state, %{slot | seed: seed}, :new, &apply(Nif, :generation_new, [&1 | arguments]))
   rescue
-    # A list of stops that is none, say: the one who asked for it is told.
+    # For example an invalid list of stops: report it to the caller.
     error in ArgumentError -> failed(state, slot, {:einval, error.message})
   end
 
-  # Begin a job of the slot.
+  # Submit a job for the slot.
   defp await(state, slot, kind, begin) do
     ref = make_ref()
 
@@ -432,7 +431,7 @@ defmodule Quern.Serving do
     end
   end
 
-  # The next step, or a pause until there is credit, or the end of one that was canceled.
+  # Run the next step, pause until there is credit, or end a canceled request.
   defp step(state, %{is_canceled: true} = slot) do
     await(state, slot, :stop, &Nif.generation_stop(&1, slot.generation))
   end
@@ -467,7 +466,7 @@ defmodule Quern.Serving do
     report(%{state | queue: queue, slots: Map.delete(state.slots, slot.id)})
   end
 
-  # What runs is waited for: the session is not free before.
+  # Wait for the running job: the session is not free before.
   defp cancel(state, slot) do
     slot = %{unpaused(slot) | is_canceled: true}
     if slot.awaits == nil, do: step(state, slot), else: put(state, slot)
@@ -488,7 +487,7 @@ defmodule Quern.Serving do
     close(state, slot)
   end
 
-  # The session goes to the next one.
+  # Pass the session on to the next request.
   defp close(state, slot) do
     Process.demonitor(slot.monitor, [:flush])
     if slot.generation != nil, do: Nif.free(slot.generation)

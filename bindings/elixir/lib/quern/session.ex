@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 defmodule Quern.Session do
   @moduledoc """
-  One timeline of token ids with its KV cache.
+  One sequence of token ids with its KV cache.
 
-  What a session computes depends on its ids alone, bit by bit on the CPU: not on how they were fed, nor on others that
-  compute at the same time. Its memory is taken when it is made. A `Quern.Generation` has the session for itself until it is
-  over: other changes then raise `Quern.Error` with `:ebusy`.
+  The results of a session depend only on its ids, bit for bit on the CPU: not on how they were fed, nor on concurrent
+  computations. Its memory is allocated on creation. A `Quern.Generation` has exclusive use of the session until it ends:
+  meanwhile other changes raise `Quern.Error` with `:ebusy`.
   """
   require Quern.Job
   alias Quern.{Job, Model}
@@ -20,12 +20,12 @@ defmodule Quern.Session do
         }
 
   @doc """
-  A session with an empty timeline.
+  Create a session with an empty sequence.
 
   Options:
 
     * `:n_ctx` - capacity in tokens; default the smaller of the model's and 4096
-    * `:n_batch` - tokens of a prompt that are computed in one turn; default 512
+    * `:n_batch` - prompt tokens computed per turn; default 512
     * `:kv_type` - `:f16` (default), `:bf16`, `:f32` or `:q8`
     * `:yarn` - `:auto` (default), `:on` or `:off`
   """
@@ -38,15 +38,15 @@ defmodule Quern.Session do
     %__MODULE__{ref: ref, model: model, n_ctx: n_ctx, n_batch: min(n_batch, n_ctx)}
   end
 
-  @doc "Append ids and compute them; the logits of the last are kept."
+  @doc "Append ids and compute them; the logits of the last one are kept."
   @spec append(t, [non_neg_integer]) :: :ok
   def append(%__MODULE__{ref: ref} = session, ids) do
     Job.run!(:session_append, [ref, Job.pack_ids(ids), session.n_batch])
   end
 
   @doc """
-  Make the timeline equal to `ids`, computing only what follows the longest common prefix; the number of ids that were
-  there already. Several calls of the NIF: for sessions that no other process changes meanwhile.
+  Prefill with prefix reuse: make the sequence equal to `ids`, computing only what follows the longest common prefix. Returns
+  the number of ids reused. This is not atomic: no other process may change the session meanwhile.
   """
   @spec sync(t, [non_neg_integer]) :: non_neg_integer
   def sync(%__MODULE__{} = session, ids) do
@@ -57,7 +57,7 @@ defmodule Quern.Session do
     if known == n_new and n_there == n_new and logits(session) != nil do
       known
     else
-      # The last one is computed again for its logits.
+      # The last id is recomputed for its logits.
       reused = min(known, n_new - 1)
       if reused < n_there, do: rewind(session, reused)
       append(session, Enum.drop(ids, reused))
@@ -65,7 +65,7 @@ defmodule Quern.Session do
     end
   end
 
-  # Before anything is forgotten.
+  # Check before anything is discarded.
   defp check!(_session, []), do: raise(ArgumentError, "ids: must be at least one, got none")
 
   defp check!(%{n_ctx: n_ctx, model: %{config: %{n_vocab: n_vocab}}}, ids) do
@@ -83,15 +83,15 @@ defmodule Quern.Session do
   defp common([id | left], [id | right], n), do: common(left, right, n + 1)
   defp common(_left, _right, n), do: n
 
-  @doc "The logits after the last id, f32 in a binary; `nil` where there are none."
+  @doc "The logits after the last id, as a binary of f32; `nil` if there are none."
   @spec logits(t) :: binary | nil
   def logits(%__MODULE__{ref: ref}), do: Job.run!(:session_logits, [ref])
 
-  @doc "The timeline."
+  @doc "The ids of the sequence."
   @spec ids(t) :: [non_neg_integer]
   def ids(%__MODULE__{ref: ref}), do: Job.run!(:session_ids, [ref])
 
-  @doc "Forget all but the first `n_tok` ids."
+  @doc "Truncate the sequence to its first `n_tok` ids."
   @spec rewind(t, non_neg_integer) :: :ok
   def rewind(%__MODULE__{ref: ref}, n_tok), do: Job.run!(:session_rewind, [ref, n_tok])
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 defmodule Quern.Telemetry do
   @moduledoc false
-  # Events for :telemetry, where the host application has it.
+  # Emits :telemetry events if the host application has it.
   @compile {:no_warn_undefined, :telemetry}
 
   def execute(event, measurements, metadata) do

@@ -3,8 +3,8 @@ defmodule Quern.Tensor do
   @moduledoc """
   A dense tensor on a device, row-major: the operands of `Quern.Native`.
 
-  Types are written `:f32`, `:bf16`, `:f16`, `:s32`, `:s64`, `:u32`, or as Nx writes them, `{:f, 32}`. Elements in binaries
-  are in the order of the machine's bytes.
+  Types are written `:f32`, `:bf16`, `:f16`, `:s32`, `:s64`, `:u32`, or as Nx writes them, `{:f, 32}`. Elements in binaries are in
+  native byte order.
   """
   require Quern.Job
   alias Quern.{Device, Error, Job}
@@ -17,13 +17,13 @@ defmodule Quern.Tensor do
   @types [:f32, :bf16, :f16, :s32, :s64, :u32]
 
   @doc """
-  A tensor of a binary's elements.
+  Create a tensor from a binary.
 
   Options:
 
     * `:device` - default `:cpu`
-    * `:wrap` - `true`: the tensor is the binary itself, without a copy, and read only; it cannot be an output or a cache.
-      Where the binary's place in memory does not allow that, it is copied after all.
+    * `:wrap` - `true`: the tensor uses the binary's memory without a copy and is read only, so it cannot be an output or a
+      cache. A binary that is not suitably aligned is copied after all.
 
   ## Examples
 
@@ -49,7 +49,7 @@ defmodule Quern.Tensor do
     end
   end
 
-  @doc "A tensor of zeros, for a cache say. Option: `:device`."
+  @doc "Create a tensor of zeros, for example a cache. Option: `:device`."
   @spec zeros(tuple, type, keyword) :: t
   def zeros(shape, type, opts \\ []) do
     opts = Keyword.validate!(opts, device: :cpu)
@@ -58,7 +58,7 @@ defmodule Quern.Tensor do
   end
 
   @doc """
-  The tensors of a safetensors file, by name, and the values of the wanted keys of its metadata.
+  Load the tensors of a safetensors file, by name, and the values of selected metadata keys.
 
   Options: `:device`; `:metadata`, a list of keys.
   """
@@ -77,7 +77,7 @@ defmodule Quern.Tensor do
   end
 
   @doc """
-  All elements, densely packed.
+  Copy all elements to a binary, densely packed.
 
       iex> Quern.Tensor.to_binary(Quern.Tensor.zeros({2}, :bf16))
       <<0, 0, 0, 0>>
@@ -86,7 +86,7 @@ defmodule Quern.Tensor do
   def to_binary(%__MODULE__{ref: ref}), do: Job.run!(:tensor_to_binary, [ref])
 
   @doc """
-  The same memory under another shape.
+  A view of the same memory with another shape.
 
       iex> Quern.Tensor.reshape(Quern.Tensor.zeros({2, 3}, :f32), {6}).shape
       {6}

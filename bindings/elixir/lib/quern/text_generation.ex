@@ -7,31 +7,31 @@ defmodule Quern.TextGeneration do
       tokenizer = Quern.Tokenizer.load!(path)
       Quern.TextGeneration.run(tokenizer, model, "Once upon a time")
 
-  input is a text, `%{text: text}`, or `%{messages: messages}` together with the option `:chat`.
+  The input is a text, `%{text: text}`, or `%{messages: messages}` together with the option `:chat`.
 
   ## Options
 
-    * those of `Quern.Sampler`. Without any, the model's own settings hold: the makers of Qwen3 advise against greedy decoding
+    * those of `Quern.Sampler`. By default the model's own settings apply: Qwen3's makers advise against greedy decoding
     * `:max_new_tokens` - default 100
-    * `:max_len` - tokens of prompt and answer together; default the smaller of 2048 and the model's
-    * `:stop` - a text or a list of texts that end the answer
-    * `:ignore_eos` - go on after an end-of-text id
-    * `:split_reasoning` - tell the text between `<think>` and `</think>` apart: results then have `:reasoning_text`, and
+    * `:max_len` - limit for prompt and answer together; default the smaller of 2048 and the model's limit
+    * `:stop` - a string or a list of strings that end the answer
+    * `:ignore_eos` - continue after an end-of-text id
+    * `:split_reasoning` - separate the text between `<think>` and `</think>`: results then have `:reasoning_text`, and
       streams emit `{:content, text}` and `{:reasoning, text}`
     * `:stop_token_ids`, `:min_tokens` - see `Quern.Generation.new/3`
-    * `:chat`, and the options of `Quern.Chat.encode/4` - for messages. An answer to messages ends with the ids of
-      `Quern.Chat.ends/2` too
+    * `:chat`, and the options of `Quern.Chat.encode/4` - for messages. Answers to messages also end at the ids of
+      `Quern.Chat.ends/2`
     * `:output_format` - `:native` (default): `%{generated_text: text, num_tokens: n}`; `:bumblebee`: `%{text: text,
       token_summary: %{input: n, output: n, padding: 0}}`
     * `:kv_type`, `:n_batch` - as in `Quern.Session.new/2`
-    * `:kv_cache` - a `Quern.Session` of the model to go on with, if it has room; what its timeline has in common with
-      the prompt is not computed again
+    * `:kv_cache` - a `Quern.Session` of the model to continue, if its capacity suffices; the prefix that its
+      sequence shares with the prompt is not recomputed
     * `:return_kv_cache` - put the session into the result, as `:kv_cache`
-    * `:return_timing` - put `%{prefill_ms, per_token_ms, total_ms}` into the result, as `:timing`; the list is filled
-      with `:profile_timing`
-    * `:host_sync` - `:per_token`, `:end` or `{:chunk, n}`: accepted; with `:per_token` no step is asked for before the last
-      one was received
-    * `:stream_chunking` - `:stable` (default): words are not cut; `:token`
+    * `:return_timing` - put `%{prefill_ms, per_token_ms, total_ms}` into the result, as `:timing`; `per_token_ms` is
+      filled only with `:profile_timing`
+    * `:host_sync` - `:per_token`, `:end` or `{:chunk, n}`: accepted; with `:per_token` a step is requested only after the
+      previous one was received
+    * `:stream_chunking` - `:stable` (default): words are not split; `:token`
     * `:stream_host_sync` - `:per_token` or `{:chunk, n}` (default 5): how many tokens are emitted together, after the first
   """
   alias Quern.{Chunks, Generation, Job, Request, Session}
@@ -39,7 +39,7 @@ defmodule Quern.TextGeneration do
   @doc """
   Generate a text.
 
-  The result is `%{results: [result], finish_reason: :stop | :length, seed: seed}`, and what the options ask for.
+  The result is `%{results: [result], finish_reason: :stop | :length, seed: seed}`, plus what the options add.
   """
   @spec run(Quern.Tokenizer.t(), Quern.Model.t(), term, keyword) :: map
   def run(tokenizer, model, input, opts \\ []) do
@@ -54,14 +54,14 @@ defmodule Quern.TextGeneration do
   end
 
   @doc """
-  A stream of the text's chunks. It generates while it is taken, and stops when no more is taken.
+  A lazy stream of the text's chunks. It generates as it is read, and stops when reading stops.
 
       Quern.TextGeneration.stream(tokenizer, model, "Once upon a time") |> Enum.each(&IO.write/1)
   """
   @spec stream(Quern.Tokenizer.t(), Quern.Model.t(), term) :: Enumerable.t()
   def stream(tokenizer, model, input), do: stream(tokenizer, model, input, [])
 
-  @doc "A stream with options; or `stream/5` without."
+  @doc "A stream with options; or `stream/5` without options."
   @spec stream(Quern.Tokenizer.t(), Quern.Model.t(), term, keyword) :: Enumerable.t()
   def stream(tokenizer, model, input, opts) when is_list(opts) do
     request = Request.new(tokenizer, model, input, opts, :stream)
@@ -76,8 +76,8 @@ defmodule Quern.TextGeneration do
   @doc """
   Generate a text and call `emit_fun` with its chunks.
 
-  The result is `%{token_summary: %{input: n, output: n, padding: 0}, finish_reason: reason, seed: seed}`, and what the
-  options ask for.
+  The result is `%{token_summary: %{input: n, output: n, padding: 0}, finish_reason: reason, seed: seed}`, plus what the options
+  add.
   """
   @spec stream(Quern.Tokenizer.t(), Quern.Model.t(), term, (chunk :: term -> term), keyword) ::
           map
@@ -95,14 +95,14 @@ defmodule Quern.TextGeneration do
     end)
   end
 
-  # The state of the stream: the generation, what it was asked for, the chunks, whether the session is ours.
+  # The state of the stream: the generation, the request, the chunks, and whether we own the session.
   defp start(request) do
     {generation, is_ours} = begin(request)
     asked = for _ <- 0..request.ahead, do: Generation.ask(generation)
     {generation, asked, Chunks.new(request), is_ours}
   end
 
-  # With `nil` for chunks it is over; with an error that is still to be raised, by a state that knows what was received.
+  # `nil` for chunks: the stream is over. An error: still to be raised, once the received chunks have been emitted.
   defp take({generation, asked, nil, is_ours}), do: {:halt, {generation, asked, nil, is_ours}}
   defp take({_generation, _asked, {:error, reason}, _is_ours}), do: Quern.Error.raise!(reason)
 
@@ -127,7 +127,7 @@ defmodule Quern.TextGeneration do
     release(generation, is_ours)
   end
 
-  # A session with room, and whether it was made for this.
+  # A session with sufficient capacity, and whether we created it.
   defp begin(request) do
     {session, is_ours} = session(request.kv_cache, request)
 
@@ -162,7 +162,7 @@ defmodule Quern.TextGeneration do
     if is_ours, do: Quern.free(generation.session)
   end
 
-  # {result, accumulator, generation, whether its session is ours, timing}
+  # {result, accumulator, generation, whether we own its session, timing}
   defp generate(request, acc, fun) do
     started = now_us()
     {generation, is_ours} = begin(request)

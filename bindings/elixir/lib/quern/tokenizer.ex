@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 defmodule Quern.Tokenizer do
-  @moduledoc "The byte-level BPE tokenizer of a Hugging Face directory, token for token."
+  @moduledoc "The byte-level BPE tokenizer of a Hugging Face directory, with identical tokens."
   require Quern.Job
   alias Quern.{Error, Job}
 
@@ -18,15 +18,15 @@ defmodule Quern.Tokenizer do
     end
   end
 
-  @doc "As `load/1`; raises."
+  @doc "Like `load/1`, but raises."
   @spec load!(Path.t()) :: t
   def load!(path), do: Job.bang!(load(path))
 
   @doc """
   The ids of a text (UTF-8).
 
-  Option: `:special`, default `true`: texts of added tokens such as `<|im_end|>` become their ids; `false`: they are plain
-  text, as the words of a user should be.
+  Option: `:special`, default `true`: added tokens such as `<|im_end|>` in the text become their ids; `false`: they are plain
+  text, as user input should be.
   """
   @spec encode(t, String.t(), keyword) :: [non_neg_integer]
   def encode(%__MODULE__{ref: ref}, text, opts \\ []) do
@@ -34,14 +34,14 @@ defmodule Quern.Tokenizer do
     Job.run!(:tokenizer_encode, [ref, text, opts[:special]])
   end
 
-  @doc "The text of ids. Option: `:skip_special`, default `true`: leave out special tokens."
+  @doc "Decode ids to text. Option: `:skip_special`, default `true`: leave out special tokens."
   @spec decode(t, [non_neg_integer], keyword) :: String.t()
   def decode(%__MODULE__{ref: ref}, ids, opts \\ []) do
     opts = Keyword.validate!(opts, skip_special: true)
     Job.run!(:tokenizer_decode, [ref, Job.pack_ids(ids), opts[:skip_special]])
   end
 
-  @doc "The id of a token by its exact text, or `nil`."
+  @doc "The id of the token with this exact text, or `nil`."
   @spec id(t, String.t()) :: non_neg_integer | nil
   def id(%__MODULE__{ref: ref}, text), do: Job.run!(:tokenizer_id, [ref, text])
 

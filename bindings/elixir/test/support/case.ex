@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 defmodule Quern.TestCase do
   @moduledoc false
-  # Where the data is, what C computes, and waiting for what happens later.
+  # Test data, reference results from C, and waiting for asynchronous effects.
   use ExUnit.CaseTemplate
 
   using do
@@ -36,7 +36,7 @@ defmodule Quern.TestCase do
     end
   end
 
-  # The lines of digests.c, split into words.
+  # The output lines of digests.c, split into words.
   def digests do
     shared(:digests, fn ->
       config = System.get_env("CONFIG", "release")
@@ -45,7 +45,7 @@ defmodule Quern.TestCase do
       {output, 0} = System.cmd("make", arguments, cd: @root, env: env, stderr_to_stdout: true)
       if output != "", do: IO.puts(output)
       program = Path.join(@root, "build/#{config}/bindings/elixir/test/digests")
-      # A preloaded sanitizer is for the VM.
+      # The preloaded sanitizer is only for the VM.
       {lines, 0} = System.cmd(program, [], cd: @root, env: [{"LD_PRELOAD", nil}])
       lines |> String.split("\n", trim: true) |> Enum.map(&String.split/1)
     end)
@@ -56,7 +56,7 @@ defmodule Quern.TestCase do
   def floats(list), do: for(x <- list, into: <<>>, do: <<x::float-32-native>>)
   def to_floats(binary), do: for(<<x::float-32-native <- binary>>, do: x)
 
-  # Until the function says so; destructors and burials take their time.
+  # Wait until the function returns true; destructors and burials are asynchronous.
   def eventually(fun, tries \\ 200) do
     cond do
       fun.() ->

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-# Stand-ins for what a host application may have, with as much as Quern calls.
+# Stubs of optional dependencies, with only the functions that Quern calls.
 unless Code.ensure_loaded?(Nx) do
   defmodule Nx.Tensor do
     @moduledoc false
@@ -27,7 +27,7 @@ end
 unless Code.ensure_loaded?(:telemetry) do
   defmodule :telemetry do
     @moduledoc false
-    # Every event goes to the process that is registered under this name.
+    # Every event is sent to the process registered under this name.
     def execute(event, measurements, metadata) do
       with pid when is_pid(pid) <- Process.whereis(:telemetry_test) do
         send(pid, {:event, event, measurements, metadata})

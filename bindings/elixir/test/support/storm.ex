@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 defmodule Quern.Storm do
   @moduledoc false
-  # What test/valgrind runs: processes that compute and are killed, objects that are collected, a node that stops in the
-  # middle. Small, since there it takes fifty times as long.
+  # Run by test/valgrind: processes killed while they compute, objects that are collected, a node that stops during work.
+  # Small, since it runs fifty times slower there.
   alias Quern.{Linear, Model, Native, Serving, Session, Tensor, TextGeneration, Tokenizer}
 
   def run do

@@ -9,14 +9,15 @@ defmodule Mix.Tasks.Quern.Bench do
     * `run` - `Quern.TextGeneration.run/4`
     * `stream` - `Quern.TextGeneration.stream/5`, chunk by chunk
     * `serving` - `Quern.Serving.run/3`, one client
-    * `serving xN` - `Quern.Serving.stream/3`, N clients at the same time
+    * `serving xN` - `Quern.Serving.stream/3`, N concurrent clients
 
-  Decoding is greedy and goes on after an end-of-text id, so that all lanes compute the same. tok/s are the median over the
-  runs, of tokens after the first over the time after it; p50 and p95 are of the milliseconds between tokens as the caller
-  sees them. The lanes of a run follow each other, run by run.
+  Decoding is greedy and ignores end-of-text ids, so that all lanes compute the same tokens. tok/s is the median over the runs
+  of the tokens after the first, divided by the time after it. p50 and p95 are of the milliseconds between tokens as seen by
+  the caller. Lanes are interleaved: each run measures all of them in turn.
 
-  With `--c` there is a lane `C`, first: the same generation by `qn_generate` in a process of its own, in the same turns; the last
-  column is then the tok/s as a share of it, the median of the runs' ratios. `quern bench -m DIR -p 0 -n 64` measures the machine's roof.
+  `--c` adds a first lane `C`: the same generation by `qn_generate` in a separate process, interleaved likewise. The last
+  column is then the tok/s relative to it, as the median of the runs' ratios. `quern bench -m DIR -p 0 -n 64` measures the
+  machine's roofline.
   Other options: `--threads`, and, without `--c`, `--quantize q8|q4`.
   """
   use Mix.Task
@@ -151,7 +152,7 @@ defmodule Mix.Tasks.Quern.Bench do
      Enum.flat_map(parts, &elem(&1, 2))}
   end
 
-  # A chunk is a token, but for those that end inside a character.
+  # One chunk per token, except for tokens that end inside a character.
   defp of_times(fun) do
     me = self()
     tick = fn -> send(me, {:tick, System.monotonic_time(:microsecond)}) end
