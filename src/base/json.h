@@ -24,7 +24,7 @@ qn_status qni_json_parse(json_t **out, const char *what, const char *text, size_
 /* Read and parse a file of at most max_bytes. Errors: EIO with the system's reason, and those of qni_json_parse(). */
 qn_status qni_json_read(json_t **out, const char *path, size_t max_bytes, qn_error *err);
 
-/* The text of a value, NUL-terminated; free it with qni_free() or free(). NULL if out of memory. Flags as in
+/* The text of a value, NUL-terminated; free it with qni_free() or C's own. NULL if out of memory. Flags as in
  * json_dumps. Large numbers are printed as originally written. */
 char *qni_json_print(const json_t *value, size_t flags);
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Four elements at a time, or eight 16- or 8-bit ones as two vectors: converting loads, e^x. Private to the NEON kernel
  * files.
- * 
+ *
  * Unlike on x86, and helpfully, min and max propagate NaN, and a NaN converts to the integer 0. */
 #ifndef QNI_CPU_VECTOR_NEON_H
 #define QNI_CPU_VECTOR_NEON_H
