@@ -24,16 +24,15 @@ defmodule Quern.TestCase do
     shared(:tokenizer, fn -> Quern.Tokenizer.load!(demo()) end)
   end
 
+  # Test modules run at the same time: the first that asks makes the value, the others wait for it.
   defp shared(key, make) do
-    case :persistent_term.get({__MODULE__, key}, nil) do
-      nil ->
+    :global.trans({{__MODULE__, key}, self()}, fn ->
+      with nil <- :persistent_term.get({__MODULE__, key}, nil) do
         value = make.()
         :persistent_term.put({__MODULE__, key}, value)
         value
-
-      value ->
-        value
-    end
+      end
+    end)
   end
 
   # The output lines of digests.c, split into words.
