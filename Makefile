@@ -27,6 +27,7 @@ include mk/flags.mk
 include mk/sources.mk
 include mk/build.mk
 include mk/test.mk
+include mk/cuda.mk
 include mk/nif.mk
 include mk/fuzz.mk
 include mk/bench.mk

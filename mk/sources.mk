@@ -1,5 +1,5 @@
 # Sources of the library and the command, without kernels for architectures other than the compiler's target.
-LIB_SRC := $(filter-out src/cpu/x86/% src/cpu/arm/%,$(wildcard src/*/*.c))
+LIB_SRC := $(filter-out src/cpu/x86/% src/cpu/arm/% src/cuda/%,$(wildcard src/*/*.c))
 ifeq ($(ARCH),x86_64)
 LIB_SRC += $(wildcard src/cpu/x86/*.c)
 endif

@@ -2,11 +2,14 @@
 /** @file device.h
  * A device runs computations. It owns the worker threads and the workspace, and selects the kernels.
  *
- * There are two backends: "cpu" (threaded, vectorized) and "ref" (plain single-threaded C with double accumulation;
- * slow, and the reference that all other backends are tested against).
+ * There are three backends: "cpu" (threaded, vectorized), "cuda" (an NVIDIA GPU; "cuda:1" is the second), and "ref" (plain
+ * single-threaded C with double accumulation; slow, and the reference that all other backends are tested against). "cuda"
+ * is in a library of its own, libquern-cuda.so, which is opened with the first such device; without it or without a GPU
+ * everything else works.
  *
  * Threads: a device may be used from any thread; calls that compute are serialized. Calls on "cpu" and "ref" are
- * synchronous. Tensors, linears, models and sessions hold a reference to their device. qn_device_close() drops the
+ * synchronous. Calls on "cuda" return when the work is queued; reading a tensor waits for it, and reports what failed
+ * since (EDEVICE; ELOST: the device is gone, close it and open it again). Tensors, linears, models and sessions hold a reference to their device. qn_device_close() drops the
  * caller's reference; the device is freed with the last reference, in any order and on any thread.
  *
  * fork(): a device belongs to the process that opened it. A child may close it and free the objects created on it. That
@@ -31,7 +34,7 @@ typedef struct qn_allocator {
 } qn_allocator;
 
 typedef struct qn_device_options {
-    /** Compute threads, including the caller's; at most 512. 0: one per CPU available to the process, which is the size
+    /** Compute threads, including the caller's; at most 512. On "cuda" they load weights. 0: one per CPU available to the process, which is the size
      * of its affinity mask, capped by the CPU quota of its control groups (container). The quota is rounded down to
      * whole CPUs, but at least one. */
     int32_t n_thread;
@@ -43,17 +46,21 @@ typedef struct qn_device_options {
     const char *isa;
     /** Run fused primitives as compositions of smaller ones (for verification). */
     bool compose;
-    /** Must outlive the device and everything created on it. */
+    /** Must outlive the device and everything created on it. On "cuda" it gives host memory only. */
     qn_allocator allocator;
+    /** Path of libquern-cuda.so. NULL: beside the library or the program that contains this one, or in ../lib from there,
+     * or where the dynamic linker looks. */
+    const char *cuda_library;
 } qn_device_options;
 
 /** Description of a device. The strings live as long as the device. */
 typedef struct qn_device_info {
-    const char *name;        /**< "cpu" or "ref" */
-    const char *isa;         /**< instruction set level in use: "portable", "avx2", … */
-    const char *description; /**< the processor's name */
+    const char *name;        /**< "cpu", "cuda", "cuda:1", …, "ref" */
+    const char *isa;         /**< instruction set level in use: "portable", "avx2", …; on "cuda" "sm_90", … */
+    const char *description; /**< the processor's or the GPU's name */
     int32_t n_thread;
-    uint64_t memory_total_bytes;     /**< of the machine, or the lowest limit of the control groups; 0: unknown */
+    uint64_t memory_total_bytes;     /**< of the machine, or the lowest limit of the control groups; of the GPU;
+                                          0: unknown */
     uint64_t memory_available_bytes; /**< currently available, as estimated by the operating system and capped by
                                           what the control groups leave; 0: unknown */
 } qn_device_info;
@@ -65,9 +72,10 @@ extern "C" {
 /**
  * Open a device.
  *
- * name     "cpu" or "ref"; NULL means "cpu".
+ * name     "cpu", "cuda", "cuda:N" or "ref"; NULL means "cpu".
  * options  NULL for defaults; copied.
- * Errors   EINVAL: n_thread out of range, unknown isa, half an allocator; EUNSUPPORTED: no backend of that name;
+ * Errors   EINVAL: n_thread out of range, unknown isa, half an allocator; EUNSUPPORTED: no backend of that name, or
+ *           it cannot be used here (no library, driver or GPU; the message says which);
  *           ENOMEM: out of memory, or a thread could not be started.
  */
 QN_NODISCARD QN_API qn_status qn_device_open(qn_device **out, const char *name, const qn_device_options *options,
@@ -79,7 +87,8 @@ QN_API void qn_device_close(qn_device *device);
 /** Describe a device; cannot fail. */
 QN_API void qn_device_get_info(const qn_device *device, qn_device_info *out);
 
-/** Name of the index-th backend in this build, best first; NULL past the last. Static storage. */
+/** Name of the index-th device that can be opened, backend by backend: "cpu", "ref", then each GPU; NULL past the last.
+ * Static storage. */
 QN_API const char *qn_backend_name(int32_t index);
 
 /** Name of the index-th instruction set level that `isa` accepts, lowest first; NULL past the last. `usable` (may be

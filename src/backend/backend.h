@@ -18,6 +18,7 @@
 #define QNI_BACKEND_H
 
 #include "../base/error.h"
+#include "../base/thread_pool.h"
 #include "quant.h"
 
 /* A bump allocator, used by one call at a time. base NULL: measuring. */
@@ -29,6 +30,8 @@ typedef struct qni_scratch {
 /* QNI_ALIGN-aligned bytes. While measuring, the pointer must not be dereferenced. Never fails: the size was
  * measured. */
 void *qni_scratch_take(qni_scratch *scratch, size_t bytes);
+/* What an allocation of `bytes` takes; SIZE_MAX on overflow. */
+size_t qni_scratch_round(size_t bytes);
 /* Release everything allocated since `used` was `mark`. */
 void qni_scratch_reset(qni_scratch *scratch, size_t mark);
 /* count · n elements of `size` bytes. On overflow it measures SIZE_MAX, which no reservation can satisfy. */
@@ -133,14 +136,45 @@ struct qni_ops {
                       const qni_decode *decode);
 };
 
+/* What a backend in a library of its own uses of this one: it resolves no symbol from its host. */
+typedef struct qni_host {
+    qn_status (*fail)(qn_error *err, qn_status status, const char *format, ...) __attribute__((format(printf, 3, 4)));
+    void *(*calloc)(size_t count, size_t size);
+    void (*free)(void *pointer);
+    /* thread_pool.h */
+    qn_status (*pool_create)(qni_pool **out, int32_t n_thread, bool pin, qn_error *err);
+    void (*pool_run)(qni_pool *pool, int32_t n_task, qni_task task, void *context);
+    void (*pool_free)(qni_pool *pool);
+} qni_host;
+
+/* How to open a device. */
+typedef struct qni_opening {
+    const qn_device_options *options;
+    int32_t index; /* 1 in "cuda:1" */
+    int32_t n_thread;
+    const qni_host *host; /* static */
+} qni_opening;
+
+/* What a device says of itself. */
+typedef struct qni_device_facts {
+    char description[96];
+    uint64_t memory_total_bytes, memory_available_bytes;
+} qni_device_facts;
+
 typedef struct qni_backend {
     const char *name;
     int32_t kv_block_tokens; /* positions per block of a KV pool */
+    qn_dtype kv_dtype;       /* the default of a KV pool; DEFAULT: f16 */
+    int32_t n_batch;         /* tokens per step, the default of a KV pool; 0: 512 */
     int32_t step_tokens;     /* ids per sequence that one call of `step` should sample */
-    /* Create a device's state; err names the reason. isa_out: a static string. */
-    qn_status (*open)(void **state, const char **isa_out, const qn_device_options *options, int32_t n_thread,
-                      qn_error *err);
+    bool steps_single;       /* `step` accepts only batches with one token per sequence */
+    /* Name of the index-th instruction set level, lowest first; NULL past the last. NULL: it has no levels. */
+    const char *(*isa_level)(int32_t index);
+    /* Create a device's state; err names the reason. isa_out: a string that lives as long as the state. */
+    qn_status (*open)(void **state, const char **isa_out, const qni_opening *how, qn_error *err);
     void (*close)(void *state);
+    /* NULL: the device is the machine's processor and memory. */
+    void (*describe)(const void *state, qni_device_facts *out);
     const qni_memory_ops *memory;
     qni_ops ops;
 
@@ -157,8 +191,7 @@ typedef struct qni_backend {
                                 const qni_quant *source, const qni_quant_rows *rows, qn_error *err);
     /* Run tasks on the device's threads (used for packing while loading); NULL: all tasks run on the calling thread.
      * The caller holds the device lock. */
-    void (*parallel)(void *state, int32_t n_task, void (*task)(void *context, int32_t task, int32_t thread),
-                     void *context);
+    void (*parallel)(void *state, int32_t n_task, qni_task task, void *context);
     /* First touch: place the pages of the packed weights of a layer and of an LM head (either may be NULL) on the NUMA
      * node of the threads that will read them. Contents are overwritten, so call it before filling. NULL: nothing to
      * do. The caller holds the device lock. */
@@ -168,7 +201,7 @@ typedef struct qni_backend {
 extern const qni_backend qni_backend_ref;
 extern const qni_backend qni_backend_cpu;
 
-/* The backends of this build, best first (registry.c); NULL past the last. */
+/* The backends linked into this build, best first (registry.c); NULL past the last. plugin.c has the others. */
 const qni_backend *qni_backend_at(int32_t index);
 
 /* Compose the larger ops that `ops` leaves NULL; with `all`, replace the existing ones too (device option compose). */

@@ -2,6 +2,7 @@
 /* Devices: opening, sharing and describing them. ops.c has the computation, the backends its implementations. */
 #include "device.h"
 #include "../base/processor.h"
+#include "plugin.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -9,25 +10,32 @@
 
 enum { MAX_THREAD = 512 };
 
-/* Accepted values of `isa`, lowest first within an architecture. The backends decide which are usable. */
-static const char *const isa_names[] = {"portable", "avx2", "avx512", "neon"};
-enum { N_ISA = sizeof isa_names / sizeof isa_names[0] };
+/* Name of the index-th instruction set level of the backends; NULL past the last. */
+static const char *isa_level(int32_t index) {
+    const qni_backend *backend;
+    for (int32_t i = 0; (backend = qni_backend_at(i)) != NULL; i++) {
+        if (backend->isa_level != NULL) return backend->isa_level(index);
+    }
+    return NULL;
+}
 
 static bool isa_is_known(const char *name) {
-    for (int32_t i = 0; i < N_ISA; i++) {
-        if (strcmp(isa_names[i], name) == 0) return true;
+    const char *level;
+    for (int32_t i = 0; (level = isa_level(i)) != NULL; i++) {
+        if (strcmp(level, name) == 0) return true;
     }
     return false;
 }
 
 /* A level is usable if some backend accepts it as a cap: only the backends know their kernels. */
 static bool isa_is_usable(const char *name) {
-    qn_device_options options = {.isa = name};
+    const qn_device_options options = {.isa = name};
+    const qni_opening how = {.options = &options, .n_thread = 1, .host = &qni_this_host};
     const qni_backend *backend;
     for (int32_t i = 0; (backend = qni_backend_at(i)) != NULL; i++) {
         void *state = NULL;
         const char *isa = NULL;
-        if (backend->open(&state, &isa, &options, 1, NULL) != QN_OK) continue;
+        if (backend->open(&state, &isa, &how, NULL) != QN_OK) continue;
         bool same = strcmp(isa, name) == 0;
         backend->close(state);
         if (same) return true;
@@ -36,27 +44,9 @@ static bool isa_is_usable(const char *name) {
 }
 
 const char *qn_isa_name(int32_t index, bool *usable) {
-    if (index < 0 || index >= N_ISA) return NULL;
-    if (usable != NULL) *usable = isa_is_usable(isa_names[index]);
-    return isa_names[index];
-}
-
-static const qni_backend *find_backend(const char *name) {
-    const qni_backend *backend;
-    for (int32_t i = 0; (backend = qni_backend_at(i)) != NULL; i++) {
-        if (strcmp(backend->name, name) == 0) return backend;
-    }
-    return NULL;
-}
-
-static qn_status unknown_backend(const char *name, qn_error *err) {
-    char names[128] = "";
-    size_t n = 0;
-    const qni_backend *backend;
-    for (int32_t i = 0; (backend = qni_backend_at(i)) != NULL && n < sizeof names; i++) {
-        n += (size_t)snprintf(names + n, sizeof names - n, i > 0 ? ", %s" : "%s", backend->name);
-    }
-    return qni_fail(err, QN_EUNSUPPORTED, "device: no backend is named \"%s\"; this build has %s", name, names);
+    const char *level = index >= 0 ? isa_level(index) : NULL;
+    if (level != NULL && usable != NULL) *usable = isa_is_usable(level);
+    return level;
 }
 
 static qn_status check_options(const qn_device_options *o, qn_error *err) {
@@ -77,8 +67,9 @@ qn_status qn_device_open(qn_device **out, const char *name, const qn_device_opti
     qn_device_options o = options != NULL ? *options : (qn_device_options){0};
     if (name == NULL) name = "cpu";
     QN_TRY(check_options(&o, err));
-    const qni_backend *backend = find_backend(name);
-    if (backend == NULL) return unknown_backend(name, err);
+    const qni_backend *backend = NULL;
+    int32_t index = 0;
+    QN_TRY(qni_backend_find(&backend, &index, name, o.cuda_library, err));
 
     qn_device *device = qni_calloc(1, sizeof *device);
     if (device == NULL) return qni_fail(err, QN_ENOMEM, "device: no memory");
@@ -88,11 +79,13 @@ qn_status qn_device_open(qn_device **out, const char *name, const qn_device_opti
     device->n_thread = backend->parallel == NULL ? 1
                        : o.n_thread > 0          ? o.n_thread
                                                  : (int32_t)qni_min_i64(qni_cpu_count(), MAX_THREAD);
+    snprintf(device->name, sizeof device->name, index > 0 ? "%s:%d" : "%s", backend->name, (int)index);
     if (pthread_mutex_init(&device->lock, NULL) != 0) {
         qni_free(device);
         return qni_fail(err, QN_ENOMEM, "device: no memory for a lock");
     }
-    qn_status status = backend->open(&device->state, &device->isa, &o, device->n_thread, err);
+    const qni_opening how = {.options = &o, .index = index, .n_thread = device->n_thread, .host = &qni_this_host};
+    qn_status status = backend->open(&device->state, &device->isa, &how, err);
     if (status != QN_OK) {
         pthread_mutex_destroy(&device->lock);
         qni_free(device);
@@ -101,6 +94,11 @@ qn_status qn_device_open(qn_device **out, const char *name, const qn_device_opti
     device->ops = backend->ops;
     qni_compose(&device->ops, o.compose);
     qni_cpu_name(device->description, sizeof device->description);
+    if (backend->describe != NULL) {
+        qni_device_facts facts;
+        backend->describe(device->state, &facts);
+        snprintf(device->description, sizeof device->description, "%s", facts.description);
+    }
     atomic_init(&device->refs, 1);
     *out = device;
     return QN_OK;
@@ -148,11 +146,20 @@ void qn_device_close(qn_device *device) {
     qni_device_release(device);
 }
 
+void qni_device_memory(const qn_device *device, uint64_t *total_bytes, uint64_t *available_bytes) {
+    if (device->backend->describe == NULL) {
+        qni_memory_info(total_bytes, available_bytes);
+        return;
+    }
+    qni_device_facts facts = {0};
+    if (qni_device_is_own(device)) device->backend->describe(device->state, &facts);
+    *total_bytes = facts.memory_total_bytes;
+    *available_bytes = facts.memory_available_bytes;
+}
+
 void qn_device_get_info(const qn_device *device, qn_device_info *out) {
     if (device == NULL || out == NULL) return;
-    *out = (qn_device_info){.name = device->backend->name,
-                            .isa = device->isa,
-                            .description = device->description,
-                            .n_thread = device->n_thread};
-    qni_memory_info(&out->memory_total_bytes, &out->memory_available_bytes);
+    *out = (qn_device_info){
+        .name = device->name, .isa = device->isa, .description = device->description, .n_thread = device->n_thread};
+    qni_device_memory(device, &out->memory_total_bytes, &out->memory_available_bytes);
 }

@@ -16,6 +16,7 @@ struct qn_device {
     void *state;
     qni_ops ops; /* complete */
     const char *isa;
+    char name[16]; /* "cuda:1" */
     char description[96];
     int32_t n_thread;
     qn_allocator allocator;
@@ -38,6 +39,9 @@ void qni_device_unlock(qn_device *device);
 /* Whether this process opened the device (false in a forked child). The second form returns EDEVICE if not. */
 bool qni_device_is_own(const qn_device *device);
 qn_status qni_device_check_own(const qn_device *device, qn_error *err);
+
+/* The memory that the device computes in; 0: unknown. */
+void qni_device_memory(const qn_device *device, uint64_t *total_bytes, uint64_t *available_bytes);
 
 /* Grow the device's workspace to at least `bytes`. The caller holds the lock. */
 qn_status qni_device_reserve(qn_device *device, size_t bytes, qn_error *err);

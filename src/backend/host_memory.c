@@ -45,15 +45,3 @@ const qni_memory_ops qni_host_memory = {.alloc = alloc,
                                         .clear = clear,
                                         .wait = wait_done,
                                         .wraps = true};
-
-qn_status qni_write(const qni_run *run, void *to, const void *from, size_t bytes) {
-    return qni_scratch_measures(run->scratch) ? QN_OK : run->memory->write(run->backend, to, from, bytes, run->err);
-}
-
-qn_status qni_read(const qni_run *run, void *to, const void *from, size_t bytes) {
-    return qni_scratch_measures(run->scratch) ? QN_OK : run->memory->read(run->backend, to, from, bytes, run->err);
-}
-
-qn_status qni_copy(const qni_run *run, void *to, const void *from, size_t bytes) {
-    return qni_scratch_measures(run->scratch) ? QN_OK : run->memory->copy(run->backend, to, from, bytes, run->err);
-}

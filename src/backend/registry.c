@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The list of backends of this build, best first. */
+/* The list of backends linked into this build, best first. */
 #include "backend.h"
 
 static const qni_backend *const backends[] = {
@@ -10,9 +10,4 @@ static const qni_backend *const backends[] = {
 const qni_backend *qni_backend_at(int32_t index) {
     int32_t n = (int32_t)(sizeof backends / sizeof backends[0]);
     return index >= 0 && index < n ? backends[index] : NULL;
-}
-
-const char *qn_backend_name(int32_t index) {
-    const qni_backend *backend = qni_backend_at(index);
-    return backend != NULL ? backend->name : NULL;
 }

@@ -6,32 +6,6 @@
 
 #include <string.h>
 
-const char *qn_dtype_name(qn_dtype dtype) {
-    switch (dtype) {
-#define NAME_CASE(name, value, bytes, text)                                                                            \
-    case QN_DTYPE_##name:                                                                                              \
-        return text;
-        QN_DTYPE_MAP(NAME_CASE)
-#undef NAME_CASE
-    case QN_DTYPE_DEFAULT:
-        break;
-    }
-    return "?";
-}
-
-size_t qn_dtype_bytes(qn_dtype dtype) {
-    switch (dtype) {
-#define BYTES_CASE(name, value, bytes, text)                                                                           \
-    case QN_DTYPE_##name:                                                                                              \
-        return bytes;
-        QN_DTYPE_MAP(BYTES_CASE)
-#undef BYTES_CASE
-    case QN_DTYPE_DEFAULT:
-        break;
-    }
-    return 0;
-}
-
 /* Fill in all of `t` except storage and data; stride NULL or zeros: contiguous. */
 static qn_status lay_out(qn_tensor *t, qn_dtype dtype, int32_t rank, const int64_t *shape, const int64_t *stride,
                          qn_error *err) {

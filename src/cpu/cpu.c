@@ -9,13 +9,12 @@ static void close_cpu(void *state) {
     qni_free(cpu);
 }
 
-static qn_status open_cpu(void **state, const char **isa_out, const qn_device_options *options, int32_t n_thread,
-                          qn_error *err) {
+static qn_status open_cpu(void **state, const char **isa_out, const qni_opening *how, qn_error *err) {
     qni_cpu *cpu = qni_calloc(1, sizeof *cpu);
     if (cpu == NULL) return qni_fail(err, QN_ENOMEM, "no memory for the cpu device");
-    cpu->n_thread = n_thread;
-    qn_status status = qni_cpu_select(&cpu->kernels, options->isa, err);
-    if (status == QN_OK) status = qni_pool_create(&cpu->pool, n_thread, options->pin, err);
+    cpu->n_thread = how->n_thread;
+    qn_status status = qni_cpu_select(&cpu->kernels, how->options->isa, err);
+    if (status == QN_OK) status = qni_pool_create(&cpu->pool, how->n_thread, how->options->pin, err);
     if (status != QN_OK) {
         close_cpu(cpu);
         return status;
@@ -25,8 +24,7 @@ static qn_status open_cpu(void **state, const char **isa_out, const qn_device_op
     return QN_OK;
 }
 
-static void parallel(void *state, int32_t n_task, void (*task)(void *context, int32_t task, int32_t thread),
-                     void *context) {
+static void parallel(void *state, int32_t n_task, qni_task task, void *context) {
     qni_cpu *cpu = state;
     qni_pool_run(cpu->pool, n_task, task, context);
 }
@@ -34,6 +32,7 @@ static void parallel(void *state, int32_t n_task, void (*task)(void *context, in
 const qni_backend qni_backend_cpu = {
     .name = "cpu",
     .kv_block_tokens = QNI_CPU_KV_BLOCK, /* one block of the summation order is one block of the pool */
+    .isa_level = qni_cpu_isa_level,
     .open = open_cpu,
     .close = close_cpu,
     .memory = &qni_host_memory,

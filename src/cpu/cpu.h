@@ -28,6 +28,9 @@ typedef struct qni_cpu {
 /* The kernels of the best level that the machine supports and `isa` (NULL: no cap) allows. EINVAL: unknown name. */
 qn_status qni_cpu_select(qni_cpu_kernels *out, const char *isa, qn_error *err);
 
+/* Name of the index-th level, lowest first; NULL past the last. */
+const char *qni_cpu_isa_level(int32_t index);
+
 static inline qni_cpu *qni_cpu_of(const qni_run *run) {
     return run->backend;
 }

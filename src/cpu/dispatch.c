@@ -62,8 +62,13 @@ static void (*const fill_neon)(qni_cpu_kernels *) = NULL;
 static const level levels[] = {
     {"portable", fill_portable}, {"avx2", fill_avx2}, {"avx512", fill_avx512}, {"neon", fill_neon}};
 
+enum { N_LEVEL = sizeof levels / sizeof levels[0] };
+
+const char *qni_cpu_isa_level(int32_t index) {
+    return index >= 0 && index < N_LEVEL ? levels[index].name : NULL;
+}
+
 qn_status qni_cpu_select(qni_cpu_kernels *out, const char *isa, qn_error *err) {
-    enum { N_LEVEL = sizeof levels / sizeof levels[0] };
     int cap = N_LEVEL - 1;
     if (isa != NULL) {
         cap = 0;

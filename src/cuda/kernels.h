@@ -36,8 +36,11 @@ cudaError_t qni_cuda_rms_norm(cudaStream_t stream, qni_mat out, qni_mat x, qni_v
 cudaError_t qni_cuda_rope(cudaStream_t stream, qni_mat cos_sin, const int32_t *tok_pos, const double *inv_freq,
                           double attention_factor);
 cudaError_t qni_cuda_swiglu(cudaStream_t stream, qni_mat out, qni_mat gate, qni_mat up);
-/* ids[r] = the lowest id < n_valid with the greatest logit; -1 if the row holds a NaN. work: {n_row, 64} pairs of 8
- * bytes. */
+/* out = x, in out's dtype */
+cudaError_t qni_cuda_convert(cudaStream_t stream, qni_mat out, qni_mat x);
+
+enum { QNI_CUDA_ARGMAX_WORK = 64 * 8 }; /* bytes per row */
+/* ids[r] = the lowest id < n_valid with the greatest logit; -1 if the row holds a NaN. */
 cudaError_t qni_cuda_argmax(cudaStream_t stream, int32_t *ids, qni_mat logits, int64_t n_valid, void *work);
 
 /* --- linear.cu: out = (add +) x · W in f32, any dtype, layout and strides; add.data NULL: none --- */

@@ -217,9 +217,8 @@ static qn_status argmax(const qni_run *run, uint32_t *ids, qni_mat logits, int64
     return QN_OK;
 }
 
-static qn_status open(void **state, const char **isa_out, const qn_device_options *options, int32_t n_thread,
-                      qn_error *err) {
-    (void)options, (void)n_thread, (void)err;
+static qn_status open(void **state, const char **isa_out, const qni_opening *how, qn_error *err) {
+    (void)how, (void)err;
     *state = NULL;
     *isa_out = "portable";
     return QN_OK;

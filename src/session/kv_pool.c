@@ -20,10 +20,12 @@ static qn_status check_options(const qn_kv_pool_options *o, qn_error *err) {
     return QN_OK;
 }
 
-qn_status qni_kv_settle(qni_kv_settings *out, const qn_kv_pool_options *options, const qn_model_config *config,
-                        qn_error *err) {
+qn_status qni_kv_settle(qni_kv_settings *out, const qn_kv_pool_options *options, const qn_model *model, qn_error *err) {
+    const qn_model_config *config = &model->config;
+    const qni_backend *backend = model->device->backend;
     QN_TRY(check_options(options, err));
     qni_kv_settings s = {.n_ctx = options->n_ctx, .n_batch = options->n_batch, .kv_dtype = options->kv_dtype};
+    if (s.kv_dtype == QN_DTYPE_DEFAULT) s.kv_dtype = backend->kv_dtype;
     if (s.kv_dtype == QN_DTYPE_DEFAULT) s.kv_dtype = QN_DTYPE_F16;
     const bool scalable = config->yarn.factor > 0, off = options->yarn == QN_YARN_OFF;
     const int32_t trained = qni_config_n_ctx_trained(config);
@@ -36,7 +38,7 @@ qn_status qni_kv_settle(qni_kv_settings *out, const qn_kv_pool_options *options,
         return qni_fail(err, QN_EUNSUPPORTED, "n_ctx: the model supports at most %d tokens%s, got %d", limit,
                         scalable && off ? " without YaRN" : "", s.n_ctx);
     }
-    if (s.n_batch == 0) s.n_batch = DEFAULT_N_BATCH;
+    if (s.n_batch == 0) s.n_batch = backend->n_batch > 0 ? backend->n_batch : DEFAULT_N_BATCH;
     if (s.n_batch > s.n_ctx) s.n_batch = s.n_ctx;
     s.yarn = scalable && !off && (options->yarn == QN_YARN_ON || (int64_t)s.n_ctx > config->yarn.original_ctx);
     *out = s;
@@ -85,7 +87,7 @@ qn_status qn_kv_pool_create(qn_kv_pool **out, qn_model *model, const qn_kv_pool_
     }
     const qn_kv_pool_options o = options != NULL ? *options : (qn_kv_pool_options){0};
     qni_kv_settings settings;
-    QN_TRY(qni_kv_settle(&settings, &o, &model->config, err));
+    QN_TRY(qni_kv_settle(&settings, &o, model, err));
     qn_kv_pool *p = qni_calloc(1, sizeof *p);
     if (p == NULL) return qni_fail(err, QN_ENOMEM, "KV pool: out of memory");
     atomic_init(&p->refs, 1);

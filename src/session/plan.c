@@ -22,7 +22,7 @@ static qn_status plan_session(qn_plan *plan, const planner *p, int32_t n_ctx, qn
     qni_session_layout layout;
     size_t kv_bytes = 0, scratch = 0;
     options.n_ctx = n_ctx;
-    QN_TRY(qni_kv_settle(&s, &options, config, err));
+    QN_TRY(qni_kv_settle(&s, &options, &p->model, err));
     const qni_kv_format format = qni_kv_format_of(config, s.kv_dtype);
     const int32_t n_block = qni_kv_blocks_for(p->device, s.n_ctx);
     QN_TRY(qni_block_pool_measure(&kv_bytes, p->device, &format, n_block, err));
@@ -74,7 +74,7 @@ static qn_status plan_all(qn_plan *out, planner *p, const char *dir, const qn_pl
     QN_TRY(qni_model_describe(&p->model, &p->checkpoint, o->arith, err));
     QN_TRY(plan_session(&plan, p, o->n_ctx, err));
     uint64_t limit = o->memory_limit_bytes, total = 0;
-    if (limit == 0) qni_memory_info(&total, &limit);
+    if (limit == 0) qni_device_memory(p->device, &total, &limit);
     if (limit == 0) limit = UINT64_MAX; /* the machine's memory is unknown */
     plan.n_ctx_fits = solve(p, limit);
     *out = plan;

@@ -16,8 +16,7 @@ typedef struct qni_kv_settings {
 } qni_kv_settings;
 
 /* Fill in defaults and check against the model; n_batch is capped at n_ctx. Errors: as qn_session_create. */
-qn_status qni_kv_settle(qni_kv_settings *out, const qn_kv_pool_options *options, const qn_model_config *config,
-                        qn_error *err);
+qn_status qni_kv_settle(qni_kv_settings *out, const qn_kv_pool_options *options, const qn_model *model, qn_error *err);
 
 qni_kv_format qni_kv_format_of(const qn_model_config *config, qn_dtype kv_dtype);
 

@@ -189,7 +189,9 @@ static qn_status commit(const qni_step *st, qn_error *err) {
  * requested. */
 static bool takes_step(const qni_step *st) {
     if (st->pool->model->device->ops.step == NULL || st->traces) return false;
+    const bool single = st->pool->model->device->backend->steps_single;
     for (int32_t s = 0; s < st->n_seq; s++) {
+        if (single && st->portions[s].n_tok > 1) return false;
         if (!is_sampled(&st->portions[s])) return false;
     }
     return true;

@@ -52,10 +52,9 @@ static void leave(guarded *g) {
     pthread_mutex_unlock(&g->lock);
 }
 
-static qn_status open_guarded(void **state, const char **isa_out, const qn_device_options *options, int32_t n_thread,
-                              qn_error *err) {
+static qn_status open_guarded(void **state, const char **isa_out, const qni_opening *how, qn_error *err) {
     void *none = NULL;
-    QN_TRY(qni_backend_ref.open(&none, isa_out, options, n_thread, err));
+    QN_TRY(qni_backend_ref.open(&none, isa_out, how, err));
     guarded *g = calloc(1, sizeof *g);
     if (g == NULL) return qni_fail(err, QN_ENOMEM, "no memory for the device");
     g->arena = mmap(NULL, arena_bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -279,9 +278,4 @@ static const qni_backend *const backends[] = {&qni_backend_cpu, &backend};
 
 const qni_backend *qni_backend_at(int32_t index) {
     return index >= 0 && index < 2 ? backends[index] : NULL;
-}
-
-const char *qn_backend_name(int32_t index) {
-    const qni_backend *at = qni_backend_at(index);
-    return at != NULL ? at->name : NULL;
 }
