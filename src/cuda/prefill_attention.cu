@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Causal attention of many queries: the kernel for any GPU from sm_80 on, and the launchers. */
-#include "prefill_tile.cuh"
+#include "prefill_hopper.cuh"
 
 namespace qni {
 
@@ -160,8 +160,17 @@ template <typename T, int D> cudaError_t run_portable(cudaStream_t stream, const
                   static_cast<int32_t>(n_tile));
 }
 
+/* The number of rows a tile has changes no result. */
 template <typename T, int D> cudaError_t run(cudaStream_t stream, const prefill_job &job) {
-    return run_portable<T, D>(stream, job);
+    const qni_kv_layer &kv = job.kv;
+    CUtensorMap k_map, v_map;
+    int32_t n_sm;
+    if (!is_hopper_here<T, D>(&n_sm) ||
+        !view_cache(&k_map, kv.k, kv, kv.k_block_stride, kv.k_head_stride, kv.k_token_stride) ||
+        !view_cache(&v_map, kv.v, kv, kv.v_block_stride, kv.v_head_stride, kv.v_token_stride))
+        return run_portable<T, D>(stream, job);
+    if (prefill_n_tile(job, 64) * kv.n_kv_head <= n_sm) return run_hopper<T, D, 1>(stream, job, n_sm, k_map, v_map);
+    return run_hopper<T, D, 2>(stream, job, n_sm, k_map, v_map);
 }
 
 } // namespace qni

@@ -37,9 +37,12 @@ struct prefill_tile {
 
 enum { PREFILL_GRANULE = 64 }; /* keys that are in one block for sure */
 
-/* Enough tiles of `rows` rows for a KV head: sequence s has those from n_row_before / rows + s on, maybe one too many. */
+/*
+ * Tiles of a KV head, where the host knows no lengths: sequence s has those from tok_begin[s] · group / rows + s on, and
+ * some numbers are nobody's. The last is at most this - 1, because floor(x) + ceil(y) <= ceil(x + y).
+ */
 inline int64_t prefill_n_tile(const prefill_job &job, int32_t rows) {
-    return static_cast<int64_t>(job.batch.n_tok) * job.group / rows + job.batch.n_seq;
+    return (static_cast<int64_t>(job.batch.n_tok) * job.group + rows - 1) / rows + job.batch.n_seq - 1;
 }
 
 /* Tile `work` of all KV heads, the last tiles of the step, which tend to see the most keys, first. False: none. */
