@@ -43,7 +43,12 @@ int command_devices(const settings *s) {
     const char *name;
     bool usable;
     size_t index;
-    for (int32_t i = 0; (name = qn_backend_name(i)); i++) json_array_append_new(backends, describe_backend(name));
+    bool has_gpu = false;
+    for (int32_t i = 0; (name = qn_backend_name(i)); i++) {
+        has_gpu = has_gpu || !strncmp(name, "cuda", 4);
+        json_array_append_new(backends, describe_backend(name));
+    }
+    if (!has_gpu) json_array_append_new(backends, describe_backend("cuda")); /* why not */
     for (int32_t i = 0; (name = qn_isa_name(i, &usable)); i++)
         json_array_append_new(levels, json_pack("{s:s, s:b}", "name", name, "usable", (int)usable));
     if (s->json) {

@@ -33,9 +33,7 @@ static void print_wrapped(const char *text, int column, int indent) {
 }
 
 static void print_option(const option *o) {
-    char text[64];
-    const char *argument = option_argument(o, text, sizeof(text));
-    int column = printf("  %s%s%s", o->names, argument ? " " : "", argument ? argument : "");
+    int column = printf("  %s%s%s", o->names, o->argument ? " " : "", o->argument ? o->argument : "");
     if (column + 2 > HELP_INDENT) {
         putchar('\n');
         column = 0;

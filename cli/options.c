@@ -144,16 +144,6 @@ static bool parse_wholes(wholes *list, const char *text, double min, double max)
     }
 }
 
-const char *option_argument(const option *o, char *text, size_t size) {
-    if (o->kind != OPTION_BACKEND) return o->argument;
-    const char *name;
-    size_t n = 0;
-    text[0] = '\0';
-    for (int32_t i = 0; (name = qn_backend_name(i)) && n < size; i++)
-        n += (size_t)snprintf(text + n, size - n, i ? "|%s" : "%s", name);
-    return text;
-}
-
 static bool append_text(texts *list, const char *text) {
     list->data = must_realloc(list->data, list->n + 1, sizeof(char *));
     list->data[list->n++] = text;
@@ -168,7 +158,6 @@ static int store(settings *out, const command *cmd, const option *o, const char 
         *(bool *)field = true;
         return EXIT_DONE;
     case OPTION_TEXT:
-    case OPTION_BACKEND:
         *(const char **)field = value;
         return EXIT_DONE;
     case OPTION_TEXTS:
@@ -216,10 +205,7 @@ static int parse_option(settings *out, const command *cmd, int argc, char **argv
     if (o->kind == OPTION_FLAG) {
         if (value) return usage_error(cmd->name, "%s: takes no value", spelling);
     } else if (!value) {
-        char argument_text[64];
-        if (*i + 1 >= argc)
-            return usage_error(cmd->name, "%s: needs a value, %s", spelling,
-                               option_argument(o, argument_text, sizeof(argument_text)));
+        if (*i + 1 >= argc) return usage_error(cmd->name, "%s: needs a value, %s", spelling, o->argument);
         value = argv[++*i];
     }
     return store(out, cmd, o, spelling, value);

@@ -80,7 +80,6 @@ typedef enum output_format { OUTPUT_MD = 0, OUTPUT_CSV, OUTPUT_JSON } output_for
 typedef enum option_kind {
     OPTION_FLAG,    /* bool */
     OPTION_TEXT,    /* const char * */
-    OPTION_BACKEND, /* const char *: a backend of this build */
     OPTION_TEXTS,   /* texts: repeatable */
     OPTION_WHOLE,   /* whole, from min to max */
     OPTION_WHOLES,  /* wholes: 1,2,4 or 1-8*2 or 1-8+1, each from min to max; repeatable */
@@ -92,7 +91,7 @@ typedef struct option {
     const char *names; /* all spellings: "-m, --model"; NULL ends a table */
     option_kind kind;
     size_t offset; /* of the field in settings */
-    const char *argument;
+    const char *argument; /* "N" or "on|off|auto"; NULL: none */
     const char *help;
     double min, max;
     const int *values;
@@ -116,9 +115,6 @@ const command *command_find(const char *name);
  * exit code. settings_release frees what parsing allocated. */
 int options_parse(settings *out, const command *cmd, int argc, char **argv);
 void settings_release(settings *settings);
-
-/* The argument of an option, "N" or "on|off|auto", from its table or built in `text`; NULL: none. */
-const char *option_argument(const option *o, char *text, size_t size);
 
 /* Parse a decimal number at the start of a text; leading white space is not accepted. *end points past it. False if
  * there is no number or it is out of range. */

@@ -30,6 +30,8 @@ typedef struct bench {
     qn_model_config config;
     qn_plan plan;
     roof roof;
+    bool is_gpu;        /* the device measures its roof itself */
+    double upload_gbps; /* to a GPU, the limit of loading */
     int32_t *ids;          /* {n_ctx}: the ids fed to every session */
     int32_t n_ctx;         /* of each session */
     qn_kv_pool *pool;      /* shared by all sessions, for batched steps */
@@ -52,6 +54,7 @@ typedef struct bench_figures {
     double mean_rate, deviation_rate; /* tokens per second; NaN for loading */
     double gbps, gflops;              /* for the minimal reads and operations; NaN if none */
     double read_percent, arith_percent;
+    bool uploads;   /* read_percent is of the rate to a GPU */
     bool by_arith;  /* true: compute bound; false: memory bound */
     double percent; /* of the limit that applies */
 } bench_figures;

@@ -18,11 +18,12 @@ static const char *arith_name(const bench *b) {
 
 static const char *roof_name(const bench *b, const bench_figures *f) {
     static const char *const names[N_ROOF_ARITH] = {[ROOF_F32] = "f32", [ROOF_BF16] = "bf16", [ROOF_INT8] = "int8"};
-    return f->by_arith ? names[bench_arith(b)] : "read";
+    return f->by_arith ? names[bench_arith(b)] : f->uploads ? "upload" : "read";
 }
 
 static const char *kv_name(const bench *b) {
-    return qn_dtype_name(b->settings->kv ? (qn_dtype)b->settings->kv : QN_DTYPE_F16);
+    const qn_dtype usual = b->is_gpu ? QN_DTYPE_BF16 : QN_DTYPE_F16;
+    return qn_dtype_name(b->settings->kv ? (qn_dtype)b->settings->kv : usual);
 }
 
 /* "pp512", "tg128 @ d4096", "tg128 x16" for sixteen sequences. */
@@ -196,8 +197,13 @@ static void print_md(const bench *b) {
         printf("| %s | %10s | %10s | %s | %7d | %-5s | %-4s | %18s | %21s | %14s | %14s |\n", type, size, params,
                backend, b->info.n_thread, arith_name(b), kv_name(b), name, speed, rate, percent);
     }
-    printf("\n%s, %d threads read %.1f GB/s (%d streams each), f32 %.1f GFLOP/s", b->info.description, b->info.n_thread,
-           b->roof.read_gbps, b->roof.read_streams, b->roof.gflops[ROOF_F32]);
+    if (b->is_gpu) {
+        printf("\n%s reads %.1f GB/s, takes %.1f GB/s from the host, f32 %.1f GFLOP/s", b->info.description,
+               b->roof.read_gbps, b->upload_gbps, b->roof.gflops[ROOF_F32]);
+    } else {
+        printf("\n%s, %d threads read %.1f GB/s (%d streams each), f32 %.1f GFLOP/s", b->info.description,
+               b->info.n_thread, b->roof.read_gbps, b->roof.read_streams, b->roof.gflops[ROOF_F32]);
+    }
     if (b->roof.gflops[ROOF_BF16] > 0) printf(", bf16 %.1f GFLOP/s", b->roof.gflops[ROOF_BF16]);
     if (b->roof.gflops[ROOF_INT8] > 0) printf(", int8 %.1f GOP/s", b->roof.gflops[ROOF_INT8]);
     printf("; quern %s\n", qn_version());

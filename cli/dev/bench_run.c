@@ -78,10 +78,10 @@ static int need_sessions(bench *b, int32_t n) {
 
 /* Append the ids up to `end` to one session, in chunks, checking for an interrupt after each. */
 static int feed(bench *b, qn_session *session, int32_t end, progress_bar *bar) {
-    enum { PIECE = 512 };
+    const int32_t piece = b->is_gpu ? 1 << 20 : 512; /* a GPU takes a prompt in large steps: not cut further here */
     qn_error err;
     for (int32_t at = qn_session_n_tok(session); at < end; at = qn_session_n_tok(session)) {
-        size_t n = (size_t)(end - at < PIECE ? end - at : PIECE);
+        size_t n = (size_t)(end - at < piece ? end - at : piece);
         if (interrupted()) return EXIT_INTERRUPTED;
         if (qn_session_append(session, b->ids + at, n, NULL, NULL, &err)) return fail_error(b->name, &err);
         if (bar) progress_report(bar, (uint64_t)qn_session_n_tok(session), (uint64_t)end);
@@ -104,6 +104,32 @@ static int to_depth(bench *b, const bench_test *t) {
     }
     progress_end(&bar);
     return code;
+}
+
+/* On a device that samples, ids never wait for the host: greedy, whatever comes. */
+static int generate_sampled(bench *b, const bench_test *t, int32_t n) {
+    const size_t n_seq = (size_t)t->n_parallel;
+    qn_sampler_params greedy;
+    qn_sampler_defaults(NULL, QN_SAMPLER_NEUTRAL, &greedy);
+    greedy.temperature = 0;
+    const qn_generate_args args = {
+        .ids = b->ids, .n_ids = (size_t)t->depth + 1, .n_predict = n, .ignore_eos = true, .sampler = &greedy};
+    qn_generation **generations = must_calloc(n_seq, sizeof(*generations));
+    qn_error *errors = must_calloc(n_seq, sizeof(*errors)), err = {0};
+    bool *done = must_calloc(n_seq, sizeof(*done));
+    qn_status status = QN_OK;
+    for (size_t i = 0; !status && i < n_seq; i++)
+        status = qn_generation_create(&generations[i], b->sessions[i], NULL, &args, &err);
+    while (!status && !done[0] && !interrupted()) /* all have the same length */
+        status = n_seq == 1 ? qn_generation_next(generations[0], done, &err)
+                            : qn_generation_next_batch(generations, n_seq, done, errors, &err);
+    if (!status && errors[0].status) status = errors[0].status, err = errors[0];
+    for (size_t i = 0; i < n_seq; i++) qn_generation_free(generations[i]);
+    free(generations);
+    free(errors);
+    free(done);
+    if (status) return fail_error(b->name, &err);
+    return interrupted() ? EXIT_INTERRUPTED : EXIT_DONE;
 }
 
 static int generate(bench *b, const bench_test *t, int32_t n) {
@@ -131,7 +157,8 @@ int bench_sessions(bench *b, bench_test *t) {
         if (code) break;
         double start = now_s();
         code = t->kind == TEST_PROMPT ? feed(b, b->sessions[0], t->depth + t->n_tok, NULL)
-                                      : generate(b, t, i < 0 ? 1 : t->n_tok);
+                  : b->is_gpu            ? generate_sampled(b, t, t->n_tok)
+                                         : generate(b, t, i < 0 ? 1 : t->n_tok);
         if (!code && i >= 0) t->samples_s[t->n_sample++] = now_s() - start;
     }
     return code;

@@ -65,6 +65,13 @@ typedef struct qn_device_info {
                                           what the control groups leave; 0: unknown */
 } qn_device_info;
 
+/** Peak rates of a device, per second; 0: it has no such operation. */
+typedef struct qn_device_peaks {
+    double read_bytes;         /**< reading its memory */
+    double upload_bytes;       /**< copies from pinned host memory to it */
+    double f32_ops, bf16_ops;  /**< multiplications and additions, in products of matrices */
+} qn_device_peaks;
+
 #ifdef __cplusplus
 extern "C" {
 #endif
@@ -86,6 +93,14 @@ QN_API void qn_device_close(qn_device *device);
 
 /** Describe a device; cannot fail. */
 QN_API void qn_device_get_info(const qn_device *device, qn_device_info *out);
+
+/**
+ * Measure the peak rates of a GPU: the best of five runs of each loop, about 0.1 s in all.
+ *
+ * Errors   EUNSUPPORTED: on "cpu" and "ref", whose rates any program on this machine can measure; ENOMEM: needs 2 GiB;
+ *          EDEVICE, ELOST.
+ */
+QN_NODISCARD QN_API qn_status qn_device_measure_peaks(qn_device *device, qn_device_peaks *out, qn_error *err);
 
 /** Name of the index-th device that can be opened, backend by backend: "cpu", "ref", then each GPU; NULL past the last.
  * Static storage. */

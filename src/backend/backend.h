@@ -175,6 +175,8 @@ typedef struct qni_backend {
     void (*close)(void *state);
     /* NULL: the device is the machine's processor and memory. */
     void (*describe)(const void *state, qni_device_facts *out);
+    /* NULL: the caller can measure them itself. The caller holds the device lock. */
+    qn_status (*measure_peaks)(void *state, qn_device_peaks *out, qn_error *err);
     const qni_memory_ops *memory;
     qni_ops ops;
 

@@ -163,3 +163,14 @@ void qn_device_get_info(const qn_device *device, qn_device_info *out) {
         .name = device->name, .isa = device->isa, .description = device->description, .n_thread = device->n_thread};
     qni_device_memory(device, &out->memory_total_bytes, &out->memory_available_bytes);
 }
+
+qn_status qn_device_measure_peaks(qn_device *device, qn_device_peaks *out, qn_error *err) {
+    if (device == NULL || out == NULL) return qni_fail(err, QN_EINVAL, "peaks: device or out is NULL");
+    if (device->backend->measure_peaks == NULL) {
+        return qni_fail(err, QN_EUNSUPPORTED, "peaks: the program itself can measure those of \"%s\"", device->name);
+    }
+    QN_TRY(qni_device_lock(device, err));
+    const qn_status status = device->backend->measure_peaks(device->state, out, err);
+    qni_device_unlock(device);
+    return status;
+}

@@ -27,6 +27,14 @@ typedef struct qni_cuda_staging {
     struct qni_cuda_slot *slots;
 } qni_cuda_staging;
 
+/* The samplers of a step, on the device. */
+typedef struct qni_cuda_samplers {
+    qni_cuda_sampler *device; /* {n_row}, then what they point to */
+    unsigned char *host;      /* its twin */
+    size_t bytes;
+    unsigned long long *n_close; /* on the device: draws that rounding may have decided */
+} qni_cuda_samplers;
+
 typedef struct qni_cuda {
     const qni_host *host;
     int device; /* of the CUDA runtime */
@@ -46,6 +54,10 @@ typedef struct qni_cuda {
     int32_t *batch_ints, *batch_host; /* what batch points to, and its twin on the host */
     size_t n_batch_int;
     double *inv_freq; /* {QNI_CUDA_MAX_HEAD_DIM / 2} */
+
+    void *work; /* of decode attention: see kernels.h */
+    size_t work_bytes;
+    qni_cuda_samplers samplers;
 
     qni_cuda_gemms *gemms;
     qni_cuda_graphs *graphs;
@@ -105,7 +117,26 @@ qn_status qni_cuda_gemm(qni_cuda *c, qni_mat out, qni_mat add, qni_mat x, const 
 qn_status qni_cuda_gemms_create(qni_cuda *c, qn_error *err);
 void qni_cuda_gemms_free(qni_cuda *c);
 
+qn_status qni_cuda_op_mlp(const qni_run *run, qni_mat out, qni_mat hidden, const qni_mlp_view *w, double eps);
+qn_status qni_cuda_op_attention_block(const qni_run *run, qni_mat out, qni_mat hidden, const qni_attention_view *w,
+                                      const qni_kv_layer *kv, const qni_attention_call *call);
+qn_status qni_cuda_op_lm_head(const qni_run *run, qni_mat logits, qni_mat hidden, qni_vec norm, const qni_weight *lm_head,
+                              double eps);
+/* layer.c: enough c->work for the batch that is on the device */
+qn_status qni_cuda_reserve_work(qni_cuda *c, int64_t n_head, int64_t head_dim, qn_error *err);
+
+/* peaks.c */
+qn_status qni_cuda_measure_peaks(void *state, qn_device_peaks *out, qn_error *err);
+
+/* sampling.c */
+qn_status qni_cuda_op_sample(const qni_run *run, int32_t *ids, qni_mat logits, const qni_sampling *sampling);
+/* Copy the samplers of n rows to c->samplers; the histories have capacity for n_more ids. */
+qn_status qni_cuda_samplers_put(qni_cuda *c, const qni_sampling *sampling, int32_t n, int32_t n_more, qn_error *err);
+void qni_cuda_samplers_free(qni_cuda *c);
+
 /* step.c: graphs of decode steps */
+qn_status qni_cuda_op_step(const qni_run *run, const qni_transformer *model, const qni_step_input *in,
+                           const qni_decode *decode);
 qn_status qni_cuda_graphs_create(qni_cuda *c, qn_error *err);
 void qni_cuda_graphs_free(qni_cuda *c);
 /* Drop all graphs: memory that they refer to is about to go. */

@@ -148,6 +148,8 @@ static void close_cuda(void *state) {
         qni_cuda_staging_free(c);
         qni_cuda_gemms_free(c);
         qni_cuda_graphs_free(c);
+        qni_cuda_samplers_free(c);
+        (void)cudaFree(c->work);
         (void)cudaFree(c->batch_ints);
         (void)cudaFree(c->inv_freq);
         if (c->stream != NULL) (void)cudaStreamDestroy(c->stream);
@@ -221,6 +223,7 @@ const qni_backend qni_cuda_backend = {
     .open = open_cuda,
     .close = close_cuda,
     .describe = describe,
+    .measure_peaks = qni_cuda_measure_peaks,
     .memory = &qni_cuda_memory,
     .ops = {.embed = qni_cuda_op_embed,
             .rms_norm = qni_cuda_op_rms_norm,
@@ -229,7 +232,12 @@ const qni_backend qni_cuda_backend = {
             .kv_attention = qni_cuda_op_kv_attention,
             .linear_add = qni_cuda_op_linear_add,
             .swiglu = qni_cuda_op_swiglu,
-            .argmax = qni_cuda_op_argmax},
+            .argmax = qni_cuda_op_argmax,
+            .mlp = qni_cuda_op_mlp,
+            .attention_block = qni_cuda_op_attention_block,
+            .lm_head = qni_cuda_op_lm_head,
+            .sample = qni_cuda_op_sample,
+            .step = qni_cuda_op_step},
     .packing = qni_cuda_packing,
     .pack = qni_cuda_pack,
     .pack_quantized = qni_cuda_pack_quantized,

@@ -144,6 +144,30 @@ size_t qni_cuda_sample_work(int32_t n_row, int64_t n_vocab);
 cudaError_t qni_cuda_sample(cudaStream_t stream, int32_t *ids, qni_mat logits, const qni_cuda_sampler *samplers,
                             unsigned long long *n_close, void *work);
 
+/* --- peaks.cu --- */
+
+cudaError_t qni_cuda_peak_fill(cudaStream_t stream, void *out, size_t bytes, int32_t n_sm);
+/* Read all of `data` once; `out` is hardly ever written. */
+cudaError_t qni_cuda_peak_read(cudaStream_t stream, const void *data, size_t bytes, int32_t n_sm, void *out);
+/* f32 multiply-adds, so many operations. */
+cudaError_t qni_cuda_peak_multiply(cudaStream_t stream, int32_t n_sm, void *out);
+double qni_cuda_peak_multiply_ops(int32_t n_sm);
+
+/* --- step.cu --- */
+
+/* The state of a decode of several tokens. */
+typedef struct qni_cuda_decode_state {
+    const int32_t *ids;           /* {n_seq}: sampled by this step */
+    int32_t *input;               /* {n_seq}: the ids that the next step computes */
+    int32_t *tok_pos, *pos_begin; /* {n_seq}: of the batch */
+    int32_t *n_step;              /* {n_seq}: steps so far */
+    int32_t *ring;                /* {steps, n_seq}: in the host's memory, where the host waits for them */
+} qni_cuda_decode_state;
+
+/* After a step: append its ids, move to the next positions. */
+cudaError_t qni_cuda_advance(cudaStream_t stream, const qni_cuda_decode_state *state, int32_t n_seq,
+                             const qni_cuda_sampler *samplers);
+
 #if defined(__cplusplus)
 }
 #endif

@@ -16,7 +16,7 @@ static bool is_even(const qni_mat *m) {
 /* x in bf16, in workspace unless it is already. */
 static qn_status round_rows(const qni_run *run, qni_mat *out, qni_mat x) {
     *out = x;
-    if (x.dtype == QN_DTYPE_BF16 && is_even(&x)) return QN_OK;
+    if (x.dtype == QN_DTYPE_BF16 && is_even(&x) && !qni_scratch_measures(run->scratch)) return QN_OK;
     *out = qni_mat_of(qni_scratch_array(run->scratch, x.n_row, x.n_col, 2), QN_DTYPE_BF16, x.n_row, x.n_col);
     if (qni_scratch_measures(run->scratch)) return QN_OK;
     qni_cuda *c = qni_cuda_of(run);
@@ -53,25 +53,31 @@ qn_status qni_cuda_many(const qni_run *run, qni_mat out, qni_mat add, qni_mat x,
     return QN_OK;
 }
 
+/* Few rows: the kernels stream the weight. */
+static qn_status multiply_few(const qni_run *run, qni_mat out, qni_mat add, qni_mat x, const qni_weight *w) {
+    const size_t mark = run->scratch->used;
+    qni_mat rows = x;
+    if (!is_even(&x)) QN_TRY(round_rows(run, &rows, x));
+    qni_cuda *c = qni_cuda_of(run);
+    const qni_cuda_skinny job = {.w = {*w},
+                                 .n_weight = 1,
+                                 .x = rows,
+                                 .epilogue = add.data != NULL ? QNI_CUDA_ADD : QNI_CUDA_STORE,
+                                 .out = out,
+                                 .add = add};
+    QNI_CUDA_TRY(c, qni_cuda_skinny_run(c->stream, &job, c->n_sm, true), "linear", run->err);
+    qni_scratch_reset(run->scratch, mark);
+    return QN_OK;
+}
+
 qn_status qni_cuda_product(const qni_run *run, qni_mat out, qni_mat add, qni_mat x, const qni_weight *w) {
     const bool fast = qni_cuda_is_fast(w) && is_even(&out) && (add.data == NULL || is_even(&add));
     const bool measures = qni_scratch_measures(run->scratch);
-    if (fast && (measures || x.n_row > QNI_CUDA_SKINNY_ROWS)) {
-        QN_TRY(qni_cuda_many(run, out, add, x, w)); /* measured also for fewer rows: a call with fewer must not need more */
-        return QN_OK;
-    }
+    /* measured for any number of rows: a call with fewer must not need more */
+    if (fast && (measures || x.n_row > QNI_CUDA_SKINNY_ROWS)) return qni_cuda_many(run, out, add, x, w);
     if (measures) return QN_OK;
+    if (fast) return multiply_few(run, out, add, x, w);
     qni_cuda *c = qni_cuda_of(run);
-    if (fast && is_even(&x)) {
-        const qni_cuda_skinny job = {.w = {*w},
-                                     .n_weight = 1,
-                                     .x = x,
-                                     .epilogue = add.data != NULL ? QNI_CUDA_ADD : QNI_CUDA_STORE,
-                                     .out = out,
-                                     .add = add};
-        QNI_CUDA_TRY(c, qni_cuda_skinny_run(c->stream, &job, c->n_sm, false), "linear", run->err);
-        return QN_OK;
-    }
     QNI_CUDA_TRY(c, qni_cuda_linear(c->stream, out, add, x, w, w->arith == QN_ARITH_BF16), "linear", run->err);
     return QN_OK;
 }

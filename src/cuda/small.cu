@@ -128,38 +128,38 @@ __global__ void argmax_whole(int32_t *ids, const candidate *parts) {
 using namespace qni;
 
 cudaError_t qni_cuda_embed(cudaStream_t stream, qni_mat out, const qni_weight *table, const int32_t *ids) {
-    return launch(embed, dim3(static_cast<unsigned>(out.n_row)), dim3(THREADS), 0, stream, false, out, *table, ids);
+    return launch(embed, dim3(static_cast<unsigned>(out.n_row)), dim3(THREADS), 0, stream, true, out, *table, ids);
 }
 
 cudaError_t qni_cuda_rms_norm(cudaStream_t stream, qni_mat out, qni_mat x, qni_vec weight, double eps) {
     const unsigned threads = x.n_col <= 128 ? 32 : THREADS;
-    return launch(rms_norm, dim3(static_cast<unsigned>(x.n_row)), dim3(threads), 0, stream, false, out, x, weight,
+    return launch(rms_norm, dim3(static_cast<unsigned>(x.n_row)), dim3(threads), 0, stream, true, out, x, weight,
                   static_cast<float>(eps));
 }
 
 cudaError_t qni_cuda_rope(cudaStream_t stream, qni_mat cos_sin, const int32_t *tok_pos, const double *inv_freq,
                           double attention_factor) {
-    return launch(rope, dim3(static_cast<unsigned>(cos_sin.n_row)), dim3(64), 0, stream, false, cos_sin, tok_pos,
+    return launch(rope, dim3(static_cast<unsigned>(cos_sin.n_row)), dim3(64), 0, stream, true, cos_sin, tok_pos,
                   inv_freq, attention_factor);
 }
 
 cudaError_t qni_cuda_swiglu(cudaStream_t stream, qni_mat out, qni_mat gate, qni_mat up) {
     const unsigned n_row = static_cast<unsigned>(out.n_row);
     return launch(swiglu, dim3(n_row, static_cast<unsigned>((out.n_col + THREADS - 1) / THREADS)), dim3(THREADS), 0, stream,
-                  false, out, gate, up);
+                  true, out, gate, up);
 }
 
 cudaError_t qni_cuda_convert(cudaStream_t stream, qni_mat out, qni_mat x) {
     const unsigned n_row = static_cast<unsigned>(out.n_row);
     return launch(convert, dim3(n_row, static_cast<unsigned>((out.n_col + THREADS - 1) / THREADS)), dim3(THREADS), 0,
-                  stream, false, out, x);
+                  stream, true, out, x);
 }
 
 cudaError_t qni_cuda_argmax(cudaStream_t stream, int32_t *ids, qni_mat logits, int64_t n_valid, void *work) {
     candidate *parts = static_cast<candidate *>(work);
     const unsigned n_row = static_cast<unsigned>(logits.n_row);
     const cudaError_t error =
-        launch(argmax_parts, dim3(ARGMAX_PARTS, n_row), dim3(THREADS), 0, stream, false, parts, logits, n_valid);
+        launch(argmax_parts, dim3(ARGMAX_PARTS, n_row), dim3(THREADS), 0, stream, true, parts, logits, n_valid);
     if (error != cudaSuccess) return error;
-    return launch(argmax_whole, dim3(n_row), dim3(ARGMAX_PARTS), 0, stream, false, ids, parts);
+    return launch(argmax_whole, dim3(n_row), dim3(ARGMAX_PARTS), 0, stream, true, ids, parts);
 }
