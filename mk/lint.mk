@@ -3,14 +3,14 @@ LINTED := $(wildcard src/*/*.[ch] src/*/*/*.[ch] cli/*.[ch] cli/*/*.[ch] include
           bindings/elixir/*/*.[ch])
 # cli/dev/roof_neon.c has an assembler directive that clang-tidy rejects.
 TIDIED := $(filter-out cli/dev/roof_neon.c,$(filter %.c,$(LINTED)))
-LINTS := lint-format lint-tidy lint-includes lint-source lint-docs lint-headers lint-symbols lint-scripts lint-man \
+LINTS := lint-format lint-tidy lint-includes lint-source lint-docs lint-headers lint-symbols lint-cycles lint-scripts lint-man \
          lint-elixir
 
 .PHONY: lint lint-deps lint-all format $(LINTS)
 lint-deps:
 	@tools/deps lint
 
-lint: lint-deps ## layout, clang-tidy, include rules, symbols, headers, docs, scripts, man pages
+lint: lint-deps ## layout, clang-tidy, include rules, symbols, circles, headers, docs, scripts, man pages
 	@$(MAKE) --no-print-directory -k lint-all
 
 lint-all: $(LINTS)
@@ -44,6 +44,9 @@ lint-includes lint-source lint-docs lint-headers:
 
 lint-symbols: $(LIB_STATIC) $(LIB_SHARED)
 	@tools/lint/symbols $(LIB_STATIC) $(LIB_SHARED)
+
+lint-cycles: $(LIB_OBJ) $(NIF_OBJ)
+	@tools/lint/cycles $^
 
 lint-scripts:
 	@for f in tools/deps tools/fuzz tools/mutants tools/lint/* tests/run .ci/* tests/*.sh; do [ ! -e $$f ] || sh -n $$f || exit 1; done

@@ -221,6 +221,40 @@ static void together(void **state) {
     }
 }
 
+/* A step that was to sample several ids and samples only one, because the sequence beside it samples on the host: both
+ * sessions keep the blocks of their tokens and no more. */
+static void spare_blocks(void **state) {
+    enum { ON_DEVICE, ON_HOST };
+    static const request endless = {.name = "two", .n_predict = 40};
+    const fixture *f = *state;
+    const qn_kv_pool_options options = {.n_ctx = N_CTX, .n_batch = 16, .n_tok = 2 * N_CTX, .kv_dtype = QN_DTYPE_F32};
+    output out[2];
+    qn_kv_pool *pool = NULL;
+    qn_generation *g[2];
+    qn_session *sessions[2];
+    assert_ok(qn_kv_pool_create(&pool, f->model[0], &options, err));
+    for (int i = 0; i < 2; i++) {
+        sessions[i] = open_session_with(f->model[0], &(qn_session_options){.pool = pool});
+        g[i] = begin(f, sessions[i], &endless, i == ON_HOST, 0, &out[i]);
+    }
+    for (int32_t n_pass = 0; n_pass < 30; n_pass++) {
+        bool done[2];
+        qn_error errors[2];
+        assert_ok(qn_generation_next_batch(g, 2, done, errors, err));
+        qn_kv_pool_info info;
+        qn_kv_pool_get_info(pool, &info);
+        int32_t n_used = 0;
+        for (int i = 0; i < 2; i++) {
+            assert_false(done[i]);
+            assert_int_equal(qn_session_n_tok(sessions[i]), N_PROMPT + n_pass);
+            n_used += (N_PROMPT + n_pass + info.block_tokens - 1) / info.block_tokens;
+        }
+        assert_int_equal(info.n_block - info.n_unused, n_used);
+    }
+    for (int i = 0; i < 2; i++) finish(g[i], sessions[i], &out[i]);
+    qn_kv_pool_free(pool);
+}
+
 /* Logits that cannot be sampled from end the generation wherever they occur. */
 static void not_finite(void **state) {
     const fixture *f = *state;
@@ -246,6 +280,6 @@ static void not_finite(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(alone), cmocka_unit_test(together),
-                                       cmocka_unit_test(not_finite)};
+                                       cmocka_unit_test(spare_blocks), cmocka_unit_test(not_finite)};
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

@@ -2,10 +2,6 @@
 /* Validation of a public description of a quantized matrix. */
 #include "linear.h"
 
-static bool is_scale_dtype(qn_dtype dtype) {
-    return dtype == QN_DTYPE_F32 || dtype == QN_DTYPE_BF16 || dtype == QN_DTYPE_F16;
-}
-
 /* A required matrix {rows, columns}, contiguous and on the codes' device. */
 static qn_status check_matrix(const char *name, const qn_tensor *t, const qn_tensor *codes, int64_t rows,
                               int64_t columns, qn_error *err) {
@@ -24,7 +20,7 @@ static qn_status check_matrix(const char *name, const qn_tensor *t, const qn_ten
 static qn_status check_scales(const char *name, const qn_tensor *t, const qn_tensor *codes, int64_t rows,
                               int64_t columns, qn_error *err) {
     QN_TRY(check_matrix(name, t, codes, rows, columns, err));
-    if (is_scale_dtype(t->dtype)) return QN_OK;
+    if (qni_dtype_is_float(t->dtype)) return QN_OK;
     return qni_fail(err, QN_EINVAL, "%s: dtype must be f32, bf16 or f16, got %s", name, qn_dtype_name(t->dtype));
 }
 

@@ -2,10 +2,6 @@
 /* Tensors: row-major arrays in device memory or in the caller's. */
 #include "tensor.h"
 
-#include "../base/half.h"
-
-#include <string.h>
-
 /* Fill in all of `t` except storage and data; stride NULL or zeros: contiguous. */
 static qn_status lay_out(qn_tensor *t, qn_dtype dtype, int32_t rank, const int64_t *shape, const int64_t *stride,
                          qn_error *err) {
@@ -209,18 +205,4 @@ const int64_t *qn_tensor_shape(const qn_tensor *tensor) {
 }
 size_t qn_tensor_bytes(const qn_tensor *tensor) {
     return tensor != NULL ? (size_t)tensor->n_element * qn_dtype_bytes(tensor->dtype) : 0;
-}
-
-float qni_load_f32(const void *data, qn_dtype dtype, int64_t index) {
-    if (dtype == QN_DTYPE_F32) return ((const float *)data)[index];
-    uint16_t half = ((const uint16_t *)data)[index];
-    return dtype == QN_DTYPE_BF16 ? qni_f32_of_bf16(half) : qni_f32_of_f16(half);
-}
-
-void qni_store_f32(void *data, qn_dtype dtype, int64_t index, float value) {
-    if (dtype == QN_DTYPE_F32) {
-        ((float *)data)[index] = value;
-    } else {
-        ((uint16_t *)data)[index] = dtype == QN_DTYPE_BF16 ? qni_bf16_of_f32(value) : qni_f16_of_f32(value);
-    }
 }

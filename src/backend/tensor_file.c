@@ -3,6 +3,7 @@
 #include "../base/cut.h"
 #include "../base/memory.h"
 #include "../format/safetensors.h"
+#include "dtype.h"
 #include "tensor.h"
 
 #include <quern/tensor.h>
@@ -39,27 +40,6 @@ const char *qn_tensor_file_name(const qn_tensor_file *file, size_t index) {
 
 const char *qn_tensor_file_metadata(const qn_tensor_file *file, const char *key) {
     return file != NULL && key != NULL ? qni_safetensors_metadata(&file->st, key) : NULL;
-}
-
-static qn_dtype dtype_of(const qni_st_tensor *tensor) {
-    switch (tensor->dtype) {
-    case QNI_ST_F32:
-        return QN_DTYPE_F32;
-    case QNI_ST_BF16:
-        return QN_DTYPE_BF16;
-    case QNI_ST_F16:
-        return QN_DTYPE_F16;
-    case QNI_ST_I32:
-        return QN_DTYPE_S32;
-    case QNI_ST_I64:
-        return QN_DTYPE_S64;
-    case QNI_ST_U32:
-        return QN_DTYPE_U32;
-    case QNI_ST_F8_E4M3:
-        return QN_DTYPE_F8;
-    default:
-        return QN_DTYPE_DEFAULT;
-    }
 }
 
 /* Copy one chunk, elements [first, first + n) of a tensor, from the file through `buffer`. */
@@ -99,7 +79,7 @@ qn_status qn_tensor_file_read(qn_tensor **out, qn_tensor_file *file, qn_device *
     const char *path = file->st.file.path;
     const qni_st_tensor *source = qni_safetensors_find(&file->st, name);
     if (source == NULL) return qni_fail(err, QN_EINVAL, "%s: no tensor %s", path, name);
-    qn_dtype dtype = dtype_of(source);
+    qn_dtype dtype = qni_dtype_of_stored(source->dtype);
     if (dtype == QN_DTYPE_DEFAULT) {
         return qni_fail(err, QN_EUNSUPPORTED, "%s: tensor %s: dtype %s cannot be read", path, name,
                         qni_st_dtype_name(source->dtype));

@@ -248,6 +248,10 @@ static inline int32_t qni_batch_seq(const qni_batch *batch, int64_t t) {
     return first;
 }
 
+static inline bool qni_dtype_is_float(qn_dtype dtype) {
+    return dtype == QN_DTYPE_F32 || dtype == QN_DTYPE_BF16 || dtype == QN_DTYPE_F16;
+}
+
 /* Address of row r. */
 static inline void *qni_mat_row(const qni_mat *m, int64_t r) {
     int64_t element = r / m->n_inner * m->outer_stride + r % m->n_inner * m->row_stride;

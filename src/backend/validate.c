@@ -265,10 +265,6 @@ static qn_status check_late_sizes(check *c) {
     return QN_OK;
 }
 
-static bool is_float(qn_dtype dtype) {
-    return dtype == QN_DTYPE_F32 || dtype == QN_DTYPE_BF16 || dtype == QN_DTYPE_F16;
-}
-
 static qn_status check_dtype(check *c) {
     for (int i = 0; i < c->n; i++) {
         const qni_arg *a = &c->args[i];
@@ -279,7 +275,7 @@ static qn_status check_dtype(check *c) {
         case QNI_READ_FLOAT:
         case QNI_READ_STREAM:
         case QNI_WRITE_CACHE:
-            if (!is_float(dtype)) wanted = "f32, bf16 or f16";
+            if (!qni_dtype_is_float(dtype)) wanted = "f32, bf16 or f16";
             break;
         case QNI_READ_ID:
             if (dtype != QN_DTYPE_S32 && dtype != QN_DTYPE_S64 && dtype != QN_DTYPE_U32) wanted = "s32, s64 or u32";

@@ -151,6 +151,11 @@ char *qni_path_join(const char *dir, const char *name) {
     return path;
 }
 
+const char *qni_base_name(const char *path) {
+    const char *slash = strrchr(path, '/');
+    return slash != NULL ? slash + 1 : path;
+}
+
 bool qni_path_exists(const char *path) {
     struct stat st;
     return lstat(path, &st) == 0 || (errno != ENOENT && errno != ENOTDIR);

@@ -30,6 +30,8 @@ qn_status qni_file_slurp_any(char **out, size_t *size, const char *path, size_t 
 
 /* "dir/name", allocated; NULL if out of memory. */
 char *qni_path_join(const char *dir, const char *name);
+/* The last component of a path. */
+const char *qni_base_name(const char *path);
 /* Whether the name exists in its directory, even as a dangling symlink or an unreadable file. An optional file is
  * missing only if its name is; any other problem is reported on open. */
 bool qni_path_exists(const char *path);

@@ -11,18 +11,42 @@
  * Cache rows beyond a query's own position never affect its result, and rows beyond the last query's position are not
  * read.
  */
-#include "attention.h"
 #include "../base/cut.h"
+#include "attention_block.h"
 
 #include <math.h>
 
 enum {
+    BLOCK = QNI_CPU_KV_BLOCK,
+    CHUNK = QNI_CPU_KV_CHUNK,
     TILE_QUERIES = QNI_CUT(64, 16), /* queries per task: their partials and a block of K or V fit in L2 */
     TILE_ROWS = QNI_CUT(32, 8),     /* the causal mask wastes half of a diagonal tile */
     FEW_QUERIES = 8, /* up to here a block is converted on the fly; more queries share a converted copy */
     TASKS_A_THREAD = 4,
     ELEMENTS_A_TASK = QNI_CUT(1 << 14, 1 << 7),
 };
+
+typedef qni_cpu_partial partial;
+
+typedef struct job {
+    const qni_cpu_kernels *k;
+    const qni_cpu_attention *a;
+    qni_cpu_attention_scratch scratch;
+    int64_t group; /* query heads per KV head */
+    int64_t d_pad; /* head_dim, padded */
+    int64_t n_tile;
+    int64_t n_chunk;     /* of the longest tile, if chunks are tasks */
+    int64_t rows_a_task; /* for the cache write */
+    bool writes;         /* the attention tasks write the cache themselves */
+} job;
+
+/* A tile with what only this file needs. */
+typedef struct work {
+    qni_cpu_tile t;
+    int64_t first;     /* its first token in the batch */
+    partial all, part; /* of all chunks so far, and of one */
+    float *factor;     /* {2, n_query}, for the reduction */
+} work;
 
 static int64_t tile_rows(int64_t group) {
     return qni_max_i64(1, qni_min_i64(TILE_ROWS, TILE_QUERIES / group));
@@ -34,12 +58,12 @@ static int64_t padded(const qni_cpu_kernels *k, int64_t head_dim) {
 
 /* Proportional to the number of queries: part_of() relies on it. One cache line is reserved for a query's maximum and
  * sum, so that vectors of values do not straddle lines. */
-static int64_t state_floats(int64_t n_query, int64_t d_pad) {
+static int64_t partial_floats(int64_t n_query, int64_t d_pad) {
     return n_query * (d_pad + QNI_ALIGN / (int64_t)sizeof(float));
 }
 
-static state state_at(float *at, int64_t n_query, int64_t d_pad) {
-    return (state){at, at + n_query * d_pad, at + n_query * (d_pad + 1)};
+static partial partial_at(float *at, int64_t n_query, int64_t d_pad) {
+    return (partial){at, at + n_query * d_pad, at + n_query * (d_pad + 1)};
 }
 
 /* Maximum rows of a call whose chunks become tasks. */
@@ -53,14 +77,16 @@ qni_cpu_attention_scratch qni_cpu_take_attention(const qni_run *run, const qni_c
     int64_t group = a->q.n_head / a->k.n_head, d_pad = padded(&cpu->kernels, a->q.head_dim);
     int64_t n_query = tile_rows(group) * group;
     qni_cpu_attention_scratch s;
-    s.floats = 2 * state_floats(n_query, d_pad) + n_query * (d_pad + BLOCK + 2) + BLOCK * (2 * d_pad + ROW_GAP + 1);
+    s.floats =
+        2 * partial_floats(n_query, d_pad) + n_query * (d_pad + BLOCK + 2) + BLOCK * (2 * d_pad + QNI_CPU_KV_GAP + 1);
     s.floats = (int64_t)qni_round_up((size_t)s.floats, QNI_ALIGN / sizeof(float));
     s.per_thread = qni_cpu_take_floats(run, cpu->n_thread * s.floats);
     s.first = qni_scratch_take(run->scratch, (size_t)(batch->n_tok + 1) * sizeof *s.first);
     /* At least as much as any smaller call needs: a reservation for many tokens also covers few. */
     int64_t n_tok = qni_min_i64(batch->n_tok, rows_to_split(cpu, a));
     int64_t n_chunk = qni_ceil_div(batch->max_block * a->kv->block_tokens, CHUNK);
-    s.parts = qni_scratch_array(run->scratch, n_tok * a->k.n_head * n_chunk, state_floats(group, d_pad), sizeof(float));
+    s.parts =
+        qni_scratch_array(run->scratch, n_tok * a->k.n_head * n_chunk, partial_floats(group, d_pad), sizeof(float));
     return s;
 }
 
@@ -108,18 +134,18 @@ static void write_task(void *context, int32_t task, int32_t thread) {
 }
 
 /* Reduce the partial softmax of the chunk at pos into that of the chunks before it. */
-static void merge_chunk(const job *j, const tile *t, const state *part, int64_t pos) {
-    const int64_t query = qni_max_i64(0, pos - t->pos) * j->group; /* the first query that sees any of the chunk */
-    const int64_t n = t->n_query - query, d = j->d_pad;
-    const state *all = &t->all;
-    float *old = t->factor, *new = t->factor + n;
+static void merge_chunk(const job *j, const work *w, const partial *part, int64_t pos) {
+    const int64_t query = qni_max_i64(0, pos - w->t.pos) * j->group; /* the first query that sees any of the chunk */
+    const int64_t n = w->t.n_query - query, d = j->d_pad;
+    const partial *all = &w->all;
+    float *old = w->factor, *new = w->factor + n;
     for (int64_t i = 0; i < n; i++) {
         float both = fmaxf(all->max[query + i], part->max[query + i]);
         old[i] = all->max[query + i] - both;
         new[i] = part->max[query + i] - both;
         all->max[query + i] = both;
     }
-    j->k->exp(t->factor, t->factor, 2 * n);
+    j->k->exp(w->factor, w->factor, 2 * n);
     for (int64_t i = 0; i < n; i++) {
         j->k->attend_merge(all->o + (query + i) * d, old[i], part->o + (query + i) * d, new[i], d);
         all->sum[query + i] = all->sum[query + i] * old[i] + part->sum[query + i] * new[i];
@@ -127,53 +153,56 @@ static void merge_chunk(const job *j, const tile *t, const state *part, int64_t 
 }
 
 /* The index-th tile from the end: the last tiles of a sequence have the most work, so they go first. */
-static tile make_tile(const job *j, int64_t index, int64_t kv_head, int32_t thread) {
+static work make_work(const job *j, int64_t index, int64_t kv_head, int32_t thread) {
     const qni_batch *batch = j->a->call->batch;
     const int32_t *first = j->scratch.first + (j->n_tile - 1 - index);
     const int64_t s = qni_batch_seq(batch, first[0]);
-    tile t = {.kv = j->a->kv, .first = first[0], .n_row = first[1] - first[0], .kv_head = kv_head};
-    t.pos = batch->pos_begin[s] + (t.first - batch->tok_begin[s]);
-    t.blocks = batch->block_table + s * batch->max_block;
-    t.n_query = t.n_row * j->group;
-    t.direct = t.n_query <= FEW_QUERIES && j->d_pad == t.kv->head_dim;
+    work w = {.first = first[0]};
+    qni_cpu_tile *t = &w.t;
+    *t = (qni_cpu_tile){.k = j->k, .kv = j->a->kv, .kv_head = kv_head, .group = j->group, .d_pad = j->d_pad};
+    t->blocks = batch->block_table + s * batch->max_block;
+    t->pos = batch->pos_begin[s] + (w.first - batch->tok_begin[s]);
+    t->n_row = first[1] - first[0];
+    t->n_query = t->n_row * j->group;
+    t->direct = t->n_query <= FEW_QUERIES && j->d_pad == t->kv->head_dim;
     const int64_t n_query = tile_rows(j->group) * j->group;
     float *at = j->scratch.per_thread + thread * j->scratch.floats;
-    t.all = state_at(at, n_query, j->d_pad);
-    at += state_floats(n_query, j->d_pad);
-    t.part = state_at(at, n_query, j->d_pad);
-    t.q = at + state_floats(n_query, j->d_pad);
-    t.panels = t.q + n_query * j->d_pad;
-    t.block = t.panels + BLOCK * j->d_pad;
-    t.p = t.block + BLOCK * (j->d_pad + ROW_GAP);
-    t.factor = t.p + n_query * BLOCK;
-    t.scale = t.factor + 2 * n_query;
-    return t;
+    w.all = partial_at(at, n_query, j->d_pad);
+    at += partial_floats(n_query, j->d_pad);
+    w.part = partial_at(at, n_query, j->d_pad);
+    t->q = at + partial_floats(n_query, j->d_pad);
+    t->panels = t->q + n_query * j->d_pad;
+    t->block = t->panels + BLOCK * j->d_pad;
+    t->p = t->block + BLOCK * (j->d_pad + QNI_CPU_KV_GAP);
+    w.factor = t->p + n_query * BLOCK;
+    t->scale = w.factor + 2 * n_query;
+    return w;
 }
 
-static void load_queries(const job *j, tile *t) {
+static void load_queries(const job *j, work *w) {
     const qni_cpu_attention *a = j->a;
-    for (int64_t i = 0; i < t->n_query; i++) {
-        float *q = t->q + i * j->d_pad;
-        load_head(j, q, &a->q, t->first + i / j->group, t->kv_head * j->group + i % j->group, a->q_norm);
+    for (int64_t i = 0; i < w->t.n_query; i++) {
+        float *q = w->t.q + i * j->d_pad;
+        load_head(j, q, &a->q, w->first + i / j->group, w->t.kv_head * j->group + i % j->group, a->q_norm);
         j->k->scale(q, (float)a->call->scale, a->q.head_dim);
         for (int64_t c = a->q.head_dim; c < j->d_pad; c++) q[c] = 0;
     }
 }
 
 /* If tasks write the cache: write the tile's rows with positions in [pos, end) before any of them is read. */
-static void write_tile(const job *j, const tile *t, int64_t pos, int64_t end) {
+static void write_tile(const job *j, const work *w, int64_t pos, int64_t end) {
     if (!j->writes) return;
-    const int64_t before = qni_max_i64(0, pos - t->pos), n = qni_min_i64(t->n_row, end - t->pos);
-    write_rows(j, t->kv_head, t->first + before, t->first + n, t->block);
+    const int64_t before = qni_max_i64(0, pos - w->t.pos), n = qni_min_i64(w->t.n_row, end - w->t.pos);
+    write_rows(j, w->t.kv_head, w->first + before, w->first + n, w->t.block);
 }
 
-static void store_out(const job *j, const tile *t) {
+static void store_out(const job *j, const work *w) {
     const qni_cpu_attention *a = j->a;
-    for (int64_t i = 0; i < t->n_query; i++) {
-        float *o = t->all.o + i * j->d_pad;
-        j->k->scale(o, 1.0f / t->all.sum[i], a->q.head_dim);
-        unsigned char *out = qni_mat_row(&a->out, t->first + i / j->group);
-        int64_t element = (t->kv_head * j->group + i % j->group) * a->q.head_dim;
+    for (int64_t i = 0; i < w->t.n_query; i++) {
+        float *o = w->all.o + i * j->d_pad;
+        j->k->scale(o, 1.0f / w->all.sum[i], a->q.head_dim);
+        unsigned char *out = qni_mat_row(&a->out, w->first + i / j->group);
+        int64_t element = (w->t.kv_head * j->group + i % j->group) * a->q.head_dim;
         j->k->narrow[qni_cpu_dtype(a->out.dtype)](out + (size_t)element * qn_dtype_bytes(a->out.dtype), o,
                                                   a->q.head_dim);
     }
@@ -181,45 +210,45 @@ static void store_out(const job *j, const tile *t) {
 
 static void attend_task(void *context, int32_t task, int32_t thread) {
     const job *j = context;
-    tile t = make_tile(j, task / j->a->k.n_head, task % j->a->k.n_head, thread);
-    write_tile(j, &t, t.pos, t.pos + t.n_row);
-    load_queries(j, &t);
-    qni_cpu_attend_chunk(j, &t, &t.all, 0);
-    for (int64_t pos = CHUNK; pos < t.pos + t.n_row; pos += CHUNK) {
-        qni_cpu_attend_chunk(j, &t, &t.part, pos);
-        merge_chunk(j, &t, &t.part, pos);
+    work w = make_work(j, task / j->a->k.n_head, task % j->a->k.n_head, thread);
+    write_tile(j, &w, w.t.pos, w.t.pos + w.t.n_row);
+    load_queries(j, &w);
+    qni_cpu_attend_chunk(&w.t, &w.all, 0);
+    for (int64_t pos = CHUNK; pos < w.t.pos + w.t.n_row; pos += CHUNK) {
+        qni_cpu_attend_chunk(&w.t, &w.part, pos);
+        merge_chunk(j, &w, &w.part, pos);
     }
-    store_out(j, &t);
+    store_out(j, &w);
 }
 
 /* The partial softmax of a chunk, if chunks are tasks: {tile, KV head, chunk}. */
-static state part_of(const job *j, const tile *t, int64_t chunk) {
-    int64_t before = t->first * j->group * j->a->k.n_head * j->n_chunk; /* queries x chunks of other tiles */
+static partial part_of(const job *j, const work *w, int64_t chunk) {
+    int64_t before = w->first * j->group * j->a->k.n_head * j->n_chunk; /* queries x chunks of other tiles */
     int64_t at =
-        state_floats(before, j->d_pad) + (t->kv_head * j->n_chunk + chunk) * state_floats(t->n_query, j->d_pad);
-    return state_at(j->scratch.parts + at, t->n_query, j->d_pad);
+        partial_floats(before, j->d_pad) + (w->t.kv_head * j->n_chunk + chunk) * partial_floats(w->t.n_query, j->d_pad);
+    return partial_at(j->scratch.parts + at, w->t.n_query, j->d_pad);
 }
 
 static void chunk_task(void *context, int32_t task, int32_t thread) {
     const job *j = context;
     const int64_t chunk = task % j->n_chunk, tile_head = task / j->n_chunk;
-    tile t = make_tile(j, tile_head / j->a->k.n_head, tile_head % j->a->k.n_head, thread);
-    if (chunk * CHUNK >= t.pos + t.n_row) return;
-    write_tile(j, &t, chunk * CHUNK, (chunk + 1) * CHUNK);
-    load_queries(j, &t);
-    state part = part_of(j, &t, chunk);
-    qni_cpu_attend_chunk(j, &t, &part, chunk * CHUNK);
+    work w = make_work(j, tile_head / j->a->k.n_head, tile_head % j->a->k.n_head, thread);
+    if (chunk * CHUNK >= w.t.pos + w.t.n_row) return;
+    write_tile(j, &w, chunk * CHUNK, (chunk + 1) * CHUNK);
+    load_queries(j, &w);
+    partial part = part_of(j, &w, chunk);
+    qni_cpu_attend_chunk(&w.t, &part, chunk * CHUNK);
 }
 
 static void merge_task(void *context, int32_t task, int32_t thread) {
     const job *j = context;
-    tile t = make_tile(j, task / j->a->k.n_head, task % j->a->k.n_head, thread);
-    t.all = part_of(j, &t, 0);
-    for (int64_t pos = CHUNK; pos < t.pos + t.n_row; pos += CHUNK) {
-        state part = part_of(j, &t, pos / CHUNK);
-        merge_chunk(j, &t, &part, pos);
+    work w = make_work(j, task / j->a->k.n_head, task % j->a->k.n_head, thread);
+    w.all = part_of(j, &w, 0);
+    for (int64_t pos = CHUNK; pos < w.t.pos + w.t.n_row; pos += CHUNK) {
+        partial part = part_of(j, &w, pos / CHUNK);
+        merge_chunk(j, &w, &part, pos);
     }
-    store_out(j, &t);
+    store_out(j, &w);
 }
 
 /* Split the tokens into tiles of one sequence each; *whole: each sequence is a single tile. */

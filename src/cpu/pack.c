@@ -4,10 +4,6 @@
 
 #include <string.h>
 
-static bool is_float(qn_dtype dtype) {
-    return dtype == QN_DTYPE_F32 || dtype == QN_DTYPE_BF16 || dtype == QN_DTYPE_F16;
-}
-
 /* Whether the integer kernels support the group size. */
 static bool is_regular(const qni_quant *q) {
     return q->kind == QNI_AFFINE && q->group % 32 == 0;
@@ -95,7 +91,7 @@ static qn_status dense_packing(const qni_cpu_kernels *k, qni_packing *out, const
                        .n_out = source->n_out,
                        .nr = k->nr,
                        .ki = arith == QN_ARITH_BF16 ? 2 : 1};
-    if (!is_float(form.dtype)) {
+    if (!qni_dtype_is_float(form.dtype)) {
         return qni_fail(err, QN_EUNSUPPORTED, "weights must be f32, bf16 or f16, these are %s",
                         qn_dtype_name(form.dtype));
     }

@@ -1,111 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* config.json: sizes, constants and token ids. Sources: PreTrainedConfig and Qwen3Config of transformers 4.51 and 5. */
+/* config.json: sizes and constants. Sources: PreTrainedConfig and Qwen3Config of transformers 4.51 and 5. */
 #include "config.h"
 
-#include "../base/json.h"
+#include "../base/json_get.h"
 
-#include <inttypes.h>
-#include <math.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 static const char file_name[] = "config.json";
 
-qni_value_text qni_json_text(const json_t *value) {
-    qni_value_text out = {""};
-    const char *large = qni_json_large(value);
-    if (large != NULL) {
-        bool fits = strlen(large) <= 40;
-        snprintf(out.text, sizeof out.text, "%.*s%s", fits ? 40 : 20, large, fits ? "" : "…");
-        return out;
-    }
-    switch (json_typeof(value)) {
-    case JSON_INTEGER:
-        snprintf(out.text, sizeof out.text, "%" JSON_INTEGER_FORMAT, json_integer_value(value));
-        break;
-    case JSON_REAL: /* the fewest digits that round-trip */
-        for (int n = 15; n <= 17; n++) {
-            snprintf(out.text, sizeof out.text, "%.*g", n, json_real_value(value));
-            if (strtod(out.text, NULL) == json_real_value(value)) break;
-        }
-        break;
-    case JSON_STRING: {
-        const char *text = json_string_value(value);
-        bool fits = strlen(text) < 40;
-        snprintf(out.text, sizeof out.text, fits ? "\"%s\"" : "a long text", text);
-        break;
-    }
-    default: {
-        static const char *const words[] = {[JSON_OBJECT] = "an object",
-                                            [JSON_ARRAY] = "a list",
-                                            [JSON_TRUE] = "true",
-                                            [JSON_FALSE] = "false",
-                                            [JSON_NULL] = "null"};
-        snprintf(out.text, sizeof out.text, "%s", words[json_typeof(value)]);
-    }
-    }
-    return out;
-}
-
-/* The value of a key, or NULL if missing or null. */
-static const json_t *value_of(const json_t *object, const char *key) {
-    const json_t *value = json_object_get(object, key);
-    return json_is_null(value) ? NULL : value;
-}
-
-qn_status qni_json_get_int(int32_t *out, bool *has, const json_t *object, const char *file, const char *key,
-                           int64_t least, int64_t most, qn_error *err) {
-    const json_t *value = value_of(object, key);
-    if (has != NULL) *has = value != NULL;
-    if (value == NULL) return QN_OK;
-    if (qni_json_big(value) != NULL) {
-        return qni_fail(err, QN_EFORMAT, "%s: %s must be %" PRId64 " to %" PRId64 ", got %s, which is too large", file,
-                        key, least, most, qni_json_text(value).text);
-    }
-    if (!json_is_integer(value)) {
-        return qni_fail(err, QN_EFORMAT, "%s: %s must be an integer, got %s", file, key, qni_json_text(value).text);
-    }
-    json_int_t n = json_integer_value(value);
-    if (n < least || n > most) {
-        return qni_fail(err, QN_EFORMAT, "%s: %s must be %" PRId64 " to %" PRId64 ", got %" PRId64, file, key, least,
-                        most, (int64_t)n);
-    }
-    *out = (int32_t)n;
-    return QN_OK;
-}
-
-qn_status qni_json_get_number(double *out, bool *has, const json_t *object, const char *file, const char *key,
-                              qn_error *err) {
-    const json_t *value = value_of(object, key);
-    if (has != NULL) *has = value != NULL;
-    if (value == NULL) return QN_OK;
-    double x = 0;
-    if (!qni_json_number(&x, value)) {
-        return qni_fail(err, QN_EFORMAT, "%s: %s must be a number, got %s", file, key, qni_json_text(value).text);
-    }
-    if (!isfinite(x)) {
-        return qni_fail(err, QN_EFORMAT, "%s: %s is %s, which is too large", file, key, qni_json_text(value).text);
-    }
-    *out = x;
-    return QN_OK;
-}
-
-qn_status qni_json_get_bool(bool *out, bool *has, const json_t *object, const char *file, const char *key,
-                            qn_error *err) {
-    const json_t *value = value_of(object, key);
-    if (has != NULL) *has = value != NULL;
-    if (value == NULL) return QN_OK;
-    if (!json_is_boolean(value)) {
-        return qni_fail(err, QN_EFORMAT, "%s: %s must be true or false, got %s", file, key, qni_json_text(value).text);
-    }
-    *out = json_is_true(value);
-    return QN_OK;
-}
-
 /* A required text with one supported value; any other is a different model. */
 static qn_status expect_text(const json_t *root, const char *key, const char *wanted, qn_error *err) {
-    const json_t *value = value_of(root, key);
+    const json_t *value = qni_json_get(root, key);
     if (value == NULL) return qni_fail(err, QN_EFORMAT, "%s: %s is missing", file_name, key);
     if (!json_is_string(value)) {
         return qni_fail(err, QN_EFORMAT, "%s: %s must be a text, got %s", file_name, key, qni_json_text(value).text);
@@ -121,7 +26,7 @@ static qn_status expect_text(const json_t *root, const char *key, const char *wa
  * Other architectures have another head on the same layers. */
 static qn_status read_architectures(const json_t *root, qn_error *err) {
     static const char wanted[] = "Qwen3ForCausalLM", base[] = "Qwen3Model";
-    const json_t *list = value_of(root, "architectures");
+    const json_t *list = qni_json_get(root, "architectures");
     if (list == NULL) return QN_OK;
     if (!json_is_array(list)) {
         return qni_fail(err, QN_EFORMAT, "%s: architectures must be a list, got %s", file_name,
@@ -139,7 +44,7 @@ static qn_status read_architectures(const json_t *root, qn_error *err) {
 
 /* layer_types, if present: "full_attention" for every layer. */
 static qn_status read_layer_types(const json_t *root, int32_t n_layer, qn_error *err) {
-    const json_t *list = value_of(root, "layer_types");
+    const json_t *list = qni_json_get(root, "layer_types");
     if (list == NULL) return QN_OK;
     if (!json_is_array(list)) {
         return qni_fail(err, QN_EFORMAT, "%s: layer_types must be a list, got %s", file_name, qni_json_text(list).text);
@@ -161,7 +66,7 @@ static qn_status read_layer_types(const json_t *root, int32_t n_layer, qn_error 
 
 /* The old and new names of the dtype must agree. Each tensor's dtype comes from its file. */
 static qn_status read_dtype(const json_t *root, qn_error *err) {
-    const json_t *classic = value_of(root, "torch_dtype"), *modern = value_of(root, "dtype");
+    const json_t *classic = qni_json_get(root, "torch_dtype"), *modern = qni_json_get(root, "dtype");
     const json_t *both[] = {classic, modern};
     for (int i = 0; i < 2; i++) {
         if (both[i] != NULL && !json_is_string(both[i])) {
@@ -172,34 +77,6 @@ static qn_status read_dtype(const json_t *root, qn_error *err) {
     if (classic != NULL && modern != NULL && strcmp(json_string_value(classic), json_string_value(modern)) != 0) {
         return qni_fail(err, QN_EFORMAT, "%s: torch_dtype is %s and dtype is %s", file_name,
                         qni_json_text(classic).text, qni_json_text(modern).text);
-    }
-    return QN_OK;
-}
-
-static qn_status add_eos(qni_token_ids *ids, const json_t *value, const char *file, qn_error *err) {
-    if (!json_is_integer(value) || json_integer_value(value) < 0 || json_integer_value(value) >= QNI_MAX_VOCAB) {
-        return qni_fail(err, QN_EFORMAT, "%s: eos_token_id must be an id or a list of ids, got %s%s", file,
-                        qni_json_text(value).text, qni_json_large(value) != NULL ? ", which is too large" : "");
-    }
-    int32_t id = (int32_t)json_integer_value(value);
-    for (int32_t i = 0; i < ids->n_eos; i++) {
-        if (ids->eos[i] == id) return QN_OK;
-    }
-    if (ids->n_eos == QNI_MAX_EOS) {
-        return qni_fail(err, QN_EUNSUPPORTED, "%s: eos_token_id has more than %d ids", file, QNI_MAX_EOS);
-    }
-    ids->eos[ids->n_eos++] = id;
-    return QN_OK;
-}
-
-qn_status qni_config_read_ids(qni_token_ids *ids, const json_t *root, const char *file, qn_error *err) {
-    *ids = (qni_token_ids){.bos = -1};
-    QN_TRY(qni_json_get_int(&ids->bos, NULL, root, file, "bos_token_id", 0, QNI_MAX_VOCAB - 1, err));
-    const json_t *eos = value_of(root, "eos_token_id");
-    if (eos == NULL) return QN_OK;
-    if (!json_is_array(eos)) return add_eos(ids, eos, file, err);
-    for (size_t i = 0; i < json_array_size(eos); i++) {
-        QN_TRY(add_eos(ids, json_array_get(eos, i), file, err));
     }
     return QN_OK;
 }

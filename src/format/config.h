@@ -96,7 +96,7 @@ typedef enum qni_setting {
 } qni_setting;
 qni_setting qni_generation_setting(const char *key, const json_t *value);
 
-/* bos_token_id and eos_token_id of either file. */
+/* bos_token_id and eos_token_id of either file (token_ids.c). */
 qn_status qni_config_read_ids(qni_token_ids *ids, const json_t *root, const char *file, qn_error *err);
 
 /* rope_theta, rope_scaling and rope_parameters of a config.json (config_rope.c). n_ctx_max is already set. */
@@ -107,23 +107,5 @@ qn_status qni_config_read_quant(qni_stated_quant *out, const json_t *root, const
 
 /* Check every key of a config.json that no other function reads (config_keys.c). */
 qn_status qni_config_check_keys(const json_t *root, const qn_log *log, qn_error *err);
-
-/* A value formatted for a message: 12, "text", a list, … */
-typedef struct qni_value_text {
-    char text[64];
-} qni_value_text;
-qni_value_text qni_json_text(const json_t *value);
-
-/* Read one value. A missing or null key leaves *out unchanged and sets *has (may be NULL) to false. `file` and `key`
- * name it in messages. */
-qn_status qni_json_get_int(int32_t *out, bool *has, const json_t *object, const char *file, const char *key,
-                           int64_t least, int64_t most, qn_error *err);
-qn_status qni_json_get_number(double *out, bool *has, const json_t *object, const char *file, const char *key,
-                              qn_error *err);
-qn_status qni_json_get_bool(bool *out, bool *has, const json_t *object, const char *file, const char *key,
-                            qn_error *err);
-
-/* Whether a value is neutral: null, false, 0, an empty list, object or string. */
-bool qni_json_is_neutral(const json_t *value);
 
 #endif

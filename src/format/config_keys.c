@@ -3,11 +3,13 @@
  * ones. */
 #include "config.h"
 
+#include "../base/json_get.h"
+
 #include <string.h>
 
 static const char file_name[] = "config.json";
 
-/* Read by config.c, config_quant.c and config_rope.c. */
+/* Read by config.c, config_quant.c, config_rope.c and token_ids.c. */
 static const char *const read_elsewhere[] = {
     "architectures",
     "bos_token_id",
@@ -159,25 +161,6 @@ static bool contains(const char *const *list, size_t n, const char *key) {
         if (strcmp(list[i], key) == 0) return true;
     }
     return false;
-}
-
-bool qni_json_is_neutral(const json_t *value) {
-    switch (json_typeof(value)) {
-    case JSON_NULL:
-    case JSON_FALSE:
-        return true;
-    case JSON_INTEGER:
-    case JSON_REAL:
-        return json_number_value(value) == 0;
-    case JSON_STRING:
-        return json_string_length(value) == 0;
-    case JSON_ARRAY:
-        return json_array_size(value) == 0;
-    case JSON_OBJECT:
-        return json_object_size(value) == 0;
-    default:
-        return false;
-    }
 }
 
 static bool is_off(const json_t *value, neutral wanted) {

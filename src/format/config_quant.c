@@ -3,7 +3,7 @@
  * in blocks ("quantization_config"). Sources: mlx_lm.utils.load_model, FineGrainedFP8Config in transformers. */
 #include "config.h"
 
-#include "../base/json.h"
+#include "../base/json_get.h"
 
 #include <stdio.h>
 #include <string.h>

@@ -3,7 +3,7 @@
  * they must agree. Source: modeling_rope_utils.py of transformers 5. */
 #include "config.h"
 
-#include "../base/json.h"
+#include "../base/json_get.h"
 
 #include <math.h>
 #include <string.h>
@@ -18,14 +18,9 @@ typedef struct rope_block {
     qn_yarn yarn; /* factor 0: rope_type "default" */
 } rope_block;
 
-static const json_t *value_of(const json_t *object, const char *key) {
-    const json_t *value = json_object_get(object, key);
-    return json_is_null(value) ? NULL : value;
-}
-
 /* "rope_type", or its older name "type"; *out is NULL if both are missing. */
 static qn_status read_type(const char **out, const json_t *block, const char *place, qn_error *err) {
-    const json_t *modern = value_of(block, "rope_type"), *classic = value_of(block, "type");
+    const json_t *modern = qni_json_get(block, "rope_type"), *classic = qni_json_get(block, "type");
     const json_t *value = modern != NULL ? modern : classic;
     *out = NULL;
     if (value == NULL) return QN_OK;
@@ -117,7 +112,7 @@ static qn_status check_block_keys(const json_t *block, const char *place, bool y
 static qn_status read_block(rope_block *out, const json_t *root, const char *place, int32_t n_ctx_max,
                             const qn_log *log, qn_error *err) {
     *out = (rope_block){0};
-    const json_t *block = value_of(root, place);
+    const json_t *block = qni_json_get(root, place);
     if (block == NULL || (json_is_object(block) && json_object_size(block) == 0)) return QN_OK;
     if (!qni_json_is_object(block)) {
         return qni_fail(err, QN_EFORMAT, "%s: %s must be an object, got %s", file_name, place,
@@ -172,7 +167,7 @@ static qn_status read_outer_original(qni_config *config, const json_t *root, con
     QN_TRY(qni_json_get_int(&outer, &has, root, file_name, key, 1, INT32_MAX, err));
     if (!has || config->yarn.factor == 0) return QN_OK;
     for (int i = 0; i < 2; i++) {
-        const json_t *inner = blocks[i].there ? value_of(json_object_get(root, places[i]), key) : NULL;
+        const json_t *inner = blocks[i].there ? qni_json_get(json_object_get(root, places[i]), key) : NULL;
         if (inner != NULL && json_integer_value(inner) != outer) {
             return qni_fail(err, QN_EFORMAT, "%s: %s is %d, and %s in %s", file_name, key, (int)outer,
                             qni_json_text(inner).text, places[i]);

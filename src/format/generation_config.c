@@ -4,7 +4,7 @@
  * frequency penalties as in OpenAI's API and vLLM. */
 #include "config.h"
 
-#include "../base/json.h"
+#include "../base/json_get.h"
 
 #include <math.h>
 #include <string.h>

@@ -12,11 +12,6 @@
 static const char single_name[] = "model.safetensors";
 static const char index_name[] = "model.safetensors.index.json";
 
-const char *qni_base_name(const char *path) {
-    const char *slash = strrchr(path, '/');
-    return slash != NULL ? slash + 1 : path;
-}
-
 static qn_status no_memory(const char *dir, qn_error *err) {
     return qni_fail(err, QN_ENOMEM, "%s: out of memory", dir);
 }

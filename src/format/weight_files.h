@@ -23,7 +23,4 @@ typedef struct qni_weight_files {
 qn_status qni_weight_files_open(qni_weight_files *out, const char *dir, const qn_log *log, qn_error *err);
 void qni_weight_files_close(qni_weight_files *weights); /* accepts a zeroed struct */
 
-/* The last component of a path. */
-const char *qni_base_name(const char *path);
-
 #endif

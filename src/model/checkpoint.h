@@ -82,7 +82,7 @@ qni_module_path qni_weight_module(const qni_weight_ref *ref);
 /* The same with the standard prefix, for output files. */
 qni_module_path qni_weight_usual_module(const qni_weight_ref *ref);
 
-/* The library's dtype for a stored tensor, or QN_DTYPE_DEFAULT if there is no equivalent. */
+/* The dtype of a tensor of f32, bf16 or f16; QN_DTYPE_DEFAULT for any other. */
 qn_dtype qni_weight_dtype(const qni_st_tensor *tensor);
 
 #endif

@@ -2,6 +2,7 @@
 /* Determines how a linear is stored, from its tensors and config.json: dense, MLX affine, or FP8 in blocks. The
  * tensors show whether it is quantized, config.json gives the parameters, and disagreement is an error that names
  * both. */
+#include "../backend/dtype.h"
 #include "checkpoint.h"
 
 #include <stdio.h>
@@ -14,6 +15,24 @@ enum { SYMMETRIC_BITS = 8 };
 
 static const char *file_of(const qni_tensor_ref *ref) {
     return qni_base_name(ref->file->file.path);
+}
+
+qn_status qni_tensor_fail(const qni_tensor_ref *ref, qn_status status, const char *what, qn_error *err) {
+    return qni_fail(err, status, "%s: tensor %s: %s", file_of(ref), ref->tensor->name, what);
+}
+
+qn_status qni_tensor_check_shape(const qni_tensor_ref *ref, int64_t rows, int64_t columns, qn_error *err) {
+    const qni_st_tensor *t = ref->tensor;
+    const int32_t rank = columns > 0 ? 2 : 1;
+    if (t->rank == rank && t->shape[0] == rows && (rank == 1 || t->shape[1] == columns)) return QN_OK;
+    qni_st_tensor wanted = {.rank = rank, .shape = {rows, columns}};
+    return qni_fail(err, QN_EFORMAT, "%s: tensor %s: shape must be %s, got %s", file_of(ref), t->name,
+                    qni_st_shape_text(&wanted).text, qni_st_shape_text(t).text);
+}
+
+qn_dtype qni_weight_dtype(const qni_st_tensor *tensor) {
+    const qn_dtype dtype = qni_dtype_of_stored(tensor->dtype);
+    return qni_dtype_is_float(dtype) ? dtype : QN_DTYPE_DEFAULT;
 }
 
 qni_module_path qni_weight_module(const qni_weight_ref *ref) {

@@ -175,19 +175,6 @@ static qn_status copy_templates(const char *dir, const char *out_dir, qn_error *
     return status;
 }
 
-qn_status qni_text_write(const char *dir, const char *name, const char *text, size_t bytes, qn_error *err) {
-    char *path = qni_path_join(dir, name);
-    if (path == NULL) return qni_fail(err, QN_ENOMEM, "%s: out of memory", name);
-    qni_writer writer;
-    qn_status status = qni_writer_open(&writer, path, QNI_FOR_ALL, err);
-    qni_free(path);
-    if (status != QN_OK) return status;
-    status = qni_writer_write(&writer, text, bytes, err);
-    if (status == QN_OK) status = qni_writer_commit(&writer, err);
-    if (status != QN_OK) qni_writer_abandon(&writer);
-    return status;
-}
-
 /* --- the whole directory --- */
 
 static qn_status check_dense(const qni_checkpoint *c, const char *dir, qn_error *err) {

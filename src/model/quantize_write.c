@@ -10,6 +10,19 @@
 #include <stdio.h>
 #include <string.h>
 
+qn_status qni_text_write(const char *dir, const char *name, const char *text, size_t bytes, qn_error *err) {
+    char *path = qni_path_join(dir, name);
+    if (path == NULL) return qni_fail(err, QN_ENOMEM, "%s: out of memory", name);
+    qni_writer writer;
+    qn_status status = qni_writer_open(&writer, path, QNI_FOR_ALL, err);
+    qni_free(path);
+    if (status != QN_OK) return status;
+    status = qni_writer_write(&writer, text, bytes, err);
+    if (status == QN_OK) status = qni_writer_commit(&writer, err);
+    if (status != QN_OK) qni_writer_abandon(&writer);
+    return status;
+}
+
 /* A weight becomes one copied tensor, or three. */
 enum { CODES, SCALES, BIASES, N_PART };
 

@@ -36,19 +36,6 @@ static const struct {
     {"biases", offsetof(qni_weight_ref, biases)},
 };
 
-qn_dtype qni_weight_dtype(const qni_st_tensor *tensor) {
-    switch (tensor->dtype) {
-    case QNI_ST_F32:
-        return QN_DTYPE_F32;
-    case QNI_ST_BF16:
-        return QN_DTYPE_BF16;
-    case QNI_ST_F16:
-        return QN_DTYPE_F16;
-    default:
-        return QN_DTYPE_DEFAULT;
-    }
-}
-
 /* Split "layers.12.mlp.up_proj.weight" into 12 and the rest. Numbers are written as Python writes them. */
 static bool split_layer(const char *name, int32_t *layer, const char **rest) {
     static const char prefix[] = "layers.";
@@ -251,19 +238,6 @@ static qn_status derive_sizes(qni_checkpoint *c, qn_error *err) {
                         (int)config->n_head, (int)config->n_kv_head);
     }
     return QN_OK;
-}
-
-qn_status qni_tensor_fail(const qni_tensor_ref *ref, qn_status status, const char *what, qn_error *err) {
-    return qni_fail(err, status, "%s: tensor %s: %s", qni_base_name(ref->file->file.path), ref->tensor->name, what);
-}
-
-qn_status qni_tensor_check_shape(const qni_tensor_ref *ref, int64_t rows, int64_t columns, qn_error *err) {
-    const qni_st_tensor *t = ref->tensor;
-    const int32_t rank = columns > 0 ? 2 : 1;
-    if (t->rank == rank && t->shape[0] == rows && (rank == 1 || t->shape[1] == columns)) return QN_OK;
-    qni_st_tensor wanted = {.rank = rank, .shape = {rows, columns}};
-    return qni_fail(err, QN_EFORMAT, "%s: tensor %s: shape must be %s, got %s", qni_base_name(ref->file->file.path),
-                    t->name, qni_st_shape_text(&wanted).text, qni_st_shape_text(t).text);
 }
 
 static qn_status check_linear(qni_checkpoint *c, qni_weight_ref *ref, int64_t rows, int64_t columns,

@@ -127,7 +127,8 @@ static int32_t collect_feeds(qni_portion *out, qni_feed *feeds, int32_t n_feed, 
     return n;
 }
 
-/* Report a step's result for a portion to its feed. A failed feed is not computed further. */
+/* Report a step's result for a portion to its feed. A failed feed is not computed further. A feed that is over gives
+ * back the blocks of ids that it might have sampled and did not. */
 static void conclude(qni_portion *p, qn_status status, const qn_error *error) {
     qni_feed *f = p->feed;
     f->n_done = f->n_ids - p->n_left;
@@ -140,9 +141,8 @@ static void conclude(qni_portion *p, qn_status status, const qn_error *error) {
     } else if (p->n_left == 0 && p->n_sampled == 0 && !p->session->has_logits) {
         f->status = qni_step_bad_logits(p->session, f->err);
     }
-    if (f->status == QN_OK) return;
-    p->n_left = 0;
-    qni_session_trim(p->session);
+    if (f->status != QN_OK) p->n_left = 0;
+    if (p->n_left == 0) qni_session_trim(p->session);
 }
 
 /* All single ids, and one step that includes longer portions. */

@@ -8,21 +8,6 @@
 #include <stdio.h>
 #include <string.h>
 
-/* The value of "type", or NULL. */
-static const char *type_of(const json_t *object) {
-    return json_string_value(json_object_get(object, "type"));
-}
-
-qn_status qni_unknown_type(const json_t *object, const char *what, qn_error *err) {
-    const char *type = type_of(object);
-    if (type == NULL) return qni_fail(err, QN_EFORMAT, "%s has no type", what);
-    return qni_fail(err, QN_EUNSUPPORTED, "%s %s is not supported", what, type);
-}
-
-bool qni_is_type(const json_t *object, const char *type) {
-    return type_of(object) != NULL && strcmp(type_of(object), type) == 0;
-}
-
 static qn_status read_normalizer(qn_tokenizer *t, const json_t *normalizer, qn_error *err) {
     if (normalizer == NULL || json_is_null(normalizer)) return QN_OK;
     if (qni_is_type(normalizer, "NFC")) {
@@ -79,7 +64,7 @@ static qn_status read_pre_tokenizer(qn_tokenizer *t, const json_t *one, bool *by
     bool split = qni_is_type(one, "Split");
     if (!split && !qni_is_type(one, "ByteLevel")) return qni_unknown_type(one, "pre_tokenizer", err);
     if (*byte_level) {
-        return qni_fail(err, QN_EUNSUPPORTED, "pre_tokenizer %s after ByteLevel is not supported", type_of(one));
+        return qni_fail(err, QN_EUNSUPPORTED, "pre_tokenizer %s after ByteLevel is not supported", qni_type_of(one));
     }
     *byte_level = !split;
     return split ? read_split(t, one, err) : read_byte_level(t, one, err);
@@ -220,13 +205,6 @@ static qn_status read_added_tokens(qn_tokenizer *t, const json_t *list, qn_error
         QN_TRY(qni_tokenizer_add(t, &token, id, err));
     }
     return QN_OK;
-}
-
-qn_status qni_in_file(const char *name, qn_status status, qn_error *err) {
-    if (status == QN_OK || err == NULL) return status;
-    char message[sizeof err->message];
-    memcpy(message, err->message, sizeof message);
-    return qni_fail(err, status, "%s: %s", name, message);
 }
 
 static qn_status read_tokenizer(qn_tokenizer *t, const json_t *root, qn_error *err) {

@@ -73,15 +73,18 @@ qn_status qni_tokenizer_open_text(qn_tokenizer **out, const char *json, size_t s
 /* Fill a tokenizer. Errors: as qn_tokenizer_open. */
 qn_status qni_tokenizer_fill(qn_tokenizer *tokenizer, const qni_tokenizer_files *files, qn_error *err);
 
-/* Check the type of a component of tokenizer.json, and set the error for an unknown one. */
+/* tokenizer_check.c: prefix the message of a failure with the file name. */
+qn_status qni_in_file(const char *name, qn_status status, qn_error *err);
+/* The type of a component of tokenizer.json, or NULL; whether it is a given one; the error for an unknown one. */
+const char *qni_type_of(const json_t *object);
 bool qni_is_type(const json_t *object, const char *type);
 qn_status qni_unknown_type(const json_t *object, const char *what, qn_error *err);
+/* Check a setting that must be false; `otherwise` is its default. Errors: EFORMAT, EUNSUPPORTED. */
+qn_status qni_tokenizer_expect_false(const json_t *object, const char *what, const char *key, bool otherwise,
+                                     qn_error *err);
 
 /* tokenizer_post.c: read post_processor, once all tokens are known. Errors: EFORMAT, EUNSUPPORTED, ENOMEM. */
 qn_status qni_tokenizer_read_post(qn_tokenizer *tokenizer, const json_t *post, qn_error *err);
-
-/* Prefix the message of a failure with the file name. */
-qn_status qni_in_file(const char *name, qn_status status, qn_error *err);
 
 /* tokenizer_config.c and tokenizer_special.c: read the companions of tokenizer.json. Errors: EFORMAT, EUNSUPPORTED,
  * ENOMEM. */
@@ -91,10 +94,7 @@ bool qni_tokenizer_is_qwen2(const json_t *config);                /* transformer
 bool qni_tokenizer_has_decoder(const qni_tokenizer_files *files); /* tokenizer_config.json lists added tokens */
 bool qni_tokenizer_names(const qni_tokenizer_files *files, const char *text); /* named as a special token */
 
-/* tokenizer_tokens.c: check a setting that must be false; `otherwise` is its default. Errors: EFORMAT, EUNSUPPORTED. */
-qn_status qni_tokenizer_expect_false(const json_t *object, const char *what, const char *key, bool otherwise,
-                                     qn_error *err);
-/* Read the id of a token. Errors: EFORMAT with the value. */
+/* tokenizer_tokens.c: read the id of a token. Errors: EFORMAT with the value. */
 qn_status qni_tokenizer_read_id(int64_t *out, const json_t *value, const char *text, qn_error *err);
 /* Read {"content": …}; `where` names it in messages. "normalized" defaults to `normalized` for a token that is not
  * special, else to false. Errors: EFORMAT, EUNSUPPORTED. */

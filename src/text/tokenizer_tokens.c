@@ -6,14 +6,6 @@
 #include <stdio.h>
 #include <string.h>
 
-qn_status qni_tokenizer_expect_false(const json_t *object, const char *what, const char *key, bool otherwise,
-                                     qn_error *err) {
-    const json_t *value = json_object_get(object, key);
-    if (value != NULL && !json_is_boolean(value)) return qni_fail(err, QN_EFORMAT, "%s: %s is no boolean", what, key);
-    if (value == NULL ? !otherwise : json_is_false(value)) return QN_OK;
-    return qni_fail(err, QN_EUNSUPPORTED, "%s: %s true is not supported", what, key);
-}
-
 qn_status qni_tokenizer_read_id(int64_t *out, const json_t *value, const char *text, qn_error *err) {
     if (json_is_integer(value)) {
         *out = json_integer_value(value);

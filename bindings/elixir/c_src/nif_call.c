@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Calls: decode arguments, run a job on a worker, send the result as a message. Numbers and texts are decoded in
- * nif_decode.c. */
+/* Calls: begin, decode the objects and binaries among the arguments, and submit the job. Numbers and texts are decoded
+ * in nif_decode.c. */
 #include "quern_nif.h"
 
 #include <stdarg.h>
@@ -57,11 +57,6 @@ void *call_alloc(call *c, size_t count, size_t size) {
     return memset(at, 0, bytes);
 }
 
-typedef struct late_binary {
-    ERL_NIF_TERM term; /* in the job's environment */
-    ErlNifBinary *to;
-} late_binary;
-
 enum { MOST_LATE = 72 }; /* 64 stop strings, a prompt, and a few more */
 
 void call_binary(call *c, ERL_NIF_TERM term, const char *name, ErlNifBinary *to) {
@@ -81,33 +76,6 @@ void call_binary(call *c, ERL_NIF_TERM term, const char *name, ErlNifBinary *to)
     j->late[j->n_late++] = (late_binary){enif_make_copy(j->env, term), to};
 }
 
-/* The job is done, or was never submitted. */
-static void end(job *j) {
-    if (j->finish != NULL && j->state != NULL) j->finish(j);
-    for (size_t i = 0; i < j->n_used; i++) object_drop(j->used[i]);
-    if (j->used != NULL) enif_free(j->used);
-    if (j->late != NULL) enif_free(j->late);
-    if (j->state != NULL) enif_free(j->state);
-    enif_mutex_lock(j->nif->lock);
-    j->nif->n_job--;
-    enif_mutex_unlock(j->nif->lock);
-    enif_release_resource(j);
-}
-
-static bool run(task *t) {
-    job *j = (job *)(void *)t;
-    const bool is_alive = !atomic_load(&j->is_canceled);
-    for (; is_alive && j->n_late > 0; j->n_late--) {
-        const late_binary *b = &j->late[j->n_late - 1];
-        enif_inspect_binary(j->env, b->term, b->to);
-    }
-    if (is_alive && !j->step(j)) return false;
-    enif_demonitor_process(NULL, j, &j->monitor);
-    if (is_alive) enif_send(NULL, &j->caller, j->env, enif_make_tuple2(j->env, j->ref, j->result));
-    end(j);
-    return true;
-}
-
 ERL_NIF_TERM call_submit(call *c, worker *w, bool (*step)(job *), void (*finish)(job *)) {
     job *j = c->job;
     if (j != NULL) j->finish = finish;
@@ -117,10 +85,10 @@ ERL_NIF_TERM call_submit(call *c, worker *w, bool (*step)(job *), void (*finish)
         if (enif_monitor_process(c->env, j, &j->caller, &j->monitor) != 0) call_fail(c, "call: its process has ended");
     }
     if (c->has_failed) {
-        if (j != NULL) end(j);
+        if (j != NULL) job_end(j);
         return error_term(c->env, c->error.status, c->error.message);
     }
-    j->task.run = run;
+    j->task.run = job_run;
     j->step = step;
     worker_push(w, &j->task); /* the job may be done and freed before the next line */
     return enif_make_atom(c->env, "ok");
@@ -195,82 +163,4 @@ qn_operand call_operand(call *c, ERL_NIF_TERM term, const char *name) {
 
 object *device_of(object *o) {
     return o->kind == KIND_DEVICE ? o : o->parents[0];
-}
-
-bool job_ok(job *j) {
-    j->result = enif_make_atom(j->env, "ok");
-    return true;
-}
-
-bool job_value(job *j, ERL_NIF_TERM value) {
-    j->result = enif_make_tuple2(j->env, enif_make_atom(j->env, "ok"), value);
-    return true;
-}
-
-bool job_error(job *j, qn_status status, const qn_error *error) {
-    j->result = error_term(j->env, status, error->message);
-    return true;
-}
-
-ERL_NIF_TERM error_term(ErlNifEnv *env, qn_status status, const char *message) {
-    char name[32];
-    const char *from = qn_status_name(status);
-    size_t i = 0;
-    for (; from[i] != 0 && i + 1 < sizeof name; i++) {
-        name[i] = (char)(from[i] >= 'A' && from[i] <= 'Z' ? from[i] - 'A' + 'a' : from[i]);
-    }
-    name[i] = 0;
-    const ERL_NIF_TERM detail = enif_make_tuple2(env, enif_make_atom(env, name), string_term(env, message));
-    return enif_make_tuple2(env, enif_make_atom(env, "error"), detail);
-}
-
-ERL_NIF_TERM binary_term(ErlNifEnv *env, const void *data, size_t size) {
-    ERL_NIF_TERM term;
-    unsigned char *to = enif_make_new_binary(env, size, &term);
-    if (to != NULL && size > 0) memcpy(to, data, size);
-    return term;
-}
-
-ERL_NIF_TERM string_term(ErlNifEnv *env, const char *text) {
-    return binary_term(env, text, strlen(text));
-}
-
-ERL_NIF_TERM map_put(ErlNifEnv *env, ERL_NIF_TERM map, const char *key, ERL_NIF_TERM value) {
-    ERL_NIF_TERM out = map;
-    enif_make_map_put(env, map, enif_make_atom(env, key), value, &out);
-    return out;
-}
-
-ERL_NIF_TERM ids_term(ErlNifEnv *env, const int32_t *ids, size_t n) {
-    ERL_NIF_TERM list = enif_make_list(env, 0);
-    while (n-- > 0) list = enif_make_list_cell(env, enif_make_int(env, ids[n]), list);
-    return list;
-}
-
-bool job_ids(job *j, qn_status status, const qn_ids *ids, const qn_error *error) {
-    return status == QN_OK ? job_value(j, ids_term(j->env, ids->data, ids->size)) : job_error(j, status, error);
-}
-
-bool tensor_term(job *j, ERL_NIF_TERM *out, qn_tensor *tensor, object *device) {
-    ErlNifEnv *env = j->env;
-    const int64_t *shape = qn_tensor_shape(tensor);
-    ERL_NIF_TERM sizes = enif_make_list(env, 0);
-    for (int32_t i = qn_tensor_rank(tensor); i-- > 0;) {
-        sizes = enif_make_list_cell(env, enif_make_int64(env, shape[i]), sizes);
-    }
-    const ERL_NIF_TERM type = enif_make_atom(env, dtype_names[qn_tensor_dtype(tensor)]);
-    object *o = object_new(j->nif, KIND_TENSOR, tensor, device->worker, device, NULL);
-    if (o == NULL) return false;
-    *out = enif_make_tuple3(env, object_term(env, o), sizes, type);
-    return true;
-}
-
-bool job_busy(job *j) {
-    return job_error(j, QN_EBUSY, &(qn_error){.message = "session: another generation or append is using it"});
-}
-
-bool job_tensor(job *j, qn_tensor *tensor, object *device) {
-    ERL_NIF_TERM term;
-    if (tensor_term(j, &term, tensor, device)) return job_value(j, term);
-    return job_error(j, QN_ENOMEM, &(qn_error){.message = "tensor: no memory"});
 }

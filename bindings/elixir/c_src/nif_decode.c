@@ -4,45 +4,6 @@
 
 #include <string.h>
 
-const char *const dtype_names[] = {[QN_DTYPE_DEFAULT] = "nil",
-#define DTYPE_NAME(name, value, bytes, text) [QN_DTYPE_##name] = text,
-                                   QN_DTYPE_MAP(DTYPE_NAME)
-#undef DTYPE_NAME
-                                       NULL};
-const char *const arith_names[] = {"auto", "f32", "bf16", "int8", NULL};
-
-/* Only small terms are written out: formatting takes time proportional to size, and a message is one line of UTF-8. */
-term_text text_of(ErlNifEnv *env, ERL_NIF_TERM term) {
-    static const char *const kinds[] = {[ERL_NIF_TERM_TYPE_ATOM] = "an atom",
-                                        [ERL_NIF_TERM_TYPE_BITSTRING] = "a binary",
-                                        [ERL_NIF_TERM_TYPE_FLOAT] = "a float",
-                                        [ERL_NIF_TERM_TYPE_FUN] = "a function",
-                                        [ERL_NIF_TERM_TYPE_INTEGER] = "a large number",
-                                        [ERL_NIF_TERM_TYPE_LIST] = "a list",
-                                        [ERL_NIF_TERM_TYPE_MAP] = "a map",
-                                        [ERL_NIF_TERM_TYPE_PID] = "a process",
-                                        [ERL_NIF_TERM_TYPE_PORT] = "a port",
-                                        [ERL_NIF_TERM_TYPE_REFERENCE] = "a reference",
-                                        [ERL_NIF_TERM_TYPE_TUPLE] = "a tuple"};
-    term_text out = {""};
-    char atom[48];
-    double number;
-    ErlNifSInt64 whole;
-    const int type = (int)enif_term_type(env, term);
-    const int n_kind = (int)(sizeof kinds / sizeof *kinds);
-    const char *kind = type >= 0 && type < n_kind && kinds[type] != NULL ? kinds[type] : "something else";
-    if (enif_get_int64(env, term, &whole)) {
-        enif_snprintf(out.text, sizeof out.text, "%lld", (long long)whole);
-    } else if (enif_get_double(env, term, &number)) {
-        enif_snprintf(out.text, sizeof out.text, "%g", number);
-    } else {
-        bool plain = enif_get_atom(env, term, atom, sizeof atom, ERL_NIF_LATIN1) > 0;
-        for (const char *p = atom; plain && *p != 0; p++) plain = *p >= 0x20 && *p < 0x7F;
-        enif_snprintf(out.text, sizeof out.text, "%s", plain ? atom : kind);
-    }
-    return out;
-}
-
 int64_t call_int(call *c, ERL_NIF_TERM term, const char *name, int64_t low, int64_t high) {
     ErlNifSInt64 value = 0;
     if (c->has_failed) return low;
@@ -114,17 +75,6 @@ char *call_string(call *c, ERL_NIF_TERM term, const char *name) {
     char *text = call_alloc(c, binary.size + 1, 1);
     if (text != NULL) memcpy(text, binary.data, binary.size);
     return text;
-}
-
-bool job_unpack(job *j, packed_ids *ids) {
-    if (ids->binary.size % sizeof *ids->data != 0) {
-        return !job_error(j, QN_EINVAL, &(qn_error){.message = "ids: must be packed, 4 bytes each"});
-    }
-    ids->n = ids->binary.size / sizeof *ids->data;
-    ids->data = enif_alloc(ids->binary.size + sizeof *ids->data);
-    if (ids->data == NULL) return !job_error(j, QN_ENOMEM, &(qn_error){.message = "ids: no memory"});
-    if (ids->n > 0) memcpy(ids->data, ids->binary.data, ids->binary.size);
-    return true;
 }
 
 qn_dtype call_dtype(call *c, ERL_NIF_TERM term, const char *name) {

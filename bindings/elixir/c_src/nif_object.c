@@ -14,47 +14,9 @@ struct burial {
     object *parents[2];
 };
 
-static void device_value_free(void *value) {
-    device_value *d = value;
-    worker_stop(d->worker); /* no job is left: a job holds objects, and each object holds the device */
-    qn_device_close(d->device);
-    enif_free(d);
-}
-
-static void free_value(object_kind kind, void *value) {
-    switch (kind) {
-    case KIND_DEVICE:
-        device_value_free(value);
-        break;
-    case KIND_TENSOR:
-        qn_tensor_free(value);
-        break;
-    case KIND_LINEAR:
-        qn_linear_free(value);
-        break;
-    case KIND_MODEL:
-        qn_model_close(value);
-        break;
-    case KIND_SESSION:
-        qn_session_free(value);
-        break;
-    case KIND_GENERATION:
-        generation_value_free(value);
-        break;
-    case KIND_TOKENIZER:
-        qn_tokenizer_close(value);
-        break;
-    case KIND_TEMPLATE:
-        qn_chat_template_close(value);
-        break;
-    case N_KIND:
-        break;
-    }
-}
-
 static bool run_burial(task *t) {
     burial *b = (burial *)(void *)t;
-    free_value(b->kind, b->value);
+    b->nif->free_value(b->kind, b->value);
     enif_mutex_lock(b->nif->lock);
     b->nif->n_object[b->kind]--;
     enif_mutex_unlock(b->nif->lock);
@@ -100,7 +62,7 @@ object *object_new(nif *n, object_kind kind, void *value, worker *w, object *par
     object *o = b == NULL ? NULL : enif_alloc_resource(n->object_type, sizeof *o);
     if (o == NULL) {
         if (b != NULL) enif_free(b);
-        free_value(kind, value);
+        n->free_value(kind, value);
         return NULL;
     }
     *o = (object){.nif = n, .kind = kind, .value = value, .worker = w, .parents = {parent0, parent1}, .burial = b};
@@ -172,26 +134,9 @@ NIF_FUNCTION(nif_counts) {
     return map_put(env, map, "job", enif_make_int64(env, n_job));
 }
 
-/* The caller of a job died: the worker checks this flag before the next step. */
-static void caller_died(ErlNifEnv *env, void *resource, ErlNifPid *pid, ErlNifMonitor *monitor) {
-    (void)env;
-    (void)pid;
-    (void)monitor;
-    job *j = resource;
-    atomic_store(&j->is_canceled, true);
-}
-
-static void job_destroyed(ErlNifEnv *env, void *resource) {
-    (void)env;
-    job *j = resource;
-    if (j->env != NULL) enif_free_env(j->env);
-}
-
-bool object_types_open(ErlNifEnv *env, nif *n) {
+bool object_type_open(ErlNifEnv *env, nif *n) {
     const ErlNifResourceFlags flags = ERL_NIF_RT_CREATE | ERL_NIF_RT_TAKEOVER;
-    const ErlNifResourceTypeInit object_init = {.dtor = object_destroyed};
-    const ErlNifResourceTypeInit job_init = {.dtor = job_destroyed, .down = caller_died};
-    n->object_type = enif_open_resource_type_x(env, "quern_object", &object_init, flags, NULL);
-    n->job_type = enif_open_resource_type_x(env, "quern_job", &job_init, flags, NULL);
-    return n->object_type != NULL && n->job_type != NULL;
+    const ErlNifResourceTypeInit init = {.dtor = object_destroyed};
+    n->object_type = enif_open_resource_type_x(env, "quern_object", &init, flags, NULL);
+    return n->object_type != NULL;
 }

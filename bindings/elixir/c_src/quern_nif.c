@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The module Quern.Nif: its function table, loading and unloading. */
+/* The module Quern.Nif: its function table, loading, and how the values of its objects are freed. */
 #include "quern_nif.h"
 
 #include <dlfcn.h>
@@ -8,6 +8,44 @@ NIF_FUNCTION(nif_version) {
     (void)argc;
     (void)argv;
     return string_term(env, qn_version());
+}
+
+static void device_value_free(void *value) {
+    device_value *d = value;
+    worker_stop(d->worker); /* no job is left: a job holds objects, and each object holds the device */
+    qn_device_close(d->device);
+    enif_free(d);
+}
+
+static void free_value(object_kind kind, void *value) {
+    switch (kind) {
+    case KIND_DEVICE:
+        device_value_free(value);
+        break;
+    case KIND_TENSOR:
+        qn_tensor_free(value);
+        break;
+    case KIND_LINEAR:
+        qn_linear_free(value);
+        break;
+    case KIND_MODEL:
+        qn_model_close(value);
+        break;
+    case KIND_SESSION:
+        qn_session_free(value);
+        break;
+    case KIND_GENERATION:
+        generation_value_free(value);
+        break;
+    case KIND_TOKENIZER:
+        qn_tokenizer_close(value);
+        break;
+    case KIND_TEMPLATE:
+        qn_chat_template_close(value);
+        break;
+    case N_KIND:
+        break;
+    }
 }
 
 /*
@@ -27,7 +65,8 @@ static void stay_mapped(void) {
 static nif *make(void) {
     nif *n = enif_alloc(sizeof *n);
     if (n == NULL) return NULL;
-    *n = (nif){.lock = enif_mutex_create("quern_objects"),
+    *n = (nif){.free_value = free_value,
+               .lock = enif_mutex_create("quern_objects"),
                .reaper = worker_start("quern_reaper"),
                .loader = worker_start("quern_loader"),
                .text = worker_start("quern_text")};
@@ -45,7 +84,7 @@ static nif *make(void) {
 static int load(ErlNifEnv *env, void **private_data, ERL_NIF_TERM info) {
     (void)info;
     if (there == NULL) there = make();
-    if (there == NULL || !object_types_open(env, there)) return 1;
+    if (there == NULL || !object_type_open(env, there) || !job_type_open(env, there)) return 1;
     stay_mapped();
     *private_data = there;
     return 0;

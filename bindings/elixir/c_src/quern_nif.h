@@ -56,6 +56,8 @@ typedef struct nif {
     worker *text;             /* tokenizers and chat templates */
     int64_t n_object[N_KIND]; /* live values; under the lock */
     int64_t n_job;            /* unfinished jobs; under the lock */
+    /* Frees the value of an object. A pointer, because objects know nothing of the files that make them. */
+    void (*free_value)(object_kind kind, void *value);
 } nif;
 
 typedef struct burial burial;
@@ -87,13 +89,19 @@ void object_drop(object *o);
 /* Acquire exclusive use of a session; false if it is already occupied. */
 bool session_occupy(object *session, const void *occupant);
 void session_vacate(object *session, const void *occupant);
-bool object_types_open(ErlNifEnv *env, nif *n);
+bool object_type_open(ErlNifEnv *env, nif *n);
 void generation_value_free(void *value); /* nif_generation.c */
 
 typedef struct device_value {
     qn_device *device;
     worker *worker;
 } device_value;
+
+/* A binary to inspect before a job's first step. */
+typedef struct late_binary {
+    ERL_NIF_TERM term; /* in the job's environment */
+    ErlNifBinary *to;
+} late_binary;
 
 /* A call executed on a worker. */
 typedef struct job job;
@@ -110,9 +118,12 @@ struct job {
     atomic_bool is_canceled; /* the caller died */
     object **used;           /* {n_used}: the objects it holds */
     size_t n_used, used_capacity;
-    struct late_binary *late; /* binaries to inspect before the first step */
+    late_binary *late; /* {n_late} */
     int n_late;
 };
+bool job_type_open(ErlNifEnv *env, nif *n);
+bool job_run(task *t); /* runs a step of the job that the task belongs to */
+void job_end(job *j);  /* frees a job that is done or was never submitted */
 
 /* The arguments of a NIF being decoded. After the first error the remaining arguments are skipped. */
 typedef struct call {
