@@ -28,7 +28,7 @@ $(CB)/%.o: %.c $(B)/flags
 $(CB)/%.cu.o: %.cu
 	@mkdir -p $(@D)
 	$(call say,NVCC,$<)
-	$(QUIET)$(NVCC) -std=c++17 -O3 -lineinfo -Iinclude $(CUDA_ARCH) -Xcompiler -fPIC,-fvisibility=hidden,-fno-exceptions -MMD -MP -MF $(@:.o=.d) -c $< -o $@
+	$(QUIET)$(NVCC) -std=c++17 -O3 -lineinfo --expt-relaxed-constexpr -Iinclude $(CUDA_ARCH) -Xcompiler -fPIC,-fvisibility=hidden,-fno-exceptions -MMD -MP -MF $(@:.o=.d) -c $< -o $@
 
 $(LIB_CUDA): $(CUDA_OBJ)
 	$(call say,LD,$@)
