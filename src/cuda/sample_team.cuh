@@ -24,6 +24,7 @@ struct team {
     __device__ void meet() const {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
         if (size > 1) {
+            __syncwarp();
             asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
             asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
             return;
