@@ -90,7 +90,8 @@ __device__ inline void let_next_start() {
 #endif
 }
 
-/* Launch, chained to the kernel before it if asked for. */
+/* Launch, chained to the kernel before it if asked for. An SM must be empty to divide its L1 anew, so kernels that are to
+ * overlap ask for the same division. */
 template <typename... Parameters, typename... Arguments>
 cudaError_t launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared_bytes, cudaStream_t stream,
                    bool chained, Arguments... arguments) {
@@ -104,6 +105,11 @@ cudaError_t launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t 
     config.stream = stream;
     config.attrs = &attribute;
     config.numAttrs = chained ? 1 : 0;
+    if (chained) {
+        const cudaError_t error =
+            cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout, cudaSharedmemCarveoutMaxShared);
+        if (error != cudaSuccess) return error;
+    }
     return cudaLaunchKernelEx(&config, kernel, static_cast<Parameters>(arguments)...);
 }
 

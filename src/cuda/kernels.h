@@ -71,7 +71,7 @@ typedef struct qni_cuda_skinny {
     qni_weight w[3]; /* packed, of one n_in; their outputs one after another */
     int32_t n_weight;
     qni_mat x;       /* {n_row <= 16, n_in}, f32 or bf16, rows 16-byte aligned; rounded to bf16 */
-    qni_vec norm;    /* data NULL: none; else x is normalized with it first (before rounding) */
+    qni_vec norm;    /* data NULL: none; else x is normalized with it first; n_in a multiple of 128 */
     double eps;
     qni_cuda_epilogue epilogue;
     qni_mat out, add; /* f32 or bf16 */

@@ -11,6 +11,8 @@
  */
 #include "cuda.h"
 
+enum { FUSED_NORM_ROWS = 2 };
+
 static qni_mat take(const qni_run *run, qn_dtype dtype, int64_t n_row, int64_t n_col) {
     void *data = qni_scratch_array(run->scratch, n_row, n_col, dtype == QN_DTYPE_F32 ? 4 : 2);
     return qni_mat_of(data, dtype, n_row, n_col);
@@ -41,20 +43,24 @@ static qn_status norm_and_product(const qni_run *run, qni_mat out, qni_mat x, qn
     const bool measures = qni_scratch_measures(run->scratch);
     const size_t mark = run->scratch->used;
     qni_cuda *c = measures ? NULL : qni_cuda_of(run);
-    if (!measures && x.n_row <= QNI_CUDA_SKINNY_ROWS) {
+    const bool few = !measures && x.n_row <= QNI_CUDA_SKINNY_ROWS;
+    /* Each block of threads normalizes what it multiplies; of more rows that takes longer than a kernel of its own. */
+    const bool fuses = few && x.n_row <= FUSED_NORM_ROWS && x.n_col % 128 == 0;
+    const qni_mat normed = take(run, QN_DTYPE_BF16, x.n_row, x.n_col);
+    const qni_mat whole = swiglu ? take(run, QN_DTYPE_BF16, x.n_row, 2 * out.n_col) : out;
+    if (!fuses) QN_TRY(run->ops->rms_norm(run, normed, x, norm, eps));
+    if (few) {
         qni_cuda_skinny job = {.n_weight = n_weight,
-                               .x = x,
-                               .norm = norm,
+                               .x = fuses ? x : normed,
+                               .norm = fuses ? norm : (qni_vec){0},
                                .eps = eps,
                                .epilogue = swiglu ? QNI_CUDA_SWIGLU : QNI_CUDA_STORE,
                                .out = out};
         for (int32_t i = 0; i < n_weight; i++) job.w[i] = *w[i];
         QNI_CUDA_TRY(c, qni_cuda_skinny_run(c->stream, &job, c->n_sm, true), "linear", run->err);
+        qni_scratch_reset(run->scratch, mark);
         return QN_OK;
     }
-    const qni_mat normed = take(run, QN_DTYPE_BF16, x.n_row, x.n_col);
-    const qni_mat whole = swiglu ? take(run, QN_DTYPE_BF16, x.n_row, 2 * out.n_col) : out;
-    QN_TRY(run->ops->rms_norm(run, normed, x, norm, eps));
     for (int64_t i = 0, first = 0; i < n_weight; first += w[i]->n_out, i++) {
         QN_TRY(qni_cuda_many(run, columns(whole, first, w[i]->n_out), (qni_mat){0}, normed, w[i]));
     }
