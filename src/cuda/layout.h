@@ -13,8 +13,7 @@
  *
  * Each row of codes is divided into runs of 16 bytes times 4. A run holds 128 / width · 4 inputs, that is n_block =
  * 16 / width blocks of 32 inputs. Piece t (0 … 3) of 16 bytes holds the codes of inputs 32 b + 8 t … 32 b + 8 t + 7 for
- * each block b of the run, in ascending order of b. Of eight codes, those of lower inputs are in lower bits; with codes of
- * 2 and 4 bits the even inputs come first, then the odd ones, so that a shift and a mask give a pair. So a lane of
+ * each block b of the run, in ascending order of b; a code with a lower input is in lower bits. So a lane of
  * mma.m16n8k16 gets with one load what it multiplies, and all lanes of a block of 32 inputs are in the same group of
  * inputs, whose size is a multiple of 32. Rows are padded with zero codes to whole runs.
  */
@@ -47,7 +46,7 @@ QNI_BOTH int64_t qni_cuda_row_bytes(const qni_quant *q, int64_t n_in) {
 QNI_BOTH int64_t qni_cuda_code_at(const qni_quant *q, int64_t i, int32_t *bit) {
     const int32_t width = qni_cuda_width(q);
     const int64_t run = 512 / width, in_run = i % run, b = in_run / 32, t = in_run % 32 / 8, j = in_run % 8;
-    const int64_t place = width == 8 ? j : j % 2 * 4 + j / 2, at = (8 * b + place) * width; /* in bits of the piece */
+    const int64_t at = (8 * b + j) * width; /* within the piece, in bits */
     *bit = (int32_t)(at % 8);
     return i / run * 64 + t * 16 + at / 8;
 }

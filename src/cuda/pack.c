@@ -156,10 +156,7 @@ static void arrange_row(unsigned char *to, const uint8_t *codes, const qni_quant
         int32_t bit;
         unsigned char *at = to + qni_cuda_code_at(q, i, &bit);
         uint64_t word = 0;
-        for (int64_t j = 0; j < 8 && i + j < n_in; j++) {
-            const int64_t place = width == 8 ? j : j % 2 * 4 + j / 2;
-            word |= (uint64_t)codes[i + j] << (place * width);
-        }
+        for (int64_t j = 0; j < 8 && i + j < n_in; j++) word |= (uint64_t)codes[i + j] << (j * width);
         memcpy(at, &word, (size_t)width);
     }
 }

@@ -6,7 +6,7 @@
 #ifndef QNI_CUDA_SKINNY_FORMAT_CUH
 #define QNI_CUDA_SKINNY_FORMAT_CUH
 
-#include "element.cuh"
+#include "skinny_job.cuh"
 
 namespace qni::skinny {
 
@@ -20,16 +20,16 @@ __device__ inline uint32_t add_pairs(uint32_t a, uint32_t b) {
     return bits_of(__hadd2(pair_of(a), pair_of(b)));
 }
 
-/* BLOCKS: blocks of 32 inputs in a run. OUTPUT_SCALES: each output has scales of its own. */
+/* BLOCKS: blocks of 32 inputs in a run. SPLIT: a register holds inputs s and s + 4 of 8, not 2 s and 2 s + 1. */
 struct bf16_format {
     static constexpr int BLOCKS = 1;
-    static constexpr bool QUANTIZED = false, OUTPUT_SCALES = false;
+    static constexpr bool QUANTIZED = false, SPLIT = false, OUTPUT_SCALES = false;
 };
 
 /* 0x4300 | c is the bf16 number 128 + c for c < 128. */
 template <int WIDTH> struct affine_format {
     static constexpr int BLOCKS = 16 / WIDTH;
-    static constexpr bool QUANTIZED = true, OUTPUT_SCALES = true;
+    static constexpr bool QUANTIZED = true, SPLIT = WIDTH < 8, OUTPUT_SCALES = true;
 
     /* The 8 codes of block b. minus: -(128 + center); with 8 bits -256, from which a code's top bit takes 128. */
     static __device__ void decode(uint32_t (&out)[4], const uint4 &codes, int b, uint32_t minus) {
@@ -41,7 +41,7 @@ template <int WIDTH> struct affine_format {
                 out[s] = add_pairs((two & 0x007F007F) | 0x43004300, (two & 0x00800080) ^ minus);
             }
         } else {
-            /* Even inputs at the start of the lower half, odd ones at that of the upper (layout.h). */
+            /* Bits of inputs 0 … 3 at the start of the lower half, of inputs 4 … 7 at that of the upper. */
             const uint32_t word = WIDTH == 4 ? words[b] : __byte_perm(words[b / 2], 0, b % 2 ? 0x4342 : 0x4140);
             constexpr uint32_t mask = ((1u << WIDTH) - 1) * 0x00010001;
 #pragma unroll
@@ -53,7 +53,7 @@ template <int WIDTH> struct affine_format {
 /* e4m3 moved to the place of bf16's fields is the number times 2^-120, subnormal ones too. */
 struct fp8_format {
     static constexpr int BLOCKS = 2;
-    static constexpr bool QUANTIZED = true, OUTPUT_SCALES = false;
+    static constexpr bool QUANTIZED = true, SPLIT = false, OUTPUT_SCALES = false;
 
     static __device__ void decode(uint32_t (&out)[4], const uint4 &codes, int b, uint32_t) {
         const uint32_t words[4] = {codes.x, codes.y, codes.z, codes.w};
