@@ -80,10 +80,10 @@ void *fake_take(size_t bytes, bool pinned) {
     b->bytes = bytes;
     b->pinned = pinned;
     b->lives = true;
-    fake_unlock_memory();
-    if (n_open > 1) protect(PROT_READ | PROT_WRITE);
+    const bool opens = PROTECTS && !pinned;
+    if (opens && mprotect(b->at, b->room, PROT_READ | PROT_WRITE) != 0) fake_refuse("mprotect");
     memset(b->at, 0xFF, bytes < FILL ? bytes : FILL);
-    fake_lock_memory();
+    if (opens && n_open == 0 && mprotect(b->at, b->room, PROT_NONE) != 0) fake_refuse("mprotect");
     return b->at;
 }
 
@@ -94,6 +94,8 @@ bool fake_give(void *address, bool pinned) {
         if (!PROTECTS || pinned) {
             free(b->at);
             b->at = NULL;
+        } else {
+            (void)madvise(b->at, b->room, MADV_DONTNEED); /* protecting takes time for each page that is there */
         }
         b->lives = false;
         return true;

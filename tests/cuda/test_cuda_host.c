@@ -441,7 +441,7 @@ typedef struct other_thread {
 
 static void *make_tensors(void *argument) {
     const other_thread *o = argument;
-    for (int i = 0; i < 3000; i++) {
+    for (int i = 0; i < 300; i++) {
         const int64_t shape[] = {4, 4};
         qn_tensor *t = NULL;
         if (qn_tensor_create(&t, o->device, QN_DTYPE_F32, 2, shape, NULL) != QN_OK) return "a tensor was not made";
