@@ -18,6 +18,13 @@ $(TEST_BIN): $(B)/tests/%: $(B)/tests/%.o $(SUPPORT_OBJ) $(LIB_STATIC)
 	$(call say,LD,$@)
 	$(QUIET)$(CC) -o $@ $^ $(LDFLAGS_ALL) $(PKG_LIBS) -lcmocka -lutil -lm -ldl
 
+# Libraries that test_plugin opens.
+PLUGINS := $(patsubst tests/plugin/%.c,$(B)/tests/plugin/%.so,$(wildcard tests/plugin/*.c))
+$(B)/tests/test_plugin: | $(PLUGINS)
+$(PLUGINS): %.so: %.o
+	$(call say,LD,$@)
+	$(QUIET)$(CC) -shared -o $@ $< $(LDFLAGS_ALL)
+
 # The programs listed in tests/guarded/programs, built again with device memory that the host may not touch: an object
 # linked before the library replaces its list of backends. Not with sanitizers, which already check the same programs.
 GUARDED := $(if $(or $(findstring -fsanitize,$(OPT)),$(EMULATOR)),,$(shell cat tests/guarded/programs))
@@ -25,6 +32,33 @@ GUARDED_BIN := $(GUARDED:%=$(B)/tests/guarded_test_%)
 GUARDED_OBJ := $(B)/tests/guarded/guarded.o
 
 $(GUARDED_BIN): $(B)/tests/guarded_test_%: $(B)/tests/test_%.o $(GUARDED_OBJ) $(SUPPORT_OBJ) $(LIB_STATIC)
+	$(call say,LD,$@)
+	$(QUIET)$(CC) -o $@ $^ $(LDFLAGS_ALL) $(PKG_LIBS) -lcmocka -lutil -lm -ldl
+
+# The host code of src/cuda over a stand-in for CUDA (tests/cuda/): test programs of its own, and those that
+# tests/cuda/programs lists, on which it takes the place of "ref".
+FAKE := $(B)/tests/cuda
+FAKE_OBJ := $(patsubst src/%.c,$(FAKE)/%.o,$(wildcard src/cuda/*.c)) \
+            $(patsubst tests/cuda/%.c,$(FAKE)/%.o,$(filter-out tests/cuda/test_% tests/cuda/as_ref.c tests/cuda/registry.c,$(wildcard tests/cuda/*.c)))
+FAKE_TEST := $(if $(EMULATOR),,$(patsubst tests/cuda/%.c,$(B)/tests/%,$(wildcard tests/cuda/test_*.c)))
+FAKE_BIN := $(if $(EMULATOR),,$(patsubst %,$(B)/tests/cuda_test_%,$(shell cat tests/cuda/programs)))
+FAKE_CC = $(QUIET)$(CC) $(CFLAGS_ALL) -Itests/cuda/include -MMD -MP -c $< -o $@
+
+$(FAKE)/cuda/%.o: src/cuda/%.c $(B)/flags
+	@mkdir -p $(@D)
+	$(call say,CC,$<)
+	$(FAKE_CC)
+
+$(FAKE)/%.o: tests/cuda/%.c $(B)/flags
+	@mkdir -p $(@D)
+	$(call say,CC,$<)
+	$(FAKE_CC)
+
+$(FAKE_TEST): $(B)/tests/%: $(FAKE)/%.o $(FAKE)/registry.o $(FAKE_OBJ) $(SUPPORT_OBJ) $(LIB_STATIC)
+	$(call say,LD,$@)
+	$(QUIET)$(CC) -o $@ $^ $(LDFLAGS_ALL) $(PKG_LIBS) -lcmocka -lutil -lm -ldl
+
+$(FAKE_BIN): $(B)/tests/cuda_test_%: $(B)/tests/test_%.o $(FAKE)/as_ref.o $(FAKE_OBJ) $(SUPPORT_OBJ) $(LIB_STATIC)
 	$(call say,LD,$@)
 	$(QUIET)$(CC) -o $@ $^ $(LDFLAGS_ALL) $(PKG_LIBS) -lcmocka -lutil -lm -ldl
 
@@ -38,9 +72,10 @@ test: test-deps ## install what is missing, build, and run every test that needs
 # Programs that ONLY does not select are not linked.
 PICKED_SRC := $(if $(ONLY),$(filter $(TEST_SRC),$(wildcard $(ONLY:%=tests/*%*.c))),$(TEST_SRC))
 
-PICKED_GUARDED := $(if $(ONLY),$(foreach word,$(ONLY),$(foreach bin,$(GUARDED_BIN),$(if $(findstring $(word),$(notdir $(bin))),$(bin)))),$(GUARDED_BIN))
+LISTED_BIN := $(GUARDED_BIN) $(FAKE_TEST) $(FAKE_BIN)
+PICKED_LISTED := $(if $(ONLY),$(foreach word,$(ONLY),$(foreach bin,$(LISTED_BIN),$(if $(findstring $(word),$(notdir $(bin))),$(bin)))),$(LISTED_BIN))
 
-check: build $(PICKED_SRC:tests/%.c=$(B)/tests/%) $(PICKED_GUARDED)
+check: build $(PICKED_SRC:tests/%.c=$(B)/tests/%) $(PICKED_LISTED)
 	@tests/run $(B) $(QUERN)
 
 # Programs that start threads, for the thread sanitizer.
@@ -76,4 +111,4 @@ cov-run:
 	-@$(MAKE) --no-print-directory CONFIG=cov check
 	@tools/cov build/cov
 
--include $(TEST_SRC:%.c=$(B)/%.d) $(GUARDED_OBJ:.o=.d) $(SUPPORT_OBJ:.o=.d)
+-include $(TEST_SRC:%.c=$(B)/%.d) $(GUARDED_OBJ:.o=.d) $(SUPPORT_OBJ:.o=.d) $(wildcard $(FAKE)/*.d $(FAKE)/cuda/*.d)

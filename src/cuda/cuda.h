@@ -61,6 +61,9 @@ typedef struct qni_cuda {
 
     qni_cuda_gemms *gemms;
     qni_cuda_graphs *graphs;
+    /* Held while a step captures, launches or looks for graphs, while they are dropped, and while somebody waits for the
+     * stream: memory is released on any thread, without the device's lock. */
+    pthread_mutex_t graph_lock;
 } qni_cuda;
 
 /* The state of the device that computes a call, made current on this thread. */

@@ -125,7 +125,10 @@ static qn_status wait_device(void *state, qn_error *err) {
     qni_cuda *c = state;
     if (c->owner != getpid()) return QN_OK;
     (void)cudaSetDevice(c->device);
-    QNI_CUDA_TRY(c, cudaStreamSynchronize(c->stream), "wait", err);
+    pthread_mutex_lock(&c->graph_lock); /* to wait for a stream that captures would spoil what it captures */
+    const cudaError_t error = cudaStreamSynchronize(c->stream);
+    pthread_mutex_unlock(&c->graph_lock);
+    QNI_CUDA_TRY(c, error, "wait", err);
     return report_kept(c, err);
 }
 
@@ -145,6 +148,7 @@ static void close_cuda(void *state) {
     if (c == NULL) return;
     if (c->owner == getpid()) {
         (void)cudaSetDevice(c->device);
+        if (c->stream != NULL) (void)cudaStreamSynchronize(c->stream);
         qni_cuda_staging_free(c);
         qni_cuda_gemms_free(c);
         qni_cuda_graphs_free(c);
@@ -157,6 +161,7 @@ static void close_cuda(void *state) {
     c->host->free(c->batch_host);
     c->host->pool_free(c->pool);
     pthread_mutex_destroy(&c->lock);
+    pthread_mutex_destroy(&c->graph_lock);
     c->host->free(c);
 }
 
@@ -189,6 +194,7 @@ static qn_status open_cuda(void **state, const char **isa_out, const qni_opening
     c->device = how->index;
     c->owner = getpid();
     pthread_mutex_init(&c->lock, NULL);
+    pthread_mutex_init(&c->graph_lock, NULL);
     const qn_status status = create_parts(c, how, err);
     if (status != QN_OK) {
         close_cuda(c);

@@ -7,7 +7,7 @@
 
 #include <cublasLt.h>
 
-enum { WORKSPACE_BYTES = 64 << 20, MAX_CHOICE = 256 };
+enum { WORKSPACE_BYTES = 64 << 20, MAX_CHOICE = 256, ALIGNMENT = 16 /* of every matrix, see is_even() in product.c */ };
 
 typedef struct choice {
     int64_t n_out, n_in, n_row; /* n_row: as computed */
@@ -43,9 +43,9 @@ qn_status qni_cuda_gemms_create(qni_cuda *c, qn_error *err) {
     const cublasOperation_t transposed = CUBLAS_OP_T;
     BLAS_TRY(cublasLtCreate(&c->gemms->handle), "create");
     BLAS_TRY(cublasLtMatmulDescCreate(&c->gemms->product, CUBLAS_COMPUTE_32F, CUDA_R_32F), "create");
-    BLAS_TRY(cublasLtMatmulDescSetAttribute(c->gemms->product, CUBLASLT_MATMUL_DESC_TRANSA, &transposed,
-                                            sizeof transposed),
-             "create");
+    BLAS_TRY(
+        cublasLtMatmulDescSetAttribute(c->gemms->product, CUBLASLT_MATMUL_DESC_TRANSA, &transposed, sizeof transposed),
+        "create");
     QNI_CUDA_TRY(c, cudaMalloc(&c->gemms->workspace, WORKSPACE_BYTES), "cuda", err);
     return QN_OK;
 }
@@ -81,6 +81,10 @@ static qn_status make_layouts(qni_cuda *c, layouts *l, const choice *k, qn_error
 }
 
 static qn_status choose(qni_cuda *c, choice *k, const layouts *l, qn_error *err) {
+    static const cublasLtMatmulPreferenceAttributes_t alignments[] = {
+        CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
+        CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES};
+    const uint32_t alignment = ALIGNMENT;
     cublasLtMatmulPreference_t preference = NULL;
     cublasLtMatmulHeuristicResult_t found;
     const size_t workspace = WORKSPACE_BYTES;
@@ -88,8 +92,11 @@ static qn_status choose(qni_cuda *c, choice *k, const layouts *l, qn_error *err)
     BLAS_TRY(cublasLtMatmulPreferenceCreate(&preference), "choose");
     (void)cublasLtMatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &workspace,
                                                sizeof workspace);
-    const cublasStatus_t status = cublasLtMatmulAlgoGetHeuristic(c->gemms->handle, c->gemms->product, l->w, l->x, l->out,
-                                                                 l->out, preference, 1, &found, &n);
+    for (size_t i = 0; i < sizeof alignments / sizeof alignments[0]; i++) {
+        (void)cublasLtMatmulPreferenceSetAttribute(preference, alignments[i], &alignment, sizeof alignment);
+    }
+    const cublasStatus_t status = cublasLtMatmulAlgoGetHeuristic(c->gemms->handle, c->gemms->product, l->w, l->x,
+                                                                 l->out, l->out, preference, 1, &found, &n);
     (void)cublasLtMatmulPreferenceDestroy(preference);
     if (status == CUBLAS_STATUS_SUCCESS && n == 0) return fail_blas(c, CUBLAS_STATUS_NOT_SUPPORTED, "choose", err);
     BLAS_TRY(status, "choose");

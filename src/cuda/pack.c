@@ -84,7 +84,8 @@ static bool is_regular(const qni_source *source) {
     const qni_quant *q = &source->quant;
     if (source->n_out % 8 != 0) return false;
     if (q->kind == QNI_DENSE) return source->dtype == QN_DTYPE_BF16 && source->n_in % 32 == 0;
-    return source->n_in % 32 == 0 && q->group % 32 == 0 && q->group_out > 0 && (q->group_out == 1 || q->group_out % 8 == 0);
+    return source->n_in % 32 == 0 && q->group % 32 == 0 && q->group_out > 0 &&
+           (q->group_out == 1 || q->group_out % 8 == 0);
 }
 
 qn_status qni_cuda_packing(const void *state, qni_packing *out, const qni_source *source, qn_error *err) {
@@ -100,7 +101,9 @@ qn_status qni_cuda_packing(const void *state, qni_packing *out, const qni_source
                              (long long)n_out);
     }
     const bool f32 = source->arith == QN_ARITH_F32 || (source->arith == QN_ARITH_AUTO && !regular);
-    *out = (qni_packing){.form = {.dtype = is_dense ? source->dtype : q->kind == QNI_FP8 ? QN_DTYPE_F8 : QN_DTYPE_U32,
+    *out = (qni_packing){.form = {.dtype = is_dense             ? source->dtype
+                                           : q->kind == QNI_FP8 ? QN_DTYPE_F8
+                                                                : QN_DTYPE_U32,
                                   .arith = f32 ? QN_ARITH_F32 : QN_ARITH_BF16,
                                   .quant = *q,
                                   .packed = true,
@@ -131,7 +134,8 @@ void qni_cuda_pack(const void *state, const qni_weight *form, void *data, int64_
             slot *s = take_slot(c);
             for (int64_t r = 0; r < n_row; r++) {
                 const int64_t i = (int64_t)(at / element);
-                const unsigned char *from = (const unsigned char *)src + (size_t)((o + r) * out_stride + i * in_stride) * element;
+                const unsigned char *from =
+                    (const unsigned char *)src + (size_t)((o + r) * out_stride + i * in_stride) * element;
                 unsigned char *line = s->host + (size_t)r * part;
                 if (in_stride == 1) {
                     memcpy(line, from, part);
@@ -161,24 +165,27 @@ static void arrange_row(unsigned char *to, const uint8_t *codes, const qni_quant
     }
 }
 
-/* Scales or biases of rows [first, first + n) {n, n_group} to columns of {n_group, n_scale_out}. */
-static void send_scales(qni_cuda *c, unsigned char *to, const unsigned char *from, const qni_weight *form, int64_t first,
-                        int64_t n) {
+/* Scales or biases of rows [first, first + n) {n, n_group} to columns of {n_group, n_scale_out}, in tiles that fit into a
+ * slot: all groups of several rows, or as many groups of one row as there is room for. */
+static void send_scales(qni_cuda *c, unsigned char *to, const unsigned char *from, const qni_weight *form,
+                        int64_t first, int64_t n) {
     const qni_quant *q = &form->quant;
     const size_t element = (size_t)qni_cuda_scale_element(q);
     const int64_t n_group = qni_cuda_n_group(q, form->n_in), pitch = qni_cuda_n_scale_out(q, form->n_out);
-    const int64_t most = SLOT_BYTES / (int64_t)element / n_group;
-    for (int64_t o = 0; o < n; o += most) {
-        const int64_t n_row = n - o < most ? n - o : most;
-        slot *s = take_slot(c);
-        for (int64_t g = 0; g < n_group; g++) {
-            for (int64_t r = 0; r < n_row; r++) {
-                memcpy(s->host + (size_t)(g * n_row + r) * element, from + (size_t)((o + r) * n_group + g) * element, element);
+    const int64_t room = SLOT_BYTES / (int64_t)element, wide = n_group < room ? n_group : room, high = room / wide;
+    for (int64_t o = 0; o < n; o += high) {
+        const int64_t n_row = n - o < high ? n - o : high;
+        for (int64_t g = 0; g < n_group; g += wide) {
+            const int64_t n_here = n_group - g < wide ? n_group - g : wide;
+            slot *s = take_slot(c);
+            for (int64_t k = 0; k < n_here * n_row; k++) {
+                const int64_t at = (o + k % n_row) * n_group + g + k / n_row;
+                memcpy(s->host + (size_t)k * element, from + (size_t)at * element, element);
             }
+            send(c, to + (size_t)(g * pitch + first + o) * element, (size_t)pitch * element, s->host,
+                 (size_t)n_row * element, (size_t)n_here);
+            give_slot(c, s);
         }
-        send(c, to + (size_t)(first + o) * element, (size_t)pitch * element, s->host, (size_t)n_row * element,
-             (size_t)n_group);
-        give_slot(c, s);
     }
 }
 

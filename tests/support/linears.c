@@ -53,10 +53,9 @@ qn_status coded_pack(qn_linear **out, const coded *c, qn_arith arith, qn_error *
     const int64_t n_group_out = fp8 ? (c->n_out + c->group_out - 1) / c->group_out : c->n_out;
     const int64_t codes[] = {c->n_out, fp8 ? c->n_in : c->n_in * c->bits / 32}, scales[] = {n_group_out, n_group};
     unsigned char *stream = stream_of(c);
-    qn_wrap wrap = {.dtype = fp8 ? QN_DTYPE_F8 : QN_DTYPE_U32, .rank = 2, .data = stream};
-    memcpy(wrap.shape, codes, sizeof codes);
     qn_tensor *t = NULL;
-    assert_int_equal(qn_tensor_wrap(&t, c->device, &wrap, NULL), QN_OK);
+    assert_int_equal(qn_tensor_create(&t, c->device, fp8 ? QN_DTYPE_F8 : QN_DTYPE_U32, 2, codes, NULL), QN_OK);
+    assert_int_equal(qn_tensor_write(t, stream, qn_tensor_bytes(t), NULL), QN_OK);
     qn_tensor *s = tensor_make(c->device, c->scale_dtype, 2, scales, c->scales);
     qn_tensor *b = c->biases != NULL ? tensor_make(c->device, c->scale_dtype, 2, scales, c->biases) : NULL;
     const qn_quantized quantized = {

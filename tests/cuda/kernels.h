@@ -1,0 +1,19 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the stand-ins for kernels share. */
+#ifndef QNI_TEST_CUDA_KERNELS_H
+#define QNI_TEST_CUDA_KERNELS_H
+
+#include "../../src/cuda/kernels.h"
+
+#include "../../src/backend/backend.h"
+#include "../../src/base/memory.h"
+#include "runtime.h"
+
+/* Zeroed memory of the host. */
+void *fake_room(size_t bytes);
+
+/* Call an op with all the workspace that it wants. */
+typedef qn_status fake_op(const qni_run *run, const void *context);
+void fake_compute(const char *what, fake_op *op, const void *context);
+
+#endif
