@@ -51,10 +51,10 @@ $(CB)/%.cu.o: %.cu $(CB)/flags
 	$(QUIET)$(NVCC) $(NVCC_FLAGS) -MMD -MP -MF $(@:.o=.d) -c $< -o $@ >$(@:.o=.log) 2>&1; rc=$$?; \
 	    grep -vE '^ptxas info |^ +[0-9]+ bytes stack frame' $(@:.o=.log) >&2; exit $$rc
 
-$(LIB_CUDA): $(CUDA_OBJ)
+$(LIB_CUDA): $(CUDA_OBJ) mk/cuda.map
 	$(call say,LD,$@)
-	$(QUIET)$(CXX) -shared -static-libstdc++ -static-libgcc -Wl,--exclude-libs,ALL -Wl,-z,defs \
-	    -Wl,--enable-new-dtags,-rpath,'$$ORIGIN:$(CUDA_HOME)/lib64' -o $@ $^ \
+	$(QUIET)$(CXX) -shared -static-libstdc++ -static-libgcc -Wl,--version-script=mk/cuda.map -Wl,-z,defs \
+	    -Wl,--enable-new-dtags,-rpath,'$$ORIGIN:$(CUDA_HOME)/lib64' -o $@ $(CUDA_OBJ) \
 	    -L$(CUDA_HOME)/lib64 -lcudart_static -lcublasLt -ldl -lrt -lpthread
 
 -include $(CUDA_OBJ:.o=.d)
