@@ -28,7 +28,7 @@ $(GUARDED_BIN): $(B)/tests/guarded_test_%: $(B)/tests/test_%.o $(GUARDED_OBJ) $(
 	$(call say,LD,$@)
 	$(QUIET)$(CC) -o $@ $^ $(LDFLAGS_ALL) $(PKG_LIBS) -lcmocka -lutil -lm -ldl
 
-.PHONY: test test-deps test-tsan test-avx512 test-neon check cov
+.PHONY: test test-deps test-tsan test-avx512 test-neon check check-gpu cov
 test-deps:
 	@tools/deps test
 
@@ -42,6 +42,11 @@ PICKED_GUARDED := $(if $(ONLY),$(foreach word,$(ONLY),$(foreach bin,$(GUARDED_BI
 
 check: build $(PICKED_SRC:tests/%.c=$(B)/tests/%) $(PICKED_GUARDED)
 	@tests/run $(B) $(QUERN)
+
+check-gpu: test-deps ## build with CUDA, and run what needs an NVIDIA GPU
+	@$(MAKE) --no-print-directory cuda
+	@$(MAKE) --no-print-directory $(TEST_BIN)
+	@GPU=1 sh tests/gpu.sh $(QUERN) $(B)
 
 # Programs that start threads, for the thread sanitizer.
 THREAD_TESTS := api cli cpu fault fork generate kv_overflow lifetimes model ops plan pool quant sampler session tensor

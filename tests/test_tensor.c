@@ -52,8 +52,8 @@ static void device_options(void **state) {
         {"ref", {.isa = ""}, QN_EINVAL, "isa: unknown instruction set level \"\""},
         {"ref", {.allocator = {.alloc = some_alloc}}, QN_EINVAL, "allocator: needs both alloc and free"},
         {"ref", {.allocator = {.free = some_free}}, QN_EINVAL, "allocator: needs both alloc and free"},
-        {"gpu", {0}, QN_EUNSUPPORTED, "device: no backend is named \"gpu\"; this build has cpu, ref"},
-        {"", {0}, QN_EUNSUPPORTED, "device: no backend is named \"\"; this build has cpu, ref"},
+        {"gpu", {0}, QN_EUNSUPPORTED, "device: no backend is named \"gpu\"; this build has cpu, ref, cuda"},
+        {"", {0}, QN_EUNSUPPORTED, "device: no backend is named \"\"; this build has cpu, ref, cuda"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         qn_status status = qn_device_open(&out, cases[i].name, &cases[i].options, &err);
