@@ -43,9 +43,9 @@ qn_status qni_cuda_gemms_create(qni_cuda *c, qn_error *err) {
     const cublasOperation_t transposed = CUBLAS_OP_T;
     BLAS_TRY(cublasLtCreate(&c->gemms->handle), "create");
     BLAS_TRY(cublasLtMatmulDescCreate(&c->gemms->product, CUBLAS_COMPUTE_32F, CUDA_R_32F), "create");
-    BLAS_TRY(cublasLtMatmulDescSetAttribute(c->gemms->product, CUBLASLT_MATMUL_DESC_TRANSA, &transposed,
-                                            sizeof transposed),
-             "create");
+    BLAS_TRY(
+        cublasLtMatmulDescSetAttribute(c->gemms->product, CUBLASLT_MATMUL_DESC_TRANSA, &transposed, sizeof transposed),
+        "create");
     QNI_CUDA_TRY(c, cudaMalloc(&c->gemms->workspace, WORKSPACE_BYTES), "cuda", err);
     return QN_OK;
 }
@@ -88,8 +88,8 @@ static qn_status choose(qni_cuda *c, choice *k, const layouts *l, qn_error *err)
     BLAS_TRY(cublasLtMatmulPreferenceCreate(&preference), "choose");
     (void)cublasLtMatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &workspace,
                                                sizeof workspace);
-    const cublasStatus_t status = cublasLtMatmulAlgoGetHeuristic(c->gemms->handle, c->gemms->product, l->w, l->x, l->out,
-                                                                 l->out, preference, 1, &found, &n);
+    const cublasStatus_t status = cublasLtMatmulAlgoGetHeuristic(c->gemms->handle, c->gemms->product, l->w, l->x,
+                                                                 l->out, l->out, preference, 1, &found, &n);
     (void)cublasLtMatmulPreferenceDestroy(preference);
     if (status == CUBLAS_STATUS_SUCCESS && n == 0) return fail_blas(c, CUBLAS_STATUS_NOT_SUPPORTED, "choose", err);
     BLAS_TRY(status, "choose");

@@ -96,7 +96,8 @@ static qni_heads heads_of(qni_mat qkv, int64_t first, int64_t n_head, int64_t he
 }
 
 /* By the small ops, for caches that the tensor cores' kernels do not take. */
-static qn_status attend_any(const qni_run *run, qni_mat out, const qni_cuda_heads *job, const qni_attention_call *call) {
+static qn_status attend_any(const qni_run *run, qni_mat out, const qni_cuda_heads *job,
+                            const qni_attention_call *call) {
     const int64_t d = job->kv.head_dim, n_head = job->n_head, n_kv = job->kv.n_kv_head;
     const qni_mat q = head_rows(job->qkv, 0, n_head, d), k = head_rows(job->qkv, n_head * d, n_kv, d);
     QN_TRY(run->ops->rms_norm(run, q, q, job->q_norm, job->eps));
@@ -193,8 +194,8 @@ qn_status qni_cuda_op_attention_block(const qni_run *run, qni_mat out, qni_mat h
     return QN_OK;
 }
 
-qn_status qni_cuda_op_lm_head(const qni_run *run, qni_mat logits, qni_mat hidden, qni_vec norm, const qni_weight *lm_head,
-                              double eps) {
+qn_status qni_cuda_op_lm_head(const qni_run *run, qni_mat logits, qni_mat hidden, qni_vec norm,
+                              const qni_weight *lm_head, double eps) {
     const bool fast = is_plain(&logits) && is_plain(&hidden) && qni_cuda_is_fast(lm_head);
     if (!fast) return composed_ops().lm_head(run, logits, hidden, norm, lm_head, eps);
     return norm_and_product(run, logits, hidden, norm, eps, &lm_head, 1, false);

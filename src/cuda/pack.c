@@ -84,7 +84,8 @@ static bool is_regular(const qni_source *source) {
     const qni_quant *q = &source->quant;
     if (source->n_out % 8 != 0) return false;
     if (q->kind == QNI_DENSE) return source->dtype == QN_DTYPE_BF16 && source->n_in % 32 == 0;
-    return source->n_in % 32 == 0 && q->group % 32 == 0 && q->group_out > 0 && (q->group_out == 1 || q->group_out % 8 == 0);
+    return source->n_in % 32 == 0 && q->group % 32 == 0 && q->group_out > 0 &&
+           (q->group_out == 1 || q->group_out % 8 == 0);
 }
 
 qn_status qni_cuda_packing(const void *state, qni_packing *out, const qni_source *source, qn_error *err) {
@@ -100,7 +101,9 @@ qn_status qni_cuda_packing(const void *state, qni_packing *out, const qni_source
                              (long long)n_out);
     }
     const bool f32 = source->arith == QN_ARITH_F32 || (source->arith == QN_ARITH_AUTO && !regular);
-    *out = (qni_packing){.form = {.dtype = is_dense ? source->dtype : q->kind == QNI_FP8 ? QN_DTYPE_F8 : QN_DTYPE_U32,
+    *out = (qni_packing){.form = {.dtype = is_dense             ? source->dtype
+                                           : q->kind == QNI_FP8 ? QN_DTYPE_F8
+                                                                : QN_DTYPE_U32,
                                   .arith = f32 ? QN_ARITH_F32 : QN_ARITH_BF16,
                                   .quant = *q,
                                   .packed = true,
@@ -131,7 +134,8 @@ void qni_cuda_pack(const void *state, const qni_weight *form, void *data, int64_
             slot *s = take_slot(c);
             for (int64_t r = 0; r < n_row; r++) {
                 const int64_t i = (int64_t)(at / element);
-                const unsigned char *from = (const unsigned char *)src + (size_t)((o + r) * out_stride + i * in_stride) * element;
+                const unsigned char *from =
+                    (const unsigned char *)src + (size_t)((o + r) * out_stride + i * in_stride) * element;
                 unsigned char *line = s->host + (size_t)r * part;
                 if (in_stride == 1) {
                     memcpy(line, from, part);
@@ -162,8 +166,8 @@ static void arrange_row(unsigned char *to, const uint8_t *codes, const qni_quant
 }
 
 /* Scales or biases of rows [first, first + n) {n, n_group} to columns of {n_group, n_scale_out}. */
-static void send_scales(qni_cuda *c, unsigned char *to, const unsigned char *from, const qni_weight *form, int64_t first,
-                        int64_t n) {
+static void send_scales(qni_cuda *c, unsigned char *to, const unsigned char *from, const qni_weight *form,
+                        int64_t first, int64_t n) {
     const qni_quant *q = &form->quant;
     const size_t element = (size_t)qni_cuda_scale_element(q);
     const int64_t n_group = qni_cuda_n_group(q, form->n_in), pitch = qni_cuda_n_scale_out(q, form->n_out);
@@ -173,7 +177,8 @@ static void send_scales(qni_cuda *c, unsigned char *to, const unsigned char *fro
         slot *s = take_slot(c);
         for (int64_t g = 0; g < n_group; g++) {
             for (int64_t r = 0; r < n_row; r++) {
-                memcpy(s->host + (size_t)(g * n_row + r) * element, from + (size_t)((o + r) * n_group + g) * element, element);
+                memcpy(s->host + (size_t)(g * n_row + r) * element, from + (size_t)((o + r) * n_group + g) * element,
+                       element);
             }
         }
         send(c, to + (size_t)(first + o) * element, (size_t)pitch * element, s->host, (size_t)n_row * element,

@@ -67,22 +67,22 @@ static void fill(qni_cuda *c, int32_t row, const qni_sampling *s, const parts *a
         bias_ids[i] = p->logit_bias[i].id;
         biases[i] = p->logit_bias[i].bias;
     }
-    ((qni_cuda_sampler *)(void *)host)[row] = (qni_cuda_sampler){
-        .temperature = p->temperature,
-        .top_p = p->top_p,
-        .min_p = p->min_p,
-        .repetition_penalty = p->repetition_penalty,
-        .presence_penalty = p->presence_penalty,
-        .frequency_penalty = p->frequency_penalty,
-        .seed = p->seed,
-        .top_k = p->top_k,
-        .n_valid = s->n_valid,
-        .prompt_len = s->prompt_len,
-        .n_bias = (int32_t)p->n_logit_bias,
-        .bias_ids = (const int32_t *)(const void *)(device + at->bias_ids),
-        .biases = (const float *)(const void *)(device + at->biases),
-        .ids = has_history ? (int32_t *)(void *)(device + at->ids) : NULL,
-        .n_id = (int32_t *)(void *)(device + at->n_id)};
+    ((qni_cuda_sampler *)(void *)host)[row] =
+        (qni_cuda_sampler){.temperature = p->temperature,
+                           .top_p = p->top_p,
+                           .min_p = p->min_p,
+                           .repetition_penalty = p->repetition_penalty,
+                           .presence_penalty = p->presence_penalty,
+                           .frequency_penalty = p->frequency_penalty,
+                           .seed = p->seed,
+                           .top_k = p->top_k,
+                           .n_valid = s->n_valid,
+                           .prompt_len = s->prompt_len,
+                           .n_bias = (int32_t)p->n_logit_bias,
+                           .bias_ids = (const int32_t *)(const void *)(device + at->bias_ids),
+                           .biases = (const float *)(const void *)(device + at->biases),
+                           .ids = has_history ? (int32_t *)(void *)(device + at->ids) : NULL,
+                           .n_id = (int32_t *)(void *)(device + at->n_id)};
 }
 
 qn_status qni_cuda_samplers_put(qni_cuda *c, const qni_sampling *sampling, int32_t n, int32_t n_more, qn_error *err) {
@@ -109,12 +109,13 @@ void qni_cuda_samplers_free(qni_cuda *c) {
 
 qn_status qni_cuda_op_sample(const qni_run *run, int32_t *ids, qni_mat logits, const qni_sampling *sampling) {
     const size_t mark = run->scratch->used;
-    void *work = qni_scratch_array(run->scratch, (int64_t)qni_cuda_sample_work((int32_t)logits.n_row, logits.n_col), 1, 1);
+    void *work =
+        qni_scratch_array(run->scratch, (int64_t)qni_cuda_sample_work((int32_t)logits.n_row, logits.n_col), 1, 1);
     if (!qni_scratch_measures(run->scratch)) {
         qni_cuda *c = qni_cuda_of(run);
         QN_TRY(qni_cuda_samplers_put(c, sampling, (int32_t)logits.n_row, 0, run->err));
-        QNI_CUDA_TRY(c, qni_cuda_sample(c->stream, ids, logits, c->samplers.device, c->samplers.n_close, work), "sample",
-                     run->err);
+        QNI_CUDA_TRY(c, qni_cuda_sample(c->stream, ids, logits, c->samplers.device, c->samplers.n_close, work),
+                     "sample", run->err);
     }
     qni_scratch_reset(run->scratch, mark);
     return QN_OK;

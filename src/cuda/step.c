@@ -79,7 +79,8 @@ static buffers take_buffers(const qni_run *run, const qni_transformer *model, in
     b.input = qni_scratch_array(run->scratch, n_seq, 1, sizeof *b.input);
     b.ids = qni_scratch_array(run->scratch, n_seq, 1, sizeof *b.ids);
     b.n_step = qni_scratch_array(run->scratch, n_seq, 1, sizeof *b.n_step);
-    b.work = qni_scratch_array(run->scratch, (int64_t)qni_cuda_sample_work((int32_t)head_rows(n_seq), model->n_vocab), 1, 1);
+    b.work =
+        qni_scratch_array(run->scratch, (int64_t)qni_cuda_sample_work((int32_t)head_rows(n_seq), model->n_vocab), 1, 1);
     return b;
 }
 
@@ -110,8 +111,9 @@ static qn_status queue_model(const qni_run *run, const qni_transformer *model, c
         const qni_mat logits = rows_of(b->logits, 0, n);
         QN_TRY(run->ops->lm_head(run, logits, rows_of(b->hidden, first, n), model->norm, model->lm_head, model->eps));
         if (measures) break;
-        QNI_CUDA_TRY(c, qni_cuda_sample(c->stream, b->ids + first, logits, c->samplers.device + first, c->samplers.n_close,
-                                        b->work),
+        QNI_CUDA_TRY(c,
+                     qni_cuda_sample(c->stream, b->ids + first, logits, c->samplers.device + first, c->samplers.n_close,
+                                     b->work),
                      "sample", run->err);
     }
     return QN_OK;
@@ -282,8 +284,9 @@ static qn_status upload(qni_cuda *c, const qni_step_input *in, const qni_decode 
     c->batch_cos_sin = b->cos_sin.data;
     QNI_CUDA_TRY(c, cudaMemcpyAsync(b->input, in->ids, bytes, cudaMemcpyHostToDevice, c->stream), "step", err);
     QNI_CUDA_TRY(c, cudaMemsetAsync(b->n_step, 0, bytes, c->stream), "step", err);
-    QNI_CUDA_TRY(c, cudaMemcpyAsync(c->inv_freq, in->rope.inv_freq, (size_t)b->cos_sin.n_col / 2 * sizeof *c->inv_freq,
-                                    cudaMemcpyHostToDevice, c->stream),
+    QNI_CUDA_TRY(c,
+                 cudaMemcpyAsync(c->inv_freq, in->rope.inv_freq, (size_t)b->cos_sin.n_col / 2 * sizeof *c->inv_freq,
+                                 cudaMemcpyHostToDevice, c->stream),
                  "step", err);
     return QN_OK;
 }
@@ -301,8 +304,8 @@ qn_status qni_cuda_op_step(const qni_run *run, const qni_transformer *model, con
         cudaGraphExec_t exec = NULL;
         status = upload(c, in, decode, &b, run->err);
         if (status == QN_OK) {
-            status = qni_cuda_reserve_work(c, model->layers[0].attention.q_proj.n_out / model->head_dim, model->head_dim,
-                                           run->err);
+            status = qni_cuda_reserve_work(c, model->layers[0].attention.q_proj.n_out / model->head_dim,
+                                           model->head_dim, run->err);
         }
         if (status == QN_OK) status = find_graph(run, model, in, &b, &exec);
         if (status == QN_OK) status = generate(c, exec, decode, n_seq, run->err);
