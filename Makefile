@@ -37,6 +37,7 @@ include mk/data.mk
 
 all: deps ## build the library and the command (build/quern)
 	@$(MAKE) --no-print-directory build
+	$(if $(findstring s,$(firstword -$(MAKEFLAGS))),,@$(MAKE) --no-print-directory cuda-left-out)
 
 .PHONY: build deps demo clean help
 build: $(QUERN) $(LIB_STATIC) $(LIB_SHARED)

@@ -37,7 +37,8 @@ static const option model_options[] = {
 static const option device_options[] = {
     {"-t, --threads", OPTION_WHOLE, AT(threads), "N", "threads that compute (default: one for each usable CPU)", 1, 512,
      NULL},
-    {"--device", OPTION_TEXT, AT(device), "cpu|ref|cuda[:N]", "what computes (default: cpu); see quern devices", 0, 0, NULL},
+    {"--device", OPTION_TEXT, AT(device), "cpu|ref|cuda[:N]", "what computes (default: cpu); see quern devices", 0, 0,
+     NULL},
     {"--isa", OPTION_TEXT, AT(isa), "NAME", "highest instruction set level to use: portable, avx2, avx512, ...", 0, 0,
      NULL},
     {0},

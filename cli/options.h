@@ -78,19 +78,19 @@ typedef enum reasoning_format {
 typedef enum output_format { OUTPUT_MD = 0, OUTPUT_CSV, OUTPUT_JSON } output_format;
 
 typedef enum option_kind {
-    OPTION_FLAG,    /* bool */
-    OPTION_TEXT,    /* const char * */
-    OPTION_TEXTS,   /* texts: repeatable */
-    OPTION_WHOLE,   /* whole, from min to max */
-    OPTION_WHOLES,  /* wholes: 1,2,4 or 1-8*2 or 1-8+1, each from min to max; repeatable */
-    OPTION_REAL,    /* real, from min to max */
-    OPTION_CHOICE,  /* int: the entry of `values` at the index of the word in `argument` ("on|off|auto") */
+    OPTION_FLAG,   /* bool */
+    OPTION_TEXT,   /* const char * */
+    OPTION_TEXTS,  /* texts: repeatable */
+    OPTION_WHOLE,  /* whole, from min to max */
+    OPTION_WHOLES, /* wholes: 1,2,4 or 1-8*2 or 1-8+1, each from min to max; repeatable */
+    OPTION_REAL,   /* real, from min to max */
+    OPTION_CHOICE, /* int: the entry of `values` at the index of the word in `argument` ("on|off|auto") */
 } option_kind;
 
 typedef struct option {
     const char *names; /* all spellings: "-m, --model"; NULL ends a table */
     option_kind kind;
-    size_t offset; /* of the field in settings */
+    size_t offset;        /* of the field in settings */
     const char *argument; /* "N" or "on|off|auto"; NULL: none */
     const char *help;
     double min, max;

@@ -62,7 +62,7 @@ $(FAKE_BIN): $(B)/tests/cuda_test_%: $(B)/tests/test_%.o $(FAKE)/as_ref.o $(FAKE
 	$(call say,LD,$@)
 	$(QUIET)$(CC) -o $@ $^ $(LDFLAGS_ALL) $(PKG_LIBS) -lcmocka -lutil -lm -ldl
 
-.PHONY: test test-deps test-tsan test-avx512 test-neon check cov
+.PHONY: test test-deps test-tsan test-avx512 test-neon check check-gpu cov
 test-deps:
 	@tools/deps test
 
@@ -77,6 +77,11 @@ PICKED_LISTED := $(if $(ONLY),$(foreach word,$(ONLY),$(foreach bin,$(LISTED_BIN)
 
 check: build $(PICKED_SRC:tests/%.c=$(B)/tests/%) $(PICKED_LISTED)
 	@tests/run $(B) $(QUERN)
+
+check-gpu: test-deps ## build with CUDA, and run what needs an NVIDIA GPU
+	@$(MAKE) --no-print-directory cuda
+	@$(MAKE) --no-print-directory $(TEST_BIN)
+	@GPU=1 sh tests/gpu.sh $(QUERN) $(B)
 
 # Programs that start threads, for the thread sanitizer.
 THREAD_TESTS := api cli cpu fault fork generate kv_overflow lifetimes model ops plan pool quant sampler session tensor

@@ -197,7 +197,7 @@ q run -m "$demo" --ids 1 -c 99999999
 ok 'a context beyond the model' failed
 q run -m "$demo" --ids 1 --device abacus
 ok 'an unknown device' failed
-ok 'the message names what the build has' err_has 'abacus.*; this build has cpu, ref$'
+ok 'the message names what the build has' err_has 'abacus.*; this build has cpu, ref, cuda$'
 q run -m "$demo" --ids 1 -n 1 --top-p 1 --logit-bias 99999+1
 ok 'a bias out of range' failed
 q run -m tests/data/models/tied-f32 -p x

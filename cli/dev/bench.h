@@ -30,8 +30,8 @@ typedef struct bench {
     qn_model_config config;
     qn_plan plan;
     roof roof;
-    bool is_gpu;        /* the device measures its roof itself */
-    double upload_gbps; /* to a GPU, the limit of loading */
+    bool is_gpu;           /* the device measures its roof itself */
+    double upload_gbps;    /* to a GPU, the limit of loading */
     int32_t *ids;          /* {n_ctx}: the ids fed to every session */
     int32_t n_ctx;         /* of each session */
     qn_kv_pool *pool;      /* shared by all sessions, for batched steps */

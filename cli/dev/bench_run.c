@@ -157,8 +157,8 @@ int bench_sessions(bench *b, bench_test *t) {
         if (code) break;
         double start = now_s();
         code = t->kind == TEST_PROMPT ? feed(b, b->sessions[0], t->depth + t->n_tok, NULL)
-                  : b->is_gpu            ? generate_sampled(b, t, t->n_tok)
-                                         : generate(b, t, i < 0 ? 1 : t->n_tok);
+               : b->is_gpu            ? generate_sampled(b, t, t->n_tok)
+                                      : generate(b, t, i < 0 ? 1 : t->n_tok);
         if (!code && i >= 0) t->samples_s[t->n_sample++] = now_s() - start;
     }
     return code;

@@ -67,9 +67,9 @@ typedef struct qn_device_info {
 
 /** Peak rates of a device, per second; 0: it has no such operation. */
 typedef struct qn_device_peaks {
-    double read_bytes;         /**< reading its memory */
-    double upload_bytes;       /**< copies from pinned host memory to it */
-    double f32_ops, bf16_ops;  /**< multiplications and additions, in products of matrices */
+    double read_bytes;        /**< reading its memory */
+    double upload_bytes;      /**< copies from pinned host memory to it */
+    double f32_ops, bf16_ops; /**< multiplications and additions, in products of matrices */
 } qn_device_peaks;
 
 #ifdef __cplusplus

@@ -58,8 +58,14 @@ static void *open_library(const char *path, qn_error *err) {
     }
     void *handle = dlopen(library, RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE); /* where the system looks */
     if (handle == NULL) {
-        (void)qni_fail(err, QN_EUNSUPPORTED, "%s: there is no %s in %s: this is a build without CUDA", cuda, library,
-                       folder);
+        static const char absent[] = "libquern-cuda.so: cannot open"; /* else something that it needs is */
+        const char *reason = dlerror();
+        if (strncmp(reason, absent, sizeof absent - 1) != 0) {
+            (void)qni_fail(err, QN_EUNSUPPORTED, "%s: %s", cuda, reason);
+        } else {
+            (void)qni_fail(err, QN_EUNSUPPORTED, "%s: there is no %s in %s: this is a build without CUDA", cuda,
+                           library, folder);
+        }
     }
     return handle;
 }
@@ -120,8 +126,9 @@ qn_status qni_backend_find(const qni_backend **out, int32_t *index, const char *
 }
 
 const char *qn_backend_name(int32_t index) {
-    static const char *const gpus[] = {"cuda",   "cuda:1", "cuda:2", "cuda:3", "cuda:4",  "cuda:5",  "cuda:6",  "cuda:7",
-                                       "cuda:8", "cuda:9", "cuda:10", "cuda:11", "cuda:12", "cuda:13", "cuda:14", "cuda:15"};
+    static const char *const gpus[] = {"cuda",    "cuda:1",  "cuda:2",  "cuda:3", "cuda:4",  "cuda:5",
+                                       "cuda:6",  "cuda:7",  "cuda:8",  "cuda:9", "cuda:10", "cuda:11",
+                                       "cuda:12", "cuda:13", "cuda:14", "cuda:15"};
     int32_t n = 0, n_device = 0;
     for (; qni_backend_at(n) != NULL; n++) {
         if (n == index) return qni_backend_at(n)->name;

@@ -69,8 +69,10 @@ qn_status qni_cuda_op_rope(const qni_run *run, qni_mat cos_sin, const qni_batch 
     if (qni_scratch_measures(run->scratch)) return QN_OK;
     qni_cuda *c = qni_cuda_of(run);
     QN_TRY(qni_cuda_batch_put(c, batch, run->err));
-    QNI_CUDA_TRY(c, cudaMemcpyAsync(c->inv_freq, rope->inv_freq, (size_t)cos_sin.n_col / 2 * sizeof *c->inv_freq,
-                                    cudaMemcpyHostToDevice, c->stream), "rope", run->err);
+    QNI_CUDA_TRY(c,
+                 cudaMemcpyAsync(c->inv_freq, rope->inv_freq, (size_t)cos_sin.n_col / 2 * sizeof *c->inv_freq,
+                                 cudaMemcpyHostToDevice, c->stream),
+                 "rope", run->err);
     c->batch_cos_sin = cos_sin.data;
     QNI_CUDA_TRY(c, qni_cuda_rope(c->stream, cos_sin, c->batch.tok_pos, c->inv_freq, rope->attention_factor), "rope",
                  run->err);

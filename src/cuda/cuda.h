@@ -10,7 +10,7 @@
 #include <sys/types.h>
 
 enum {
-    QNI_CUDA_KV_BLOCK = 64,  /* positions per block of a KV pool */
+    QNI_CUDA_KV_BLOCK = 64, /* positions per block of a KV pool */
     QNI_CUDA_STEP_TOKENS = 16,
     QNI_CUDA_N_BATCH = 2048,
     QNI_CUDA_MAX_HEAD_DIM = 512,
@@ -123,8 +123,8 @@ void qni_cuda_gemms_free(qni_cuda *c);
 qn_status qni_cuda_op_mlp(const qni_run *run, qni_mat out, qni_mat hidden, const qni_mlp_view *w, double eps);
 qn_status qni_cuda_op_attention_block(const qni_run *run, qni_mat out, qni_mat hidden, const qni_attention_view *w,
                                       const qni_kv_layer *kv, const qni_attention_call *call);
-qn_status qni_cuda_op_lm_head(const qni_run *run, qni_mat logits, qni_mat hidden, qni_vec norm, const qni_weight *lm_head,
-                              double eps);
+qn_status qni_cuda_op_lm_head(const qni_run *run, qni_mat logits, qni_mat hidden, qni_vec norm,
+                              const qni_weight *lm_head, double eps);
 /* layer.c: enough c->work for the batch that is on the device */
 qn_status qni_cuda_reserve_work(qni_cuda *c, int64_t n_head, int64_t head_dim, qn_error *err);
 

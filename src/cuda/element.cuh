@@ -36,7 +36,8 @@ __device__ inline void store(void *data, qn_dtype dtype, int64_t i, float x) {
 }
 
 __host__ __device__ inline int64_t element_bytes(qn_dtype dtype) {
-    return dtype == QN_DTYPE_F32 || dtype == QN_DTYPE_U32 || dtype == QN_DTYPE_S32 ? 4 : dtype == QN_DTYPE_S64 ? 8
+    return dtype == QN_DTYPE_F32 || dtype == QN_DTYPE_U32 || dtype == QN_DTYPE_S32 ? 4
+           : dtype == QN_DTYPE_S64                                                 ? 8
            : dtype == QN_DTYPE_F8 || dtype == QN_DTYPE_Q8                          ? 1
                                                                                    : 2;
 }

@@ -21,12 +21,12 @@ extern "C" {
 /* The tokens of a step. */
 typedef struct qni_cuda_batch {
     int32_t n_tok, n_seq, max_block;
-    int32_t max_pos;              /* no position is greater; known to the host */
-    const int32_t *tok_seq;       /* {n_tok}: the sequence of each token */
-    const int32_t *tok_pos;       /* {n_tok}: its position */
-    const int32_t *tok_begin;     /* {n_seq + 1} */
-    const int32_t *pos_begin;     /* {n_seq} */
-    const int32_t *block_table;   /* {n_seq, max_block} */
+    int32_t max_pos;            /* no position is greater; known to the host */
+    const int32_t *tok_seq;     /* {n_tok}: the sequence of each token */
+    const int32_t *tok_pos;     /* {n_tok}: its position */
+    const int32_t *tok_begin;   /* {n_seq + 1} */
+    const int32_t *pos_begin;   /* {n_seq} */
+    const int32_t *block_table; /* {n_seq, max_block} */
 } qni_cuda_batch;
 
 /* --- small.cu: any dtype, any strides --- */
@@ -46,7 +46,8 @@ cudaError_t qni_cuda_argmax(cudaStream_t stream, int32_t *ids, qni_mat logits, i
 /* --- linear.cu: out = (add +) x · W in f32, any dtype, layout and strides; add.data NULL: none --- */
 
 /* Each output is summed in an order that depends on n_in only. round_x: round x to bf16 first. */
-cudaError_t qni_cuda_linear(cudaStream_t stream, qni_mat out, qni_mat add, qni_mat x, const qni_weight *w, bool round_x);
+cudaError_t qni_cuda_linear(cudaStream_t stream, qni_mat out, qni_mat add, qni_mat x, const qni_weight *w,
+                            bool round_x);
 
 /* out {n_out, n_in} bf16 = the weights of a quantized linear, rounded. */
 cudaError_t qni_cuda_dequantize(cudaStream_t stream, void *out, const qni_weight *w);
@@ -70,8 +71,8 @@ typedef enum qni_cuda_epilogue {
 typedef struct qni_cuda_skinny {
     qni_weight w[3]; /* packed, of one n_in; their outputs one after another */
     int32_t n_weight;
-    qni_mat x;       /* {n_row <= 16, n_in}, f32 or bf16, rows 16-byte aligned; rounded to bf16 */
-    qni_vec norm;    /* data NULL: none; else x is normalized with it first; n_in a multiple of 128 */
+    qni_mat x;    /* {n_row <= 16, n_in}, f32 or bf16, rows 16-byte aligned; rounded to bf16 */
+    qni_vec norm; /* data NULL: none; else x is normalized with it first (before rounding) */
     double eps;
     qni_cuda_epilogue epilogue;
     qni_mat out, add; /* f32 or bf16 */
@@ -98,14 +99,14 @@ cudaError_t qni_cuda_prefill_attention(cudaStream_t stream, const qni_cuda_queri
 /* --- decode_attention.cu: one query per sequence, the cache split over blocks of threads --- */
 
 typedef struct qni_cuda_heads {
-    qni_mat qkv;           /* {n_tok, (n_head + 2 n_kv_head) · head_dim} f32: q, k and v of a token one after another */
+    qni_mat qkv; /* {n_tok, (n_head + 2 n_kv_head) · head_dim} f32: q, k and v of a token one after another */
     qni_vec q_norm, k_norm; /* data NULL: already normalized */
     double eps;
     const float *cos_sin; /* {n_tok, head_dim}, as the `rope` op writes it */
     int64_t n_head;
     qni_kv_layer kv; /* any dtype of a KV cache, q8 too */
     double scale;
-    qni_mat out; /* {n_tok, n_head · head_dim}, f32 or bf16 */
+    qni_mat out;                 /* {n_tok, n_head · head_dim}, f32 or bf16 */
     const qni_cuda_batch *batch; /* on the host; every sequence has one token */
     void *work;                  /* qni_cuda_decode_work() bytes */
 } qni_cuda_heads;

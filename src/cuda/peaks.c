@@ -25,7 +25,8 @@ static qn_status f32_loop(measurement *m, qn_error *err) {
 }
 
 static qn_status copy_loop(measurement *m, qn_error *err) {
-    QNI_CUDA_TRY(m->c, cudaMemcpyAsync(m->data, m->host, COPY_BYTES, cudaMemcpyHostToDevice, m->c->stream), "peaks", err);
+    QNI_CUDA_TRY(m->c, cudaMemcpyAsync(m->data, m->host, COPY_BYTES, cudaMemcpyHostToDevice, m->c->stream), "peaks",
+                 err);
     return QN_OK;
 }
 

@@ -46,8 +46,8 @@ __global__ void __launch_bounds__(THREADS) multiply(float *out, float a, float b
 using namespace qni;
 
 cudaError_t qni_cuda_peak_fill(cudaStream_t stream, void *out, size_t bytes, int32_t n_sm) {
-    return launch(fill, dim3(static_cast<unsigned>(8 * n_sm)), dim3(256), 0, stream, false, static_cast<uint32_t *>(out),
-                  bytes / 4);
+    return launch(fill, dim3(static_cast<unsigned>(8 * n_sm)), dim3(256), 0, stream, false,
+                  static_cast<uint32_t *>(out), bytes / 4);
 }
 
 cudaError_t qni_cuda_peak_read(cudaStream_t stream, const void *data, size_t bytes, int32_t n_sm, void *out) {

@@ -9,8 +9,8 @@
 /* Rows of 16-byte units, which the tensor cores' kernels read and write. */
 static bool is_even(const qni_mat *m) {
     const int64_t unit = 16 / (m->dtype == QN_DTYPE_F32 ? 4 : 2);
-    return (m->dtype == QN_DTYPE_F32 || m->dtype == QN_DTYPE_BF16) && m->n_inner == m->n_row && m->row_stride % unit == 0 &&
-           (uintptr_t)m->data % 16 == 0;
+    return (m->dtype == QN_DTYPE_F32 || m->dtype == QN_DTYPE_BF16) && m->n_inner == m->n_row &&
+           m->row_stride % unit == 0 && (uintptr_t)m->data % 16 == 0;
 }
 
 /* x in bf16, in workspace unless it is already. */

@@ -145,8 +145,8 @@ cudaError_t qni_cuda_rope(cudaStream_t stream, qni_mat cos_sin, const int32_t *t
 
 cudaError_t qni_cuda_swiglu(cudaStream_t stream, qni_mat out, qni_mat gate, qni_mat up) {
     const unsigned n_row = static_cast<unsigned>(out.n_row);
-    return launch(swiglu, dim3(n_row, static_cast<unsigned>((out.n_col + THREADS - 1) / THREADS)), dim3(THREADS), 0, stream,
-                  true, out, gate, up);
+    return launch(swiglu, dim3(n_row, static_cast<unsigned>((out.n_col + THREADS - 1) / THREADS)), dim3(THREADS), 0,
+                  stream, true, out, gate, up);
 }
 
 cudaError_t qni_cuda_convert(cudaStream_t stream, qni_mat out, qni_mat x) {

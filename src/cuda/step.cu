@@ -17,8 +17,9 @@ __global__ void advance(qni_cuda_decode_state s, int32_t n_seq, const qni_cuda_s
     s.tok_pos[i] += 1;
     s.pos_begin[i] += 1;
     s.n_step[i] = step + 1;
-    s.input[i] = id < 0 ? 0 : id;                             /* logits that cannot be sampled: the host will stop */
-    *reinterpret_cast<volatile int32_t *>(&s.ring[static_cast<int64_t>(step) * n_seq + i]) = id; /* memory of the host */
+    s.input[i] = id < 0 ? 0 : id; /* logits that cannot be sampled: the host will stop */
+    /* memory of the host */
+    *reinterpret_cast<volatile int32_t *>(&s.ring[static_cast<int64_t>(step) * n_seq + i]) = id;
 }
 
 } // namespace qni

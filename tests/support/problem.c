@@ -24,9 +24,10 @@ int device_cases(device_case *out) {
     const char *backend, *isa;
     bool usable;
     for (int32_t b = 0; (backend = qn_backend_name(b)) != NULL; b++) {
-        bool is_ref = strcmp(backend, "ref") == 0;
+        const bool is_ref = strcmp(backend, "ref") == 0, is_gpu = strncmp(backend, "cuda", 4) == 0;
+        if (is_gpu && backend[4] != '\0') continue; /* the first GPU stands for all */
         for (int32_t i = 0; (isa = qn_isa_name(i, &usable)) != NULL; i++) {
-            if (!usable || (is_ref && i > 0)) continue;
+            if (!usable || ((is_ref || is_gpu) && i > 0)) continue; /* levels are the cpu's */
             for (int form = 0; form < 4; form++) {
                 device_case dc = {
                     .backend = backend, .isa = isa, .compose = form >= 2, .packed = form % 2 == 1, .is_ref = is_ref};
