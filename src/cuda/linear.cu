@@ -11,9 +11,16 @@ namespace qni {
 
 enum { RUN = 32, TILE_OUT = 64, THREADS = 256 };
 
+/* Out of line: the divisions of 64-bit numbers, unrolled for every output of a thread, keep ptxas busy for a minute. */
+__device__ __noinline__ void *row_out_of_line(const qni_mat &m, int64_t r) {
+    return row_of(m, r);
+}
+
 /* TILE_ROWS · TILE_OUT outputs by 256 threads: each has OWN rows of one column of outputs. */
 template <int TILE_ROWS>
-__global__ void __launch_bounds__(THREADS) linear(qni_mat out, qni_mat add, qni_mat x, qni_weight w, bool round_x) {
+__global__ void __launch_bounds__(THREADS)
+    linear(const __grid_constant__ qni_mat out, const __grid_constant__ qni_mat add, qni_mat x, qni_weight w,
+           bool round_x) {
     enum { GROUPS = THREADS / TILE_OUT, OWN = TILE_ROWS / GROUPS };
     __shared__ float xs[TILE_ROWS][RUN + 1], ws[RUN][TILE_OUT + 1];
     wait_for_previous();
@@ -25,12 +32,14 @@ __global__ void __launch_bounds__(THREADS) linear(qni_mat out, qni_mat add, qni_
     float total[OWN] = {};
     for (int64_t first = 0; first < w.n_in; first += RUN) {
         __syncthreads();
+#pragma unroll 1
         for (int k = threadIdx.x; k < TILE_ROWS * RUN; k += THREADS) {
             const int64_t r = first_row + k / RUN, i = first + k % RUN;
             float value = r < x.n_row && i < w.n_in ? load(row_of(x, r), x.dtype, i) : 0;
             if (round_x) value = __bfloat162float(__float2bfloat16(value));
             xs[k / RUN][k % RUN] = value;
         }
+#pragma unroll 1
         for (int k = threadIdx.x; k < RUN * TILE_OUT; k += THREADS) {
             const int at_in = by_inputs ? k % RUN : k / TILE_OUT, at_out = by_inputs ? k / RUN : k % TILE_OUT;
             const int64_t i = first + at_in, o = first_out + at_out;
@@ -51,8 +60,8 @@ __global__ void __launch_bounds__(THREADS) linear(qni_mat out, qni_mat add, qni_
     for (int r = 0; r < OWN; r++) {
         const int64_t row = first_row + r * GROUPS + group;
         if (row >= x.n_row || o >= w.n_out) continue;
-        const float before = add.data != nullptr ? load(row_of(add, row), add.dtype, o) : 0;
-        store(row_of(out, row), out.dtype, o, before + total[r]);
+        const float before = add.data != nullptr ? load(row_out_of_line(add, row), add.dtype, o) : 0;
+        store(row_out_of_line(out, row), out.dtype, o, before + total[r]);
     }
 }
 
@@ -61,6 +70,7 @@ __global__ void dequantize(__nv_bfloat16 *out, qni_weight w) {
     wait_for_previous();
     let_next_start();
     const int64_t i = 8 * (static_cast<int64_t>(blockIdx.y) * blockDim.x + threadIdx.x), o = blockIdx.x;
+#pragma unroll 1
     for (int64_t k = i; k < i + 8 && k < w.n_in; k++) {
         out[o * w.n_in + k] = __float2bfloat16(quantized_at(w, k, o));
     }
