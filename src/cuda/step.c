@@ -14,7 +14,7 @@
 
 enum { MAX_GRAPH = 32, AHEAD = 3, HEAD_ROWS = 64, UNREAD = INT32_MIN };
 
-/* What a graph was captured for. Compared as bytes. */
+/* What a graph was captured for. */
 typedef struct graph_key {
     const void *layers, *embedding, *lm_head, *kv, *scratch, *ops;
     int64_t kv_layer_stride;
@@ -158,27 +158,32 @@ static int32_t position_bucket(int32_t max_pos) {
     return bucket - 1;
 }
 
+static bool is_same(const graph_key *a, const graph_key *b) {
+    return a->layers == b->layers && a->embedding == b->embedding && a->lm_head == b->lm_head && a->kv == b->kv &&
+           a->scratch == b->scratch && a->ops == b->ops && a->kv_layer_stride == b->kv_layer_stride &&
+           a->n_seq == b->n_seq && a->max_block == b->max_block && a->max_pos == b->max_pos &&
+           a->n_layer == b->n_layer && a->attention_factor == b->attention_factor;
+}
+
 static qn_status find_graph(const qni_run *run, const qni_transformer *model, const qni_step_input *in,
                             const buffers *b, cudaGraphExec_t *out) {
     qni_cuda *c = qni_cuda_of(run);
     qni_cuda_graphs *g = c->graphs;
-    graph_key key;
-    memset(&key, 0, sizeof key); /* padding too */
-    key.layers = model->layers;
-    key.embedding = model->embedding->data;
-    key.lm_head = model->lm_head->data;
-    key.kv = in->kv->first.k;
-    key.scratch = run->scratch->base;
-    key.ops = run->ops;
-    key.kv_layer_stride = in->kv->layer_stride;
-    key.n_seq = in->batch->n_seq;
-    key.max_block = in->batch->max_block;
-    key.max_pos = c->batch.max_pos;
-    key.n_layer = model->n_layer;
-    key.attention_factor = in->rope.attention_factor;
+    const graph_key key = {.layers = model->layers,
+                           .embedding = model->embedding->data,
+                           .lm_head = model->lm_head->data,
+                           .kv = in->kv->first.k,
+                           .scratch = run->scratch->base,
+                           .ops = run->ops,
+                           .kv_layer_stride = in->kv->layer_stride,
+                           .n_seq = in->batch->n_seq,
+                           .max_block = in->batch->max_block,
+                           .max_pos = c->batch.max_pos,
+                           .n_layer = model->n_layer,
+                           .attention_factor = in->rope.attention_factor};
     graph *oldest = &g->list[0];
     for (int32_t i = 0; i < g->n; i++) {
-        if (memcmp(&g->list[i].key, &key, sizeof key) == 0) {
+        if (is_same(&g->list[i].key, &key)) {
             g->list[i].used = ++g->age;
             *out = g->list[i].exec;
             return QN_OK;
