@@ -8,4 +8,4 @@ $(UNPACKED): %: %.xz
 	@mkdir -p build; t=build/unpack.$$$$; xz -dc $< > $$t && mv $$t $@ || { rm -f $$t; exit 1; }
 
 # All targets that may read it.
-$(QUERN) $(TEST_BIN) $(GUARDED_BIN) $(FUZZ_BIN) $(NIF_LIB) $(DIGESTS) $(NIF_BENCH) $(B)/bench/cases: | $(UNPACKED)
+$(QUERN) $(TEST_BIN) $(GUARDED_BIN) $(FAKE_TEST) $(FAKE_BIN) $(FUZZ_BIN) $(NIF_LIB) $(DIGESTS) $(NIF_BENCH) $(B)/bench/cases: | $(UNPACKED)

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The stand-in for cuBLASLt: D = A^T · B + beta · C, columns one after another, A and B bf16, sums in double. */
-#include "../../src/backend/backend.h"
-#include "runtime.h"
+#include "kernels.h"
 
 #include <cublasLt.h>
 
@@ -129,16 +128,21 @@ static void run_product(void *arguments) {
     const product *p = arguments;
     const qn_dtype out = p->d.type == CUDA_R_32F ? QN_DTYPE_F32 : QN_DTYPE_BF16;
     if (p->d.rows * p->d.columns * p->a.rows > most) return;
-    for (int64_t r = 0; r < p->d.columns; r++) {
-        for (int64_t o = 0; o < p->d.rows; o++) {
-            double sum = p->beta != 0 ? (double)qni_load_f32(p->out, out, r * p->d.ld + o) : 0;
-            for (int64_t i = 0; i < p->a.rows; i++) {
-                sum += (double)qni_load_f32(p->w, QN_DTYPE_BF16, o * p->a.ld + i) *
-                       (double)qni_load_f32(p->x, QN_DTYPE_BF16, r * p->b.ld + i);
-            }
-            qni_store_f32(p->out, out, r * p->d.ld + o, (float)sum);
+    const int64_t n_in = (int64_t)p->a.rows, n_out = (int64_t)p->d.rows, n_row = (int64_t)p->d.columns;
+    double *x = fake_room((size_t)(n_in * n_row) * sizeof *x), *w = fake_room((size_t)n_in * sizeof *w);
+    double *sums = fake_room((size_t)n_row * sizeof *sums);
+    for (int64_t r = 0; r < n_row; r++) fake_widen(x + r, n_row, p->x, QN_DTYPE_BF16, r * p->b.ld, n_in);
+    for (int64_t o = 0; o < n_out; o++) {
+        fake_widen(w, 1, p->w, QN_DTYPE_BF16, o * p->a.ld, n_in);
+        for (int64_t r = 0; r < n_row; r++) {
+            sums[r] = p->beta != 0 ? (double)qni_load_f32(p->out, out, r * p->d.ld + o) : 0;
         }
+        fake_add_products(sums, x, n_row, w, n_in);
+        for (int64_t r = 0; r < n_row; r++) qni_store_f32(p->out, out, r * p->d.ld + o, (float)sums[r]);
     }
+    free(x);
+    free(w);
+    free(sums);
 }
 
 cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t desc, const void *alpha, const void *a,

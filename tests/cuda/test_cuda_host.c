@@ -203,27 +203,28 @@ static void computes_in_bf16(void **state) {
     enum { N = 40 };
     test_rng rng = {4};
     for (size_t m = 0; m < sizeof dirs / sizeof dirs[0]; m++) {
-        for (int k = 0; k < 3; k++) {
-            float *logits[2];
-            int32_t n_vocab = 0;
-            int32_t *ids = random_ids(&rng, N);
-            for (int d = 0; d < 2; d++) {
-                qn_model *model = open_on(d == 0 ? "ref" : "cuda", dirs[m], d == 0 ? QN_ARITH_F32 : QN_ARITH_BF16);
-                n_vocab = qn_model_get_config(model)->n_vocab;
-                qn_session *session = open_session_with(
-                    model, &(qn_session_options){.n_batch = 33, .kv_dtype = d == 0 ? QN_DTYPE_F32 : caches[k]});
-                assert_ok(qn_session_append(session, ids, 36, NULL, NULL, err)); /* 33 and 3 */
-                for (int i = 36; i < N; i++) assert_ok(qn_session_step(session, ids[i], err));
-                logits[d] = malloc((size_t)n_vocab * sizeof *logits[d]);
-                memcpy(logits[d], qn_session_logits(session), (size_t)n_vocab * sizeof *logits[d]);
-                qn_session_free(session);
-                qn_model_close(model);
+        int32_t *ids = random_ids(&rng, N);
+        float *want = NULL;
+        for (int k = -1; k < 3; k++) { /* first `ref` */
+            qn_model *model = open_on(k < 0 ? "ref" : "cuda", dirs[m], k < 0 ? QN_ARITH_F32 : QN_ARITH_BF16);
+            const int32_t n_vocab = qn_model_get_config(model)->n_vocab;
+            qn_session *session = open_session_with(
+                model, &(qn_session_options){.n_batch = 33, .kv_dtype = k < 0 ? QN_DTYPE_F32 : caches[k]});
+            assert_ok(qn_session_append(session, ids, 36, NULL, NULL, err)); /* 33 and 3 */
+            for (int i = 36; i < N; i++) assert_ok(qn_session_step(session, ids[i], err));
+            const float *logits = qn_session_logits(session);
+            if (k < 0) {
+                want = malloc((size_t)n_vocab * sizeof *want);
+                memcpy(want, logits, (size_t)n_vocab * sizeof *want);
+            } else {
+                expect_close(case_text("%s, cache %s", dirs[m], qn_dtype_name(caches[k])), logits, want, n_vocab,
+                             BF16_BOUND);
             }
-            expect_close(case_text("%s, cache %s", dirs[m], qn_dtype_name(caches[k])), logits[1], logits[0], n_vocab,
-                         BF16_BOUND);
-            for (int d = 0; d < 2; d++) free(logits[d]);
-            free(ids);
+            qn_session_free(session);
+            qn_model_close(model);
         }
+        free(want);
+        free(ids);
     }
 }
 
@@ -321,7 +322,7 @@ static void expect_texts(const char *name, const text *got, const text *want, in
 static void generates(void **state) {
     (void)state;
     static const int counts[] = {1, 3, 17};
-    static const int32_t lengths[] = {1, 17, 40};
+    static const int32_t lengths[] = {1, 17, 36}; /* one from the prompt, then steps of up to 16 */
     text *got = calloc(32, sizeof *got), *want = calloc(32, sizeof *want);
     qn_model *ref = open_on("ref", BF16_MODEL, QN_ARITH_F32), *f32 = open_on("cuda", BF16_MODEL, QN_ARITH_F32);
     qn_model *bf16 = open_on("cuda", BF16_MODEL, QN_ARITH_BF16);
@@ -400,25 +401,28 @@ static void closes_in_a_child(void **state) {
 
 /* --- graphs --- */
 
+/* Greedily, after the prompt. */
+static void generate_ids(qn_session *session, int32_t n) {
+    static const int32_t prompt[N_PROMPT] = {100, 131, 162, 193, 224};
+    qn_generate_result result;
+    qn_sampler_params p;
+    qn_sampler_defaults(NULL, QN_SAMPLER_NEUTRAL, &p);
+    p.temperature = 0;
+    const qn_generate_args args = {.ids = prompt, .n_ids = N_PROMPT, .sampler = &p, .n_predict = n, .ignore_eos = true};
+    assert_ok(qn_generate(session, NULL, &args, &result, err));
+}
+
 static void keeps_graphs(void **state) {
     (void)state;
-    text *out = calloc(32, sizeof *out);
     qn_model *model = open_on("cuda", BF16_MODEL, QN_ARITH_BF16);
     qn_session *sessions[2];
     for (int i = 0; i < 2; i++) sessions[i] = open_session_with(model, &(qn_session_options){.n_ctx = MOST});
     int64_t launched = 0;
-    for (int turn = 0; turn < 3; turn++) { /* 40 ids: one from the prompt, 16, 16 and 7 */
-        static const int32_t prompt[N_PROMPT] = {100, 131, 162, 193, 224};
-        qn_generate_result result;
-        qn_sampler_params p;
-        qn_sampler_defaults(NULL, QN_SAMPLER_NEUTRAL, &p);
-        p.temperature = 0;
-        const qn_generate_args args = {
-            .ids = prompt, .n_ids = N_PROMPT, .sampler = &p, .n_predict = 40, .ignore_eos = true};
+    for (int turn = 0; turn < 3; turn++) {           /* 40 ids: one from the prompt, 16, 16 and 7 */
         if (turn == 2) qn_session_free(sessions[1]); /* drops all graphs */
         if (turn == 2) assert_int_equal(fake_get().n_exec, 0);
         const fake_counts before = fake_get();
-        assert_ok(qn_generate(sessions[0], NULL, &args, &result, err));
+        generate_ids(sessions[0], 40);
         const fake_counts after = fake_get();
         /* later the cache holds the prompt but for its last id, which a step of one token computes */
         assert_int_equal(after.n_launched - before.n_launched, turn == 0 ? 39 : 40);
@@ -429,7 +433,30 @@ static void keeps_graphs(void **state) {
     assert_int_equal(launched, 39 + 40 + 40);
     qn_session_free(sessions[0]);
     qn_model_close(model);
-    free(out);
+    assert_int_equal(fake_living(), 0);
+}
+
+/* As many graphs are kept as the device has room for; the one that was not used for longest goes. */
+static void drops_the_oldest_graph(void **state) {
+    (void)state;
+    enum { MAX_GRAPH = 32, N = MAX_GRAPH + 2 };
+    static const struct {
+        int session;
+        bool captures;
+    } uses[] = {{2, false}, {0, true}, {2, false}, {3, true}, {N - 1, false}, {1, true}};
+    qn_model *model = open_on("cuda", BF16_MODEL, QN_ARITH_BF16);
+    qn_session *sessions[N];
+    /* each has a cache of its own, which is part of what a graph was captured for */
+    for (int i = 0; i < N; i++) sessions[i] = open_session_with(model, &(qn_session_options){.n_ctx = MOST});
+    for (int i = 0; i < N + (int)(sizeof uses / sizeof uses[0]); i++) {
+        const int session = i < N ? i : uses[i - N].session;
+        const int64_t before = fake_get().n_instantiated;
+        generate_ids(sessions[session], 4);
+        expect_that(fake_get().n_instantiated - before == (i < N || uses[i - N].captures), "captures", i, session);
+        expect_that(fake_get().n_exec == (i < MAX_GRAPH ? i + 1 : MAX_GRAPH), "graphs", i, (int)fake_get().n_exec);
+    }
+    for (int i = 0; i < N; i++) qn_session_free(sessions[i]);
+    qn_model_close(model);
     assert_int_equal(fake_living(), 0);
 }
 
@@ -548,8 +575,8 @@ static void survives_the_loss_of_the_device(void **state) {
     qn_error err = {0};
     assert_int_equal(use_device(&err, &stage), QN_OK);
     const int64_t n_call = fake_get().n_call;
-    const int64_t step = n_call / 300 + 1;
-    for (int64_t at = 1; at < n_call; at += at < 200 ? 1 : step) {
+    const int64_t step = n_call / 150 + 1;
+    for (int64_t at = 1; at < n_call; at += at < 150 ? 1 : step) {
         fake_settings s = fake_defaults();
         s.lose_at = at;
         fake_set(&s);
@@ -644,6 +671,7 @@ int main(void) {
         cmocka_unit_test_teardown(forks, restore),
         cmocka_unit_test_teardown(closes_in_a_child, restore),
         cmocka_unit_test_teardown(keeps_graphs, restore),
+        cmocka_unit_test_teardown(drops_the_oldest_graph, restore),
         cmocka_unit_test_teardown(releases_on_other_threads, restore),
         cmocka_unit_test_teardown(survives_every_failed_allocation, restore),
         cmocka_unit_test_teardown(survives_the_loss_of_the_device, restore),
