@@ -340,9 +340,9 @@ static void weights_are_placed(void **state) {
             *weights[i] = packing.form;
             weights[i]->data = blocks[i] + PAGE;
         }
-        device->backend->place(device->state, &layer, NULL);
+        device->backend->first_touch(device->state, &layer, NULL);
         assert_int_equal(blocks[7][PAGE], MARK);
-        device->backend->place(device->state, NULL, &head);
+        device->backend->first_touch(device->state, NULL, &head);
         for (int i = 0; i < 8; i++) {
             const unsigned char *data = blocks[i] + PAGE;
             size_t last = 0; /* position of the last overwritten marker */

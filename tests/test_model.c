@@ -84,7 +84,7 @@ static void *host_copy(const qn_model *model, const void *data, size_t bytes) {
 /* The formula of qni_weight in types.h. */
 static float weight_at(const qni_weight *w, int64_t i, int64_t o) {
     int64_t j = o % w->nr;
-    if (w->zipped) j = j % (w->nr / 2) * 2 + j / (w->nr / 2);
+    if (w->interleaved) j = j % (w->nr / 2) * 2 + j / (w->nr / 2);
     int64_t at = o / w->nr * w->panel_stride + i / w->ki * w->group_stride + j * w->ki + i % w->ki;
     return qni_load_f32(w->data, w->dtype, at);
 }

@@ -18,16 +18,16 @@ typedef struct job {
     int64_t group; /* query heads per KV head */
     int64_t d_pad; /* head_dim, padded */
     int64_t n_tile;
-    int64_t n_chunk;     /* of the longest tile, if chunks are tasks */
-    int64_t rows_a_task; /* for the cache write */
-    bool writes;         /* the attention tasks write the cache themselves */
+    int64_t n_chunk;       /* of the longest tile, if chunks are tasks */
+    int64_t rows_per_task; /* for the cache write */
+    bool writes;           /* the attention tasks write the cache themselves */
 } job;
 
 /* Partial softmax for each query, of one chunk or of all chunks so far. */
-typedef struct state {
+typedef struct partial {
     float *o;         /* {n_query, d_pad} */
     float *max, *sum; /* {n_query} */
-} state;
+} partial;
 
 /* Working set of a task. */
 typedef struct tile {
@@ -36,15 +36,15 @@ typedef struct tile {
     int64_t pos;           /* position of the first token */
     const int32_t *blocks; /* block table of its sequence */
     int64_t kv_head;
-    int64_t n_query; /* n_row · group, rows outer */
-    state all, part; /* partial softmax: of all chunks so far, and of one */
-    float *q;        /* {n_query, d_pad} */
-    float *p;        /* {n_query, BLOCK} */
-    float *factor;   /* {2, n_query}, for the reduction */
-    float *scale;    /* {BLOCK}, of q8 rows */
-    float *block;    /* {BLOCK, d_pad + ROW_GAP} of K or V */
-    float *panels;   /* {BLOCK, d_pad} of K, in the layout of attend_panels */
-    bool direct;     /* few queries: read the cache in place where possible */
+    int64_t n_query;   /* n_row · group, rows outer */
+    partial all, part; /* partial softmax: of all chunks so far, and of one */
+    float *q;          /* {n_query, d_pad} */
+    float *p;          /* {n_query, BLOCK} */
+    float *factor;     /* {2, n_query}, for the reduction */
+    float *scale;      /* {BLOCK}, of q8 rows */
+    float *block;      /* {BLOCK, d_pad + ROW_GAP} of K or V */
+    float *panels;     /* {BLOCK, d_pad} of K, in the layout of attend_panels */
+    bool in_place;     /* few queries: read the cache in place where possible */
 } tile;
 
 /* Address of a cache row; `blocks` is the block table of its sequence. */
@@ -52,6 +52,6 @@ unsigned char *qni_cpu_k_at(const qni_kv_layer *kv, const int32_t *blocks, int64
 unsigned char *qni_cpu_v_at(const qni_kv_layer *kv, const int32_t *blocks, int64_t head, int64_t pos);
 
 /* Partial softmax of a chunk, from position pos on, for the tile's queries. */
-void qni_cpu_attend_chunk(const job *j, const tile *t, const state *to, int64_t pos);
+void qni_cpu_attend_chunk(const job *j, const tile *t, const partial *to, int64_t pos);
 
 #endif

@@ -44,11 +44,11 @@ static qni_cpu_kv_rows rows_at(const tile *t, bool is_k, int64_t pos, int64_t n)
 
 /* The same for a kernel that reads the cache in place: reading K prefetches V of the same positions, reading V
  * prefetches K one block further on. */
-static qni_cpu_kv_rows direct_rows(const tile *t, bool is_k, int64_t pos, int64_t n) {
+static qni_cpu_kv_rows rows_in_place(const tile *t, bool is_k, int64_t pos, int64_t n) {
     qni_cpu_kv_rows rows = rows_at(t, is_k, pos, n);
-    const int64_t ahead = is_k ? pos : pos + BLOCK;
-    if (ahead < t->pos + t->n_row) {
-        const qni_cpu_kv_rows next = rows_at(t, !is_k, ahead, qni_min_i64(rows.n, t->pos + t->n_row - ahead));
+    const int64_t next_pos = is_k ? pos : pos + BLOCK;
+    if (next_pos < t->pos + t->n_row) {
+        const qni_cpu_kv_rows next = rows_at(t, !is_k, next_pos, qni_min_i64(rows.n, t->pos + t->n_row - next_pos));
         rows.next = next.data;
         rows.next_bytes = next.n * next.stride * (int64_t)qn_dtype_bytes(dtype_of(t, !is_k));
     }
@@ -111,13 +111,13 @@ static void score_block(const job *j, const tile *t, int64_t pos, int64_t n, int
     float *p = t->p + query * BLOCK;
     const float *q = t->q + query * j->d_pad;
     const int64_t n_query = t->n_query - query;
-    if (!t->direct) {
+    if (!t->in_place) {
         qni_cpu_kv_rows rows = convert_block(j, t, true, pos, n);
         score_converted(j, t, p, q, n_query, &rows);
         return;
     }
     for (int64_t i = 0; i < n;) {
-        qni_cpu_kv_rows rows = direct_rows(t, true, pos + i, n - i);
+        qni_cpu_kv_rows rows = rows_in_place(t, true, pos + i, n - i);
         j->k->attend_scores[qni_cpu_dtype(t->kv->k_dtype)](p + i, q, n_query, &rows, j->d_pad);
         i += rows.n;
     }
@@ -131,7 +131,7 @@ typedef struct span {
 } span;
 
 /* converted: NULL if the cache is read in place. */
-static void value_span(const job *j, const tile *t, const state *to, const qni_cpu_kv_rows *converted, span s) {
+static void value_span(const job *j, const tile *t, const partial *to, const qni_cpu_kv_rows *converted, span s) {
     float *o = to->o + s.query * j->d_pad;
     const float *p = t->p + s.query * BLOCK;
     if (converted != NULL) {
@@ -141,14 +141,14 @@ static void value_span(const job *j, const tile *t, const state *to, const qni_c
         return;
     }
     for (int64_t i = s.first; i < s.end;) {
-        qni_cpu_kv_rows rows = direct_rows(t, false, s.pos + i, s.end - i);
+        qni_cpu_kv_rows rows = rows_in_place(t, false, s.pos + i, s.end - i);
         j->k->attend_values[qni_cpu_dtype(t->kv->v_dtype)](o, p + i, s.n_query, &rows, j->d_pad, s.add || i > s.first);
         i += rows.n;
     }
 }
 
 /* Positions pos … pos+n-1, within one block, for all queries that see any of them. */
-static void attend_block(const job *j, const tile *t, const state *to, int64_t pos, int64_t n) {
+static void attend_block(const job *j, const tile *t, const partial *to, int64_t pos, int64_t n) {
     /* Row r sees the first t->pos + r + 1 - pos of them. `row` is the first row that sees any; it sees `common`. */
     const int64_t row = qni_max_i64(0, pos - t->pos);
     const int64_t common = qni_min_i64(n, t->pos + row + 1 - pos);
@@ -167,7 +167,7 @@ static void attend_block(const job *j, const tile *t, const state *to, int64_t p
     }
     scale_block(j, t, false, pos, n, query);
     qni_cpu_kv_rows block, *converted = NULL;
-    if (!t->direct) {
+    if (!t->in_place) {
         block = convert_block(j, t, false, pos, n);
         converted = &block;
     }
@@ -180,7 +180,7 @@ static void attend_block(const job *j, const tile *t, const state *to, int64_t p
     }
 }
 
-void qni_cpu_attend_chunk(const job *j, const tile *t, const state *to, int64_t pos) {
+void qni_cpu_attend_chunk(const job *j, const tile *t, const partial *to, int64_t pos) {
     const int64_t end = qni_min_i64(pos + CHUNK, t->pos + t->n_row);
     for (int64_t n; pos < end; pos += n) {
         n = qni_min_i64(BLOCK, end - pos);
