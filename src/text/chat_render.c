@@ -116,7 +116,7 @@ static qn_status cut_at_tag(qn_prompt *prompt, size_t start, const json_t *messa
 }
 
 /* Whether a value is null, false, 0 or empty. */
-static bool asks_nothing(const json_t *value) {
+static bool has_no_effect(const json_t *value) {
     double number;
     if (qni_json_number(&number, value)) return !(number < 0 || number > 0);
     if (json_is_string(value)) return json_string_length(value) == 0;
@@ -152,7 +152,7 @@ static qn_status check_messages(const json_t *messages, const qni_jinja *jinja, 
         if (has_key(jinja, known[k].key)) continue;
         for (size_t i = 0; i < n; i++) {
             const json_t *value = json_object_get(json_array_get(messages, i), known[k].key);
-            if (value == NULL || asks_nothing(value) || (known[k].continues && continues && i + 1 == n)) continue;
+            if (value == NULL || has_no_effect(value) || (known[k].continues && continues && i + 1 == n)) continue;
             return qni_fail(err, QN_EINVAL, "messages[%zu].%s: %s", i, known[k].key, known[k].why);
         }
     }
