@@ -155,7 +155,7 @@ static void check_all_pairs(const qni_cpu_kernels *k, uint64_t *seed) {
     }
 }
 
-static void gemm_pairs(void **state) {
+static void bf16_pair_products(void **state) {
     (void)state;
     uint64_t seed = 4;
     FOR_EACH_LEVEL(k) {
@@ -362,10 +362,10 @@ static void transposition(void **state) {
                 for (int64_t i = 0; i < n_i; i++) {
                     for (int64_t j = 0; j < k.nr; j++) {
                         uint32_t want = j < n_j ? in4[1 + j * STRIDE + i] : 0;
-                        const int64_t at = i * k.nr + j, place = i * k.nr + element_index(&k, QNI_CPU_BF16, j);
+                        const int64_t at = i * k.nr + j, index = i * k.nr + element_index(&k, QNI_CPU_BF16, j);
                         expect_that(out4[at] == want, name, at, out4[at]);
                         expect_that(out2[at] == want, name, at, out2[at]);
-                        expect_that(interleaved[place] == want, name, place, interleaved[place]);
+                        expect_that(interleaved[index] == want, name, index, interleaved[index]);
                     }
                 }
                 expect_that(out4[n_i * k.nr] == 0xAAAAAAAAu, name, n_i * k.nr, out4[n_i * k.nr]);
@@ -540,9 +540,11 @@ static void attention(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(gemm),          cmocka_unit_test(gemm_pairs), cmocka_unit_test(conversions),
-        cmocka_unit_test(exponential),   cmocka_unit_test(rows),       cmocka_unit_test(argmax),
-        cmocka_unit_test(transposition), cmocka_unit_test(attention),  cmocka_unit_test(panels),
+        cmocka_unit_test(gemm),          cmocka_unit_test(bf16_pair_products),
+        cmocka_unit_test(conversions),   cmocka_unit_test(exponential),
+        cmocka_unit_test(rows),          cmocka_unit_test(argmax),
+        cmocka_unit_test(transposition), cmocka_unit_test(attention),
+        cmocka_unit_test(panels),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

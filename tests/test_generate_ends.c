@@ -84,7 +84,7 @@ static qn_generate_result generate(const fixture *f, const qn_generate_args *arg
     return result;
 }
 
-static void test_ends(void **state) {
+static void test_end_ids(void **state) {
     const fixture *f = *state;
     static const int32_t ends[] = {5, ORDINARY, ORDINARY}, beyond[] = {5000};
     const struct {
@@ -145,7 +145,7 @@ static void test_min_tokens(void **state) {
     }
 }
 
-static void test_runs(void **state) {
+static void test_prompt_runs(void **state) {
     const fixture *f = *state;
     static const char text[] = "<|im_start|>user\nHi<|im_end|>\n<think><|im_end|>\n<|im_start|>assistant\n";
     static const int32_t want[] = {4088, 374, 198, 1627, 27, 91,   378, 62,   425, 91, 29,
@@ -305,8 +305,8 @@ static void test_chat_ends_tools(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        TEST(test_ends),      TEST(test_min_tokens),      TEST(test_runs), TEST(test_reasoning), TEST(test_arguments),
-        TEST(test_chat_ends), TEST(test_chat_ends_tools),
+        TEST(test_end_ids),   TEST(test_min_tokens), TEST(test_prompt_runs),     TEST(test_reasoning),
+        TEST(test_arguments), TEST(test_chat_ends),  TEST(test_chat_ends_tools),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

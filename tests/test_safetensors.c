@@ -55,7 +55,7 @@ static void refuse(const char *header, size_t n_data, const char *why) {
     free(path);
 }
 
-static void accepts_what_is_sound(void **state) {
+static void accepts_valid_files(void **state) {
     (void)state;
     static const char *const sound[] = {
         "{}",
@@ -176,7 +176,7 @@ static void refuses_a_bad_length(void **state) {
     }
 }
 
-static void refuses_what_is_no_file(void **state) {
+static void refuses_non_files(void **state) {
     (void)state;
     char *path = files_path(dir, "absent");
     refuse_path(path, QN_EIO, "No such file");
@@ -345,10 +345,10 @@ static void reads_onto_a_device(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(accepts_what_is_sound), cmocka_unit_test(refuses_a_bad_header),
-        cmocka_unit_test(refuses_a_bad_tensor),  cmocka_unit_test(refuses_gaps_and_overlaps),
-        cmocka_unit_test(refuses_a_bad_length),  cmocka_unit_test(refuses_what_is_no_file),
-        cmocka_unit_test(survives_damage),       cmocka_unit_test(lists_names_and_metadata),
+        cmocka_unit_test(accepts_valid_files),  cmocka_unit_test(refuses_a_bad_header),
+        cmocka_unit_test(refuses_a_bad_tensor), cmocka_unit_test(refuses_gaps_and_overlaps),
+        cmocka_unit_test(refuses_a_bad_length), cmocka_unit_test(refuses_non_files),
+        cmocka_unit_test(survives_damage),      cmocka_unit_test(lists_names_and_metadata),
         cmocka_unit_test(reads_onto_a_device),
     };
     return cmocka_run_group_tests(tests, setup, teardown);

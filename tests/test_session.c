@@ -250,7 +250,7 @@ static void expect_unchanged(const qn_session *s, const snapshot *before) {
         assert_int_equal(refused_err.status, code);                                                                    \
     } while (0)
 
-static void test_refusals(void **state) {
+static void test_invalid_calls(void **state) {
     (void)state;
     qn_model *model = open_model("ref", 1, TIED), *other = open_model("ref", 1, TIED);
     qn_session *s = open_session(model, 16, 4), *t = open_session(other, 16, 4), *u = open_session(model, 16, 4);
@@ -557,10 +557,10 @@ static void test_threads(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_invariance), cmocka_unit_test(test_batch),     cmocka_unit_test(test_sync),
-        cmocka_unit_test(test_refusals),   cmocka_unit_test(test_create),    cmocka_unit_test(test_yarn),
-        cmocka_unit_test(test_memory),     cmocka_unit_test(test_no_memory), cmocka_unit_test(test_cancel),
-        cmocka_unit_test(test_not_finite), cmocka_unit_test(test_threads),
+        cmocka_unit_test(test_invariance),    cmocka_unit_test(test_batch),     cmocka_unit_test(test_sync),
+        cmocka_unit_test(test_invalid_calls), cmocka_unit_test(test_create),    cmocka_unit_test(test_yarn),
+        cmocka_unit_test(test_memory),        cmocka_unit_test(test_no_memory), cmocka_unit_test(test_cancel),
+        cmocka_unit_test(test_not_finite),    cmocka_unit_test(test_threads),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

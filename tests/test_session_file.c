@@ -191,7 +191,7 @@ static void test_forged(void **state) {
 }
 
 /* Another model, KV type or rope, or a shorter context. */
-static void test_identity(void **state) {
+static void test_mismatched_session(void **state) {
     (void)state;
     char *dir = files_make_dir(), *path = files_path(dir, "x.session");
     qn_model *model = open_model("ref", 1, TIED), *other = open_model("ref", 1, GOLDEN_MODELS "/yarn-bf16");
@@ -282,8 +282,8 @@ static void test_paths(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_round_trip), cmocka_unit_test(test_damaged), cmocka_unit_test(test_forged),
-        cmocka_unit_test(test_identity),   cmocka_unit_test(test_paths),
+        cmocka_unit_test(test_round_trip),         cmocka_unit_test(test_damaged), cmocka_unit_test(test_forged),
+        cmocka_unit_test(test_mismatched_session), cmocka_unit_test(test_paths),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

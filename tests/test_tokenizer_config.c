@@ -55,7 +55,7 @@ static qn_status open_with(qn_tokenizer **out, const companions *files, qn_error
 
 /* Expected values: len(), eos_token_id, the ids of "<x><y><z>abc<b>" and their text without special tokens, all from
  * AutoTokenizer (transformers 5.24) for such a directory with "model_type": "qwen3". */
-static void test_added(void **state) {
+static void test_added_tokens(void **state) {
     (void)state;
     static const struct {
         companions files;
@@ -310,7 +310,7 @@ static void test_added(void **state) {
     assert_int_equal(qn_tokenizer_eos(NULL), -1);
 }
 
-static void test_refused(void **state) {
+static void test_refused_files(void **state) {
     (void)state;
     static const struct {
         companions files;
@@ -434,8 +434,8 @@ static void test_refused(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_added),
-        cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_added_tokens),
+        cmocka_unit_test(test_refused_files),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

@@ -70,7 +70,7 @@ static void check_edits(const edit *edits, size_t n) {
 }
 #define CHECK_EDITS(list) check_edits(list, sizeof(list) / sizeof *(list))
 
-static void test_kinds(void **state) {
+static void test_unsupported_components(void **state) {
     (void)state;
     static const edit edits[] = {
         {"normalizer", "{\"type\": \"Lowercase\"}", QN_EUNSUPPORTED, "normalizer Lowercase is not supported"},
@@ -322,7 +322,7 @@ static void test_post_processors(void **state) {
     assert_int_equal(qn_tokenizer_encode_document(NULL, NULL, "a", 1, true, NULL), QN_EINVAL);
 }
 
-static void test_no_json(void **state) {
+static void test_invalid_json(void **state) {
     (void)state;
     qn_tokenizer *tokenizer = NULL;
     qn_error err = {0};
@@ -360,14 +360,10 @@ static void test_directories(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_kinds),
-        cmocka_unit_test(test_model),
-        cmocka_unit_test(test_added_tokens),
-        cmocka_unit_test(test_long_added_token),
-        cmocka_unit_test(test_bad_post_processors),
-        cmocka_unit_test(test_post_processors),
-        cmocka_unit_test(test_no_json),
-        cmocka_unit_test(test_directories),
+        cmocka_unit_test(test_unsupported_components), cmocka_unit_test(test_model),
+        cmocka_unit_test(test_added_tokens),           cmocka_unit_test(test_long_added_token),
+        cmocka_unit_test(test_bad_post_processors),    cmocka_unit_test(test_post_processors),
+        cmocka_unit_test(test_invalid_json),           cmocka_unit_test(test_directories),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
