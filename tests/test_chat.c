@@ -276,7 +276,7 @@ static void test_token_variables(void **state) {
     qn_chat_template *t = NULL;
     qn_error err = {0};
     assert_int_equal(open_with("x", "{\"eos_token\": 5}", &t, &err), QN_EFORMAT);
-    assert_string_equal(err.message, "tokenizer_config.json: eos_token must be a text or null");
+    assert_string_equal(err.message, "tokenizer_config.json: eos_token must be a string or null");
 }
 
 static void test_no_template(void **state) {

@@ -346,7 +346,7 @@ static void test_continue(void **state) {
     expect_error(chatml, &input, "continue_final_message: messages[0] has no content to continue");
     input.messages = "[{\"role\": \"assistant\", \"content\": \"x\"}]";
     expect_error("{{ messages[0].role }}", &input, "continue_final_message: the chat template does not read content");
-    static const char lost[] = "continue_final_message: the chat template does not give the last message as it is";
+    static const char lost[] = "continue_final_message: the chat template does not render the last message verbatim";
     expect_error("{{ messages[0].role }}{# content #}", &input, lost);
     expect_error("{{ messages[0].content | upper }}", &input, lost);
     input.add_generation_prompt = true;

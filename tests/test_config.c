@@ -126,7 +126,7 @@ static void refuses_bad_values(void **state) {
     } cases[] = {
         {"{\"model_type\":\"llama4\"}", QN_EUNSUPPORTED, "model_type must be \"qwen3\", got \"llama4\""},
         {"{\"model_type\":\"qwen3_moe\"}", QN_EUNSUPPORTED, "model_type must be \"qwen3\", got \"qwen3_moe\""},
-        {"{\"model_type\":3}", QN_EFORMAT, "model_type must be a text, got 3"},
+        {"{\"model_type\":3}", QN_EFORMAT, "model_type must be a string, got 3"},
         {"{\"architectures\":[\"Qwen3ForSequenceClassification\"]}", QN_EUNSUPPORTED, "architectures must hold"},
         {"{\"architectures\":\"Qwen3ForCausalLM\"}", QN_EFORMAT, "architectures must be a list"},
         {"{\"architectures\":[1]}", QN_EFORMAT, "architectures must hold texts"},
@@ -168,7 +168,7 @@ static void refuses_bad_values(void **state) {
         {"{\"rope_theta\":\"x\"}", QN_EFORMAT, "rope_theta must be a number, got \"x\""},
         {"{\"rope_theta\":[1e6]}", QN_EFORMAT, "rope_theta must be a number, got a list"},
         {"{\"tie_word_embeddings\":1}", QN_EFORMAT, "tie_word_embeddings must be true or false, got 1"},
-        {"{\"torch_dtype\":7}", QN_EFORMAT, "torch_dtype must be a text, got 7"},
+        {"{\"torch_dtype\":7}", QN_EFORMAT, "torch_dtype must be a string, got 7"},
         {"{\"dtype\":\"bfloat16\"}", QN_EFORMAT, "torch_dtype is \"float32\" and dtype is \"bfloat16\""},
         {"{\"layer_types\":[\"full_attention\"]}", QN_EFORMAT, "layer_types names 1 layers, num_hidden_layers is 2"},
         {"{\"layer_types\":[\"full_attention\",\"sliding_attention\"]}", QN_EUNSUPPORTED,
@@ -196,7 +196,7 @@ static void refuses_unsupported_rope(void **state) {
                   "rope_type \"unheard-of\" of rope_scaling is not supported");
     config_refuse(SCALING("\"type\":\"linear\",\"factor\":2"), "", QN_EUNSUPPORTED,
                   "rope_type \"linear\" of rope_scaling");
-    config_refuse(SCALING("\"rope_type\":7"), "", QN_EFORMAT, "rope_type of rope_scaling must be a text, got 7");
+    config_refuse(SCALING("\"rope_type\":7"), "", QN_EFORMAT, "rope_type of rope_scaling must be a string, got 7");
     config_refuse(SCALING("\"rope_type\":\"yarn\",\"type\":\"default\",\"factor\":2"), "", QN_EFORMAT,
                   "rope_scaling has rope_type \"yarn\" and type \"default\"");
     config_refuse(SCALING("\"factor\":2"), "", QN_EUNSUPPORTED, "factor of rope_scaling (2) is not supported");
@@ -279,7 +279,7 @@ static void checks_quantization(void **state) {
         {OTHER("\"quant_method\":7"), QN_EUNSUPPORTED, "quant_method 7 is not supported"},
         {"{\"quantization_config\":7}", QN_EFORMAT, "quantization_config must be an object, got 7"},
         {MLX(",\"mode\":\"mxfp4\""), QN_EUNSUPPORTED, "quantization: mode must be \"affine\", got \"mxfp4\""},
-        {MLX(",\"mode\":4"), QN_EFORMAT, "quantization: mode must be a text, got 4"},
+        {MLX(",\"mode\":4"), QN_EFORMAT, "quantization: mode must be a string, got 4"},
         {MLX(",\"quant_method\":\"fp8\""), QN_EUNSUPPORTED, "quantization: quant_method \"fp8\" is not supported"},
         {"{\"quantization\":{\"group_size\":64}}", QN_EFORMAT, "quantization: bits is missing"},
         {"{\"quantization\":{\"bits\":4}}", QN_EFORMAT, "quantization: group_size is missing"},

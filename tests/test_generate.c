@@ -462,7 +462,7 @@ static void test_arguments(void **state) {
     refuse(f, NULL, &args, "tokenizer: needed for on_text");
     args.on_text = NULL;
     args.n_stop = 1;
-    refuse(f, f->tokenizer, &args, "stops: NULL, but 1 of them");
+    refuse(f, f->tokenizer, &args, "stops: is NULL, but n_stop is 1");
     const qn_string stop = {"x", 1};
     args.stops = &stop;
     refuse(f, NULL, &args, "tokenizer: needed for stop strings");

@@ -436,8 +436,8 @@ static void test_invalid_calls(void **state) {
         size_t n;
         const char *message;
     } cases[] = {
-        {{g[0], g[2]}, 2, "generations[1]: its session is there twice"},
-        {{g[0], g[0]}, 2, "generations[1]: its session is there twice"},
+        {{g[0], g[2]}, 2, "generations[1]: duplicate session"},
+        {{g[0], g[0]}, 2, "generations[1]: duplicate session"},
         {{g[1], NULL}, 2, "generations[1]: is NULL"},
         {{g[1], NULL}, 0, "generations: must be 1 … 2147483647, got 0"},
         {{g[1], g[0]}, 2, "generations[1]: it is over"},

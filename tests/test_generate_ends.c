@@ -220,11 +220,11 @@ static void test_arguments(void **state) {
     bad[6].prompt = NULL, bad[6].ids = &p.bias.id, bad[6].n_ids = 1, bad[6].runs = &run, bad[6].n_run = 1;
     static const char *const messages[] = {"min_tokens: must be within 0 … 5, got -1",
                                            "min_tokens: must be within 0 … 5, got 6",
-                                           "ends: NULL, but 1 of them",
-                                           "stop_ids: NULL, but 2 of them",
+                                           "ends: is NULL, but its count is 1",
+                                           "stop_ids: is NULL, but its count is 2",
                                            "ends: id must be >= 0, got -1",
                                            "stop_ids: id must be >= 0, got -1",
-                                           "runs: 1 of them, but prompt is NULL"};
+                                           "runs: n_run is 1, but prompt is NULL"};
     for (int i = 0; i < 7; i++) {
         qn_error err = {0};
         assert_int_equal(qn_generate(f->session, f->tokenizer, &bad[i], NULL, &err), QN_EINVAL);

@@ -371,7 +371,7 @@ static void options_agree_with_the_pool(void **state) {
     (void)state;
     qn_model *model = open_model("cpu", 1, TIED), *other = open_model("cpu", 1, TIED);
     qn_kv_pool *pool = open_pool(model, 100, 0, 20), *bad = NULL;
-    refused(other, (qn_session_options){.pool = pool}, "pool: is of another model than the session");
+    refused(other, (qn_session_options){.pool = pool}, "pool: belongs to another model than the session");
     refused(model, (qn_session_options){.pool = pool, .n_ctx = 101},
             "n_ctx: must be within 0 … 100, that of the pool, got 101");
     refused(model, (qn_session_options){.pool = pool, .n_batch = 21},

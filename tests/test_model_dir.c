@@ -186,7 +186,7 @@ static void undownloaded_files(void **state) {
     write_text("tokenizer.json", lfs);
     refuse_text("tokenizer.json: is a Git LFS pointer");
     write_text("model.safetensors", "Entry not found");
-    refuse(QN_EFORMAT, "model.safetensors: is no safetensors file; it begins with the text \"Entry not found\"");
+    refuse(QN_EFORMAT, "model.safetensors: is not a safetensors file; it begins with the text \"Entry not found\"");
     remove_file("model.safetensors");
     write_text("model.safetensors.index.json", "{\"weight_map\": {\"a\": \"a.safetensors\"}}");
     write_text("a.safetensors", lfs);
@@ -231,7 +231,7 @@ static void reports_unreadable_files(void **state) {
     write_text("model.fp16.safetensors", "x");
     char message[300];
     snprintf(message, sizeof message,
-             "%s; what is there cannot be read as weights: model.fp16.safetensors, pytorch_model.bin", missing);
+             "%s; these files cannot be read as weights: model.fp16.safetensors, pytorch_model.bin", missing);
     refuse(QN_EIO, message);
     remove_file("config.json");
     refuse(QN_EIO, "/config.json: No such file or directory");

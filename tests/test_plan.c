@@ -153,7 +153,7 @@ static void refuses_bad_arguments(void **state) {
         {{.n_ctx = -1}, QN_EINVAL, "n_ctx"},
         {{.n_batch = -1}, QN_EINVAL, "n_batch"},
         {{.kv_dtype = QN_DTYPE_S32}, QN_EINVAL, "kv_dtype"},
-        {{.arith = (qn_arith)9}, QN_EINVAL, "arith 9 is none"},
+        {{.arith = (qn_arith)9}, QN_EINVAL, "arith: unknown value 9"},
         {{.arith = QN_ARITH_INT8}, QN_EUNSUPPORTED, ""},
         {{.n_thread = -1}, QN_EINVAL, "n_thread"},
         {{.isa = "unheard-of"}, QN_EINVAL, "isa"},

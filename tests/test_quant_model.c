@@ -191,7 +191,7 @@ static void refuses_affine(void **state) {
          UP ".scales: dtype must be F32, BF16 or F16, got I16");
     EDIT(retype(dir, UP ".weight", "I32", 192, 8), QN_EUNSUPPORTED, UP ".weight: dtype must be F32, BF16, F16, U32 or");
     EDIT(retype(dir, UP ".weight", "F16", 192, 16), QN_EFORMAT,
-         UP ".scales is there, but " UP ".weight is not quantized");
+         UP ".scales exists, but " UP ".weight is not quantized");
     const uint16_t nan = 0x7FC0, infinity = 0x7F80;
     EDIT(patch_tensor(dir, UP ".scales", 100, &nan, 2), QN_EFORMAT, "tensor " UP ".scales holds a NaN or an infinity");
     EDIT(patch_tensor(dir, UP ".biases", 700, &infinity, 2), QN_EFORMAT,
@@ -205,7 +205,7 @@ static void refuses_affine(void **state) {
     config = ",\"quantization\":{\"bits\":8,\"group_size\":32}";
     EDIT((void)0, QN_EFORMAT, "embed_tokens.weight: shape must be {96, 16}, got {96, 8}");
     config = ",\"quantization\":{\"bits\":4,\"group_size\":48}";
-    EDIT((void)0, QN_EFORMAT, "model.embed_tokens has 64 inputs, which are no multiple of group_size of 48");
+    EDIT((void)0, QN_EFORMAT, "model.embed_tokens has 64 inputs, not a multiple of group_size 48");
     files_remove_dir(dir);
 }
 

@@ -84,10 +84,10 @@ static void accepts_valid_files(void **state) {
 
 static void refuses_a_bad_header(void **state) {
     (void)state;
-    refuse("", 0, "no JSON object");
-    refuse(" {}", 0, "no JSON object");
-    refuse("[]", 0, "no JSON object");
-    refuse("null", 0, "no JSON object");
+    refuse("", 0, "must be a JSON object");
+    refuse(" {}", 0, "must be a JSON object");
+    refuse("[]", 0, "must be a JSON object");
+    refuse("null", 0, "must be a JSON object");
     refuse("{", 0, "line 1");
     refuse("{} x", 0, "line 1");
     refuse("{\"x\":1}", 0, "tensor x: must be an object");
@@ -114,9 +114,9 @@ static void refuses_a_bad_tensor(void **state) {
     refuse(ENTRY("\"f32\"", "[1]", "[0,4]"), 4, "unknown dtype \"f32\"");
     refuse(ENTRY("\"U8\"", "1", "[0,1]"), 1, "shape must be a list");
     refuse(ENTRY("\"U8\"", "[1,1,1,1,1,1,1,1,1]", "[0,1]"), 1, "rank 9, at most 8");
-    refuse(ENTRY("\"U8\"", "[-1,-1]", "[0,1]"), 1, "no integer >= 0");
-    refuse(ENTRY("\"U8\"", "[1.0]", "[0,1]"), 1, "no integer >= 0");
-    refuse(ENTRY("\"U8\"", "[true]", "[0,1]"), 1, "no integer >= 0");
+    refuse(ENTRY("\"U8\"", "[-1,-1]", "[0,1]"), 1, "must be integers >= 0");
+    refuse(ENTRY("\"U8\"", "[1.0]", "[0,1]"), 1, "must be integers >= 0");
+    refuse(ENTRY("\"U8\"", "[true]", "[0,1]"), 1, "must be integers >= 0");
     refuse(ENTRY("\"U8\"", "[9223372036854775808]", "[0,1]"), 1, "too large");
     refuse(ENTRY("\"U8\"", "[1]", "[0,99999999999999999999]"), 1, "data_offsets holds too large a number");
     refuse(ENTRY("\"U8\"", "[4294967296,4294967296]", "[0,0]"), 0, "overflows");

@@ -422,7 +422,7 @@ static void test_parameters(void **state) {
     REFUSED(presence_penalty, (double)NAN, "presence_penalty: must be finite, got nan");
     REFUSED(frequency_penalty, (double)-INFINITY, "frequency_penalty: must be finite, got -inf");
     REFUSED(seed, (uint64_t)1 << 63, "seed: must be within 0 … 9223372036854775807, got 9223372036854775808");
-    REFUSED(n_logit_bias, 2, "logit_bias: NULL, but 2 of them");
+    REFUSED(n_logit_bias, 2, "logit_bias: is NULL, but n_logit_bias is 2");
 #undef REFUSED
     qn_sampler_params p = neutral();
     p.n_logit_bias = 1;

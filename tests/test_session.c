@@ -261,8 +261,8 @@ static void test_invalid_calls(void **state) {
     size_t reused = 77;
 
     REFUSED(QN_EINVAL, "n_ids: must be >= 1, got 0", qn_session_sync(s, ids, 0, &reused, err));
-    REFUSED(QN_EINVAL, "session: ids is NULL", qn_session_sync(s, NULL, 3, &reused, err));
-    REFUSED(QN_EINVAL, "session: it is NULL", qn_session_sync(NULL, ids, 3, &reused, err));
+    REFUSED(QN_EINVAL, "ids: is NULL", qn_session_sync(s, NULL, 3, &reused, err));
+    REFUSED(QN_EINVAL, "session: is NULL", qn_session_sync(NULL, ids, 3, &reused, err));
     REFUSED(QN_EINVAL, "ids[1]: must be within 0 … 511, got -1", qn_session_sync(s, low, 2, &reused, err));
     REFUSED(QN_EINVAL, "ids[2]: must be within 0 … 511, got 512", qn_session_append(s, high, 3, NULL, NULL, err));
     REFUSED(QN_EINVAL, "ids[0]: must be within 0 … 511, got 512", qn_session_step(s, 512, err));
@@ -279,16 +279,16 @@ static void test_invalid_calls(void **state) {
             qn_session_read_kv(s, 0, 0, 0, k, k, err));
 
     qn_span spans[2] = {{.session = s, .ids = ids, .n_ids = 1}, {.session = s, .ids = ids, .n_ids = 1}};
-    REFUSED(QN_EINVAL, "spans[1]: its session is there twice", qn_session_append_batch(spans, 2, err));
+    REFUSED(QN_EINVAL, "spans[1]: duplicate session", qn_session_append_batch(spans, 2, err));
     spans[1].session = t;
-    REFUSED(QN_EINVAL, "spans[1]: its session is of another model than spans[0]",
+    REFUSED(QN_EINVAL, "spans[1]: its session belongs to another model than that of spans[0]",
             qn_session_append_batch(spans, 2, err));
     spans[1] = (qn_span){.session = u, .ids = ids, .n_ids = 17};
     REFUSED(QN_EFULL, "context: 16 tokens are too few for 17", qn_session_append_batch(spans, 2, err));
     spans[1] = (qn_span){.session = u, .ids = low, .n_ids = 2};
     REFUSED(QN_EINVAL, "ids[1]: must be within 0 … 511, got -1", qn_session_append_batch(spans, 2, err));
     spans[1].session = NULL;
-    REFUSED(QN_EINVAL, "session: it is NULL", qn_session_append_batch(spans, 2, err));
+    REFUSED(QN_EINVAL, "session: is NULL", qn_session_append_batch(spans, 2, err));
     REFUSED(QN_EINVAL, "spans: must be 1 … 2147483647, got 0", qn_session_append_batch(spans, 0, err));
     expect_unchanged(s, &before);
     assert_int_equal(qn_session_n_tok(u), 0);

@@ -170,7 +170,7 @@ static void test_forged(void **state) {
         }
     }
     const uint32_t version = 2;
-    expect_forgery_refused(&x, 0, "GGUF", 4, QN_EFORMAT, "no session file");
+    expect_forgery_refused(&x, 0, "GGUF", 4, QN_EFORMAT, "not a session file");
     expect_forgery_refused(&x, 8, &version, 4, QN_EFORMAT, "version 2, not 1");
     expect_forgery_refused(&x, HEADER, "another model's", 15, QN_EINVAL, "another model");
     const int32_t low = -1, high = 512;
@@ -203,7 +203,7 @@ static void test_mismatched_session(void **state) {
     qn_session *targets[] = {open_session_with(other, &full), open_session_with(model, &f32),
                              open_session_with(model, &small)};
     static const qn_status statuses[] = {QN_EINVAL, QN_EINVAL, QN_EFULL};
-    static const char *const texts[] = {"x.session: is of another model",
+    static const char *const texts[] = {"x.session: belongs to another model",
                                         "x.session: its kv_dtype is f16, the session's is f32",
                                         "x.session: its 9 tokens do not fit into the context of 8"};
     for (int i = 0; i < 3; i++) {

@@ -317,12 +317,12 @@ static void test_refused_files(void **state) {
         qn_status status;
         const char *message;
     } cases[] = {
-        {{"[]", NULL, NULL}, QN_EFORMAT, "tokenizer_config.json: is no object"},
+        {{"[]", NULL, NULL}, QN_EFORMAT, "tokenizer_config.json: must be an object"},
         {{NULL, "[]", NULL}, QN_EFORMAT, "special_tokens_map.json: must be an object"},
         {{NULL, NULL, "[]"}, QN_EFORMAT, "added_tokens.json: must be an object"},
         {{"{\"added_tokens_decoder\": []}", NULL, NULL},
          QN_EFORMAT,
-         "tokenizer_config.json: added_tokens_decoder is no object"},
+         "tokenizer_config.json: added_tokens_decoder must be an object"},
         {{"{\"added_tokens_decoder\": {}}", NULL, NULL},
          QN_EFORMAT,
          "tokenizer_config.json: added_tokens_decoder: lacks \"<|a|>\", which tokenizer.json adds with id 258"},
@@ -350,7 +350,7 @@ static void test_refused_files(void **state) {
          "tokenizer_config.json: token \"<b>\": has id 259 and id 261"},
         {{"{\"added_tokens_decoder\": {\"262\": {\"content\": \"<q>\"}}}", NULL, NULL},
          QN_EFORMAT,
-         "tokenizer_config.json: added token \"<q>\": has id 262, but tokenizers would give it 261"},
+         "tokenizer_config.json: added token \"<q>\": has id 262, but tokenizers would assign 261"},
         {{"{\"added_tokens_decoder\": {\"97\": {\"content\": \"<q>\"}}}", NULL, NULL},
          QN_EFORMAT,
          "tokenizer_config.json: id 97: is both \"a\" and \"<q>\""},
@@ -412,7 +412,7 @@ static void test_refused_files(void **state) {
          "added_tokens.json: token \"<b>\": has id 258, but 259 in the other files"},
         {{NULL, NULL, "{\"<x>\": 262}"},
          QN_EFORMAT,
-         "added_tokens.json: added token \"<x>\": has id 262, but tokenizers would give it 261"},
+         "added_tokens.json: added token \"<x>\": has id 262, but tokenizers would assign 261"},
         {{NULL, NULL, "{\"<x>\": 97}"}, QN_EFORMAT, "added_tokens.json: id 97: is both \"a\" and \"<x>\""},
         {{NULL, NULL, "{\"<x>\": \"261\"}"},
          QN_EFORMAT,

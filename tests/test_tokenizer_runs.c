@@ -188,7 +188,7 @@ static void test_invalid_runs(void **state) {
     }
     qn_error err = {0};
     assert_int_equal(qn_tokenizer_encode_runs(tokenizer, &ids, "abc", 3, NULL, 1, &err), QN_EINVAL);
-    assert_string_equal(err.message, "encode: runs is NULL, but there are 1");
+    assert_string_equal(err.message, "encode: runs is NULL, but n_run is 1");
     qn_ids_release(&ids);
     qn_tokenizer_close(tokenizer);
 }

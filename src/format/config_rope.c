@@ -30,7 +30,7 @@ static qn_status read_type(const char **out, const json_t *block, const char *bl
     *out = NULL;
     if (value == NULL) return QN_OK;
     if (!json_is_string(value)) {
-        return qni_fail(err, QN_EFORMAT, "%s: rope_type of %s must be a text, got %s", file_name, block_name,
+        return qni_fail(err, QN_EFORMAT, "%s: rope_type of %s must be a string, got %s", file_name, block_name,
                         qni_json_text(value).text);
     }
     if (modern != NULL && classic != NULL && !json_equal(modern, classic)) {

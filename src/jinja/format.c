@@ -296,8 +296,7 @@ static qn_status find_argument(jrun *run, formatting *f, jval name, jval *out) {
     } else {
         QN_TRY(qni_j_dict_get(run, f->kwargs, name, &found));
     }
-    if (found == NULL)
-        return qni_j_fail(run, QN_EINVAL, "format(): there is no argument \"%.*s\"", (int)name.size, name.s);
+    if (found == NULL) return qni_j_fail(run, QN_EINVAL, "format(): no argument \"%.*s\"", (int)name.size, name.s);
     *out = *found;
     return QN_OK;
 }

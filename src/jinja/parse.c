@@ -232,8 +232,7 @@ static qn_status parse_params(jparser *p, jmacro_def *def) {
         QN_TRY(parse_target_item(p, false, &name));
         if (name->kind != N_NAME) return qni_j_parse_fail(p, QN_EFORMAT, name->line, "a parameter must be a name");
         for (size_t i = 0; i < def->n_param; i++) {
-            if (def->params[i] == name->id)
-                return qni_j_parse_fail(p, QN_EFORMAT, name->line, "a parameter is there twice");
+            if (def->params[i] == name->id) return qni_j_parse_fail(p, QN_EFORMAT, name->line, "duplicate parameter");
         }
         if (now(p)->kind == T_ASSIGN) {
             p->at++;

@@ -224,8 +224,9 @@ static qn_status derive(int32_t *size, const char *key, const qni_weight_ref *re
     const qni_st_tensor *t = ref->data.tensor;
     int64_t rows = t->rank > 0 ? t->shape[0] : 0;
     if (rows < unit || rows % unit != 0 || rows / unit > most) {
-        return qni_fail(err, QN_EFORMAT, "config.json: %s is missing, and tensor %s with shape %s does not tell it",
-                        key, t->name, qni_st_shape_text(t).text);
+        return qni_fail(err, QN_EFORMAT,
+                        "config.json: %s is missing and cannot be inferred from tensor %s with shape %s", key, t->name,
+                        qni_st_shape_text(t).text);
     }
     *size = (int32_t)(rows / unit);
     return QN_OK;

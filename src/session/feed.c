@@ -55,7 +55,7 @@ static qn_status feed(qni_portion *portions, int32_t n_portion, qn_error *err) {
 
 static qn_status check_ids(const qn_session *s, const int32_t *ids, size_t n_ids, qn_error *err) {
     if (s == NULL || ids == NULL) {
-        return qni_fail(err, QN_EINVAL, "session: %s is NULL", s == NULL ? "it" : "ids");
+        return qni_fail(err, QN_EINVAL, "%s: is NULL", s == NULL ? "session" : "ids");
     }
     if (n_ids < 1) return qni_fail(err, QN_EINVAL, "n_ids: must be >= 1, got 0");
     int32_t n_vocab = s->model->config.n_vocab;
@@ -208,9 +208,10 @@ static qn_status check_batch(const qn_span *spans, size_t n_span, qn_error *err)
         status = check_ids(spans[i].session, spans[i].ids, spans[i].n_ids, err);
         if (status != QN_OK) break;
         if (spans[i].session->model != spans[0].session->model) {
-            status = qni_fail(err, QN_EINVAL, "spans[%zu]: its session is of another model than spans[0]", i);
+            status =
+                qni_fail(err, QN_EINVAL, "spans[%zu]: its session belongs to another model than that of spans[0]", i);
         } else if (spans[i].session->marked) {
-            status = qni_fail(err, QN_EINVAL, "spans[%zu]: its session is there twice", i);
+            status = qni_fail(err, QN_EINVAL, "spans[%zu]: duplicate session", i);
         } else {
             spans[i].session->marked = true;
             n_marked++;

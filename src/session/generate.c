@@ -51,7 +51,7 @@ static qn_status check_args(const qn_session *session, const qn_tokenizer *token
     }
     if (args->ids != NULL && args->n_ids < 1) return qni_fail(err, QN_EINVAL, "n_ids: must be >= 1, got 0");
     if (args->runs != NULL && args->prompt == NULL) {
-        return qni_fail(err, QN_EINVAL, "runs: %zu of them, but prompt is NULL", args->n_run);
+        return qni_fail(err, QN_EINVAL, "runs: n_run is %zu, but prompt is NULL", args->n_run);
     }
     if (args->n_predict < 0) return qni_fail(err, QN_EINVAL, "n_predict: must be >= 0, got %d", args->n_predict);
     if (args->min_tokens < 0 || (args->n_predict > 0 && args->min_tokens > args->n_predict)) {
@@ -59,7 +59,7 @@ static qn_status check_args(const qn_session *session, const qn_tokenizer *token
                         args->n_predict > 0 ? args->n_predict : INT32_MAX, args->min_tokens);
     }
     if (args->n_stop > 0 && args->stops == NULL) {
-        return qni_fail(err, QN_EINVAL, "stops: NULL, but %zu of them", args->n_stop);
+        return qni_fail(err, QN_EINVAL, "stops: is NULL, but n_stop is %zu", args->n_stop);
     }
     if (tokenizer == NULL && (args->prompt != NULL || args->on_text != NULL || args->n_stop > 0)) {
         return qni_fail(err, QN_EINVAL, "tokenizer: needed for %s",
@@ -78,7 +78,7 @@ static bool contains(const qn_ids *ids, int32_t id) {
 }
 
 static qn_status add_ends(qn_ids *out, const char *name, const int32_t *ids, size_t n, int32_t n_vocab, qn_error *err) {
-    if (n > 0 && ids == NULL) return qni_fail(err, QN_EINVAL, "%s: NULL, but %zu of them", name, n);
+    if (n > 0 && ids == NULL) return qni_fail(err, QN_EINVAL, "%s: is NULL, but its count is %zu", name, n);
     for (size_t i = 0; i < n; i++) {
         if (ids[i] < 0) return qni_fail(err, QN_EINVAL, "%s: id must be >= 0, got %d", name, ids[i]);
         /* a tokenizer may know more ids than the model, which never samples them */
@@ -342,7 +342,7 @@ static qn_status check_batch(qn_generation *const *generations, size_t n, qn_err
         } else if (g->is_over) {
             status = qni_fail(err, QN_EINVAL, "generations[%zu]: it is over", n_marked);
         } else if (g->session->marked) {
-            status = qni_fail(err, QN_EINVAL, "generations[%zu]: its session is there twice", n_marked);
+            status = qni_fail(err, QN_EINVAL, "generations[%zu]: duplicate session", n_marked);
         } else {
             g->session->marked = true;
         }

@@ -85,10 +85,10 @@ qn_status qn_model_plan(qn_plan *out, const char *dir, const qn_plan_options *op
     if (out == NULL || dir == NULL) return qni_fail(err, QN_EINVAL, "model_plan: out or dir is NULL");
     qn_plan_options o = options != NULL ? *options : (qn_plan_options){0};
     if (o.arith < QN_ARITH_AUTO || o.arith > QN_ARITH_INT8) {
-        return qni_fail(err, QN_EINVAL, "model_plan: arith %d is none", (int)o.arith);
+        return qni_fail(err, QN_EINVAL, "model_plan: arith: unknown value %d", (int)o.arith);
     }
     if (o.quantize < QN_QUANTIZE_NONE || o.quantize > QN_QUANTIZE_Q4) {
-        return qni_fail(err, QN_EINVAL, "model_plan: quantize %d is none", (int)o.quantize);
+        return qni_fail(err, QN_EINVAL, "model_plan: quantize: unknown value %d", (int)o.quantize);
     }
     planner p = {0};
     qn_status status = plan_all(out, &p, dir, &o, err);

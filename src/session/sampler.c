@@ -41,7 +41,7 @@ static qn_status check_params(const qn_sampler_params *p, int32_t n_vocab, qn_er
                         (unsigned long long)p->seed);
     }
     if (p->n_logit_bias > 0 && p->logit_bias == NULL) {
-        return qni_fail(err, QN_EINVAL, "logit_bias: NULL, but %zu of them", p->n_logit_bias);
+        return qni_fail(err, QN_EINVAL, "logit_bias: is NULL, but n_logit_bias is %zu", p->n_logit_bias);
     }
     for (size_t i = 0; i < p->n_logit_bias; i++) {
         const qn_logit_bias *b = &p->logit_bias[i];

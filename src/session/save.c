@@ -163,10 +163,10 @@ static qn_status fail_format(const source *in, const char *what, qn_error *err) 
 /* Read the header and check the whole file against its checksum. */
 static qn_status check_checksum(source *in, qn_error *err) {
     uint64_t least = sizeof in->header + sizeof in->fingerprint + DIGEST;
-    if (in->file.size < least) return fail_format(in, "no session file: too short", err);
+    if (in->file.size < least) return fail_format(in, "not a session file: too short", err);
     QN_TRY(qni_file_read(&in->file, &in->header, 0, sizeof in->header, err));
     QN_TRY(qni_file_read(&in->file, in->fingerprint, sizeof in->header, sizeof in->fingerprint, err));
-    if (memcmp(in->header.magic, magic, sizeof magic) != 0) return fail_format(in, "no session file", err);
+    if (memcmp(in->header.magic, magic, sizeof magic) != 0) return fail_format(in, "not a session file", err);
     if (in->header.version != VERSION) {
         return qni_fail(err, QN_EFORMAT, "%s: session file of version %u, not %d", in->file.path, in->header.version,
                         VERSION);
@@ -196,7 +196,7 @@ static qn_status check_identity(const source *in, const qn_session *s, qn_error 
     const char *path = in->file.path;
     const header *h = &in->header;
     if (memcmp(in->fingerprint, s->model->fingerprint, sizeof in->fingerprint) != 0) {
-        return qni_fail(err, QN_EINVAL, "%s: is of another model", path);
+        return qni_fail(err, QN_EINVAL, "%s: belongs to another model", path);
     }
     if (h->kv_dtype != (int32_t)s->pool->settings.kv_dtype) {
         return qni_fail(err, QN_EINVAL, "%s: its kv_dtype is %s, the session's is %s", path,

@@ -221,7 +221,7 @@ static qn_status encode_part(const encoding *e, const char *text, size_t size) {
 qn_status qn_tokenizer_encode_runs(const qn_tokenizer *tokenizer, qn_ids *ids, const char *text, size_t size,
                                    const qn_text_run *runs, size_t n_run, qn_error *err) {
     if (tokenizer == NULL || ids == NULL) return qni_fail(err, QN_EINVAL, "encode: tokenizer and ids must not be NULL");
-    if (n_run > 0 && runs == NULL) return qni_fail(err, QN_EINVAL, "encode: runs is NULL, but there are %zu", n_run);
+    if (n_run > 0 && runs == NULL) return qni_fail(err, QN_EINVAL, "encode: runs is NULL, but n_run is %zu", n_run);
     if (size > 0 && text == NULL) return qni_fail(err, QN_EINVAL, "encode: text is NULL, but its size is %zu", size);
     size_t valid = size > 0 ? qni_utf8_valid_prefix(text, size) : 0;
     if (valid < size) return qni_fail(err, QN_EINVAL, "text: not UTF-8 at byte %zu", valid);

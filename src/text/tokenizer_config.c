@@ -76,7 +76,7 @@ static qn_status check_unlisted(qn_tokenizer *t, bool qwen2, qn_error *err) {
 static qn_status read_decoder(qn_tokenizer *t, const json_t *config, qn_error *err) {
     const json_t *added = json_object_get(config, "added_tokens_decoder");
     if (added == NULL || json_is_null(added)) return QN_OK;
-    if (!qni_json_is_object(added)) return qni_fail(err, QN_EFORMAT, "added_tokens_decoder is no object");
+    if (!qni_json_is_object(added)) return qni_fail(err, QN_EFORMAT, "added_tokens_decoder must be an object");
     listed *list = qni_calloc(json_object_size(added), sizeof *list);
     if (list == NULL) return qni_fail(err, QN_ENOMEM, "added_tokens_decoder: out of memory");
     size_t n = 0;
@@ -165,7 +165,7 @@ static qn_status check_settings(const json_t *config, bool qwen2, qn_error *err)
 
 static qn_status read_config(qn_tokenizer *t, const json_t *config, bool qwen2, qn_error *err) {
     if (config == NULL) return QN_OK;
-    if (!qni_json_is_object(config)) return qni_fail(err, QN_EFORMAT, "is no object");
+    if (!qni_json_is_object(config)) return qni_fail(err, QN_EFORMAT, "must be an object");
     QN_TRY(check_settings(config, qwen2, err));
     return read_decoder(t, config, err);
 }
