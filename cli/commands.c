@@ -147,8 +147,8 @@ static const option perplexity_options[] = {
     {"--window", OPTION_WHOLE, AT(window), "N", "tokens of a window (default: 512); the incomplete tail is dropped", 1,
      INT32_MAX, NULL},
     {"--compare", OPTION_TEXT, AT(compare), "DIR",
-     "report the perplexity relative to the checkpoint DIR (as it is on disk), and the mean KL divergence from it", 0, 0,
-     NULL},
+     "report the perplexity relative to the checkpoint DIR (as it is on disk), and the mean KL divergence from it", 0,
+     0, NULL},
     {0},
 };
 

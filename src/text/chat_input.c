@@ -26,7 +26,8 @@ static const json_t *part_text(const json_t *part, size_t i, size_t k, qn_error 
     const json_t *text = json_object_get(part, "text");
     if (type == NULL && json_is_string(text)) return text;
     if (type == NULL) {
-        qni_fail(err, QN_EINVAL, "messages[%zu].content[%zu]: a part must be a string, or have a type and a text", i, k);
+        qni_fail(err, QN_EINVAL, "messages[%zu].content[%zu]: a part must be a string, or have a type and a text", i,
+                 k);
     } else if (strcmp(type, "text") == 0) {
         if (json_is_string(text)) return text;
         qni_fail(err, QN_EINVAL, "messages[%zu].content[%zu].text must be a string", i, k);
