@@ -92,7 +92,7 @@ static const option generate_options[] = {
     {"-n, --predict, --max-tokens", OPTION_WHOLE, AT(n_predict), "N",
      "tokens at most (default: until the end of the text or a full context)", 1, INT32_MAX, NULL},
     {"--think", OPTION_CHOICE, AT(think), "on|off|auto",
-     "whether the model shall think first (default: auto, as the template decides)", 0, 0, think_values},
+     "whether the model should think first (default: auto, as the template decides)", 0, 0, think_values},
     {"--ignore-eos", OPTION_FLAG, AT(ignore_eos), NULL, "go on after an end-of-text token", 0, 0, NULL},
     {"--parse-special", OPTION_FLAG, AT(parse_special), NULL,
      "read special tokens in messages too: whoever writes them can forge turns", 0, 0, NULL},
@@ -148,8 +148,8 @@ static const option perplexity_options[] = {
     {"--window", OPTION_WHOLE, AT(window), "N", "tokens of a window (default: 512); the incomplete tail is dropped", 1,
      INT32_MAX, NULL},
     {"--compare", OPTION_TEXT, AT(compare), "DIR",
-     "tell the perplexity relative to the checkpoint DIR (as it is on disk), and the mean KL divergence from it", 0, 0,
-     NULL},
+     "report the perplexity relative to the checkpoint DIR (as it is on disk), and the mean KL divergence from it", 0,
+     0, NULL},
     {0},
 };
 

@@ -397,9 +397,9 @@ static void layouts(const device_case *dc, const problem *p) {
         float *values = malloc((size_t)(a * p->h) * sizeof *values);
         assert_non_null(values);
         for (int64_t i = 0; i < a * p->h; i++) values[i] = p->values[O_PROJ][i % a * p->h + i / a];
-        qn_tensor *turned = tensor_make(device, floats[k], 2, turned_shape, values);
-        padded gap = padded_like(turned, 3);
-        const qn_tensor *sources[] = {turned, gap.t};
+        qn_tensor *transposed = tensor_make(device, floats[k], 2, turned_shape, values);
+        padded gap = padded_like(transposed, 3);
+        const qn_tensor *sources[] = {transposed, gap.t};
         for (int i = 0; i < 2; i++) {
             qn_linear_free(s.packed[O_PROJ]);
             s.packed[O_PROJ] = NULL;
@@ -408,7 +408,7 @@ static void layouts(const device_case *dc, const problem *p) {
             assert_int_equal(qn_linear_n_in(s.packed[O_PROJ]), a);
             assert_int_equal(qn_linear_n_out(s.packed[O_PROJ]), p->h);
             assert_int_equal(qn_linear_dtype(s.packed[O_PROJ]), floats[k]);
-            assert_true(qn_linear_bytes(s.packed[O_PROJ]) >= qn_tensor_bytes(turned));
+            assert_true(qn_linear_bytes(s.packed[O_PROJ]) >= qn_tensor_bytes(transposed));
             if (qn_linear_arith(s.packed[O_PROJ]) != QN_ARITH_F32) continue; /* auto chose native bf16 */
             void *got = tensor_bits(primitive_compute(ATTENTION_RESIDUAL, &s));
             const char *name = case_text("o_proj %s on %s, source %d", qn_dtype_name(floats[k]), dc->name, i);
@@ -418,7 +418,7 @@ static void layouts(const device_case *dc, const problem *p) {
         free(want);
         free(values);
         padded_check(&gap, dc);
-        qn_tensor_free(turned);
+        qn_tensor_free(transposed);
         bench_free(&s);
     }
     qn_device_close(device);

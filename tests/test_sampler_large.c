@@ -263,7 +263,7 @@ static void test_order_of_blocks(void **state) {
 
 /* 2^14 ids of exactly 2^-14 each, and some of probability 0: u selects the first id whose cumulative probability
  * exceeds it, also at block boundaries; beyond the total, the last id of nonzero probability. */
-static void test_ends(void **state) {
+static void test_cumulative_bounds(void **state) {
     (void)state;
     enum { N = 1 << 14, N_ALL = N + 5000 };
     static float logits[N_ALL];
@@ -311,8 +311,9 @@ static void test_bad_logits(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_definition), cmocka_unit_test(test_threads),    cmocka_unit_test(test_order_of_blocks),
-        cmocka_unit_test(test_ends),       cmocka_unit_test(test_bad_logits),
+        cmocka_unit_test(test_definition),      cmocka_unit_test(test_threads),
+        cmocka_unit_test(test_order_of_blocks), cmocka_unit_test(test_cumulative_bounds),
+        cmocka_unit_test(test_bad_logits),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -56,7 +56,7 @@ qn_status qni_candidates_check(const float *logits, int32_t n_valid, bool is_bad
 /* Load logits into `value` and `greatest`. Errors: ENUMERIC. */
 qn_status qni_candidates_read(qn_sampler *sampler, const float *logits, qn_error *err);
 /* Recompute `greatest` after logits were changed. */
-void qni_candidates_moved(qn_sampler *sampler);
+void qni_candidates_update_maxima(qn_sampler *sampler);
 /* Apply all filters; at least one candidate remains. */
 void qni_candidates_select(qn_sampler *sampler);
 /* The id that u, within 0 … 1, selects among them; probs as in qn_sampler_draw. */
