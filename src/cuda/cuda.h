@@ -12,7 +12,7 @@
 enum {
     QNI_CUDA_KV_BLOCK = 64, /* positions per block of a KV pool */
     QNI_CUDA_STEP_TOKENS = 16,
-    QNI_CUDA_N_BATCH = 2048,
+    QNI_CUDA_N_BATCH = 4096,
     QNI_CUDA_MAX_HEAD_DIM = 512,
 };
 
@@ -25,6 +25,8 @@ typedef struct qni_cuda_staging {
     pthread_cond_t changed;
     int32_t n_slot;
     struct qni_cuda_slot *slots;
+    const unsigned char *source; /* pinned memory of host_alloc(), from which rows go without a stop; NULL: none */
+    size_t source_bytes;
 } qni_cuda_staging;
 
 /* The samplers of a step, on the device. */
@@ -87,6 +89,8 @@ extern const qni_backend qni_cuda_backend;
 /* pack.c */
 qn_status qni_cuda_staging_create(qni_cuda *c, qn_error *err);
 void qni_cuda_staging_free(qni_cuda *c);
+void *qni_cuda_host_alloc(void *state, size_t bytes);
+void qni_cuda_host_free(void *state, void *memory);
 qn_status qni_cuda_packing(const void *state, qni_packing *out, const qni_source *source, qn_error *err);
 void qni_cuda_pack(const void *state, const qni_weight *form, void *data, int64_t first, int64_t n, const void *src,
                    int64_t in_stride, int64_t out_stride);

@@ -247,6 +247,8 @@ const qni_backend qni_cuda_backend = {
     .packing = qni_cuda_packing,
     .pack = qni_cuda_pack,
     .pack_quantized = qni_cuda_pack_quantized,
+    .host_alloc = qni_cuda_host_alloc,
+    .host_free = qni_cuda_host_free,
     .parallel = parallel,
 };
 

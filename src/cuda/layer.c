@@ -37,6 +37,12 @@ static qni_ops composed_ops(void) {
     return ops;
 }
 
+/* Whether the rows of b lie behind those of a, as a model's do: then one product serves both. */
+static bool follows(const qni_weight *a, const qni_weight *b) {
+    return a->quant.kind == QNI_DENSE && b->quant.kind == QNI_DENSE && a->n_in == b->n_in && a->dtype == b->dtype &&
+           (const unsigned char *)a->data + 2 * a->n_in * a->n_out == (const unsigned char *)b->data;
+}
+
 /* out = rms(x, norm) · the weights, their outputs one after another; of SwiGLU if asked for. */
 static qn_status norm_and_product(const qni_run *run, qni_mat out, qni_mat x, qni_vec norm, double eps,
                                   const qni_weight *const *w, int32_t n_weight, bool swiglu) {
@@ -61,8 +67,12 @@ static qn_status norm_and_product(const qni_run *run, qni_mat out, qni_mat x, qn
         qni_scratch_reset(run->scratch, mark);
         return QN_OK;
     }
-    for (int64_t i = 0, first = 0; i < n_weight; first += w[i]->n_out, i++) {
-        QN_TRY(qni_cuda_many(run, columns(whole, first, w[i]->n_out), (qni_mat){0}, normed, w[i]));
+    int64_t first = 0;
+    for (int32_t i = 0, n; i < n_weight; i += n) {
+        qni_weight together = *w[i];
+        for (n = 1; i + n < n_weight && follows(&together, w[i + n]); n++) together.n_out += w[i + n]->n_out;
+        QN_TRY(qni_cuda_many(run, columns(whole, first, together.n_out), (qni_mat){0}, normed, &together));
+        first += together.n_out;
     }
     if (swiglu) {
         QN_TRY(run->ops->swiglu(run, out, columns(whole, 0, out.n_col), columns(whole, out.n_col, out.n_col)));

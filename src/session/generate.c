@@ -102,6 +102,12 @@ static qn_status prepare_ends(qn_generation *g, const qn_generate_args *args, qn
     return g->masked != NULL ? QN_OK : qni_fail(err, QN_ENOMEM, "min_tokens: no memory for %d ids", config->n_vocab);
 }
 
+/* Whether the device samples, at the present length. */
+static bool samples_on_device(const qn_generation *g) {
+    return qni_session_max_sampled(g->session) > 0 && g->args.on_token == NULL &&
+           g->result.n_generated >= g->args.min_tokens;
+}
+
 static qn_status prepare_sampler(qn_generation *g, const qn_sampler_params *wanted, qn_error *err) {
     int32_t n_vocab = g->session->model->config.n_vocab, n_valid = n_vocab;
     if (g->tokenizer != NULL && qn_tokenizer_n_vocab(g->tokenizer) < n_vocab) {
@@ -109,8 +115,9 @@ static qn_status prepare_sampler(qn_generation *g, const qn_sampler_params *want
     }
     qn_sampler_params params;
     qn_sampler_defaults(g->session->model, QN_SAMPLER_MODEL, &params);
-    return qni_sampler_create(&g->sampler, wanted != NULL ? wanted : &params, n_vocab, n_valid,
-                              g->session->model->device, err);
+    QN_TRY(qni_sampler_create(&g->sampler, wanted != NULL ? wanted : &params, n_vocab, n_valid,
+                              g->session->model->device, err));
+    return samples_on_device(g) ? QN_OK : qni_sampler_alloc(g->sampler, err);
 }
 
 static qn_status prepare_text(qn_generation *g, const qn_generate_args *args, qn_error *err) {
@@ -204,6 +211,7 @@ static qn_status sample_id(qn_generation *g, qn_error *err) {
     g->pending_id = -1;
     g->result.finish = QN_FINISH_LENGTH;
     if (seq->n_tok == g->session->n_ctx) return QN_OK;
+    QN_TRY(qni_sampler_alloc(g->sampler, err));
     QN_TRY(qn_sampler_draw(g->sampler, &id, NULL, sampling_logits(g), seq->ids, (size_t)seq->n_tok, g->prompt.size,
                            (uint64_t)seq->n_tok, err));
     return accept(g, id, seq->n_tok, err);
@@ -226,7 +234,7 @@ static qn_status accept_sampled(qn_generation *g, const qni_feed *f, qn_error *e
 static void request_ids(const qn_generation *g, qni_feed *f) {
     const int32_t n_free = g->session->n_ctx - (int32_t)(f->n_kept + f->n_ids);
     int32_t n = qni_session_max_sampled(g->session);
-    if (n == 0 || g->args.on_token != NULL || g->result.n_generated < g->args.min_tokens) return;
+    if (!samples_on_device(g)) return;
     n = n_free < n ? n_free : n;
     if (g->args.n_predict > 0) n = (int32_t)qni_min_i64(n, g->args.n_predict - g->result.n_generated);
     f->n_sample = n;

@@ -55,9 +55,24 @@ static qn_status check_params(const qn_sampler_params *p, int32_t n_vocab, qn_er
     return QN_OK;
 }
 
-static bool alloc_arrays(qn_sampler *s) {
+static void free_arrays(qn_sampler *s) {
+    qni_free(s->value);
+    qni_free(s->id);
+    qni_free(s->greatest);
+    qni_free(s->key);
+    qni_free(s->spare);
+    qni_free(s->count);
+    qni_free(s->blocks);
+    s->value = s->greatest = NULL;
+    s->id = NULL;
+    s->key = s->spare = NULL;
+    s->count = NULL;
+    s->blocks = NULL;
+}
+
+qn_status qni_sampler_alloc(qn_sampler *s, qn_error *err) {
     const size_t n = (size_t)s->n_valid;
-    s->bias = qni_calloc(s->params.n_logit_bias, sizeof *s->bias);
+    if (s->blocks != NULL) return QN_OK;
     s->value = qni_calloc(n, sizeof *s->value);
     s->id = qni_calloc(n, sizeof *s->id);
     s->greatest = qni_calloc((size_t)s->n_group, sizeof *s->greatest);
@@ -65,7 +80,9 @@ static bool alloc_arrays(qn_sampler *s) {
     s->spare = qni_calloc(n, sizeof *s->spare);
     s->count = qni_calloc((size_t)s->n_vocab, sizeof *s->count);
     s->blocks = qni_calloc((size_t)s->n_block, sizeof *s->blocks);
-    return s->bias && s->value && s->id && s->greatest && s->key && s->spare && s->count && s->blocks;
+    if (s->value && s->id && s->greatest && s->key && s->spare && s->count && s->blocks) return QN_OK;
+    free_arrays(s);
+    return qni_fail(err, QN_ENOMEM, "sampler: no memory for %d ids", s->n_vocab);
 }
 
 qn_status qni_sampler_create(qn_sampler **out, const qn_sampler_params *params, int32_t n_vocab, int32_t n_valid,
@@ -85,9 +102,10 @@ qn_status qni_sampler_create(qn_sampler **out, const qn_sampler_params *params, 
     s->n_valid = n_valid == 0 ? n_vocab : n_valid;
     s->n_block = (int32_t)qni_ceil_div(s->n_valid, QNI_BLOCK_IDS);
     s->n_group = (int32_t)qni_ceil_div(s->n_valid, QNI_GROUP_IDS);
-    if (!alloc_arrays(s)) {
+    s->bias = qni_calloc(params->n_logit_bias, sizeof *s->bias);
+    if (s->bias == NULL) {
         qn_sampler_free(s);
-        return qni_fail(err, QN_ENOMEM, "sampler: no memory for %d ids", n_vocab);
+        return qni_fail(err, QN_ENOMEM, "sampler: no memory for %zu biases", params->n_logit_bias);
     }
     if (params->n_logit_bias > 0) memcpy(s->bias, params->logit_bias, params->n_logit_bias * sizeof *s->bias);
     s->params.logit_bias = s->bias;
@@ -99,20 +117,22 @@ qn_status qni_sampler_create(qn_sampler **out, const qn_sampler_params *params, 
 
 qn_status qn_sampler_create(qn_sampler **out, const qn_sampler_params *params, int32_t n_vocab, int32_t n_valid,
                             qn_error *err) {
-    return qni_sampler_create(out, params, n_vocab, n_valid, NULL, err);
+    qn_sampler *s = NULL;
+    QN_TRY(qni_sampler_create(out != NULL ? &s : NULL, params, n_vocab, n_valid, NULL, err));
+    const qn_status status = qni_sampler_alloc(s, err);
+    if (status != QN_OK) {
+        qn_sampler_free(s);
+        return status;
+    }
+    *out = s;
+    return QN_OK;
 }
 
 void qn_sampler_free(qn_sampler *sampler) {
     if (sampler == NULL) return;
     if (sampler->device != NULL) qni_device_release(sampler->device);
     qni_free(sampler->bias);
-    qni_free(sampler->value);
-    qni_free(sampler->id);
-    qni_free(sampler->greatest);
-    qni_free(sampler->key);
-    qni_free(sampler->spare);
-    qni_free(sampler->count);
-    qni_free(sampler->blocks);
+    free_arrays(sampler);
     qni_free(sampler);
 }
 

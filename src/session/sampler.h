@@ -41,9 +41,13 @@ struct qn_sampler {
     double sum;            /* of all candidates' e */
 };
 
-/* As qn_sampler_create, with a device (or NULL) whose threads a sample may use while it is idle. */
+/* As qn_sampler_create, with a device (or NULL) whose threads a sample may use while it is idle. The memory that sampling
+ * needs is not allocated yet: where the device samples, it may never be used. */
 qn_status qni_sampler_create(qn_sampler **out, const qn_sampler_params *params, int32_t n_vocab, int32_t n_valid,
                              qn_device *device, qn_error *err);
+
+/* Allocate what sampling needs, once. Errors: ENOMEM. */
+qn_status qni_sampler_alloc(qn_sampler *sampler, qn_error *err);
 
 /* Run a task for the first n_block blocks; n is the total number of their ids or candidates. The caller must not
  * hold the device. */
