@@ -132,6 +132,7 @@ static void draw(const qn_sampler_params *p, qn_device *device, const float *log
                  int32_t *id, double *probs) {
     qn_sampler *sampler = NULL;
     assert_ok(qni_sampler_create(&sampler, p, n, 0, device, err));
+    assert_ok(qni_sampler_alloc(sampler, err));
     assert_ok(qn_sampler_draw(sampler, id, probs, logits, NULL, 0, 0, position, err));
     qn_sampler_free(sampler);
 }
@@ -292,6 +293,7 @@ static void test_bad_logits(void **state) {
     qn_sampler_params p;
     qn_sampler_defaults(NULL, QN_SAMPLER_NEUTRAL, &p);
     assert_ok(qni_sampler_create(&sampler, &p, MAX_IDS, MAX_IDS - 1, device, err));
+    assert_ok(qni_sampler_alloc(sampler, err));
     qn_device_close(device); /* the sampler keeps a reference to it */
     qn_error bad = {0};
     int32_t id = -7;

@@ -191,9 +191,6 @@ typedef struct qni_backend {
     /* The same from rows [first, first + n) of a quantized source. Errors: ENOMEM. */
     qn_status (*pack_quantized)(const void *state, const qni_weight *form, void *data, int64_t first, int64_t n,
                                 const qni_quant *source, const qni_quant_rows *rows, qn_error *err);
-    /* Host memory from which `pack` copies fastest, one block at a time; NULL: any is as good. */
-    void *(*host_alloc)(void *state, size_t bytes);
-    void (*host_free)(void *state, void *memory);
     /* Run tasks on the device's threads (used for packing while loading); NULL: all tasks run on the calling thread.
      * The caller holds the device lock. */
     void (*parallel)(void *state, int32_t n_task, qni_task task, void *context);

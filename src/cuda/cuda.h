@@ -25,8 +25,6 @@ typedef struct qni_cuda_staging {
     pthread_cond_t changed;
     int32_t n_slot;
     struct qni_cuda_slot *slots;
-    const unsigned char *source; /* pinned memory of host_alloc(), from which rows go without a stop; NULL: none */
-    size_t source_bytes;
 } qni_cuda_staging;
 
 /* The samplers of a step, on the device. */
@@ -89,8 +87,6 @@ extern const qni_backend qni_cuda_backend;
 /* pack.c */
 qn_status qni_cuda_staging_create(qni_cuda *c, qn_error *err);
 void qni_cuda_staging_free(qni_cuda *c);
-void *qni_cuda_host_alloc(void *state, size_t bytes);
-void qni_cuda_host_free(void *state, void *memory);
 qn_status qni_cuda_packing(const void *state, qni_packing *out, const qni_source *source, qn_error *err);
 void qni_cuda_pack(const void *state, const qni_weight *form, void *data, int64_t first, int64_t n, const void *src,
                    int64_t in_stride, int64_t out_stride);

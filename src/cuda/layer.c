@@ -11,7 +11,7 @@
  */
 #include "cuda.h"
 
-enum { FUSED_NORM_ROWS = 2 };
+enum { FUSED_NORM_INPUTS = 2048 };
 
 static qni_mat take(const qni_run *run, qn_dtype dtype, int64_t n_row, int64_t n_col) {
     void *data = qni_scratch_array(run->scratch, n_row, n_col, dtype == QN_DTYPE_F32 ? 4 : 2);
@@ -50,8 +50,8 @@ static qn_status norm_and_product(const qni_run *run, qni_mat out, qni_mat x, qn
     const size_t mark = run->scratch->used;
     qni_cuda *c = measures ? NULL : qni_cuda_of(run);
     const bool few = !measures && x.n_row <= QNI_CUDA_SKINNY_ROWS;
-    /* Each block of threads normalizes what it multiplies; of more rows that takes longer than a kernel of its own. */
-    const bool fuses = few && x.n_row <= FUSED_NORM_ROWS && x.n_col % 128 == 0;
+    /* Each block of threads normalizes what it multiplies; of more inputs that takes longer than a kernel of its own. */
+    const bool fuses = few && x.n_row * x.n_col <= FUSED_NORM_INPUTS && x.n_col % 128 == 0;
     const qni_mat normed = take(run, QN_DTYPE_BF16, x.n_row, x.n_col);
     const qni_mat whole = swiglu ? take(run, QN_DTYPE_BF16, x.n_row, 2 * out.n_col) : out;
     if (!fuses) QN_TRY(run->ops->rms_norm(run, normed, x, norm, eps));

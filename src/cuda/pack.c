@@ -72,40 +72,6 @@ static void give_slot(qni_cuda *c, slot *s) {
     pthread_mutex_unlock(&c->staging.lock);
 }
 
-void *qni_cuda_host_alloc(void *state, size_t bytes) {
-    qni_cuda *c = state;
-    void *memory = NULL;
-    (void)cudaSetDevice(c->device);
-    if (cudaMallocHost(&memory, bytes) != cudaSuccess) {
-        (void)cudaGetLastError();
-        return NULL;
-    }
-    c->staging.source = memory;
-    c->staging.source_bytes = bytes;
-    return memory;
-}
-
-void qni_cuda_host_free(void *state, void *memory) {
-    qni_cuda *c = state;
-    c->staging.source = NULL;
-    (void)cudaSetDevice(c->device);
-    (void)cudaFreeHost(memory);
-}
-
-/* Copy bytes that are in pinned memory already, and wait: the caller will write there again. */
-static void send_now(qni_cuda *c, void *to, const void *from, size_t bytes) {
-    slot *s = take_slot(c);
-    qni_cuda_keep(c, cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, c->stream));
-    qni_cuda_keep(c, cudaEventRecord(s->done, c->stream));
-    qni_cuda_keep(c, cudaEventSynchronize(s->done));
-    give_slot(c, s);
-}
-
-static bool is_pinned(const qni_cuda *c, const void *from) {
-    const uintptr_t at = (uintptr_t)from, base = (uintptr_t)c->staging.source;
-    return base != 0 && at >= base && at < base + c->staging.source_bytes;
-}
-
 /* Copy `height` rows of `width` bytes from a slot. */
 static void send(qni_cuda *c, void *to, size_t to_pitch, const void *from, size_t width, size_t height) {
     qni_cuda_keep(c, cudaMemcpy2DAsync(to, to_pitch, from, width, width, height, cudaMemcpyHostToDevice, c->stream));
@@ -160,10 +126,6 @@ void qni_cuda_pack(const void *state, const qni_weight *form, void *data, int64_
     (void)cudaSetDevice(c->device);
     const size_t element = form->dtype == QN_DTYPE_F32 ? 4 : 2, row = (size_t)form->n_in * element;
     unsigned char *to = (unsigned char *)data + (size_t)first * row;
-    if (in_stride == 1 && (n == 1 || out_stride == form->n_in) && is_pinned(c, src)) {
-        send_now(c, to, src, (size_t)n * row);
-        return;
-    }
     const int64_t whole = row < SLOT_BYTES ? (int64_t)(SLOT_BYTES / row) : 1;
     for (int64_t o = 0; o < n; o += whole) {
         const int64_t n_row = n - o < whole ? n - o : whole;

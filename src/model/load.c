@@ -175,19 +175,6 @@ static uint64_t bytes_before(const void *context, int64_t chunk) {
     return bytes;
 }
 
-/* The threads' buffers, where the device packs from them fastest. */
-static void *alloc_buffers(const qn_device *device, size_t bytes) {
-    return device->backend->host_alloc != NULL ? device->backend->host_alloc(device->state, bytes)
-                                               : qni_calloc(bytes, 1);
-}
-static void free_buffers(const qn_device *device, void *buffers) {
-    if (device->backend->host_free != NULL) {
-        device->backend->host_free(device->state, buffers);
-    } else {
-        qni_free(buffers);
-    }
-}
-
 qn_status qni_model_load(qn_model *model, const qni_checkpoint *c, const qn_progress *progress, qn_error *err) {
     load_job job = {.device = model->device};
     size_t n_item = (size_t)c->config.n_layer * QNI_N_SLOT + 3;
@@ -196,8 +183,7 @@ qn_status qni_model_load(qn_model *model, const qni_checkpoint *c, const qn_prog
     add_items(&job, model, c);
     size_t buffers = (size_t)model->device->n_thread;
     qn_status status = QN_OK;
-    if (!qni_mul_size(&buffers, buffers, job.buffer_bytes) ||
-        (job.buffer = alloc_buffers(job.device, buffers)) == NULL) {
+    if (!qni_mul_size(&buffers, buffers, job.buffer_bytes) || (job.buffer = qni_calloc(buffers, 1)) == NULL) {
         status = qni_fail(err, QN_ENOMEM, "model: no memory for %d buffers of %zu bytes", (int)model->device->n_thread,
                           job.buffer_bytes);
     } else {
@@ -207,7 +193,7 @@ qn_status qni_model_load(qn_model *model, const qni_checkpoint *c, const qn_prog
     for (size_t i = 0; i < job.n_item && status == QN_OK; i++) {
         if (job.items[i].filling.weight != NULL) qni_linear_finish(&job.items[i].filling);
     }
-    free_buffers(job.device, job.buffer);
+    qni_free(job.buffer);
     qni_free(job.items);
     return status;
 }
