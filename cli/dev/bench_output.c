@@ -7,6 +7,7 @@
 
 #include <jansson.h>
 
+#include "../open.h"
 #include "../output.h"
 #include "../records.h"
 #include "bench.h"
