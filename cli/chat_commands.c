@@ -117,7 +117,7 @@ static bool are_messages(const json_t *list) {
 }
 
 /* Saved ids are used only for a model with the same vocabulary; otherwise the next turn renders the messages. */
-static bool take_saved(chat *c, json_t *root, record_error *error) {
+static bool restore_saved(chat *c, json_t *root, record_error *error) {
     int32_t n_vocab = qn_model_get_config(c->generator.model)->n_vocab;
     json_t *messages = json_object_get(root, "messages"), *kind = json_object_get(root, "quern");
     const char *think = json_string_value(json_object_get(root, "think"));
@@ -155,7 +155,7 @@ static int do_load(chat *c, const char *operand) {
     (void)json_was_refused();
     if (status)
         code = fail_error(operand, &err);
-    else if (!take_saved(c, root, &error))
+    else if (!restore_saved(c, root, &error))
         code = fail(operand, "%s", error.text);
     else
         fprintf(stderr, "%d turns, context %d of %d\n", c->n_turn, chat_n_tok(c),

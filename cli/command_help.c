@@ -54,8 +54,8 @@ void help_print_all(void) {
     printf("usage: quern COMMAND [options]\n\nquern %s runs Qwen3 language models natively.\n\ncommands:\n",
            qn_version());
     for (const command *c = commands; c->name; c++) printf("  %-12s %s\n", c->name, c->summary);
-    printf("\n  quern help COMMAND    tells what a command does and its options (also: quern COMMAND --help)\n"
-           "  quern --version       tells the version\n"
+    printf("\n  quern help COMMAND    describe a command and its options (also: quern COMMAND --help)\n"
+           "  quern --version       print the version\n"
            "\nWithout -m DIR a small demo model is used: quern run -p \"Tell me a story.\"\n"
            "Exit codes: 0 done, 1 the command or a check failed, 2 usage error, 128 + the number of a signal.\n");
 }

@@ -73,7 +73,7 @@ int command_info(const settings *s) {
     qn_error err;
     qn_log log = warnings_log(s->quiet, dir);
     qn_plan_options options = plan_options(s);
-    const char *kv = qn_dtype_name(s->kv ? (qn_dtype)s->kv : QN_DTYPE_F16);
+    const char *kv = qn_dtype_name(kv_dtype(s));
     int code = EXIT_DONE;
     if (qn_model_plan(&plan, dir, &options, &err) || qn_model_read_config(&config, dir, &log, &err))
         code = fail_error(dir, &err);

@@ -10,7 +10,7 @@
 #include "perplexity.h"
 
 /* Logits of a chunk are kept for the comparison: at most this many floats. */
-enum { KEEP_FLOATS = 16 << 20, PIECE_TOKENS = 512 };
+enum { KEEP_FLOATS = 16 << 20, CHUNK_TOKENS = 512 };
 
 /* A checkpoint being scored. */
 typedef struct scorer {
@@ -87,14 +87,14 @@ static bool on_logits(void *user, int32_t position, const float *logits, int32_t
 }
 
 /* Score one window of `size` ids, in chunks of at most `piece`. */
-static int score_window(const scorer *model, const scorer *reference, const int32_t *ids, int32_t size, int32_t piece,
+static int score_window(const scorer *model, const scorer *reference, const int32_t *ids, int32_t size, int32_t chunk,
                         tally *t) {
     qn_error err;
     t->next = ids + 1;
     if (qn_session_rewind(model->session, 0, &err)) return fail_error(model->dir, &err);
     if (reference && qn_session_rewind(reference->session, 0, &err)) return fail_error(reference->dir, &err);
-    for (int32_t first = 0; first < size; first += piece) {
-        size_t n = (size_t)(size - first < piece ? size - first : piece);
+    for (int32_t first = 0; first < size; first += chunk) {
+        size_t n = (size_t)(size - first < chunk ? size - first : chunk);
         t->first = first;
         if (reference && qn_session_append(reference->session, ids + first, n, on_reference, t, &err))
             return fail_error(reference->dir, &err);
@@ -104,21 +104,21 @@ static int score_window(const scorer *model, const scorer *reference, const int3
 }
 
 static int score_all(const scorer *model, const scorer *reference, const qn_ids *ids, int32_t window, tally *t) {
-    int32_t n_vocab = qn_model_get_config(model->model)->n_vocab, piece = PIECE_TOKENS;
+    int32_t n_vocab = qn_model_get_config(model->model)->n_vocab, chunk = CHUNK_TOKENS;
     if (reference) {
         const qn_model_config *other = qn_model_get_config(reference->model);
         if (other->n_vocab != n_vocab)
             return fail(reference->dir, "has a vocabulary of %d, not %d: not comparable", other->n_vocab, n_vocab);
-        piece = KEEP_FLOATS / n_vocab < PIECE_TOKENS ? KEEP_FLOATS / n_vocab : PIECE_TOKENS;
-        if (piece < 1) piece = 1;
-        t->kept = must_calloc((size_t)piece * (size_t)n_vocab, sizeof(float));
+        chunk = KEEP_FLOATS / n_vocab < CHUNK_TOKENS ? KEEP_FLOATS / n_vocab : CHUNK_TOKENS;
+        if (chunk < 1) chunk = 1;
+        t->kept = must_calloc((size_t)chunk * (size_t)n_vocab, sizeof(float));
     }
     size_t n_window = (ids->size - 1) / (size_t)window;
     int code = EXIT_DONE;
     progress_bar bar;
     progress_begin(&bar, "scoring");
     for (size_t w = 0; !code && w < n_window; w++) {
-        code = score_window(model, reference, ids->data + w * (size_t)window, window, piece, t);
+        code = score_window(model, reference, ids->data + w * (size_t)window, window, chunk, t);
         progress_report(&bar, w + 1, n_window);
     }
     progress_end(&bar);

@@ -83,7 +83,7 @@ static int generate(generator *g, const qn_ids *ids, const qn_text *text, qn_pro
         .on_prefill = on_prefill,
         .user = &state,
     };
-    if (is_chat) generator_take_prompt(g, rendered, s->parse_special, &args);
+    if (is_chat) generator_set_prompt(g, rendered, s->parse_special, &args);
     qn_generate_result result = {.n_prompt = 0};
     qn_error err;
     progress_begin(&state.bar, "reading the prompt");
@@ -101,7 +101,7 @@ static int generate(generator *g, const qn_ids *ids, const qn_text *text, qn_pro
 }
 
 /* The first given option that requires a template; NULL: none. */
-static const char *asks_template(const settings *s) {
+static const char *template_option(const settings *s) {
     return s->chat              ? "--chat"
            : s->chat_template   ? "--chat-template"
            : s->template_kwargs ? "--chat-template-kwargs"
@@ -119,8 +119,8 @@ static int check_usage(const settings *s) {
     if (s->ids && s->stops.n) return usage_error("run", "--stop needs a text, not --ids");
     if (s->stops.n > MAX_STOP) return usage_error("run", "--stop: at most %d texts", MAX_STOP);
     if (s->chat && (s->raw || s->ids)) return usage_error("run", "--chat does not go with --raw or --ids");
-    if ((s->raw || s->ids) && asks_template(s))
-        return usage_error("run", "%s is for messages, and does not go with %s", asks_template(s),
+    if ((s->raw || s->ids) && template_option(s))
+        return usage_error("run", "%s is for messages, and does not go with %s", template_option(s),
                            s->raw ? "--raw" : "--ids");
     if (!s->jsonl && !s->ids && !s->prompt && !s->file && is_terminal(stdin))
         return usage_error("run", "a prompt is needed: -p TEXT, -f FILE, a pipe or --ids");
@@ -137,7 +137,7 @@ int command_run(const settings *s) {
     qn_prompt rendered = {0};
     /* ids need no tokenizer, but if present it tells which vocabulary rows are padding */
     need tokenizer = s->ids || s->jsonl ? NEED_IF_THERE : NEED_MUST;
-    need chat_template = s->raw || s->ids ? NEED_NOT : asks_template(s) ? NEED_MUST : NEED_IF_THERE;
+    need chat_template = s->raw || s->ids ? NEED_NOT : template_option(s) ? NEED_MUST : NEED_IF_THERE;
     code = generator_open(&g, s, tokenizer, chat_template);
     if (!code && s->jsonl) {
         code = run_jsonl(&g);

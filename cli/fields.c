@@ -180,7 +180,7 @@ static const refused_field refused[] = {
     {"control_vectors", RUN, OFF},
 };
 
-static bool is_off(const json_t *value) {
+static bool is_default_off(const json_t *value) {
     switch (json_typeof(value)) {
     case JSON_FALSE:
         return true;
@@ -211,7 +211,7 @@ static bool is_neutral(const json_t *value, neutral kind) {
     case NOTHING:
         return false;
     case OFF:
-        return is_off(value);
+        return is_default_off(value);
     case ON:
         return json_is_true(value);
     case ONE:
@@ -219,7 +219,7 @@ static bool is_neutral(const json_t *value, neutral kind) {
     case MINUS_ONE:
         return is_number(value, -1);
     case OFF_OR_MINUS_ONE:
-        return is_off(value) || is_number(value, -1);
+        return is_default_off(value) || is_number(value, -1);
     case AUTO:
         return is_text(value, "auto") || is_text(value, "none");
     case TEXT_TYPE:

@@ -120,7 +120,7 @@ void generator_close(generator *g) {
     *g = (generator){.settings = NULL};
 }
 
-void generator_take_prompt(const generator *g, qn_prompt *prompt, bool parse_special, qn_generate_args *args) {
+void generator_set_prompt(const generator *g, qn_prompt *prompt, bool parse_special, qn_generate_args *args) {
     if (parse_special && prompt->n_run) {
         prompt->runs[0] = (qn_text_run){prompt->text.size, true};
         prompt->n_run = 1;

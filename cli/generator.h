@@ -36,7 +36,7 @@ bool generator_is_end(const generator *g, int32_t id);
 
 /* Point the arguments at a rendered prompt, which must outlive them, and at the ids that end a chat answer. With
  * `parse_special` the whole prompt is marked as trusted. */
-void generator_take_prompt(const generator *g, qn_prompt *prompt, bool parse_special, qn_generate_args *args);
+void generator_set_prompt(const generator *g, qn_prompt *prompt, bool parse_special, qn_generate_args *args);
 
 /* Fill with the model's defaults, overridden by the command line. */
 void generator_params(const generator *g, bool is_chat, qn_think think, qn_sampler_params *params);

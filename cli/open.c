@@ -13,7 +13,7 @@
 
 #include "output.h"
 
-static char *if_model(char *dir) {
+static char *keep_if_model(char *dir) {
     char *config = must_format("%s/config.json", dir);
     bool found = access(config, F_OK) == 0;
     free(config);
@@ -30,7 +30,7 @@ char *model_dir(const settings *s) {
     self[n] = '\0';
     char *slash = strrchr(self, '/');
     if (slash) *slash = '\0';
-    char *dir = if_model(must_format("%s/../models/demo", self));
+    char *dir = keep_if_model(must_format("%s/../models/demo", self));
     if (!dir) dir = must_format("%s/../share/quern/demo", self);
     char *plain = realpath(dir, NULL); /* no ".." in messages */
     if (!plain) return dir;
@@ -57,6 +57,11 @@ int open_model(qn_model **out, const settings *s, qn_device *device, const char 
     qn_status status = qn_model_open(out, device, dir, &options, &err);
     progress_end(&bar);
     return status ? fail_error(dir, &err) : EXIT_DONE;
+}
+
+qn_dtype kv_dtype(const settings *s) {
+    if (s->kv) return (qn_dtype)s->kv;
+    return s->device && !strncmp(s->device, "cuda", 4) ? QN_DTYPE_BF16 : QN_DTYPE_F16;
 }
 
 qn_plan_options plan_options(const settings *s) {
@@ -199,21 +204,21 @@ int read_prompt(const settings *s, const char *name, qn_text *out, const char **
     return read_file(out, s->file ? s->file : "-");
 }
 
-static bool is_gap(char c) {
+static bool is_separator(char c) {
     return c == ' ' || c == ',' || c == '\t' || c == '\n' || c == '\r';
 }
 
 int parse_ids(qn_ids *out, const char *what, const char *text, size_t size) {
     *out = (qn_ids){0};
     for (size_t i = 0; i < size;) {
-        if (is_gap(text[i])) {
+        if (is_separator(text[i])) {
             i++;
             continue;
         }
         size_t begin = i;
         int64_t id = 0;
         while (i < size && text[i] >= '0' && text[i] <= '9' && id <= INT32_MAX) id = 10 * id + (text[i++] - '0');
-        if (begin == i || id > INT32_MAX || (i < size && !is_gap(text[i])))
+        if (begin == i || id > INT32_MAX || (i < size && !is_separator(text[i])))
             return fail(what, "'%.*s' at byte %zu is not a token id", (int)strcspn(text + begin, " ,\t\r\n") % 40,
                         text + begin, begin);
         if (out->size == out->capacity) {

@@ -17,6 +17,9 @@ int open_device(qn_device **out, const settings *s, const char *name, bool compo
 int open_model(qn_model **out, const settings *s, qn_device *device, const char *dir);
 int open_session(qn_session **out, const settings *s, qn_model *model, const char *dir);
 
+/* The type of the KV cache: as set, or the default of the device. */
+qn_dtype kv_dtype(const settings *s);
+
 /* Memory-plan options from the settings. */
 qn_plan_options plan_options(const settings *s);
 

@@ -299,7 +299,7 @@ qn_generation *request_begin(request *r, qn_session *session, record_error *erro
         .on_prefill = on_prefill,
         .user = r,
     };
-    if (r->conversation) generator_take_prompt(g, &r->rendered, r->parse_special, &args);
+    if (r->conversation) generator_set_prompt(g, &r->rendered, r->parse_special, &args);
     qn_generation *generation = NULL;
     qn_error err;
     if (qn_generation_create(&generation, session, g->tokenizer, &args, &err)) record_fail_error(error, &err);

@@ -74,19 +74,19 @@ static void print_answers(runner *r) {
     }
 }
 
-static int32_t common(const qn_ids *prompt, const int32_t *ids, size_t n) {
+static int32_t common_prefix(const qn_ids *prompt, const int32_t *ids, size_t n) {
     size_t i = 0;
     while (i < n && i < prompt->size && ids[i] == prompt->data[i]) i++;
     return (int32_t)i;
 }
 
-static int32_t common_with_session(const qn_ids *prompt, const qn_session *session) {
-    return common(prompt, qn_session_ids(session), (size_t)qn_session_n_tok(session));
+static int32_t prefix_in_session(const qn_ids *prompt, const qn_session *session) {
+    return common_prefix(prompt, qn_session_ids(session), (size_t)qn_session_n_tok(session));
 }
 
 /* Fork the first n tokens of another slot's sequence into a slot. If memory is short, the prompt is computed
  * instead. */
-static void share(slot *to, const slot *from, int32_t n) {
+static void share_prefix(slot *to, const slot *from, int32_t n) {
     qn_session *session = NULL;
     if (qn_session_fork(&session, from->session, NULL)) return;
     if (qn_session_rewind(session, (size_t)n, NULL)) {
@@ -104,10 +104,10 @@ static slot *choose_slot(runner *r, const qn_ids *prompt) {
     int32_t n_best = -1, n_free = -1, n_coming = 0;
     for (size_t i = 0; i < r->n_slot; i++) {
         slot *s = &r->slots[i];
-        const int32_t n = common_with_session(prompt, s->session);
+        const int32_t n = prefix_in_session(prompt, s->session);
         if (n > n_best) best = s, n_best = n;
         if (s->entry) {
-            const int32_t n_all = common(prompt, s->entry->prompt.data, s->entry->prompt.size);
+            const int32_t n_all = common_prefix(prompt, s->entry->prompt.data, s->entry->prompt.size);
             if (n_all > n_coming) n_coming = n_all;
             continue;
         }
@@ -116,7 +116,7 @@ static slot *choose_slot(runner *r, const qn_ids *prompt) {
     }
     if (n_coming >= n_best + LEAST_SHARED) return NULL;
     if (n_best < n_free + LEAST_SHARED) return best_free;
-    share(oldest, best, n_best);
+    share_prefix(oldest, best, n_best);
     return oldest;
 }
 
@@ -153,7 +153,7 @@ static bool has_free_slot(const runner *r) {
 }
 
 /* Read records and start them, in order, while a slot is free. */
-static void take_records(runner *r) {
+static void start_records(runner *r) {
     while (has_free_slot(r) && !ferror(stdout) && !interrupted()) {
         entry *last = r->n_entry ? entry_at(r, r->n_entry - 1) : NULL;
         if (last && last->request && !last->generation) {
@@ -282,7 +282,7 @@ static int open_sessions(runner *r) {
     return code;
 }
 
-static void close_all(runner *r) {
+static void close_sessions(runner *r) {
     for (size_t i = 0; i < r->n_slot; i++) {
         if (r->slots[i].entry) qn_generation_free(r->slots[i].entry->generation);
         qn_session_free(r->slots[i].session);
@@ -305,13 +305,13 @@ int run_jsonl(generator *g) {
     runner r = {.generator = g};
     int code = open_sessions(&r);
     while (!code && !ferror(stdout)) {
-        take_records(&r);
+        start_records(&r);
         if (interrupted()) cancel(&r);
         step(&r);
         print_answers(&r);
         if (r.has_ended && !r.n_entry) break;
     }
     if (!code) code = r.read_code ? r.read_code : r.code;
-    close_all(&r);
+    close_sessions(&r);
     return code;
 }

@@ -268,7 +268,7 @@ static void check(const char *name, const char *root, int32_t n_cpu, uint64_t me
              name, limits.n_cpu, n_cpu, limits.memory_bytes, memory, limits.memory_left_bytes, left);
 }
 
-static void made_up_systems(void **state) {
+static void simulated_systems(void **state) {
     (void)state;
     for (size_t i = 0; i < sizeof systems / sizeof systems[0]; i++) {
         const sys *s = &systems[i];
@@ -285,7 +285,7 @@ static void made_up_systems(void **state) {
 
 /* A line of some length followed by a mount with 3 CPUs, which counts whatever precedes it; and a group whose path
  * is too long, which does not count. */
-static void long_lines(void **state) {
+static void overlong_lines_are_skipped(void **state) {
     (void)state;
     const size_t sizes[] = {100, 1000, 4094, 4095, 4096, 4097, 100000};
     for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
@@ -313,7 +313,7 @@ static void long_lines(void **state) {
 }
 
 /* The limits of this machine, whatever they are, do not exceed the machine. */
-static void this_machine(void **state) {
+static void limits_of_this_machine(void **state) {
     (void)state;
     qni_cgroup_limits limits;
     qni_cgroup_read(&limits, "");
@@ -326,9 +326,9 @@ static void this_machine(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(made_up_systems),
-        cmocka_unit_test(long_lines),
-        cmocka_unit_test(this_machine),
+        cmocka_unit_test(simulated_systems),
+        cmocka_unit_test(overlong_lines_are_skipped),
+        cmocka_unit_test(limits_of_this_machine),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -57,7 +57,7 @@ static void expect_record(const qn_chat_template *t, const json_t *record, int l
     qn_prompt_release(&prompt);
 }
 
-static void test_own_golden(void **state) {
+static void test_small_template_golden(void **state) {
     (void)state;
     qn_chat_template *t = NULL;
     qn_error err = {0};
@@ -183,7 +183,7 @@ static void expect_no_default(const dir_file *files, size_t n) {
 }
 
 /* A file or a dangling link in place of the directory. */
-static void test_additional_is_no_directory(void **state) {
+static void test_additional_not_a_directory(void **state) {
     (void)state;
     for (int is_link = 0; is_link < 2; is_link++) {
         char dir[] = "/tmp/quern-chat-XXXXXX", path[96], want[160];
@@ -276,7 +276,7 @@ static void test_token_variables(void **state) {
     qn_chat_template *t = NULL;
     qn_error err = {0};
     assert_int_equal(open_with("x", "{\"eos_token\": 5}", &t, &err), QN_EFORMAT);
-    assert_string_equal(err.message, "tokenizer_config.json: eos_token must be a text or null");
+    assert_string_equal(err.message, "tokenizer_config.json: eos_token must be a string or null");
 }
 
 static void test_no_template(void **state) {
@@ -400,11 +400,11 @@ static void test_bad_input(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_own_golden),
+        cmocka_unit_test(test_small_template_golden),
         cmocka_unit_test(test_published_golden),
         cmocka_unit_test(test_sources),
         cmocka_unit_test(test_additional_templates),
-        cmocka_unit_test(test_additional_is_no_directory),
+        cmocka_unit_test(test_additional_not_a_directory),
         cmocka_unit_test(test_token_variables),
         cmocka_unit_test(test_no_template),
         cmocka_unit_test(test_order),

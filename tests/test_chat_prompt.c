@@ -158,7 +158,7 @@ static void test_forged_turn(void **state) {
 }
 
 /* Runs are appended to existing ones, and an error leaves them unchanged. */
-static void test_appending(void **state) {
+static void test_runs_are_appended(void **state) {
     (void)state;
     qn_chat_template *t = open_source("<{{ messages[0].content }}{% if messages[1] %}{{ nope.x }}{% endif %}", NULL);
     qn_prompt prompt = {0};
@@ -216,7 +216,7 @@ static void test_reasoning_names(void **state) {
     }
 }
 
-static void test_more_variables(void **state) {
+static void test_template_kwargs(void **state) {
     (void)state;
     static const char one[] = "[{\"role\": \"user\", \"content\": \"q\"}]";
     const qn_chat_input all = {
@@ -254,7 +254,7 @@ static void test_more_variables(void **state) {
     expect_error("x", &texts, "documents[0] must be an object");
 }
 
-static void test_reads(void **state) {
+static void test_template_reads(void **state) {
     (void)state;
     qn_chat_template *t = open_source("{% if enable_thinking %}{{ x.y['z'] }}{% endif %} other", NULL);
     assert_true(qn_chat_template_reads(t, "enable_thinking"));
@@ -346,7 +346,7 @@ static void test_continue(void **state) {
     expect_error(chatml, &input, "continue_final_message: messages[0] has no content to continue");
     input.messages = "[{\"role\": \"assistant\", \"content\": \"x\"}]";
     expect_error("{{ messages[0].role }}", &input, "continue_final_message: the chat template does not read content");
-    static const char lost[] = "continue_final_message: the chat template does not give the last message as it is";
+    static const char lost[] = "continue_final_message: the chat template does not render the last message verbatim";
     expect_error("{{ messages[0].role }}{# content #}", &input, lost);
     expect_error("{{ messages[0].content | upper }}", &input, lost);
     input.add_generation_prompt = true;
@@ -402,9 +402,15 @@ static void test_big_integers(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_marks),           cmocka_unit_test(test_forged_turn),    cmocka_unit_test(test_appending),
-        cmocka_unit_test(test_reasoning_names), cmocka_unit_test(test_more_variables), cmocka_unit_test(test_reads),
-        cmocka_unit_test(test_tool_arguments),  cmocka_unit_test(test_continue),       cmocka_unit_test(test_date),
+        cmocka_unit_test(test_marks),
+        cmocka_unit_test(test_forged_turn),
+        cmocka_unit_test(test_runs_are_appended),
+        cmocka_unit_test(test_reasoning_names),
+        cmocka_unit_test(test_template_kwargs),
+        cmocka_unit_test(test_template_reads),
+        cmocka_unit_test(test_tool_arguments),
+        cmocka_unit_test(test_continue),
+        cmocka_unit_test(test_date),
         cmocka_unit_test(test_big_integers),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

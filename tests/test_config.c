@@ -12,7 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static void reads_the_classic_form(void **state) {
+static void reads_the_transformers_4_form(void **state) {
     (void)state;
     qn_model_config c = config_read("{}", "", NULL);
     assert_int_equal(c.n_layer, 2);
@@ -40,7 +40,7 @@ static void reads_the_classic_form(void **state) {
     assert_int_equal(c.file_bytes, bytes);
 }
 
-static void reads_the_modern_form(void **state) {
+static void reads_the_transformers_5_form(void **state) {
     (void)state;
     qn_model_config c =
         config_read("{\"rope_parameters\":{\"rope_theta\":5e6,\"rope_type\":\"default\"},\"dtype\":\"float32\"}",
@@ -96,7 +96,7 @@ static void finds_sizes_from_tensors(void **state) {
     assert_int_equal(config_read("{\"num_key_value_heads\":null}", "", NULL).n_kv_head, 2);
 }
 
-static void guesses_nothing(void **state) {
+static void refuses_missing_keys(void **state) {
     (void)state;
     static const char *const needed[] = {"model_type", "hidden_act", "rms_norm_eps", "rope_theta",
                                          "max_position_embeddings"};
@@ -126,7 +126,7 @@ static void refuses_bad_values(void **state) {
     } cases[] = {
         {"{\"model_type\":\"llama4\"}", QN_EUNSUPPORTED, "model_type must be \"qwen3\", got \"llama4\""},
         {"{\"model_type\":\"qwen3_moe\"}", QN_EUNSUPPORTED, "model_type must be \"qwen3\", got \"qwen3_moe\""},
-        {"{\"model_type\":3}", QN_EFORMAT, "model_type must be a text, got 3"},
+        {"{\"model_type\":3}", QN_EFORMAT, "model_type must be a string, got 3"},
         {"{\"architectures\":[\"Qwen3ForSequenceClassification\"]}", QN_EUNSUPPORTED, "architectures must hold"},
         {"{\"architectures\":\"Qwen3ForCausalLM\"}", QN_EFORMAT, "architectures must be a list"},
         {"{\"architectures\":[1]}", QN_EFORMAT, "architectures must hold texts"},
@@ -168,7 +168,7 @@ static void refuses_bad_values(void **state) {
         {"{\"rope_theta\":\"x\"}", QN_EFORMAT, "rope_theta must be a number, got \"x\""},
         {"{\"rope_theta\":[1e6]}", QN_EFORMAT, "rope_theta must be a number, got a list"},
         {"{\"tie_word_embeddings\":1}", QN_EFORMAT, "tie_word_embeddings must be true or false, got 1"},
-        {"{\"torch_dtype\":7}", QN_EFORMAT, "torch_dtype must be a text, got 7"},
+        {"{\"torch_dtype\":7}", QN_EFORMAT, "torch_dtype must be a string, got 7"},
         {"{\"dtype\":\"bfloat16\"}", QN_EFORMAT, "torch_dtype is \"float32\" and dtype is \"bfloat16\""},
         {"{\"layer_types\":[\"full_attention\"]}", QN_EFORMAT, "layer_types names 1 layers, num_hidden_layers is 2"},
         {"{\"layer_types\":[\"full_attention\",\"sliding_attention\"]}", QN_EUNSUPPORTED,
@@ -188,7 +188,7 @@ static void refuses_bad_values(void **state) {
     }
 }
 
-static void refuses_rope_that_it_does_not_compute(void **state) {
+static void refuses_unsupported_rope(void **state) {
     (void)state;
 #define SCALING(inner) "{\"rope_scaling\":{" inner "}}"
     config_refuse("{\"rope_scaling\":7}", "", QN_EFORMAT, "rope_scaling must be an object, got 7");
@@ -196,7 +196,7 @@ static void refuses_rope_that_it_does_not_compute(void **state) {
                   "rope_type \"unheard-of\" of rope_scaling is not supported");
     config_refuse(SCALING("\"type\":\"linear\",\"factor\":2"), "", QN_EUNSUPPORTED,
                   "rope_type \"linear\" of rope_scaling");
-    config_refuse(SCALING("\"rope_type\":7"), "", QN_EFORMAT, "rope_type of rope_scaling must be a text, got 7");
+    config_refuse(SCALING("\"rope_type\":7"), "", QN_EFORMAT, "rope_type of rope_scaling must be a string, got 7");
     config_refuse(SCALING("\"rope_type\":\"yarn\",\"type\":\"default\",\"factor\":2"), "", QN_EFORMAT,
                   "rope_scaling has rope_type \"yarn\" and type \"default\"");
     config_refuse(SCALING("\"factor\":2"), "", QN_EUNSUPPORTED, "factor of rope_scaling (2) is not supported");
@@ -236,7 +236,7 @@ static void refuses_rope_that_it_does_not_compute(void **state) {
                   "", QN_EFORMAT, "original_max_position_embeddings is 512, and 256 in rope_scaling");
 }
 
-static void refuses_keys_that_change_the_maths(void **state) {
+static void refuses_keys_that_change_results(void **state) {
     (void)state;
     static const struct {
         const char *patch, *why;
@@ -279,7 +279,7 @@ static void checks_quantization(void **state) {
         {OTHER("\"quant_method\":7"), QN_EUNSUPPORTED, "quant_method 7 is not supported"},
         {"{\"quantization_config\":7}", QN_EFORMAT, "quantization_config must be an object, got 7"},
         {MLX(",\"mode\":\"mxfp4\""), QN_EUNSUPPORTED, "quantization: mode must be \"affine\", got \"mxfp4\""},
-        {MLX(",\"mode\":4"), QN_EFORMAT, "quantization: mode must be a text, got 4"},
+        {MLX(",\"mode\":4"), QN_EFORMAT, "quantization: mode must be a string, got 4"},
         {MLX(",\"quant_method\":\"fp8\""), QN_EUNSUPPORTED, "quantization: quant_method \"fp8\" is not supported"},
         {"{\"quantization\":{\"group_size\":64}}", QN_EFORMAT, "quantization: bits is missing"},
         {"{\"quantization\":{\"bits\":4}}", QN_EFORMAT, "quantization: group_size is missing"},
@@ -322,7 +322,7 @@ static void checks_quantization(void **state) {
 #undef FP8
 }
 
-static void names_what_it_ignores(void **state) {
+static void reports_ignored_keys(void **state) {
     (void)state;
     config_lines l = {0};
     qn_log log = {config_count_line, &l};
@@ -348,7 +348,7 @@ static void names_what_it_ignores(void **state) {
 }
 
 /* Numbers that fit no C type are accepted where they are not needed, and too large where they are. */
-static void takes_large_numbers(void **state) {
+static void accepts_unused_large_numbers(void **state) {
     (void)state;
     static const struct {
         const char *file, *key, *value, *why;
@@ -423,7 +423,7 @@ static void ignores_attn_factor(void **state) {
     config_write("config.json", "{}", "");
 }
 
-static void takes_base_models(void **state) {
+static void accepts_base_models(void **state) {
     (void)state;
     config_read("{\"architectures\":[\"Qwen3Model\"]}", "", NULL);
     config_refuse("{\"architectures\":[\"Qwen3ForSequenceClassification\"]}", "", QN_EUNSUPPORTED,
@@ -431,7 +431,7 @@ static void takes_base_models(void **state) {
     config_write("config.json", "{}", "");
 }
 
-static void refuses_what_is_no_config(void **state) {
+static void refuses_non_configs(void **state) {
     (void)state;
     static const struct {
         const char *text;
@@ -503,19 +503,19 @@ static void survives_damage(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(reads_the_classic_form),
-        cmocka_unit_test(reads_the_modern_form),
+        cmocka_unit_test(reads_the_transformers_4_form),
+        cmocka_unit_test(reads_the_transformers_5_form),
         cmocka_unit_test(finds_sizes_from_tensors),
-        cmocka_unit_test(guesses_nothing),
+        cmocka_unit_test(refuses_missing_keys),
         cmocka_unit_test(refuses_bad_values),
-        cmocka_unit_test(refuses_rope_that_it_does_not_compute),
-        cmocka_unit_test(refuses_keys_that_change_the_maths),
+        cmocka_unit_test(refuses_unsupported_rope),
+        cmocka_unit_test(refuses_keys_that_change_results),
         cmocka_unit_test(checks_quantization),
-        cmocka_unit_test(names_what_it_ignores),
-        cmocka_unit_test(takes_large_numbers),
+        cmocka_unit_test(reports_ignored_keys),
+        cmocka_unit_test(accepts_unused_large_numbers),
         cmocka_unit_test(ignores_attn_factor),
-        cmocka_unit_test(takes_base_models),
-        cmocka_unit_test(refuses_what_is_no_config),
+        cmocka_unit_test(accepts_base_models),
+        cmocka_unit_test(refuses_non_configs),
         cmocka_unit_test(survives_damage),
     };
     return cmocka_run_group_tests(tests, config_setup, config_teardown);

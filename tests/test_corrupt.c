@@ -24,10 +24,10 @@ static size_t draw(size_t below) {
 }
 
 /* The directory in which one file at a time is damaged. */
-typedef struct place {
+typedef struct target {
     char *dir;
     qn_status (*probe)(const char *dir, qn_error *err); /* opens and uses the object that the file belongs to */
-} place;
+} target;
 
 static void check(const char *what, const char *damage, size_t at, qn_status status, const qn_error *err) {
     if (status == QN_OK) return;
@@ -72,7 +72,7 @@ static size_t damage(char *data, size_t size, size_t at) {
 
 /* Truncate and damage one file at many places; most damage is in its first `head` bytes. `must_fail`: truncation is
  * always detected (JSON can stay valid without its last bytes, which are not cut). */
-static void torment(const place *p, const char *name, size_t head, bool must_fail) {
+static void corrupt_file(const target *p, const char *name, size_t head, bool must_fail) {
     char *path = files_path(p->dir, name);
     size_t size;
     char *good = files_read(path, &size);
@@ -190,65 +190,65 @@ static int close_all(void **state) {
 static void configs(void **state) {
     (void)state;
     random_state = 1;
-    place p = {small_model_make(), probe_model};
-    torment(&p, "config.json", 0, true);
-    torment(&p, "generation_config.json", 0, true);
+    target p = {small_model_make(), probe_model};
+    corrupt_file(&p, "config.json", 0, true);
+    corrupt_file(&p, "generation_config.json", 0, true);
     p.probe = probe_plan;
-    torment(&p, "config.json", 0, true);
+    corrupt_file(&p, "config.json", 0, true);
     files_remove_dir(p.dir);
 }
 
 static void weights(void **state) {
     (void)state;
     random_state = 2;
-    place p = {small_model_make(), probe_model};
-    torment(&p, "model.safetensors", 3000, true);
+    target p = {small_model_make(), probe_model};
+    corrupt_file(&p, "model.safetensors", 3000, true);
     files_remove_dir(p.dir);
 }
 
 static void shards(void **state) {
     (void)state;
     random_state = 3;
-    place p = {files_make_dir(), probe_model};
+    target p = {files_make_dir(), probe_model};
     files_copy_dir("tests/data/models/untied-bf16-sharded", p.dir, "golden");
-    torment(&p, "model.safetensors.index.json", 0, true);
-    torment(&p, "model-00002-of-00003.safetensors", 1500, true);
+    corrupt_file(&p, "model.safetensors.index.json", 0, true);
+    corrupt_file(&p, "model-00002-of-00003.safetensors", 1500, true);
     files_remove_dir(p.dir);
 }
 
 static void quantized(void **state) {
     (void)state;
     random_state = 7;
-    place p = {files_make_dir(), probe_model};
+    target p = {files_make_dir(), probe_model};
     files_copy_dir("tests/data/quantized/mlx-mixed-2-6-8", p.dir, "golden");
-    torment(&p, "config.json", 0, true);
-    torment(&p, "model.safetensors", 3000, true);
+    corrupt_file(&p, "config.json", 0, true);
+    corrupt_file(&p, "model.safetensors", 3000, true);
     files_remove_dir(p.dir);
     p.dir = files_make_dir();
     files_copy_dir("tests/data/quantized/fp8-block128", p.dir, "golden");
-    torment(&p, "config.json", 0, true);
-    torment(&p, "model.safetensors", 3000, true);
+    corrupt_file(&p, "config.json", 0, true);
+    corrupt_file(&p, "model.safetensors", 3000, true);
     files_remove_dir(p.dir);
 }
 
 static void tokenizers(void **state) {
     (void)state;
     random_state = 4;
-    place p = {small_model_make(), probe_text};
-    torment(&p, "tokenizer.json", 0, true);
-    torment(&p, "tokenizer_config.json", 0, true);
+    target p = {small_model_make(), probe_text};
+    corrupt_file(&p, "tokenizer.json", 0, true);
+    corrupt_file(&p, "tokenizer_config.json", 0, true);
     files_remove_dir(p.dir);
 }
 
 static void templates(void **state) {
     (void)state;
     random_state = 5;
-    place p = {small_model_make(), probe_template};
+    target p = {small_model_make(), probe_template};
     size_t size;
     char *text = files_read("tests/data/text/templates/qwen3-hybrid.jinja", &size);
     files_write(p.dir, "chat_template.jinja", text, size);
     free(text);
-    torment(&p, "chat_template.jinja", 0, false);
+    corrupt_file(&p, "chat_template.jinja", 0, false);
     files_remove_dir(p.dir);
 }
 

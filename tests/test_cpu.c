@@ -171,7 +171,7 @@ static void check_linear(int level, const matrix *w) {
     free(all);
 }
 
-static void linears_are_bitwise_the_same(void **state) {
+static void linears_are_bit_identical(void **state) {
     (void)state;
     const int64_t sizes[][2] = {{1, 1}, {17, 5}, {300, 33}, {257, 130}, {600, 16}};
     for (int level = 0; level_name(level) != NULL; level++) {
@@ -184,7 +184,7 @@ static void linears_are_bitwise_the_same(void **state) {
 }
 
 /* More rows than one task handles; strided rows; every dtype of x and out; residuals in place. */
-static void rows_of_any_form(void **state) {
+static void rows_of_any_layout(void **state) {
     (void)state;
     enum { N_ROW = 1100, N_IN = 20, N_OUT = 18, STRIDE = 23, INNER = 100 };
     matrix w = make_matrix(QN_DTYPE_BF16, N_IN, N_OUT, 4);
@@ -235,7 +235,7 @@ static void rows_of_any_form(void **state) {
     free_matrix(&w);
 }
 
-static void embeddings_come_from_any_form(void **state) {
+static void embeddings_from_any_layout(void **state) {
     (void)state;
     enum { N_IN = 70, N_VOCAB = 37, N_ROW = 5 };
     const int32_t ids[N_ROW] = {0, 36, 15, 16, 16};
@@ -263,7 +263,7 @@ static void embeddings_come_from_any_form(void **state) {
     }
 }
 
-static void refused_packings(void **state) {
+static void refuses_bad_packings(void **state) {
     (void)state;
     qn_device *device = open_cpu(0, 1, false);
     qn_linear *linear = NULL;
@@ -283,7 +283,7 @@ static void refused_packings(void **state) {
 
 /* --- argmax --- */
 
-static void argmax_of_many(void **state) {
+static void argmax_of_large_rows(void **state) {
     (void)state;
     enum { N = 40000, N_ROW = 3 };
     for (int level = 0; level_name(level) != NULL; level++) {
@@ -314,7 +314,7 @@ static void argmax_of_many(void **state) {
 }
 
 /* First touch writes to each page of each weight, and to no byte outside. */
-static void weights_are_placed(void **state) {
+static void first_touch_writes_every_page(void **state) {
     (void)state;
     enum { N_IN = 300, PAGE = 4096, MARK = 0xAA };
     const int64_t outs[] = {700, 130, 130, 90, 1000, 1000, 90, 3001};
@@ -340,9 +340,9 @@ static void weights_are_placed(void **state) {
             *weights[i] = packing.form;
             weights[i]->data = blocks[i] + PAGE;
         }
-        device->backend->place(device->state, &layer, NULL);
+        device->backend->first_touch(device->state, &layer, NULL);
         assert_int_equal(blocks[7][PAGE], MARK);
-        device->backend->place(device->state, NULL, &head);
+        device->backend->first_touch(device->state, NULL, &head);
         for (int i = 0; i < 8; i++) {
             const unsigned char *data = blocks[i] + PAGE;
             size_t last = 0; /* position of the last overwritten marker */
@@ -360,12 +360,9 @@ static void weights_are_placed(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(linears_are_bitwise_the_same),
-        cmocka_unit_test(rows_of_any_form),
-        cmocka_unit_test(embeddings_come_from_any_form),
-        cmocka_unit_test(refused_packings),
-        cmocka_unit_test(argmax_of_many),
-        cmocka_unit_test(weights_are_placed),
+        cmocka_unit_test(linears_are_bit_identical),  cmocka_unit_test(rows_of_any_layout),
+        cmocka_unit_test(embeddings_from_any_layout), cmocka_unit_test(refuses_bad_packings),
+        cmocka_unit_test(argmax_of_large_rows),       cmocka_unit_test(first_touch_writes_every_page),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -199,7 +199,7 @@ static void attend(qn_device *device, const shape *s, const inputs *in, const ca
     RUN(device, run->ops->kv_attention(run, o, q, k, v, &c->kv, &call));
 }
 
-static void turned(double *out, const float *x, const float *cos_sin, int64_t d) {
+static void rotated(double *out, const float *x, const float *cos_sin, int64_t d) {
     for (int64_t i = 0; i < d / 2; i++) {
         double a = x[i], b = x[i + d / 2], c = cos_sin[i], s = cos_sin[i + d / 2];
         out[i] = a * c - b * s;
@@ -214,7 +214,7 @@ static void check_head(const char *name, const shape *s, const inputs *in, const
     float row[512];
     const int64_t g = h / s->group, seq = in->seq[r], n = in->pos[r] + 1;
     double *score = new_block((size_t)n * sizeof *score), max = -INFINITY;
-    turned(q, in->q + r * in->q_width + h * s->d, in->cos_sin + r * s->d, s->d);
+    rotated(q, in->q + r * in->q_width + h * s->d, in->cos_sin + r * s->d, s->d);
     for (int64_t p = 0; p < n; p++) {
         load_row(row, s, c, true, seq, g, p);
         for (int64_t e = 0; e < s->d; e++) score[p] += q[e] * (double)row[e];
@@ -244,7 +244,7 @@ static void check_written(const char *name, const shape *s, const inputs *in, co
     double want[512], greatest = 0;
     float k[512], v[512], rounded[512];
     char place[4 * 512 + 8];
-    turned(want, in->k + r * in->kv_width + g * s->d, in->cos_sin + r * s->d, s->d);
+    rotated(want, in->k + r * in->kv_width + g * s->d, in->cos_sin + r * s->d, s->d);
     for (int64_t e = 0; e < s->d; e++) greatest = fmax(greatest, fabs(want[e]));
     const double unit = s->k_dtype == QN_DTYPE_F32 ? 2e-7 : s->k_dtype == QN_DTYPE_BF16 ? 0x1p-8 : 0x1p-11;
     load_row(k, s, c, true, in->seq[r], g, in->pos[r]);
@@ -324,7 +324,7 @@ static void check_shape(int level, shape s, content what) {
     free_inputs(&in);
 }
 
-static void attention_of_odd_shapes(void **state) {
+static void attention_of_unusual_shapes(void **state) {
     (void)state;
     const qn_dtype f32 = QN_DTYPE_F32, bf16 = QN_DTYPE_BF16, f16 = QN_DTYPE_F16, q8 = QN_DTYPE_Q8;
     const shape shapes[] = {
@@ -349,7 +349,7 @@ static void attention_of_odd_shapes(void **state) {
 }
 
 /* Subnormal, huge and infinite values. */
-static void attention_of_odd_numbers(void **state) {
+static void attention_of_extreme_values(void **state) {
     (void)state;
     const qn_dtype f16 = QN_DTYPE_F16;
     const shape shapes[] = {{1, 2, 2, 128, 200, 1, 120, 9, f16, f16},
@@ -371,7 +371,7 @@ static void attention_of_odd_numbers(void **state) {
 }
 
 /* A token whose key and value hold NaN affects its own row and later ones, never an earlier row of the same call. */
-static void later_tokens_do_not_matter(void **state) {
+static void nan_never_reaches_earlier_tokens(void **state) {
     (void)state;
     for (int level = 0; level_name(level) != NULL; level++) {
         shape s = {1, 1, 2, 128, 150, 1, 120, 20, QN_DTYPE_F32, QN_DTYPE_F32};
@@ -437,9 +437,9 @@ static void fused_equals_composed(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(attention_of_odd_shapes),
-        cmocka_unit_test(attention_of_odd_numbers),
-        cmocka_unit_test(later_tokens_do_not_matter),
+        cmocka_unit_test(attention_of_unusual_shapes),
+        cmocka_unit_test(attention_of_extreme_values),
+        cmocka_unit_test(nan_never_reaches_earlier_tokens),
         cmocka_unit_test(fused_equals_composed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -145,7 +145,7 @@ static void bf16_far_from_one(void **state) {
 
 /* One weight decides for its linear, wherever it is, and only if it is far from 1; ordinary linears keep using the
  * instruction. */
-static void one_weight_decides(void **state) {
+static void one_extreme_weight_decides(void **state) {
     (void)state;
     static const struct {
         float weight;
@@ -166,8 +166,8 @@ static void one_weight_decides(void **state) {
             assert_int_equal(qn_linear_arith(linear), QN_ARITH_BF16);
             qn_linear_free(linear);
             for (int i = 0; i < N_IN * N_OUT; i++) column[i % N_IN * N_OUT + i / N_IN] = w[i];
-            const matrix turned = {device, QN_DTYPE_BF16, N_OUT, N_IN, column};
-            qn_tensor *weight = matrix_tensor(&turned);
+            const matrix transposed = {device, QN_DTYPE_BF16, N_OUT, N_IN, column};
+            qn_tensor *weight = matrix_tensor(&transposed);
             assert_ok(qn_linear_pack(&linear, weight, QN_LAYOUT_IN_OUT, QN_ARITH_BF16, err));
             assert_int_equal(linear->weight.far, cases[k].far);
             qn_linear_free(linear);
@@ -274,7 +274,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(int8_groups_at_the_limit),
         cmocka_unit_test(bf16_far_from_one),
-        cmocka_unit_test(one_weight_decides),
+        cmocka_unit_test(one_extreme_weight_decides),
         cmocka_unit_test(int8_far_from_one),
 #if defined(__x86_64__)
         cmocka_unit_test(caller_flushes_subnormals),

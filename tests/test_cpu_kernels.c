@@ -46,9 +46,9 @@ static void check_guard(const char *name, float *data, int64_t n) {
 }
 
 /* Index of output j in a row of a panel. */
-static int64_t place_of(const qni_cpu_kernels *k, int dtype, int64_t j) {
-    bool zipped = dtype == QNI_CPU_BF16 && k->zips_bf16;
-    return zipped ? j % (k->nr / 2) * 2 + j / (k->nr / 2) : j;
+static int64_t element_index(const qni_cpu_kernels *k, int dtype, int64_t j) {
+    bool interleaved = dtype == QNI_CPU_BF16 && k->interleaves_bf16;
+    return interleaved ? j % (k->nr / 2) * 2 + j / (k->nr / 2) : j;
 }
 
 static void check_gemm(const qni_cpu_kernels *k, int dtype, int64_t m, int64_t n_panel, int64_t n_k, uint64_t *seed) {
@@ -67,7 +67,7 @@ static void check_gemm(const qni_cpu_kernels *k, int dtype, int64_t m, int64_t n
             for (int64_t o = 0; o < n_panel * k->nr; o++) {
                 double sum = 0, size = 0;
                 for (int64_t i = 0; i < n_k; i++) {
-                    int64_t at = o / k->nr * stride + i * k->nr + place_of(k, dtype, o % k->nr);
+                    int64_t at = o / k->nr * stride + i * k->nr + element_index(k, dtype, o % k->nr);
                     double p = (double)x[i * m + r] * (double)qni_load_f32(w, dtypes_all[dtype], at);
                     sum += p;
                     size += fabs(p);
@@ -155,7 +155,7 @@ static void check_all_pairs(const qni_cpu_kernels *k, uint64_t *seed) {
     }
 }
 
-static void gemm_pairs(void **state) {
+static void bf16_pair_products(void **state) {
     (void)state;
     uint64_t seed = 4;
     FOR_EACH_LEVEL(k) {
@@ -347,7 +347,7 @@ static void transposition(void **state) {
     enum { MAX_I = 50, STRIDE = 53 };
     static uint32_t in4[QNI_CPU_NR_MAX * STRIDE + 1], out4[(MAX_I + 1) * QNI_CPU_NR_MAX];
     static uint16_t in2[QNI_CPU_NR_MAX * STRIDE + 1], out2[(MAX_I + 1) * QNI_CPU_NR_MAX];
-    static uint16_t zipped[(MAX_I + 1) * QNI_CPU_NR_MAX];
+    static uint16_t interleaved[(MAX_I + 1) * QNI_CPU_NR_MAX];
     for (int i = 0; i < QNI_CPU_NR_MAX * STRIDE + 1; i++) in4[i] = in2[i] = (uint16_t)(i + 1);
     FOR_EACH_LEVEL(k) {
         for (int64_t n_j = 1; n_j <= k.nr; n_j += n_j == 1 ? 2 : 1) {
@@ -355,22 +355,22 @@ static void transposition(void **state) {
                 CASE(name, "transpose %s, %d outputs, %d inputs", k.isa, (int)n_j, (int)n_i);
                 memset(out4, 0xAA, sizeof out4);
                 memset(out2, 0xAA, sizeof out2);
-                memset(zipped, 0xAA, sizeof zipped);
+                memset(interleaved, 0xAA, sizeof interleaved);
                 k.transpose4(out4, in4 + 1, STRIDE, n_j, n_i);
                 k.transpose2(out2, in2 + 1, STRIDE, n_j, n_i);
-                k.transpose_bf16(zipped, in2 + 1, STRIDE, n_j, n_i);
+                k.transpose_bf16(interleaved, in2 + 1, STRIDE, n_j, n_i);
                 for (int64_t i = 0; i < n_i; i++) {
                     for (int64_t j = 0; j < k.nr; j++) {
                         uint32_t want = j < n_j ? in4[1 + j * STRIDE + i] : 0;
-                        const int64_t at = i * k.nr + j, place = i * k.nr + place_of(&k, QNI_CPU_BF16, j);
+                        const int64_t at = i * k.nr + j, index = i * k.nr + element_index(&k, QNI_CPU_BF16, j);
                         expect_that(out4[at] == want, name, at, out4[at]);
                         expect_that(out2[at] == want, name, at, out2[at]);
-                        expect_that(zipped[place] == want, name, place, zipped[place]);
+                        expect_that(interleaved[index] == want, name, index, interleaved[index]);
                     }
                 }
                 expect_that(out4[n_i * k.nr] == 0xAAAAAAAAu, name, n_i * k.nr, out4[n_i * k.nr]);
                 expect_that(out2[n_i * k.nr] == 0xAAAA, name, n_i * k.nr, out2[n_i * k.nr]);
-                expect_that(zipped[n_i * k.nr] == 0xAAAA, name, n_i * k.nr, zipped[n_i * k.nr]);
+                expect_that(interleaved[n_i * k.nr] == 0xAAAA, name, n_i * k.nr, interleaved[n_i * k.nr]);
             }
         }
     }
@@ -531,7 +531,7 @@ static void attention(void **state) {
             o[i] = (float)i;
             b[i] = (float)(i * i);
         }
-        k.attend_merge(o, 0.5f, b, 0.25f, n);
+        k.attend_reduce(o, 0.5f, b, 0.25f, n);
         for (int i = 0; i < MAX_MERGED; i++) { /* exact in f32; elements beyond n are unchanged */
             assert_true(o[i] == (i < n ? 0.5f * (float)i + 0.25f * b[i] : (float)i));
         }
@@ -540,9 +540,11 @@ static void attention(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(gemm),          cmocka_unit_test(gemm_pairs), cmocka_unit_test(conversions),
-        cmocka_unit_test(exponential),   cmocka_unit_test(rows),       cmocka_unit_test(argmax),
-        cmocka_unit_test(transposition), cmocka_unit_test(attention),  cmocka_unit_test(panels),
+        cmocka_unit_test(gemm),          cmocka_unit_test(bf16_pair_products),
+        cmocka_unit_test(conversions),   cmocka_unit_test(exponential),
+        cmocka_unit_test(rows),          cmocka_unit_test(argmax),
+        cmocka_unit_test(transposition), cmocka_unit_test(attention),
+        cmocka_unit_test(panels),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -51,7 +51,7 @@ static void set_inputs(qni_cpu_quant *q, int64_t n_in) {
     q->panel_bytes = q->n_group * q->group_bytes;
 }
 
-static float put_scale(unsigned char *scales, const qni_cpu_quant *q, int64_t j, double value) {
+static float store_scale(unsigned char *scales, const qni_cpu_quant *q, int64_t j, double value) {
     const qn_dtype dtype = q->scale_dtype == QNI_CPU_F32 ? QN_DTYPE_F32 : QN_DTYPE_BF16;
     qni_store_f32(scales, dtype, j, (float)value);
     return qni_load_f32(scales, dtype, j);
@@ -63,8 +63,8 @@ static uint8_t pick_code(const qni_cpu_quant *q, pattern kind, int64_t i, uint64
     return kind == ALTERNATING && i % 2 != 0 ? 0 : (uint8_t)top;
 }
 
-static void put_code(const qni_cpu_kernels *k, unsigned char *codes, const qni_cpu_quant *q, int64_t i, int64_t j,
-                     uint8_t code) {
+static void store_code(const qni_cpu_kernels *k, unsigned char *codes, const qni_cpu_quant *q, int64_t i, int64_t j,
+                       uint8_t code) {
     const int64_t ki = q->ki, nr = q->nr;
     if (q->bits == 8) {
         const bool flipped = !q->fp8 && k->int8[QNI_CPU_8_BITS].widen != NULL && i % 2 != 0;
@@ -87,12 +87,12 @@ static panels make_panels(const qni_cpu_kernels *k, const qni_cpu_quant *q, int6
         unsigned char *group = w.data + g * q->group_bytes;
         for (int64_t j = 0; j < q->nr; j++) {
             const int64_t at = g * q->nr + j;
-            w.scale[at] = put_scale(group, q, j, 0.01 * random_normal(seed));
-            w.bias[at] = q->symmetric || q->fp8 ? 0 : put_scale(group + q->scales_bytes, q, j, random_normal(seed));
+            w.scale[at] = store_scale(group, q, j, 0.01 * random_normal(seed));
+            w.bias[at] = q->symmetric || q->fp8 ? 0 : store_scale(group + q->scales_bytes, q, j, random_normal(seed));
             for (int64_t i = 0; i < q->group; i++) {
                 uint8_t code = pick_code(q, kind, i, seed);
                 w.codes[(g * q->group + i) * q->nr + j] = code;
-                put_code(k, group + q->codes_at, q, i, j, code);
+                store_code(k, group + q->codes_at, q, i, j, code);
             }
         }
     }

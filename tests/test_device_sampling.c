@@ -159,7 +159,7 @@ static int32_t end_of(const fixture *f, const request *r) {
     return run(f, 0, &free_run, true, 0).sampled[r->end_at - 1];
 }
 
-static void alone(void **state) {
+static void single_generation(void **state) {
     const fixture *f = *state;
     for (int i = 0; i < N_REQUEST; i++) {
         const int32_t end = end_of(f, &requests[i]);
@@ -173,7 +173,7 @@ static void alone(void **state) {
 }
 
 /* All at once, every other one with on_token. */
-static void together(void **state) {
+static void batched_generations(void **state) {
     const fixture *f = *state;
     for (int composed = 0; composed < 2; composed++) {
         qn_generation *g[N_REQUEST], *left[N_REQUEST];
@@ -256,7 +256,7 @@ static void spare_blocks(void **state) {
 }
 
 /* Logits that cannot be sampled from end the generation wherever they occur. */
-static void not_finite(void **state) {
+static void bad_logits_end_generation(void **state) {
     const fixture *f = *state;
     for (int composed = 0; composed < 2; composed++) {
         for (int on_host = 0; on_host < 2; on_host++) {
@@ -279,7 +279,7 @@ static void not_finite(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(alone), cmocka_unit_test(together),
-                                       cmocka_unit_test(spare_blocks), cmocka_unit_test(not_finite)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(single_generation), cmocka_unit_test(batched_generations),
+                                       cmocka_unit_test(spare_blocks), cmocka_unit_test(bad_logits_end_generation)};
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

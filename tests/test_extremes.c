@@ -184,7 +184,7 @@ static void extreme_weights(void **state) {
 
 /* Values that must be accepted, whatever may be rejected: zeros of both signs, the greatest bf16 in 4 bits, the
  * least magnitudes. */
-static void ends_are_taken(void **state) {
+static void limits_are_accepted(void **state) {
     (void)state;
     static const struct {
         float magnitude;
@@ -210,7 +210,7 @@ static void ends_are_taken(void **state) {
 }
 
 /* Fills the stack with a pattern, to expose reads of uninitialized memory. */
-static __attribute__((noinline)) void soil(int byte) {
+static __attribute__((noinline)) void dirty_stack(int byte) {
     volatile unsigned char memory[8192];
     for (size_t i = 0; i < sizeof memory; i++) memory[i] = (unsigned char)byte;
 }
@@ -227,7 +227,7 @@ static void same_bytes_each_time(void **state) {
             uint16_t scales[2][N_IN] = {{0}}, biases[2][N_IN] = {{0}};
             int64_t bad[2];
             for (int again = 0; again < 2; again++) {
-                soil(again ? 0x41 : 0xFF);
+                dirty_stack(again ? 0x41 : 0xFF);
                 bad[again] = qni_quantize_row(codes[again], scales[again], biases[again], &q, w, N_IN);
             }
             assert_int_equal(bad[0], bad[1]);
@@ -398,7 +398,7 @@ static float *model_logits(const char *dir, const char *backend, const qn_device
 
 /* Values of 2^-130 between two linears, compensated by later factors. bf16 rounds activations to 8 bits: through the
  * model that is 1 % or less of the greatest logit, while lost subnormals lose an entire attention. */
-static void a_model_far_from_one(void **state) {
+static void model_with_tiny_activations(void **state) {
     (void)state;
     char *dir = files_make_dir();
     files_copy_dir(GOLDEN_MODELS "/new-config-bf16", dir, "golden");
@@ -421,7 +421,7 @@ static void a_model_far_from_one(void **state) {
 }
 
 /* Weights that 8 or 4 bits cannot represent are rejected with the tensor's name, while loading and in advance alike. */
-static void a_model_that_cannot_be_quantized(void **state) {
+static void unquantizable_weights_are_refused(void **state) {
     (void)state;
     static const struct {
         float factor;
@@ -453,10 +453,14 @@ static void a_model_that_cannot_be_quantized(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(extreme_weights),          cmocka_unit_test(ends_are_taken),
-        cmocka_unit_test(same_bytes_each_time),     cmocka_unit_test(extreme_affine_scales),
-        cmocka_unit_test(extreme_symmetric_scales), cmocka_unit_test(extreme_fp8_scales),
-        cmocka_unit_test(a_model_far_from_one),     cmocka_unit_test(a_model_that_cannot_be_quantized),
+        cmocka_unit_test(extreme_weights),
+        cmocka_unit_test(limits_are_accepted),
+        cmocka_unit_test(same_bytes_each_time),
+        cmocka_unit_test(extreme_affine_scales),
+        cmocka_unit_test(extreme_symmetric_scales),
+        cmocka_unit_test(extreme_fp8_scales),
+        cmocka_unit_test(model_with_tiny_activations),
+        cmocka_unit_test(unquantizable_weights_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

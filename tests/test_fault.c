@@ -272,7 +272,7 @@ static qn_status render(const char *dir, qn_error *err) {
     return status;
 }
 
-static bool take_piece(void *user, qn_piece piece, const char *text, size_t size) {
+static bool count_text(void *user, qn_piece piece, const char *text, size_t size) {
     (void)piece;
     (void)text;
     *(size_t *)user += size;
@@ -289,9 +289,9 @@ static qn_status split(qn_error *err) {
     qn_status status = qn_splitter_create(&splitter, &options, err);
     for (size_t i = 0; status == QN_OK && i < sizeof text - 1; i += 3) {
         size_t n = sizeof text - 1 - i < 3 ? sizeof text - 1 - i : 3;
-        status = qn_splitter_push(splitter, text + i, n, take_piece, &total, &stopped, err);
+        status = qn_splitter_push(splitter, text + i, n, count_text, &total, &stopped, err);
     }
-    if (status == QN_OK) status = qn_splitter_finish(splitter, take_piece, &total, err);
+    if (status == QN_OK) status = qn_splitter_finish(splitter, count_text, &total, err);
     qn_splitter_free(splitter);
     return status;
 }
@@ -451,7 +451,7 @@ static qn_status run_generate(qn_error *err) {
                                  .split_reasoning = true,
                                  .stops = &stop,
                                  .n_stop = 1,
-                                 .on_text = take_piece,
+                                 .on_text = count_text,
                                  .user = &total};
         status = qn_generate(session, tokenizer, &args, NULL, err);
     }

@@ -208,13 +208,13 @@ static const scenario scenarios[] = {
     {.name = "quantize", .arguments = {"quantize", "--to", "q8", "-t", "1", "MODEL", "OUT"}, .writes = true},
 };
 
-static void one_fails(void **state) {
+static void one_allocation_fails(void **state) {
     (void)state;
     if (program == NULL) skip();
     for (size_t i = 0; i < sizeof scenarios / sizeof scenarios[0]; i++) sweep(&scenarios[i], "", 120, 12);
 }
 
-static void all_fail_from(void **state) {
+static void all_allocations_fail_from_one(void **state) {
     (void)state;
     if (program == NULL) skip();
     for (size_t i = 0; i < sizeof scenarios / sizeof scenarios[0]; i++) sweep(&scenarios[i], "+", 30, 4);
@@ -238,7 +238,7 @@ static int find(void **state) {
     return 0;
 }
 
-static int tidy(void **state) {
+static int remove_outputs(void **state) {
     (void)state;
     free(program);
     files_remove_dir(model_dir);
@@ -248,8 +248,8 @@ static int tidy(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(one_fails),
-        cmocka_unit_test(all_fail_from),
+        cmocka_unit_test(one_allocation_fails),
+        cmocka_unit_test(all_allocations_fail_from_one),
     };
-    return cmocka_run_group_tests(tests, find, tidy);
+    return cmocka_run_group_tests(tests, find, remove_outputs);
 }

@@ -142,7 +142,7 @@ static int compute_alone(const family *f) {
     return 0;
 }
 
-static void children(void **state) {
+static void calls_in_a_child(void **state) {
     (void)state;
     const child runs[] = {close_all, compute, compute_alone};
     for (int i = 0; i < N_DEVICE; i++) {
@@ -177,7 +177,7 @@ static void *hold(void *argument) {
 }
 
 /* A thread of the parent computes while another forks: in the child the device stays locked forever. */
-static void locked_at_the_fork(void **state) {
+static void device_locked_at_fork(void **state) {
     (void)state;
     const child runs[] = {close_all, compute, compute_alone};
     for (int i = 0; i < N_DEVICE; i++) {
@@ -202,8 +202,8 @@ static void locked_at_the_fork(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(children),
-        cmocka_unit_test(locked_at_the_fork),
+        cmocka_unit_test(calls_in_a_child),
+        cmocka_unit_test(device_locked_at_fork),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -151,7 +151,7 @@ static void test_golden(void **state) {
     json_decref(root);
 }
 
-static void test_timeline(void **state) {
+static void test_sequence(void **state) {
     const fixture *f = *state;
     const qn_sampler_params p = greedy();
     output o, again;
@@ -462,7 +462,7 @@ static void test_arguments(void **state) {
     refuse(f, NULL, &args, "tokenizer: needed for on_text");
     args.on_text = NULL;
     args.n_stop = 1;
-    refuse(f, f->tokenizer, &args, "stops: NULL, but 1 of them");
+    refuse(f, f->tokenizer, &args, "stops: is NULL, but n_stop is 1");
     const qn_string stop = {"x", 1};
     args.stops = &stop;
     refuse(f, NULL, &args, "tokenizer: needed for stop strings");
@@ -513,7 +513,7 @@ static void *copy_of(const void *from, size_t bytes) {
 }
 
 /* Step by step gives the same as all at once; what the arguments pointed to is not needed any more. */
-static void test_passes(void **state) {
+static void test_step_by_step(void **state) {
     const fixture *f = *state;
     const qn_sampler_params p = greedy();
     output all, o;
@@ -592,9 +592,9 @@ static void test_passes(void **state) {
 int main(void) {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
     const struct CMUnitTest tests[] = {
-        TEST(test_golden),       TEST(test_timeline),  TEST(test_stop_string), TEST(test_end_of_text),
+        TEST(test_golden),       TEST(test_sequence),  TEST(test_stop_string), TEST(test_end_of_text),
         TEST(test_full_context), TEST(test_cancel),    TEST(test_seeds),       TEST(test_reasoning),
-        TEST(test_padding),      TEST(test_arguments), TEST(test_not_finite),  TEST(test_passes),
+        TEST(test_padding),      TEST(test_arguments), TEST(test_not_finite),  TEST(test_step_by_step),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -239,7 +239,7 @@ static void run_together(const fixture *f, const output *alone, int32_t n_pool, 
     for (int32_t i = 0; i < n_pool; i++) qn_kv_pool_free(pools[i]);
 }
 
-static void test_same_as_alone(void **state) {
+static void test_equals_single_generations(void **state) {
     const fixture *f = *state;
     static output alone[N_REQUEST];
     for (int32_t i = 0; i < N_REQUEST; i++) run_alone(f, &requests[i], &alone[i]);
@@ -285,16 +285,16 @@ typedef struct tapped {
     char name;
 } tapped;
 
-static void see(void *user, int32_t state, int32_t position, const float *row, int32_t d_model) {
+static void record_state(void *user, int32_t state, int32_t position, const float *row, int32_t d_model) {
     const tapped *t = user;
     (void)position, (void)row, (void)d_model;
     assert_true(t->seen->n + 1 < (int32_t)sizeof t->seen->order);
     if (state == 0 || state == 1) t->seen->order[t->seen->n++] = (char)(t->name + (state == 0 ? 'A' : 'a'));
 }
 
-/* Sessions on one pool share steps: in one, a state of all its tokens comes before the next state of any. Drawn tokens
- * come first, and prompts fill the step. */
-static void test_steps(void **state) {
+/* Sessions on one pool share steps: in one, a state of all its tokens comes before the next state of any. Sampled
+ * tokens come first, and prompts fill the step. */
+static void test_shared_steps(void **state) {
     const fixture *f = *state;
     static const request two[] = {{.n_ids = 5, .n_predict = 8}, {.n_ids = 9, .n_predict = 8}};
     seen all = {.n = 0};
@@ -304,7 +304,7 @@ static void test_steps(void **state) {
     qn_session *sessions[2];
     batch b = {.n = 0};
     for (int i = 0; i < 2; i++) {
-        const qn_session_options options = {.pool = pool, .tap = {see, &taps[i]}};
+        const qn_session_options options = {.pool = pool, .tap = {record_state, &taps[i]}};
         sessions[i] = open_session_with(f->model, &options);
         add(f, &b, sessions[i], &two[i], &outputs[i]);
     }
@@ -325,7 +325,7 @@ static void test_steps(void **state) {
 }
 
 /* A prompt that does not fit into a step waits; sampled tokens never wait, and neither does the first prompt. */
-static void test_waiting(void **state) {
+static void test_prompts_wait(void **state) {
     const fixture *f = *state;
     static const request three[] = {
         {.n_ids = 1, .n_predict = 12}, {.n_ids = 9, .n_predict = 3}, {.n_ids = 9, .n_predict = 3}};
@@ -423,7 +423,7 @@ static void test_not_finite(void **state) {
 }
 
 /* Invalid calls are reported, and nothing has changed. */
-static void test_refused(void **state) {
+static void test_invalid_calls(void **state) {
     const fixture *f = *state;
     static const request r = {.n_ids = 20, .n_predict = 1};
     static output outputs[4];
@@ -436,8 +436,8 @@ static void test_refused(void **state) {
         size_t n;
         const char *message;
     } cases[] = {
-        {{g[0], g[2]}, 2, "generations[1]: its session is there twice"},
-        {{g[0], g[0]}, 2, "generations[1]: its session is there twice"},
+        {{g[0], g[2]}, 2, "generations[1]: duplicate session"},
+        {{g[0], g[0]}, 2, "generations[1]: duplicate session"},
         {{g[1], NULL}, 2, "generations[1]: is NULL"},
         {{g[1], NULL}, 0, "generations: must be 1 … 2147483647, got 0"},
         {{g[1], g[0]}, 2, "generations[1]: it is over"},
@@ -465,8 +465,12 @@ static void test_refused(void **state) {
 int main(void) {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
     const struct CMUnitTest tests[] = {
-        TEST(test_same_as_alone), TEST(test_steps),      TEST(test_waiting),
-        TEST(test_full_pool),     TEST(test_not_finite), TEST(test_refused),
+        TEST(test_equals_single_generations),
+        TEST(test_shared_steps),
+        TEST(test_prompts_wait),
+        TEST(test_full_pool),
+        TEST(test_not_finite),
+        TEST(test_invalid_calls),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

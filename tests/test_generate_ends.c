@@ -84,7 +84,7 @@ static qn_generate_result generate(const fixture *f, const qn_generate_args *arg
     return result;
 }
 
-static void test_ends(void **state) {
+static void test_end_ids(void **state) {
     const fixture *f = *state;
     static const int32_t ends[] = {5, ORDINARY, ORDINARY}, beyond[] = {5000};
     const struct {
@@ -145,7 +145,7 @@ static void test_min_tokens(void **state) {
     }
 }
 
-static void test_runs(void **state) {
+static void test_prompt_runs(void **state) {
     const fixture *f = *state;
     static const char text[] = "<|im_start|>user\nHi<|im_end|>\n<think><|im_end|>\n<|im_start|>assistant\n";
     static const int32_t want[] = {4088, 374, 198, 1627, 27, 91,   378, 62,   425, 91, 29,
@@ -220,11 +220,11 @@ static void test_arguments(void **state) {
     bad[6].prompt = NULL, bad[6].ids = &p.bias.id, bad[6].n_ids = 1, bad[6].runs = &run, bad[6].n_run = 1;
     static const char *const messages[] = {"min_tokens: must be within 0 … 5, got -1",
                                            "min_tokens: must be within 0 … 5, got 6",
-                                           "ends: NULL, but 1 of them",
-                                           "stop_ids: NULL, but 2 of them",
+                                           "ends: is NULL, but its count is 1",
+                                           "stop_ids: is NULL, but its count is 2",
                                            "ends: id must be >= 0, got -1",
                                            "stop_ids: id must be >= 0, got -1",
-                                           "runs: 1 of them, but prompt is NULL"};
+                                           "runs: n_run is 1, but prompt is NULL"};
     for (int i = 0; i < 7; i++) {
         qn_error err = {0};
         assert_int_equal(qn_generate(f->session, f->tokenizer, &bad[i], NULL, &err), QN_EINVAL);
@@ -305,8 +305,8 @@ static void test_chat_ends_tools(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        TEST(test_ends),      TEST(test_min_tokens),      TEST(test_runs), TEST(test_reasoning), TEST(test_arguments),
-        TEST(test_chat_ends), TEST(test_chat_ends_tools),
+        TEST(test_end_ids),   TEST(test_min_tokens), TEST(test_prompt_runs),     TEST(test_reasoning),
+        TEST(test_arguments), TEST(test_chat_ends),  TEST(test_chat_ends_tools),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

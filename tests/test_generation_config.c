@@ -42,7 +42,7 @@ static void merges_token_ids(void **state) {
     config_write("generation_config.json", "{}", "");
 }
 
-static void checks_the_generation_config(void **state) {
+static void checks_generation_config(void **state) {
     (void)state;
     config_write("config.json", "{}", "");
     refuse_generation("{\"do_sample\":1}", "", QN_EFORMAT, "generation_config.json: do_sample must be true or false");
@@ -69,7 +69,7 @@ static void checks_the_generation_config(void **state) {
 
 /* Every unsupported setting that changes the text in transformers or vLLM is logged, and so are unknown keys;
  * default values and settings without effect on the text are not. */
-static void names_generation_settings(void **state) {
+static void reports_unsupported_settings(void **state) {
     (void)state;
     static const char *const ignored[] = {
         "\"stop_strings\": [\"the\"]",
@@ -148,8 +148,8 @@ static void names_generation_settings(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(merges_token_ids),
-        cmocka_unit_test(checks_the_generation_config),
-        cmocka_unit_test(names_generation_settings),
+        cmocka_unit_test(checks_generation_config),
+        cmocka_unit_test(reports_unsupported_settings),
     };
     return cmocka_run_group_tests(tests, config_setup, config_teardown);
 }

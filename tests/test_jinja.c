@@ -121,7 +121,7 @@ static const struct {
      "chat template line 1: the values need more than 536870912 bytes"},
 };
 
-static void test_refusals(void **state) {
+static void test_unsupported_templates(void **state) {
     (void)state;
     for (size_t i = 0; i < sizeof refused / sizeof *refused; i++) {
         qn_prompt prompt = {0};
@@ -194,7 +194,7 @@ static void test_append(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_vectors),
-        cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_unsupported_templates),
         cmocka_unit_test(test_depth),
         cmocka_unit_test(test_append),
     };

@@ -172,7 +172,7 @@ static const char *const deep[] = {
     "{{ messages == messages[:] }}",
 };
 
-static void test_deep(void **state) {
+static void test_excessive_depth(void **state) {
     (void)state;
     char *list = nested("[{\"role\": \"user\", \"x\": ", "[", "1.5", "]", 120, "}]");
     char *object = nested("[{\"role\": \"user\", \"x\": ", "{\"a\": ", "1e22", "}", 120, "}]");
@@ -252,7 +252,7 @@ static void test_published(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_shapes),
-        cmocka_unit_test(test_deep),
+        cmocka_unit_test(test_excessive_depth),
         cmocka_unit_test(test_reasonable_depth),
         cmocka_unit_test(test_published),
     };

@@ -164,7 +164,7 @@ static void largest_double(void **state) {
 }
 
 /* Each large number is found in its place, and no string is mistaken for one. */
-static void large_places(void **state) {
+static void large_numbers_in_place(void **state) {
     (void)state;
     static const char text[] =
         "{\"z\": [1, -36893488147419103232, {\"deep\": 1e400}, 2.5], \"a\": 3, \"text\": \"99999999999999999999\","
@@ -234,7 +234,7 @@ static void depth(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(values),        cmocka_unit_test(long_tokens),    cmocka_unit_test(refusals),
-        cmocka_unit_test(large_numbers), cmocka_unit_test(largest_double), cmocka_unit_test(large_places),
+        cmocka_unit_test(large_numbers), cmocka_unit_test(largest_double), cmocka_unit_test(large_numbers_in_place),
         cmocka_unit_test(files),         cmocka_unit_test(depth),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -101,7 +101,7 @@ typedef struct wanted {
     float first[N_LOGIT], second[N_LOGIT]; /* after CALM, and after CALM CALM */
 } wanted;
 
-static void assert_calm(qn_session *s, const wanted *want) {
+static void assert_unaffected(qn_session *s, const wanted *want) {
     float logits[N_LOGIT];
     assert_true(step(s, CALM, logits));
     expect_same_bits("first", QN_DTYPE_F32, logits, want->first, N_LOGIT);
@@ -109,7 +109,7 @@ static void assert_calm(qn_session *s, const wanted *want) {
     expect_same_bits("second", QN_DTYPE_F32, logits, want->second, N_LOGIT);
 }
 
-static void infinities_reach_who_sees_them(void **state) {
+static void infinities_reach_only_later_tokens(void **state) {
     (void)state;
     qn_model *model = open_model("cpu", 2, dir);
     assert_int_equal(qn_model_get_config(model)->n_vocab, N_LOGIT);
@@ -128,7 +128,7 @@ static void infinities_reach_who_sees_them(void **state) {
     assert_true(step(s, CALM, logits));
     expect_same_bits("second", QN_DTYPE_F32, logits, want.second, N_LOGIT);
     assert_ok(qn_session_rewind(s, 0, err));
-    assert_calm(s, &want);
+    assert_unaffected(s, &want);
 
     /* In one step with other tokens, and with another session. */
     const int32_t calm[] = {CALM}, both[] = {wild_id, CALM};
@@ -159,6 +159,6 @@ static void infinities_reach_who_sees_them(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(infinities_reach_who_sees_them)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(infinities_reach_only_later_tokens)};
     return cmocka_run_group_tests(tests, make_model, remove_model);
 }

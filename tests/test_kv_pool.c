@@ -132,7 +132,7 @@ static void batches_equal_single_sessions(void **state) {
 }
 
 /* A pool without enough blocks rejects the call, naming both numbers, and nothing has changed. */
-static void exhausted(void **state) {
+static void exhausted_pool_changes_nothing(void **state) {
     (void)state;
     qn_model *model = open_model("cpu", 1, TIED);
     qn_kv_pool *pool = open_pool(model, 256, 384, 64); /* 3 blocks of 128 */
@@ -182,7 +182,7 @@ static void exhausted(void **state) {
 }
 
 /* After EFULL a session is unchanged, whether the call was for other ids or for those of a file. */
-static void full_changes_nothing(void **state) {
+static void full_context_changes_nothing(void **state) {
     (void)state;
     qn_model *model = open_model("cpu", 1, TIED);
     qn_kv_pool *pool = open_pool(model, 384, 384, 64); /* 3 blocks */
@@ -225,7 +225,7 @@ static bool stop_at(void *user, int32_t position, const float *logits, int32_t n
 
 /* What a call reserved for ids that it did not compute goes back, and a fork of what there is shares the right blocks.
  * */
-static void canceled_calls_give_back(void **state) {
+static void canceled_calls_release_blocks(void **state) {
     (void)state;
     qn_model *model = open_model("cpu", 2, TIED);
     qn_kv_pool *pool = open_pool(model, 384, 384, 16); /* 3 blocks */
@@ -250,7 +250,7 @@ static void canceled_calls_give_back(void **state) {
 }
 
 /* A session with few tokens per step, or with a NaN, does not hold up the others of its pool. */
-static void sessions_do_not_hinder_others(void **state) {
+static void sessions_do_not_block_each_other(void **state) {
     (void)state;
     qn_model *model = open_model("ref", 1, TIED);
     qn_kv_pool *pool = open_pool(model, 100, 400, 8);
@@ -336,7 +336,7 @@ static void threads_share_a_pool(void **state) {
 }
 
 /* A session continues after another one failed to allocate more scratch. */
-static void survives_the_lack_of_memory_of_others(void **state) {
+static void continues_after_another_session_fails(void **state) {
     (void)state;
     counting_allocator counts = {0};
     const qn_device_options options = {.n_thread = 1, .allocator = counting(&counts)};
@@ -371,7 +371,7 @@ static void options_agree_with_the_pool(void **state) {
     (void)state;
     qn_model *model = open_model("cpu", 1, TIED), *other = open_model("cpu", 1, TIED);
     qn_kv_pool *pool = open_pool(model, 100, 0, 20), *bad = NULL;
-    refused(other, (qn_session_options){.pool = pool}, "pool: is of another model than the session");
+    refused(other, (qn_session_options){.pool = pool}, "pool: belongs to another model than the session");
     refused(model, (qn_session_options){.pool = pool, .n_ctx = 101},
             "n_ctx: must be within 0 … 100, that of the pool, got 101");
     refused(model, (qn_session_options){.pool = pool, .n_batch = 21},
@@ -393,12 +393,12 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(forks_share_blocks),
         cmocka_unit_test(batches_equal_single_sessions),
-        cmocka_unit_test(exhausted),
-        cmocka_unit_test(full_changes_nothing),
-        cmocka_unit_test(canceled_calls_give_back),
-        cmocka_unit_test(sessions_do_not_hinder_others),
+        cmocka_unit_test(exhausted_pool_changes_nothing),
+        cmocka_unit_test(full_context_changes_nothing),
+        cmocka_unit_test(canceled_calls_release_blocks),
+        cmocka_unit_test(sessions_do_not_block_each_other),
         cmocka_unit_test(threads_share_a_pool),
-        cmocka_unit_test(survives_the_lack_of_memory_of_others),
+        cmocka_unit_test(continues_after_another_session_fails),
         cmocka_unit_test(options_agree_with_the_pool),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -73,7 +73,7 @@ static void end(family *f, kind k) {
 }
 
 /* The digits of the number in the factorial number system select the next object among the remaining ones. */
-static void any_order(void **state) {
+static void objects_end_in_any_order(void **state) {
     (void)state;
     enum { N_ORDER = 720 };
     for (int order = 0; order < N_ORDER; order++) {
@@ -108,7 +108,7 @@ static void *run(void *argument) {
     return NULL;
 }
 
-static void all_at_once(void **state) {
+static void objects_end_concurrently(void **state) {
     (void)state;
     enum { ROUNDS = 20 };
     const qn_device_options options = {.n_thread = 2};
@@ -129,8 +129,8 @@ static void all_at_once(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(any_order),
-        cmocka_unit_test(all_at_once),
+        cmocka_unit_test(objects_end_in_any_order),
+        cmocka_unit_test(objects_end_concurrently),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

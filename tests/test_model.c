@@ -4,6 +4,7 @@
 #include "../src/format/weight_files.h"
 #include "../src/model/model.h"
 #include "support/cmocka_all.h"
+#include "support/devices.h"
 #include "support/files.h"
 
 #include <quern/sampler.h>
@@ -84,7 +85,7 @@ static void *host_copy(const qn_model *model, const void *data, size_t bytes) {
 /* The formula of qni_weight in types.h. */
 static float weight_at(const qni_weight *w, int64_t i, int64_t o) {
     int64_t j = o % w->nr;
-    if (w->zipped) j = j % (w->nr / 2) * 2 + j / (w->nr / 2);
+    if (w->interleaved) j = j % (w->nr / 2) * 2 + j / (w->nr / 2);
     int64_t at = o / w->nr * w->panel_stride + i / w->ki * w->group_stride + j * w->ki + i % w->ki;
     return qni_load_f32(w->data, w->dtype, at);
 }
@@ -221,7 +222,7 @@ static void fingerprints_weights(void **state) {
     files_remove_dir(dir);
 }
 
-static void keeps_generation_settings(void **state) {
+static void reads_generation_config(void **state) {
     (void)state;
     qn_device *device = open_device("ref", 1, NULL);
     qn_model *model = open_model(device, "models/demo", NULL);
@@ -236,7 +237,7 @@ static void keeps_generation_settings(void **state) {
 }
 
 /* All settings that the sampler supports are taken from the file. */
-static void offers_generation_settings(void **state) {
+static void reads_sampler_settings(void **state) {
     (void)state;
     static const char file[] =
         "{\"do_sample\": true, \"temperature\": 0.5, \"top_k\": 7, \"top_p\": 0.75, \"min_p\": 0.25,"
@@ -258,7 +259,7 @@ static void offers_generation_settings(void **state) {
     files_remove_dir(dir);
 }
 
-static void knows_its_longest_context(void **state) {
+static void reports_longest_context(void **state) {
     (void)state;
     qn_model_config c = {.n_ctx_max = 40960};
     assert_int_equal(qni_config_n_ctx_trained(&c), 40960);
@@ -336,7 +337,7 @@ static void write_config(const char *dir, bool tied, const char *more) {
     files_write(dir, "config.json", text, (size_t)n);
 }
 
-static void takes_mixed_dtypes(void **state) {
+static void accepts_mixed_dtypes(void **state) {
     (void)state;
     char *dir = files_make_dir();
     maker m = {json_object(), 0};
@@ -355,7 +356,7 @@ static void takes_mixed_dtypes(void **state) {
     files_remove_dir(dir);
 }
 
-static void refuses_what_does_not_fit(void **state) {
+static void refuses_mismatched_tensors(void **state) {
     (void)state;
     char *dir = files_make_dir();
     maker m = {json_object(), 0};
@@ -434,7 +435,9 @@ static void refuses_what_does_not_fit(void **state) {
     add_rest(&m, "");
     add(&m, "model.layers.0.self_attn.q_norm.weight", "F32", 4, 1, 8, 0);
     write_file(&m, dir, "model.safetensors");
-    refuse(dir, QN_EFORMAT, "num_attention_heads is missing, and tensor model.layers.0.self_attn.q_proj.weight with");
+    refuse(dir, QN_EFORMAT,
+           "num_attention_heads is missing and cannot be inferred from tensor model.layers.0.self_attn.q_proj.weight "
+           "with");
     json_decref(m.header);
     files_remove_dir(dir);
 }
@@ -469,7 +472,7 @@ static void write_map(const char *dir, const char *name, json_t *shard) {
     json_decref(root);
 }
 
-static void checks_shards_both_ways(void **state) {
+static void checks_shards_against_index(void **state) {
     (void)state;
     char *dir = files_make_dir();
     maker m = {json_object(), 0};
@@ -491,7 +494,7 @@ static void checks_shards_both_ways(void **state) {
     write_map(dir, "more.weight", json_string("c.safetensors"));
     refuse(dir, QN_EIO, "c.safetensors: No such file");
     write_map(dir, "more.weight", json_integer(1));
-    refuse(dir, QN_EFORMAT, "the shard of tensor more.weight must be a text");
+    refuse(dir, QN_EFORMAT, "the shard of tensor more.weight must be a string");
     static const char *const paths[] = {"../b.safetensors", "/etc/b.safetensors", "x/../b.safetensors", "..", "",
                                         "x\\b.safetensors", "a..safetensors"};
     for (size_t i = 0; i < sizeof paths / sizeof paths[0]; i++) {
@@ -631,7 +634,7 @@ static void survives_a_failing_allocator(void **state) {
     (void)state;
     const char *name;
     for (int32_t d = 0; (name = qn_backend_name(d)) != NULL; d++) {
-        bool done = false;
+        bool done = is_gpu(name);
         for (int at = 0; !done; at++) {
             counter c = {.fail_at = at};
             qn_allocator allocator = {counted_alloc, counted_free, &c};
@@ -665,7 +668,7 @@ static void refuses_bad_arguments(void **state) {
     assert_int_equal(qn_model_open(&model, device, NULL, NULL, &err), QN_EINVAL);
     qn_model_options options = {.arith = (qn_arith)9};
     assert_int_equal(qn_model_open(&model, device, "models/demo", &options, &err), QN_EINVAL);
-    assert_non_null(strstr(err.message, "arith 9"));
+    assert_non_null(strstr(err.message, "arith: unknown value 9"));
     options.arith = QN_ARITH_INT8; /* only for quantized weights */
     assert_int_equal(qn_model_open(&model, device, "models/demo", &options, &err), QN_EUNSUPPORTED);
     assert_null(model);
@@ -679,12 +682,12 @@ static void refuses_bad_arguments(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(loads_every_weight),         cmocka_unit_test(has_a_fingerprint),
-        cmocka_unit_test(fingerprints_weights),       cmocka_unit_test(keeps_generation_settings),
-        cmocka_unit_test(offers_generation_settings), cmocka_unit_test(knows_its_longest_context),
-        cmocka_unit_test(takes_mixed_dtypes),         cmocka_unit_test(refuses_what_does_not_fit),
-        cmocka_unit_test(checks_shards_both_ways),    cmocka_unit_test(reports_progress),
-        cmocka_unit_test(survives_a_shrinking_file),  cmocka_unit_test(survives_a_failing_allocator),
+        cmocka_unit_test(loads_every_weight),          cmocka_unit_test(has_a_fingerprint),
+        cmocka_unit_test(fingerprints_weights),        cmocka_unit_test(reads_generation_config),
+        cmocka_unit_test(reads_sampler_settings),      cmocka_unit_test(reports_longest_context),
+        cmocka_unit_test(accepts_mixed_dtypes),        cmocka_unit_test(refuses_mismatched_tensors),
+        cmocka_unit_test(checks_shards_against_index), cmocka_unit_test(reports_progress),
+        cmocka_unit_test(survives_a_shrinking_file),   cmocka_unit_test(survives_a_failing_allocator),
         cmocka_unit_test(refuses_bad_arguments),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

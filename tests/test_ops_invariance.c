@@ -60,7 +60,7 @@ static qn_tensor *tokens_of(const qn_tensor *t, int64_t first, int64_t n) {
     return part;
 }
 
-static void put_tokens(char *all, const qn_tensor *whole, const qn_tensor *part, int64_t first) {
+static void copy_tokens(char *all, const qn_tensor *whole, const qn_tensor *part, int64_t first) {
     const int64_t *shape = qn_tensor_shape(whole), n = qn_tensor_shape(part)[1];
     size_t row = qn_tensor_bytes(whole) / (size_t)(shape[0] * shape[1]);
     char *some = tensor_bits(part);
@@ -98,7 +98,7 @@ static outcome compute(primitive_id id, const problem *p, const device_case *dc,
         part.out = tokens_of(s.out, first, n);
         part.attn_out = tokens_of(s.attn_out, first, n);
         part.position = (qn_offset){.value = p->offset + first};
-        put_tokens(o.bytes, whole, primitive_compute(id, &part), first);
+        copy_tokens(o.bytes, whole, primitive_compute(id, &part), first);
         for (int i = 0; i < 5; i++) qn_tensor_free(part.t[cut[i]]);
         qn_tensor_free(part.out);
         qn_tensor_free(part.attn_out);

@@ -30,10 +30,10 @@ static float *random_floats(int64_t n, double size, uint64_t seed) {
 /* Result of a plain {in, out} matrix with these values {out, in}. */
 static float *apply_plain(qn_device *device, const float *w, const float *x) {
     const int64_t shape[] = {N_IN, N_OUT}, in[] = {1, N_ROW, N_IN}, out[] = {1, N_ROW, N_OUT};
-    float *turned = malloc((size_t)(N_IN * N_OUT) * sizeof *turned);
-    assert_non_null(turned);
-    for (int64_t i = 0; i < N_IN * N_OUT; i++) turned[i % N_IN * N_OUT + i / N_IN] = w[i];
-    qn_tensor *weight = tensor_make(device, QN_DTYPE_F32, 2, shape, turned);
+    float *transposed = malloc((size_t)(N_IN * N_OUT) * sizeof *transposed);
+    assert_non_null(transposed);
+    for (int64_t i = 0; i < N_IN * N_OUT; i++) transposed[i % N_IN * N_OUT + i / N_IN] = w[i];
+    qn_tensor *weight = tensor_make(device, QN_DTYPE_F32, 2, shape, transposed);
     qn_tensor *attn = tensor_make(device, QN_DTYPE_F32, 3, in, x), *y = tensor_make(device, QN_DTYPE_F32, 3, out, NULL);
     const qn_attention_residual_args args = {.out = y, .hidden = y, .attn = attn, .o_proj.plain = weight};
     assert_ok(qn_attention_residual(&args, err));
@@ -41,7 +41,7 @@ static float *apply_plain(qn_device *device, const float *w, const float *x) {
     qn_tensor_free(weight);
     qn_tensor_free(attn);
     qn_tensor_free(y);
-    free(turned);
+    free(transposed);
     return values;
 }
 
@@ -59,7 +59,7 @@ static void assert_like_plain(const char *what, int level, qn_device *device, qn
     qn_linear_free(linear);
 }
 
-static void dense(void **state) {
+static void dense_packing_matches_plain(void **state) {
     (void)state;
     static const qn_dtype types[] = {QN_DTYPE_F32, QN_DTYPE_BF16, QN_DTYPE_F16};
     float *w = random_floats(N_IN * N_OUT, 0.05, 1), *x = random_floats(N_ROW * N_IN, 1, 2);
@@ -79,7 +79,7 @@ static void dense(void **state) {
 }
 
 /* Each row alone is one task. */
-static void quantized_on_the_way(void **state) {
+static void quantizing_while_packing(void **state) {
     (void)state;
     float *w = random_floats(N_IN * N_OUT, 0.05, 3), *x = random_floats(N_ROW * N_IN, 1, 4);
     for (int to = QN_QUANTIZE_Q8; to <= QN_QUANTIZE_Q4; to++) {
@@ -110,7 +110,7 @@ static void quantized_on_the_way(void **state) {
 
 /* Codes and scales from outside. fp8: groups of 24 outputs, not whole panels, so that tasks end at multiples of
  * both; affine: groups that kernels support, and others. */
-static void quantized(void **state) {
+static void quantized_packing_matches_plain(void **state) {
     (void)state;
     static const struct {
         int bits, group, group_out;
@@ -154,9 +154,9 @@ static void quantized(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(dense),
-        cmocka_unit_test(quantized_on_the_way),
-        cmocka_unit_test(quantized),
+        cmocka_unit_test(dense_packing_matches_plain),
+        cmocka_unit_test(quantizing_while_packing),
+        cmocka_unit_test(quantized_packing_matches_plain),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

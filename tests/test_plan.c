@@ -4,6 +4,7 @@
 #include "../src/base/memory.h"
 #include "../src/session/session.h"
 #include "support/cmocka_all.h"
+#include "support/devices.h"
 
 #include <quern/session.h>
 
@@ -92,7 +93,7 @@ static void check(const char *dir, const char *name, int32_t n_thread, const qn_
     assert_int_equal(plan.kv_bytes, plan.kv_token_bytes * ((plan.n_ctx + block - 1) / block * block));
 }
 
-static void equals_the_allocator(void **state) {
+static void plan_equals_allocations(void **state) {
     (void)state;
     static const qn_session_options sessions[] = {
         {.n_ctx = 64},
@@ -103,7 +104,7 @@ static void equals_the_allocator(void **state) {
     };
     const char *name;
     for (int32_t d = 0; (name = qn_backend_name(d)) != NULL; d++) {
-        for (int i = 0; i < N_MODEL; i++) {
+        for (int i = 0; i < N_MODEL && !is_gpu(name); i++) {
             /* Prefills of hundreds of tokens are for the fast backend; the slow one needs only a few to show the
              * same. */
             size_t n = strcmp(name, "ref") == 0 ? 1 : sizeof sessions / sizeof sessions[0] - 1;
@@ -112,7 +113,7 @@ static void equals_the_allocator(void **state) {
     }
 }
 
-static void solves_for_the_context(void **state) {
+static void finds_the_longest_context(void **state) {
     (void)state;
     for (int i = 0; i < N_MODEL; i++) {
         qn_model_config config;
@@ -153,7 +154,7 @@ static void refuses_bad_arguments(void **state) {
         {{.n_ctx = -1}, QN_EINVAL, "n_ctx"},
         {{.n_batch = -1}, QN_EINVAL, "n_batch"},
         {{.kv_dtype = QN_DTYPE_S32}, QN_EINVAL, "kv_dtype"},
-        {{.arith = (qn_arith)9}, QN_EINVAL, "arith 9 is none"},
+        {{.arith = (qn_arith)9}, QN_EINVAL, "arith: unknown value 9"},
         {{.arith = QN_ARITH_INT8}, QN_EUNSUPPORTED, ""},
         {{.n_thread = -1}, QN_EINVAL, "n_thread"},
         {{.isa = "unheard-of"}, QN_EINVAL, "isa"},
@@ -172,8 +173,8 @@ static void refuses_bad_arguments(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(equals_the_allocator),
-        cmocka_unit_test(solves_for_the_context),
+        cmocka_unit_test(plan_equals_allocations),
+        cmocka_unit_test(finds_the_longest_context),
         cmocka_unit_test(refuses_bad_arguments),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

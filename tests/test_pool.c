@@ -72,7 +72,7 @@ static void add_right(void *context, int32_t task, int32_t thread) {
 
 /* Each loop reads what other threads wrote in the previous one: the end of a loop is a barrier. Pauses let the
  * workers fall asleep in between. */
-static void loops_follow_each_other(void **state) {
+static void loops_end_with_a_barrier(void **state) {
     (void)state;
     for (int32_t n_thread = 1; n_thread <= MAX_THREAD; n_thread += 2) {
         qni_pool *pool = NULL;
@@ -114,7 +114,7 @@ typedef struct meeting {
 
 /* A task waits until all have begun, so that each needs its own thread; one that does not arrive within 20 s counts
  * as missing. */
-static void meet(void *context, int32_t task, int32_t thread) {
+static void wait_for_all(void *context, int32_t task, int32_t thread) {
     (void)task;
     (void)thread;
     meeting *m = context;
@@ -124,13 +124,13 @@ static void meet(void *context, int32_t task, int32_t thread) {
 }
 
 /* From the first loop on. Debug builds begin where the loop number wraps; 0 is what a new worker has last seen. */
-static void every_thread_comes(void **state) {
+static void every_thread_takes_part(void **state) {
     (void)state;
     qni_pool *pool = NULL;
     assert_int_equal(qni_pool_create(&pool, MAX_THREAD, false, NULL), QN_OK);
     for (int round = 0; round < 5; round++) {
         meeting m = {0};
-        qni_pool_run(pool, MAX_THREAD, meet, &m);
+        qni_pool_run(pool, MAX_THREAD, wait_for_all, &m);
         assert_int_equal(m.n_missed, 0);
         assert_int_equal(m.n_come, MAX_THREAD);
     }
@@ -207,7 +207,7 @@ static void refused_threads_are_an_error(void **state) {
 #endif
 }
 
-static void machine_is_described(void **state) {
+static void reports_processor_and_memory(void **state) {
     (void)state;
     assert_true(qni_cpu_count() >= 1);
     char name[96], tiny[4];
@@ -233,14 +233,10 @@ static void machine_is_described(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(every_task_runs_once),
-        cmocka_unit_test(loops_follow_each_other),
-        cmocka_unit_test(caller_waits_for_a_slow_worker),
-        cmocka_unit_test(workers_take_no_signals),
-        cmocka_unit_test(every_thread_comes),
-        cmocka_unit_test(workers_may_be_pinned),
-        cmocka_unit_test(refused_threads_are_an_error),
-        cmocka_unit_test(machine_is_described),
+        cmocka_unit_test(every_task_runs_once),           cmocka_unit_test(loops_end_with_a_barrier),
+        cmocka_unit_test(caller_waits_for_a_slow_worker), cmocka_unit_test(workers_take_no_signals),
+        cmocka_unit_test(every_thread_takes_part),        cmocka_unit_test(workers_may_be_pinned),
+        cmocka_unit_test(refused_threads_are_an_error),   cmocka_unit_test(reports_processor_and_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -137,7 +137,7 @@ static void write_weights(opened *f, const char *dir) {
 }
 
 /* Hide a tensor: rename it to an ignored name. */
-static void hide(const char *dir, const char *name) {
+static void drop_tensor(const char *dir, const char *name) {
     opened f = open_weights(dir);
     json_t *entry = json_object_get(f.header, name);
     assert_non_null(entry);
@@ -157,7 +157,7 @@ static void retype(const char *dir, const char *name, const char *dtype, int row
 }
 
 /* Overwrite bytes of a tensor. */
-static void poke(const char *dir, const char *name, size_t at, const void *bytes, size_t n) {
+static void patch_tensor(const char *dir, const char *name, size_t at, const void *bytes, size_t n) {
     opened f = open_weights(dir);
     json_t *offsets = json_object_get(json_object_get(f.header, name), "data_offsets");
     assert_non_null(offsets);
@@ -179,9 +179,9 @@ static void refuses_affine(void **state) {
     char *dir = files_make_dir();
     tiny_model model = {.all = {4, 32, 0, "BF16", false}};
     const char *config = Q4;
-    EDIT(hide(dir, UP ".scales"), QN_EFORMAT, UP ".weight is U32, but " UP ".scales is missing");
-    EDIT(hide(dir, UP ".biases"), QN_EFORMAT, UP ".weight is U32, but " UP ".biases is missing");
-    EDIT(hide(dir, UP ".weight"), QN_EFORMAT, "tensor " UP ".weight is missing");
+    EDIT(drop_tensor(dir, UP ".scales"), QN_EFORMAT, UP ".weight is U32, but " UP ".scales is missing");
+    EDIT(drop_tensor(dir, UP ".biases"), QN_EFORMAT, UP ".weight is U32, but " UP ".biases is missing");
+    EDIT(drop_tensor(dir, UP ".weight"), QN_EFORMAT, "tensor " UP ".weight is missing");
     EDIT(retype(dir, UP ".scales", "BF16", 384, 0), QN_EFORMAT, UP ".scales: shape must be {192, 2}, got {384}");
     EDIT(retype(dir, UP ".biases", "BF16", 96, 4), QN_EFORMAT, UP ".biases: shape must be {192, 2}, got {96, 4}");
     EDIT(retype(dir, UP ".weight", "U32", 384, 4), QN_EFORMAT, UP ".weight: shape must be {192, 8}, got {384, 4}");
@@ -191,10 +191,11 @@ static void refuses_affine(void **state) {
          UP ".scales: dtype must be F32, BF16 or F16, got I16");
     EDIT(retype(dir, UP ".weight", "I32", 192, 8), QN_EUNSUPPORTED, UP ".weight: dtype must be F32, BF16, F16, U32 or");
     EDIT(retype(dir, UP ".weight", "F16", 192, 16), QN_EFORMAT,
-         UP ".scales is there, but " UP ".weight is not quantized");
+         UP ".scales exists, but " UP ".weight is not quantized");
     const uint16_t nan = 0x7FC0, infinity = 0x7F80;
-    EDIT(poke(dir, UP ".scales", 100, &nan, 2), QN_EFORMAT, "tensor " UP ".scales holds a NaN or an infinity");
-    EDIT(poke(dir, UP ".biases", 700, &infinity, 2), QN_EFORMAT, "tensor " UP ".biases holds a NaN or an infinity");
+    EDIT(patch_tensor(dir, UP ".scales", 100, &nan, 2), QN_EFORMAT, "tensor " UP ".scales holds a NaN or an infinity");
+    EDIT(patch_tensor(dir, UP ".biases", 700, &infinity, 2), QN_EFORMAT,
+         "tensor " UP ".biases holds a NaN or an infinity");
     config = "";
     EDIT((void)0, QN_EFORMAT, "embed_tokens.weight is U32, but config.json has no affine quantization");
     config = FP8;
@@ -204,7 +205,7 @@ static void refuses_affine(void **state) {
     config = ",\"quantization\":{\"bits\":8,\"group_size\":32}";
     EDIT((void)0, QN_EFORMAT, "embed_tokens.weight: shape must be {96, 16}, got {96, 8}");
     config = ",\"quantization\":{\"bits\":4,\"group_size\":48}";
-    EDIT((void)0, QN_EFORMAT, "model.embed_tokens has 64 inputs, which are no multiple of group_size of 48");
+    EDIT((void)0, QN_EFORMAT, "model.embed_tokens has 64 inputs, not a multiple of group_size 48");
     files_remove_dir(dir);
 }
 
@@ -213,7 +214,7 @@ static void refuses_fp8(void **state) {
     char *dir = files_make_dir();
     tiny_model model = {.all = {8, 32, 32, "F32", false}};
     const char *config = FP8;
-    EDIT(hide(dir, UP ".weight_scale_inv"), QN_EFORMAT,
+    EDIT(drop_tensor(dir, UP ".weight_scale_inv"), QN_EFORMAT,
          UP ".weight is F8_E4M3, but " UP ".weight_scale_inv is missing");
     EDIT(retype(dir, UP ".weight_scale_inv", "F32", 12, 0), QN_EFORMAT,
          "weight_scale_inv: shape must be {6, 2}, got {12}");
@@ -222,8 +223,9 @@ static void refuses_fp8(void **state) {
     EDIT(retype(dir, UP ".weight", "F8_E5M2", 192, 64), QN_EUNSUPPORTED, "U32 or F8_E4M3, got F8_E5M2");
     const unsigned char nan = 0xFF;
     const float infinity = INFINITY;
-    EDIT(poke(dir, UP ".weight", 12000, &nan, 1), QN_EFORMAT, "tensor " UP ".weight holds a NaN or an infinity");
-    EDIT(poke(dir, UP ".weight_scale_inv", 8, &infinity, 4), QN_EFORMAT, UP ".weight_scale_inv holds a NaN");
+    EDIT(patch_tensor(dir, UP ".weight", 12000, &nan, 1), QN_EFORMAT,
+         "tensor " UP ".weight holds a NaN or an infinity");
+    EDIT(patch_tensor(dir, UP ".weight_scale_inv", 8, &infinity, 4), QN_EFORMAT, UP ".weight_scale_inv holds a NaN");
     config = "";
     EDIT((void)0, QN_EFORMAT, "is F8_E4M3, but config.json has no quantization_config with quant_method fp8");
     files_remove_dir(dir);
@@ -237,7 +239,7 @@ static uint64_t weight_bytes(const char *dir, const qn_plan_options *options) {
     return plan.weight_bytes;
 }
 
-static void believes_symmetry_once_checked(void **state) {
+static void checks_symmetry_metadata(void **state) {
     (void)state;
     static const char config[] = ",\"quantization\":{\"bits\":8,\"group_size\":32}";
     char *dir = files_make_dir(), *twin = files_make_dir();
@@ -252,7 +254,7 @@ static void believes_symmetry_once_checked(void **state) {
     expect_same_bits("symmetric", QN_DTYPE_F32, got, wanted, N_LOGIT);
     compare_with_twin("symmetric", dir, twin);
     const uint16_t other = 0x3F80;
-    poke(dir, UP ".biases", 20, &other, 2);
+    patch_tensor(dir, UP ".biases", 20, &other, 2);
     refuse(dir, QN_EFORMAT, "tensor " UP ".biases is not -128 times the scales, as metadata quern.symmetric says");
     /* Tensors of another bit width are not affected. */
     model = (tiny_model){.all = {4, 32, 0, "BF16", false}, .claims_symmetric = true};
@@ -325,7 +327,7 @@ static void quantizes_alike(void **state) {
     }
 }
 
-static void quantizing_is_refused(void **state) {
+static void refuses_to_quantize(void **state) {
     (void)state;
     char *dir = files_make_dir(), *out = files_make_dir();
     qn_error said = {0};
@@ -342,7 +344,7 @@ static void quantizing_is_refused(void **state) {
     options.progress.report = cancel;
     assert_int_equal(qn_model_quantize(out, dir, &options, &said), QN_ECANCELED);
     const float nan = NAN;
-    poke(dir, UP ".weight", 400, &nan, 4);
+    patch_tensor(dir, UP ".weight", 400, &nan, 4);
     options.progress.report = NULL;
     assert_int_equal(qn_model_quantize(out, dir, &options, &said), QN_EFORMAT);
     assert_non_null(
@@ -374,7 +376,7 @@ static void quantizing_is_refused(void **state) {
 }
 
 /* A compute type applies to the linears that support it; if none does, the backend reports why. */
-static void arithmetic_is_for_those_that_have_it(void **state) {
+static void arith_applies_where_supported(void **state) {
     (void)state;
     const storage dense = {0};
     char *dir = files_make_dir();
@@ -403,7 +405,7 @@ static void arithmetic_is_for_those_that_have_it(void **state) {
 }
 
 /* A session file whose cache was computed with other weights belongs to another model. */
-static void quantizing_makes_another_model(void **state) {
+static void quantizing_changes_the_fingerprint(void **state) {
     (void)state;
     static const int32_t ids[3] = {1, 2, 3};
     char *dir = files_make_dir(), *path = files_path(dir, "a.session");
@@ -436,11 +438,11 @@ int main(void) {
         cmocka_unit_test(reads_fp8),
         cmocka_unit_test(refuses_affine),
         cmocka_unit_test(refuses_fp8),
-        cmocka_unit_test(believes_symmetry_once_checked),
+        cmocka_unit_test(checks_symmetry_metadata),
         cmocka_unit_test(quantizes_alike),
-        cmocka_unit_test(quantizing_is_refused),
-        cmocka_unit_test(arithmetic_is_for_those_that_have_it),
-        cmocka_unit_test(quantizing_makes_another_model),
+        cmocka_unit_test(refuses_to_quantize),
+        cmocka_unit_test(arith_applies_where_supported),
+        cmocka_unit_test(quantizing_changes_the_fingerprint),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -55,7 +55,7 @@ static void refuse(const char *header, size_t n_data, const char *why) {
     free(path);
 }
 
-static void accepts_what_is_sound(void **state) {
+static void accepts_valid_files(void **state) {
     (void)state;
     static const char *const sound[] = {
         "{}",
@@ -84,10 +84,10 @@ static void accepts_what_is_sound(void **state) {
 
 static void refuses_a_bad_header(void **state) {
     (void)state;
-    refuse("", 0, "no JSON object");
-    refuse(" {}", 0, "no JSON object");
-    refuse("[]", 0, "no JSON object");
-    refuse("null", 0, "no JSON object");
+    refuse("", 0, "must be a JSON object");
+    refuse(" {}", 0, "must be a JSON object");
+    refuse("[]", 0, "must be a JSON object");
+    refuse("null", 0, "must be a JSON object");
     refuse("{", 0, "line 1");
     refuse("{} x", 0, "line 1");
     refuse("{\"x\":1}", 0, "tensor x: must be an object");
@@ -114,9 +114,9 @@ static void refuses_a_bad_tensor(void **state) {
     refuse(ENTRY("\"f32\"", "[1]", "[0,4]"), 4, "unknown dtype \"f32\"");
     refuse(ENTRY("\"U8\"", "1", "[0,1]"), 1, "shape must be a list");
     refuse(ENTRY("\"U8\"", "[1,1,1,1,1,1,1,1,1]", "[0,1]"), 1, "rank 9, at most 8");
-    refuse(ENTRY("\"U8\"", "[-1,-1]", "[0,1]"), 1, "no integer >= 0");
-    refuse(ENTRY("\"U8\"", "[1.0]", "[0,1]"), 1, "no integer >= 0");
-    refuse(ENTRY("\"U8\"", "[true]", "[0,1]"), 1, "no integer >= 0");
+    refuse(ENTRY("\"U8\"", "[-1,-1]", "[0,1]"), 1, "must be integers >= 0");
+    refuse(ENTRY("\"U8\"", "[1.0]", "[0,1]"), 1, "must be integers >= 0");
+    refuse(ENTRY("\"U8\"", "[true]", "[0,1]"), 1, "must be integers >= 0");
     refuse(ENTRY("\"U8\"", "[9223372036854775808]", "[0,1]"), 1, "too large");
     refuse(ENTRY("\"U8\"", "[1]", "[0,99999999999999999999]"), 1, "data_offsets holds too large a number");
     refuse(ENTRY("\"U8\"", "[4294967296,4294967296]", "[0,0]"), 0, "overflows");
@@ -176,7 +176,7 @@ static void refuses_a_bad_length(void **state) {
     }
 }
 
-static void refuses_what_is_no_file(void **state) {
+static void refuses_non_files(void **state) {
     (void)state;
     char *path = files_path(dir, "absent");
     refuse_path(path, QN_EIO, "No such file");
@@ -345,10 +345,10 @@ static void reads_onto_a_device(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(accepts_what_is_sound), cmocka_unit_test(refuses_a_bad_header),
-        cmocka_unit_test(refuses_a_bad_tensor),  cmocka_unit_test(refuses_gaps_and_overlaps),
-        cmocka_unit_test(refuses_a_bad_length),  cmocka_unit_test(refuses_what_is_no_file),
-        cmocka_unit_test(survives_damage),       cmocka_unit_test(lists_names_and_metadata),
+        cmocka_unit_test(accepts_valid_files),  cmocka_unit_test(refuses_a_bad_header),
+        cmocka_unit_test(refuses_a_bad_tensor), cmocka_unit_test(refuses_gaps_and_overlaps),
+        cmocka_unit_test(refuses_a_bad_length), cmocka_unit_test(refuses_non_files),
+        cmocka_unit_test(survives_damage),      cmocka_unit_test(lists_names_and_metadata),
         cmocka_unit_test(reads_onto_a_device),
     };
     return cmocka_run_group_tests(tests, setup, teardown);

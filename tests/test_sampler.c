@@ -241,7 +241,7 @@ static void test_against_reference(void **state) {
 }
 
 /* One sampler over many calls equals fresh ones: no state carries over between samples. */
-static void test_reuse(void **state) {
+static void test_calls_are_independent(void **state) {
     (void)state;
     enum { N = 300 };
     float logits[N];
@@ -271,7 +271,7 @@ static void test_reuse(void **state) {
     qn_sampler_free(sampler);
 }
 
-static void test_padding_is_never_drawn(void **state) {
+static void test_padding_is_never_sampled(void **state) {
     (void)state;
     float logits[8] = {0, 0, 0, 0, 0, 100, NAN, INFINITY};
     double probs[8];
@@ -422,7 +422,7 @@ static void test_parameters(void **state) {
     REFUSED(presence_penalty, (double)NAN, "presence_penalty: must be finite, got nan");
     REFUSED(frequency_penalty, (double)-INFINITY, "frequency_penalty: must be finite, got -inf");
     REFUSED(seed, (uint64_t)1 << 63, "seed: must be within 0 … 9223372036854775807, got 9223372036854775808");
-    REFUSED(n_logit_bias, 2, "logit_bias: NULL, but 2 of them");
+    REFUSED(n_logit_bias, 2, "logit_bias: is NULL, but n_logit_bias is 2");
 #undef REFUSED
     qn_sampler_params p = neutral();
     p.n_logit_bias = 1;
@@ -518,8 +518,8 @@ int main(void) {
         cmocka_unit_test(test_philox),
         cmocka_unit_test(test_vectors),
         cmocka_unit_test(test_against_reference),
-        cmocka_unit_test(test_reuse),
-        cmocka_unit_test(test_padding_is_never_drawn),
+        cmocka_unit_test(test_calls_are_independent),
+        cmocka_unit_test(test_padding_is_never_sampled),
         cmocka_unit_test(test_frequencies),
         cmocka_unit_test(test_extremes),
         cmocka_unit_test(test_not_a_number),

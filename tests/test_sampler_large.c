@@ -132,6 +132,7 @@ static void draw(const qn_sampler_params *p, qn_device *device, const float *log
                  int32_t *id, double *probs) {
     qn_sampler *sampler = NULL;
     assert_ok(qni_sampler_create(&sampler, p, n, 0, device, err));
+    assert_ok(qni_sampler_alloc(sampler, err));
     assert_ok(qn_sampler_draw(sampler, id, probs, logits, NULL, 0, 0, position, err));
     qn_sampler_free(sampler);
 }
@@ -263,7 +264,7 @@ static void test_order_of_blocks(void **state) {
 
 /* 2^14 ids of exactly 2^-14 each, and some of probability 0: u selects the first id whose cumulative probability
  * exceeds it, also at block boundaries; beyond the total, the last id of nonzero probability. */
-static void test_ends(void **state) {
+static void test_cumulative_bounds(void **state) {
     (void)state;
     enum { N = 1 << 14, N_ALL = N + 5000 };
     static float logits[N_ALL];
@@ -292,6 +293,7 @@ static void test_bad_logits(void **state) {
     qn_sampler_params p;
     qn_sampler_defaults(NULL, QN_SAMPLER_NEUTRAL, &p);
     assert_ok(qni_sampler_create(&sampler, &p, MAX_IDS, MAX_IDS - 1, device, err));
+    assert_ok(qni_sampler_alloc(sampler, err));
     qn_device_close(device); /* the sampler keeps a reference to it */
     qn_error bad = {0};
     int32_t id = -7;
@@ -311,8 +313,9 @@ static void test_bad_logits(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_definition), cmocka_unit_test(test_threads),    cmocka_unit_test(test_order_of_blocks),
-        cmocka_unit_test(test_ends),       cmocka_unit_test(test_bad_logits),
+        cmocka_unit_test(test_definition),      cmocka_unit_test(test_threads),
+        cmocka_unit_test(test_order_of_blocks), cmocka_unit_test(test_cumulative_bounds),
+        cmocka_unit_test(test_bad_logits),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -170,7 +170,7 @@ static void test_forged(void **state) {
         }
     }
     const uint32_t version = 2;
-    expect_forgery_refused(&x, 0, "GGUF", 4, QN_EFORMAT, "no session file");
+    expect_forgery_refused(&x, 0, "GGUF", 4, QN_EFORMAT, "not a session file");
     expect_forgery_refused(&x, 8, &version, 4, QN_EFORMAT, "version 2, not 1");
     expect_forgery_refused(&x, HEADER, "another model's", 15, QN_EINVAL, "another model");
     const int32_t low = -1, high = 512;
@@ -191,7 +191,7 @@ static void test_forged(void **state) {
 }
 
 /* Another model, KV type or rope, or a shorter context. */
-static void test_identity(void **state) {
+static void test_mismatched_session(void **state) {
     (void)state;
     char *dir = files_make_dir(), *path = files_path(dir, "x.session");
     qn_model *model = open_model("ref", 1, TIED), *other = open_model("ref", 1, GOLDEN_MODELS "/yarn-bf16");
@@ -203,7 +203,7 @@ static void test_identity(void **state) {
     qn_session *targets[] = {open_session_with(other, &full), open_session_with(model, &f32),
                              open_session_with(model, &small)};
     static const qn_status statuses[] = {QN_EINVAL, QN_EINVAL, QN_EFULL};
-    static const char *const texts[] = {"x.session: is of another model",
+    static const char *const texts[] = {"x.session: belongs to another model",
                                         "x.session: its kv_dtype is f16, the session's is f32",
                                         "x.session: its 9 tokens do not fit into the context of 8"};
     for (int i = 0; i < 3; i++) {
@@ -282,8 +282,8 @@ static void test_paths(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_round_trip), cmocka_unit_test(test_damaged), cmocka_unit_test(test_forged),
-        cmocka_unit_test(test_identity),   cmocka_unit_test(test_paths),
+        cmocka_unit_test(test_round_trip),         cmocka_unit_test(test_damaged), cmocka_unit_test(test_forged),
+        cmocka_unit_test(test_mismatched_session), cmocka_unit_test(test_paths),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -32,7 +32,7 @@ typedef struct capture {
     int32_t n_hidden, next;
 } capture;
 
-static void take_hidden(void *user, int32_t state, int32_t position, const float *row, int32_t d_model) {
+static void store_hidden(void *user, int32_t state, int32_t position, const float *row, int32_t d_model) {
     capture *c = user;
     assert_int_equal(d_model, c->d_model);
     if (position >= c->n_tok) return; /* greedy steps */
@@ -41,7 +41,7 @@ static void take_hidden(void *user, int32_t state, int32_t position, const float
     c->n_hidden++;
 }
 
-static bool take_logits(void *user, int32_t position, const float *logits, int32_t n_vocab) {
+static bool store_logits(void *user, int32_t position, const float *logits, int32_t n_vocab) {
     capture *c = user;
     assert_int_equal(position, c->next++);
     memcpy(c->logits + (size_t)position * (size_t)n_vocab, logits, (size_t)n_vocab * sizeof *logits);
@@ -87,12 +87,12 @@ static void check_row(qn_model *model, const char *dir, int64_t row) {
     c.hidden = calloc((size_t)(config->n_layer + 1) * n_tok * d_model, sizeof *c.hidden);
     c.logits = calloc(n_tok * n_vocab, sizeof *c.logits);
     const qn_session_options options = {
-        .n_batch = 64, .kv_dtype = QN_DTYPE_F32, .yarn = QN_YARN_ON, .tap = {take_hidden, &c}};
+        .n_batch = 64, .kv_dtype = QN_DTYPE_F32, .yarn = QN_YARN_ON, .tap = {store_hidden, &c}};
     qn_session *session = open_session_with(model, &options);
 
     int32_t *ids = calloc(n_tok, sizeof *ids);
     for (size_t t = 0; t < n_tok; t++) ids[t] = (int32_t)input[(size_t)row * n_tok + t];
-    assert_ok(qn_session_append(session, ids, n_tok, take_logits, &c, err));
+    assert_ok(qn_session_append(session, ids, n_tok, store_logits, &c, err));
     assert_int_equal(c.next, n_tok);
     assert_int_equal(c.n_hidden, (size_t)(config->n_layer + 1) * n_tok);
     check("logits", c.logits, logits + (size_t)row * n_tok * n_vocab, n_tok * n_vocab);
@@ -169,7 +169,7 @@ static void test_q8(void **state) {
             capture c = {.n_tok = (int32_t)n_tok, .logits = calloc(n_tok * n_vocab, sizeof(float))};
             int32_t *ids = calloc(n_tok, sizeof *ids);
             for (size_t t = 0; t < n_tok; t++) ids[t] = (int32_t)input[t];
-            assert_ok(qn_session_append(session, ids, n_tok, take_logits, &c, err));
+            assert_ok(qn_session_append(session, ids, n_tok, store_logits, &c, err));
             CASE(name, "%s on %s, q8", models[i], device);
             double error = relative_error(c.logits, logits, (int64_t)(n_tok * n_vocab));
             print_message("%s: %g\n", name, error);

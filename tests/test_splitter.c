@@ -171,7 +171,7 @@ static void test_stop_by_callback(void **state) {
     qn_splitter_free(s);
 }
 
-static void test_refusals(void **state) {
+static void test_invalid_options(void **state) {
     (void)state;
     qn_splitter *s = NULL;
     qn_error err = {0};
@@ -214,7 +214,7 @@ static void test_starts_reasoning(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_every_split),      cmocka_unit_test(test_random_stops),
-        cmocka_unit_test(test_stop_by_callback), cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_stop_by_callback), cmocka_unit_test(test_invalid_options),
         cmocka_unit_test(test_starts_reasoning),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -96,7 +96,7 @@ static void refuse(const tiny_model *model, const renaming *renamings, size_t n,
     files_remove_dir(dir);
 }
 
-static void takes_names_without_prefix(void **state) {
+static void accepts_names_without_prefix(void **state) {
     (void)state;
     static const renaming none[] = {{"model.", ""}};
     static const char base[] = ",\"architectures\":[\"Qwen3Model\"]";
@@ -104,7 +104,7 @@ static void takes_names_without_prefix(void **state) {
     expect_same(&untied, "", none, 1, "");
 }
 
-static void takes_longer_prefixes(void **state) {
+static void accepts_longer_prefixes(void **state) {
     (void)state;
     static const renaming outer[] = {{"model.", "language_model.model."}, {"lm_head.", "language_model.lm_head."}};
     static const renaming inner[] = {{"model.", "model.language_model."}};
@@ -116,7 +116,7 @@ static void takes_longer_prefixes(void **state) {
     expect_same(&untied, "", compiled, 2, "tensors named _orig_mod.model.… are read as model.…\n");
 }
 
-static void takes_quantized_ones(void **state) {
+static void accepts_quantized_tensors(void **state) {
     (void)state;
     static const renaming none[] = {{"model.", ""}};
     const tiny_model affine = {.all = {4, 32, 0, "BF16", false}, .tied = true};
@@ -197,7 +197,7 @@ static void copy_embedding(const char *dir) {
 
 /* An untied head in a tied checkpoint would be ignored: rejected by name, by every reader of the weights. A copy of
  * the embedding is equivalent to a tied head. */
-static void compares_the_head_of_a_tied_one(void **state) {
+static void compares_a_tied_head(void **state) {
     (void)state;
     static const char why[] = "model.safetensors: tensor lm_head.weight is not model.embed_tokens.weight";
     const qn_quantize_options to = {.to = QN_QUANTIZE_Q8};
@@ -251,9 +251,9 @@ static void quantizes_to_usual_names(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(takes_names_without_prefix), cmocka_unit_test(takes_longer_prefixes),
-        cmocka_unit_test(takes_quantized_ones),       cmocka_unit_test(refuses_mixtures),
-        cmocka_unit_test(refuses_a_missing_head),     cmocka_unit_test(compares_the_head_of_a_tied_one),
+        cmocka_unit_test(accepts_names_without_prefix), cmocka_unit_test(accepts_longer_prefixes),
+        cmocka_unit_test(accepts_quantized_tensors),    cmocka_unit_test(refuses_mixtures),
+        cmocka_unit_test(refuses_a_missing_head),       cmocka_unit_test(compares_a_tied_head),
         cmocka_unit_test(quantizes_to_usual_names),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

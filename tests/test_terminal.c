@@ -37,7 +37,7 @@ static const char *quern(void) {
 }
 
 /* The leader: starts the command in the foreground, reports its process id and each change of its state. */
-static _Noreturn void lead(int reports, int orders, const char *const *arguments) {
+static _Noreturn void lead_session(int reports, int orders, const char *const *arguments) {
     signal(SIGTTOU, SIG_IGN);
     signal(SIGHUP, SIG_IGN);
     pid_t pid = fork();
@@ -84,7 +84,7 @@ static void begin(terminal *t, int columns, const char *home, const char *n_pred
         if (home == NULL) setenv("XDG_STATE_HOME", t->state, 1);
         if (home != NULL) unsetenv("XDG_STATE_HOME");
         if (home != NULL) setenv("HOME", home, 1);
-        lead(reports[1], orders[0], arguments);
+        lead_session(reports[1], orders[0], arguments);
     }
     close(reports[1]);
     close(orders[0]);
@@ -93,7 +93,7 @@ static void begin(terminal *t, int columns, const char *home, const char *n_pred
     assert_int_equal(read(t->reports, &t->command, sizeof t->command), sizeof t->command);
 }
 
-static void take_output(terminal *t, int wait_ms) {
+static void read_output(terminal *t, int wait_ms) {
     struct pollfd at = {t->fd, POLLIN, 0};
     if (poll(&at, 1, wait_ms) <= 0) return;
     ssize_t n = read(t->fd, t->output + t->n, OUTPUT_BYTES - 1 - t->n);
@@ -109,7 +109,7 @@ static void expect(terminal *t, const char *text) {
             t->seen = (size_t)(found - t->output) + strlen(text);
             return;
         }
-        take_output(t, 20);
+        read_output(t, 20);
     }
     fail_msg("\"%s\" does not come; there is \"%s\"", text, t->output + t->seen);
 }
@@ -123,7 +123,7 @@ static int status_of(terminal *t) {
     struct pollfd at = {t->reports, POLLIN, 0};
     int status;
     for (int waited = 0; waited < WAIT_MS && poll(&at, 1, 0) <= 0; waited += 20) {
-        take_output(t, 20);
+        read_output(t, 20);
         if (t->n > OUTPUT_BYTES / 2) t->n = t->seen = 0; /* an answer: its text does not matter */
     }
     assert_true(poll(&at, 1, 0) == 1);
@@ -147,7 +147,7 @@ static bool is_cooked(const terminal *t) {
 }
 
 static void wait_for_raw(terminal *t) {
-    for (int waited = 0; waited < WAIT_MS && is_cooked(t); waited += 20) take_output(t, 20);
+    for (int waited = 0; waited < WAIT_MS && is_cooked(t); waited += 20) read_output(t, 20);
     assert_false(is_cooked(t));
 }
 
@@ -197,7 +197,7 @@ static void ended_by_signals(void **state) {
             if (when == IN_ANSWER) expect(&t, "story\r\n");
             if (when == EDITED) type(&t, "abc");
             if (when == EDITED) expect(&t, "c");
-            if (when == IN_ANSWER) take_output(&t, 1000);
+            if (when == IN_ANSWER) read_output(&t, 1000);
             kill(t.command, numbers[i]);
             int status = status_of(&t);
             if (!WIFEXITED(status) || WEXITSTATUS(status) != 128 + numbers[i] || !is_cooked(&t)) {
@@ -304,7 +304,7 @@ static void ended_in_the_background(void **state) {
 }
 
 /* 38 columns fill two rows of 20: the line is redrawn from the row above the cursor. */
-static void resized(void **state) {
+static void redraws_after_resize(void **state) {
     (void)state;
     if (skipped()) skip();
     static const char typed[] = "abcdefghijklmnopqrstuvwxyz0123456789";
@@ -330,7 +330,7 @@ static void resized(void **state) {
 }
 
 /* Directories are created below an existing home, and nowhere else. */
-static void no_home(void **state) {
+static void history_without_home(void **state) {
     (void)state;
     if (skipped()) skip();
     char *top = files_make_dir(), *none = files_path(top, "none");
@@ -362,10 +362,13 @@ static void no_home(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(ended_by_signals), cmocka_unit_test(canceled),
-        cmocka_unit_test(stopped),          cmocka_unit_test(stopped_in_an_answer),
-        cmocka_unit_test(resized),          cmocka_unit_test(ended_in_the_background),
-        cmocka_unit_test(no_home),
+        cmocka_unit_test(ended_by_signals),
+        cmocka_unit_test(canceled),
+        cmocka_unit_test(stopped),
+        cmocka_unit_test(stopped_in_an_answer),
+        cmocka_unit_test(redraws_after_resize),
+        cmocka_unit_test(ended_in_the_background),
+        cmocka_unit_test(history_without_home),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

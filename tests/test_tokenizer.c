@@ -89,7 +89,7 @@ static void test_demo_prompts(void **state) {
     json_decref(golden);
 }
 
-static void test_look_up(void **state) {
+static void test_lookup(void **state) {
     (void)state;
     assert_int_equal(qn_tokenizer_n_vocab(qwen), 151669);
     assert_int_equal(qn_tokenizer_n_vocab(demo), 4096);
@@ -129,7 +129,7 @@ static void test_plain_text(void **state) {
     qn_text_release(&back);
 }
 
-static void test_appending(void **state) {
+static void test_ids_are_appended(void **state) {
     (void)state;
     qn_ids ids = {0};
     qn_text text = {0};
@@ -251,10 +251,11 @@ static void test_utf8_round_trip(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_goldens),         cmocka_unit_test(test_demo_prompts), cmocka_unit_test(test_look_up),
-        cmocka_unit_test(test_plain_text),      cmocka_unit_test(test_appending),    cmocka_unit_test(test_zero_byte),
-        cmocka_unit_test(test_invalid_text),    cmocka_unit_test(test_wrong_calls),  cmocka_unit_test(test_padding_ids),
-        cmocka_unit_test(test_utf8_round_trip),
+        cmocka_unit_test(test_goldens),          cmocka_unit_test(test_demo_prompts),
+        cmocka_unit_test(test_lookup),           cmocka_unit_test(test_plain_text),
+        cmocka_unit_test(test_ids_are_appended), cmocka_unit_test(test_zero_byte),
+        cmocka_unit_test(test_invalid_text),     cmocka_unit_test(test_wrong_calls),
+        cmocka_unit_test(test_padding_ids),      cmocka_unit_test(test_utf8_round_trip),
     };
     return cmocka_run_group_tests(tests, open_both, close_both);
 }

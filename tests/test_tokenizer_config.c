@@ -55,7 +55,7 @@ static qn_status open_with(qn_tokenizer **out, const companions *files, qn_error
 
 /* Expected values: len(), eos_token_id, the ids of "<x><y><z>abc<b>" and their text without special tokens, all from
  * AutoTokenizer (transformers 5.24) for such a directory with "model_type": "qwen3". */
-static void test_added(void **state) {
+static void test_added_tokens(void **state) {
     (void)state;
     static const struct {
         companions files;
@@ -310,19 +310,19 @@ static void test_added(void **state) {
     assert_int_equal(qn_tokenizer_eos(NULL), -1);
 }
 
-static void test_refused(void **state) {
+static void test_refused_files(void **state) {
     (void)state;
     static const struct {
         companions files;
         qn_status status;
         const char *message;
     } cases[] = {
-        {{"[]", NULL, NULL}, QN_EFORMAT, "tokenizer_config.json: is no object"},
+        {{"[]", NULL, NULL}, QN_EFORMAT, "tokenizer_config.json: must be an object"},
         {{NULL, "[]", NULL}, QN_EFORMAT, "special_tokens_map.json: must be an object"},
         {{NULL, NULL, "[]"}, QN_EFORMAT, "added_tokens.json: must be an object"},
         {{"{\"added_tokens_decoder\": []}", NULL, NULL},
          QN_EFORMAT,
-         "tokenizer_config.json: added_tokens_decoder is no object"},
+         "tokenizer_config.json: added_tokens_decoder must be an object"},
         {{"{\"added_tokens_decoder\": {}}", NULL, NULL},
          QN_EFORMAT,
          "tokenizer_config.json: added_tokens_decoder: lacks \"<|a|>\", which tokenizer.json adds with id 258"},
@@ -350,7 +350,7 @@ static void test_refused(void **state) {
          "tokenizer_config.json: token \"<b>\": has id 259 and id 261"},
         {{"{\"added_tokens_decoder\": {\"262\": {\"content\": \"<q>\"}}}", NULL, NULL},
          QN_EFORMAT,
-         "tokenizer_config.json: added token \"<q>\": has id 262, but tokenizers would give it 261"},
+         "tokenizer_config.json: added token \"<q>\": has id 262, but tokenizers would assign 261"},
         {{"{\"added_tokens_decoder\": {\"97\": {\"content\": \"<q>\"}}}", NULL, NULL},
          QN_EFORMAT,
          "tokenizer_config.json: id 97: is both \"a\" and \"<q>\""},
@@ -412,7 +412,7 @@ static void test_refused(void **state) {
          "added_tokens.json: token \"<b>\": has id 258, but 259 in the other files"},
         {{NULL, NULL, "{\"<x>\": 262}"},
          QN_EFORMAT,
-         "added_tokens.json: added token \"<x>\": has id 262, but tokenizers would give it 261"},
+         "added_tokens.json: added token \"<x>\": has id 262, but tokenizers would assign 261"},
         {{NULL, NULL, "{\"<x>\": 97}"}, QN_EFORMAT, "added_tokens.json: id 97: is both \"a\" and \"<x>\""},
         {{NULL, NULL, "{\"<x>\": \"261\"}"},
          QN_EFORMAT,
@@ -434,8 +434,8 @@ static void test_refused(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_added),
-        cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_added_tokens),
+        cmocka_unit_test(test_refused_files),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

@@ -70,7 +70,7 @@ static void check_edits(const edit *edits, size_t n) {
 }
 #define CHECK_EDITS(list) check_edits(list, sizeof(list) / sizeof *(list))
 
-static void test_kinds(void **state) {
+static void test_unsupported_components(void **state) {
     (void)state;
     static const edit edits[] = {
         {"normalizer", "{\"type\": \"Lowercase\"}", QN_EUNSUPPORTED, "normalizer Lowercase is not supported"},
@@ -82,13 +82,14 @@ static void test_kinds(void **state) {
         {"normalizer", "{\"type\": \"Sequence\", \"normalizers\": [{\"type\": \"NFKC\"}]}", QN_EUNSUPPORTED,
          "normalizer NFKC is not supported"},
         {"normalizer", "{\"type\": \"Sequence\", \"normalizers\": [null]}", QN_EFORMAT, "normalizer has no type"},
-        {"normalizer", "{\"type\": \"Sequence\"}", QN_EFORMAT, "normalizer Sequence: normalizers is no array"},
+        {"normalizer", "{\"type\": \"Sequence\"}", QN_EFORMAT, "normalizer Sequence: normalizers must be an array"},
         {"pre_tokenizer", "null", QN_EUNSUPPORTED, "a pre_tokenizer without ByteLevel is not supported"},
         {"pre_tokenizer", "{\"type\": \"Whitespace\"}", QN_EUNSUPPORTED, "pre_tokenizer Whitespace is not supported"},
         {"pre_tokenizer", "{\"type\": \"ByteLevel\", \"add_prefix_space\": false}", QN_OK, NULL},
         {"pre_tokenizer", "{\"type\": \"ByteLevel\"}", QN_EUNSUPPORTED,
          "pre_tokenizer ByteLevel: add_prefix_space true is not supported"},
-        {"pre_tokenizer", "{\"type\": \"Sequence\"}", QN_EFORMAT, "pre_tokenizer Sequence: pretokenizers is no array"},
+        {"pre_tokenizer", "{\"type\": \"Sequence\"}", QN_EFORMAT,
+         "pre_tokenizer Sequence: pretokenizers must be an array"},
         {"pre_tokenizer/pretokenizers/2", "{\"type\": \"Digits\"}", QN_EUNSUPPORTED,
          "pre_tokenizer Digits is not supported"},
         {"pre_tokenizer/pretokenizers/2", "{\"type\": \"ByteLevel\"}", QN_EUNSUPPORTED,
@@ -96,20 +97,20 @@ static void test_kinds(void **state) {
         {"pre_tokenizer/pretokenizers/1/add_prefix_space", "true", QN_EUNSUPPORTED,
          "pre_tokenizer ByteLevel: add_prefix_space true is not supported"},
         {"pre_tokenizer/pretokenizers/1/use_regex", "1", QN_EFORMAT,
-         "pre_tokenizer ByteLevel: use_regex is no boolean"},
+         "pre_tokenizer ByteLevel: use_regex must be a boolean"},
         {"pre_tokenizer/pretokenizers/0/behavior", "\"Removed\"", QN_EUNSUPPORTED,
          "pre_tokenizer Split: behavior Removed is not supported"},
-        {"pre_tokenizer/pretokenizers/0/behavior", NULL, QN_EFORMAT, "pre_tokenizer Split: behavior is no string"},
+        {"pre_tokenizer/pretokenizers/0/behavior", NULL, QN_EFORMAT, "pre_tokenizer Split: behavior must be a string"},
         {"pre_tokenizer/pretokenizers/0/invert", "true", QN_EUNSUPPORTED,
          "pre_tokenizer Split: invert true is not supported"},
         {"pre_tokenizer/pretokenizers/0/pattern", "{\"String\": \" \"}", QN_EUNSUPPORTED,
          "pre_tokenizer Split: a String pattern is not supported"},
-        {"pre_tokenizer/pretokenizers/0/pattern", "[]", QN_EFORMAT, "pre_tokenizer Split: pattern is no object"},
+        {"pre_tokenizer/pretokenizers/0/pattern", "[]", QN_EFORMAT, "pre_tokenizer Split: pattern must be an object"},
         {"pre_tokenizer/pretokenizers/0/pattern/Regex", "5", QN_EFORMAT,
          "pre_tokenizer Split: pattern has no Regex string"},
         {"pre_tokenizer/pretokenizers/0/pattern/Regex", "\"\\\\w+\"", QN_EUNSUPPORTED,
          "regular expression: this escape at byte 0 is not supported"},
-        {"decoder", "null", QN_EUNSUPPORTED, "a decoder other than ByteLevel is not supported, and there is none"},
+        {"decoder", "null", QN_EUNSUPPORTED, "decoder is missing; only ByteLevel is supported"},
         {"decoder", "{\"type\": \"Metaspace\"}", QN_EUNSUPPORTED, "decoder Metaspace is not supported"},
         {"post_processor", "null", QN_OK, NULL},
         {"post_processor", "{\"type\": \"BertProcessing\"}", QN_EUNSUPPORTED,
@@ -122,20 +123,20 @@ static void test_kinds(void **state) {
 static void test_model(void **state) {
     (void)state;
     static const edit edits[] = {
-        {"model", "[]", QN_EFORMAT, "model is no object"},
+        {"model", "[]", QN_EFORMAT, "model must be an object"},
         {"model/type", "\"WordPiece\"", QN_EUNSUPPORTED, "model WordPiece is not supported"},
         {"model/type", "3", QN_EFORMAT, "model has no type"},
         {"model/type", NULL, QN_OK, NULL},
         {"model/dropout", "0.1", QN_EUNSUPPORTED, "model: dropout is not supported"},
         {"model/dropout", "0.0", QN_OK, NULL},
-        {"model/dropout", "\"x\"", QN_EFORMAT, "model: dropout is no number"},
+        {"model/dropout", "\"x\"", QN_EFORMAT, "model: dropout must be a number"},
         {"model/byte_fallback", "true", QN_EUNSUPPORTED, "model: byte_fallback true is not supported"},
         {"model/continuing_subword_prefix", "\"\"", QN_OK, NULL},
         {"model/continuing_subword_prefix", "\"##\"", QN_EUNSUPPORTED,
          "model: continuing_subword_prefix \"##\" is not supported"},
-        {"model/end_of_word_suffix", "{}", QN_EFORMAT, "model: end_of_word_suffix is no string"},
-        {"model/ignore_merges", "\"no\"", QN_EFORMAT, "model: ignore_merges is no boolean"},
-        {"model/vocab", "[]", QN_EFORMAT, "model: vocab is no object"},
+        {"model/end_of_word_suffix", "{}", QN_EFORMAT, "model: end_of_word_suffix must be a string"},
+        {"model/ignore_merges", "\"no\"", QN_EFORMAT, "model: ignore_merges must be a boolean"},
+        {"model/vocab", "[]", QN_EFORMAT, "model: vocab must be an object"},
         {"model/vocab", "{}", QN_EFORMAT, "vocab: no token \"\u0100\" for byte 0x00"},
         {"model/vocab/b", NULL, QN_EFORMAT, "vocab: no token \"b\" for byte 0x62"},
         {"model/vocab/x", "-1", QN_EFORMAT, "token \"x\": id -1 is not within 0 … 4194303"},
@@ -145,18 +146,18 @@ static void test_model(void **state) {
         {"model/vocab/x", "\"120\"", QN_EFORMAT, "token \"x\": id must be an integer within 0 … 4194303, got \"120\""},
         {"model/vocab/x", "1.5", QN_EFORMAT, "token \"x\": id must be an integer within 0 … 4194303, got 1.5"},
         {"model/vocab/new", "257", QN_EFORMAT, "id 257: is both \"abc\" and \"new\""},
-        {"model/merges", "null", QN_EFORMAT, "model: merges is no array"},
+        {"model/merges", "null", QN_EFORMAT, "model: merges must be an array"},
         {"model/merges", "[]", QN_OK, NULL},
         {"model/merges/0", "[\"a\", \"zz\"]", QN_EFORMAT, "merge 0: \"zz\" is not in the vocab"},
         {"model/merges/0", "[\"zz\", \"a\"]", QN_EFORMAT, "merge 0: \"zz\" is not in the vocab"},
         {"model/merges/0", "[\"a\", \"c\"]", QN_EFORMAT, "merge 0: \"ac\" is not in the vocab"},
-        {"model/merges/2", "\"a b\"", QN_EFORMAT, "merge 2: the pair \"ab\" is there already"},
-        {"model/merges/0", "[\"a\"]", QN_EFORMAT, "merge 0: is no pair of tokens"},
-        {"model/merges/0", "[\"a\", 1]", QN_EFORMAT, "merge 0: is no pair of tokens"},
-        {"model/merges/0", "\"ab\"", QN_EFORMAT, "merge 0: is no pair of tokens"},
-        {"model/merges/0", "\"a b c\"", QN_EFORMAT, "merge 0: is no pair of tokens"},
-        {"model/merges/0", "{}", QN_EFORMAT, "merge 0: is no pair of tokens"},
-        {"model/merges/0", "\"\"", QN_EFORMAT, "merge 0: is no pair of tokens"},
+        {"model/merges/2", "\"a b\"", QN_EFORMAT, "merge 2: duplicate pair \"ab\""},
+        {"model/merges/0", "[\"a\"]", QN_EFORMAT, "merge 0: must be a pair of tokens"},
+        {"model/merges/0", "[\"a\", 1]", QN_EFORMAT, "merge 0: must be a pair of tokens"},
+        {"model/merges/0", "\"ab\"", QN_EFORMAT, "merge 0: must be a pair of tokens"},
+        {"model/merges/0", "\"a b c\"", QN_EFORMAT, "merge 0: must be a pair of tokens"},
+        {"model/merges/0", "{}", QN_EFORMAT, "merge 0: must be a pair of tokens"},
+        {"model/merges/0", "\"\"", QN_EFORMAT, "merge 0: must be a pair of tokens"},
         {"model/merges/0", "\" \"", QN_EFORMAT, "merge 0: \"\" is not in the vocab"},
     };
     CHECK_EDITS(edits);
@@ -166,11 +167,11 @@ static void test_added_tokens(void **state) {
     (void)state;
     static const edit edits[] = {
         {"added_tokens", "null", QN_OK, NULL},
-        {"added_tokens", "{}", QN_EFORMAT, "added_tokens is no array"},
+        {"added_tokens", "{}", QN_EFORMAT, "added_tokens must be an array"},
         {"added_tokens/2", "7", QN_EFORMAT, "added_tokens[2]: no content"},
         {"added_tokens/2", "{\"id\": 300}", QN_EFORMAT, "added_tokens[2]: no content"},
         {"added_tokens/2", "{\"id\": 300, \"content\": \"\"}", QN_EFORMAT, "added_tokens[2]: empty content"},
-        {"added_tokens/2", "{\"id\": 258, \"content\": \"<|a|>\"}", QN_EFORMAT, "added_tokens: id 258 is there twice"},
+        {"added_tokens/2", "{\"id\": 258, \"content\": \"<|a|>\"}", QN_EFORMAT, "added_tokens: duplicate id 258"},
         {"added_tokens/2", "{\"id\": 300, \"content\": \"<b>\"}", QN_EFORMAT, "token \"<b>\": has id 259 and id 300"},
         {"added_tokens/2", "{\"id\": 97, \"content\": \"<c>\"}", QN_EFORMAT, "id 97: is both \"a\" and \"<c>\""},
         {"added_tokens/2", "{\"id\": -3, \"content\": \"<c>\"}", QN_EFORMAT,
@@ -180,15 +181,15 @@ static void test_added_tokens(void **state) {
         {"added_tokens/2", "{\"id\": 4194304, \"content\": \"<c>\"}", QN_EFORMAT,
          "token \"<c>\": id 4194304 is not within 0 … 4194303"},
         {"added_tokens/2", "{\"id\": 4194303, \"content\": \"<c>\"}", QN_EFORMAT,
-         "added token \"<c>\": has id 4194303, but tokenizers would give it 260"},
+         "added token \"<c>\": has id 4194303, but tokenizers would assign 260"},
         {"added_tokens/2", "{\"id\": 260, \"content\": \"<c>\"}", QN_OK, NULL},
         {"added_tokens/2", "{\"id\": 257, \"content\": \"abc\"}", QN_OK, NULL},
-        {"added_tokens/0/special", "\"yes\"", QN_EFORMAT, "added_tokens[0]: special or normalized is no boolean"},
+        {"added_tokens/0/special", "\"yes\"", QN_EFORMAT, "added_tokens[0]: special and normalized must be booleans"},
         {"added_tokens/0/lstrip", "true", QN_EUNSUPPORTED, "added token \"<|a|>\": lstrip true is not supported"},
         {"added_tokens/0/rstrip", "true", QN_EUNSUPPORTED, "added token \"<|a|>\": rstrip true is not supported"},
         {"added_tokens/0/single_word", "true", QN_EUNSUPPORTED,
          "added token \"<|a|>\": single_word true is not supported"},
-        {"added_tokens/0/lstrip", "0", QN_EFORMAT, "added token \"<|a|>\": lstrip is no boolean"},
+        {"added_tokens/0/lstrip", "0", QN_EFORMAT, "added token \"<|a|>\": lstrip must be a boolean"},
     };
     CHECK_EDITS(edits);
 }
@@ -322,7 +323,7 @@ static void test_post_processors(void **state) {
     assert_int_equal(qn_tokenizer_encode_document(NULL, NULL, "a", 1, true, NULL), QN_EINVAL);
 }
 
-static void test_no_json(void **state) {
+static void test_invalid_json(void **state) {
     (void)state;
     qn_tokenizer *tokenizer = NULL;
     qn_error err = {0};
@@ -360,14 +361,10 @@ static void test_directories(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_kinds),
-        cmocka_unit_test(test_model),
-        cmocka_unit_test(test_added_tokens),
-        cmocka_unit_test(test_long_added_token),
-        cmocka_unit_test(test_bad_post_processors),
-        cmocka_unit_test(test_post_processors),
-        cmocka_unit_test(test_no_json),
-        cmocka_unit_test(test_directories),
+        cmocka_unit_test(test_unsupported_components), cmocka_unit_test(test_model),
+        cmocka_unit_test(test_added_tokens),           cmocka_unit_test(test_long_added_token),
+        cmocka_unit_test(test_bad_post_processors),    cmocka_unit_test(test_post_processors),
+        cmocka_unit_test(test_invalid_json),           cmocka_unit_test(test_directories),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -137,17 +137,17 @@ static void test_open(void **state) {
 }
 
 /* Append a text several times. */
-static size_t put(char *text, size_t n, const char *more, int times) {
+static size_t append_times(char *text, size_t n, const char *more, int times) {
     for (int i = 0; i < times; i++, n += strlen(more)) memcpy(text + n, more, strlen(more));
     return n;
 }
 
-/* Text that exercises every path: added tokens of both kinds, marks, long and short pieces. */
+/* Text that exercises every path: added tokens of both kinds, marks, long and short pre-tokens. */
 static size_t mixed_text(char *text) {
-    size_t n = put(text, 0, "abc e\u0301 <|a|>abcabc \u0958<b>x", 1);
-    n = put(text, n, "abc", 100);
-    n = put(text, n, " q", 1);
-    return put(text, n, "\u0301\u0323", 100);
+    size_t n = append_times(text, 0, "abc e\u0301 <|a|>abcabc \u0958<b>x", 1);
+    n = append_times(text, n, "abc", 100);
+    n = append_times(text, n, " q", 1);
+    return append_times(text, n, "\u0301\u0323", 100);
 }
 
 static void test_encode_and_decode(void **state) {
@@ -213,9 +213,9 @@ static void test_decoder(void **state) {
     }
 }
 
-/* If the whole text is one piece, the merger needs 32 bytes per byte, the ids 4 (8 while they grow), and the normal
+/* If the whole text is one pre-token, the merger needs 32 bytes per byte, the ids 4 (8 while they grow), and the normal
  * form of marks the rest; it can be up to three times as long as the text. Afterwards only small buffers are kept. */
-static void test_bound(void **state) {
+static void test_memory_bound(void **state) {
     (void)state;
     if (!HAVE_FAILING_MALLOC) skip();
     enum { SIZE = 1 << 20, CONSTANT = 5 << 20 };
@@ -244,7 +244,7 @@ int main(void) {
         cmocka_unit_test(test_open),
         cmocka_unit_test(test_encode_and_decode),
         cmocka_unit_test(test_decoder),
-        cmocka_unit_test(test_bound),
+        cmocka_unit_test(test_memory_bound),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

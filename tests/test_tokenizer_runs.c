@@ -121,7 +121,7 @@ static void same(const qn_ids *ids, const json_t *want, int line, const char *wh
 }
 
 /* Run boundaries change nothing in a text without forged tokens. */
-static void test_borders(void **state) {
+static void test_run_boundaries(void **state) {
     (void)state;
     qn_tokenizer *tokenizer = NULL;
     assert_ok(qn_tokenizer_open(&tokenizer, QWEN, err));
@@ -161,7 +161,7 @@ static void test_borders(void **state) {
     qn_tokenizer_close(tokenizer);
 }
 
-static void test_wrong_runs(void **state) {
+static void test_invalid_runs(void **state) {
     (void)state;
     static const struct {
         qn_text_run runs[3];
@@ -188,7 +188,7 @@ static void test_wrong_runs(void **state) {
     }
     qn_error err = {0};
     assert_int_equal(qn_tokenizer_encode_runs(tokenizer, &ids, "abc", 3, NULL, 1, &err), QN_EINVAL);
-    assert_string_equal(err.message, "encode: runs is NULL, but there are 1");
+    assert_string_equal(err.message, "encode: runs is NULL, but n_run is 1");
     qn_ids_release(&ids);
     qn_tokenizer_close(tokenizer);
 }
@@ -197,8 +197,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_forged_tokens),
         cmocka_unit_test(test_normalized_tokens),
-        cmocka_unit_test(test_borders),
-        cmocka_unit_test(test_wrong_runs),
+        cmocka_unit_test(test_run_boundaries),
+        cmocka_unit_test(test_invalid_runs),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -82,7 +82,7 @@ static void test_long_runs(void **state) {
     }
 }
 
-/* Pieces whose merges queue more pairs than they have bytes: with 60 bytes, "tatata…" has 88 in the heap at once,
+/* Pre-tokens whose merges queue more pairs than they have bytes: with 60 bytes, "tatata…" has 88 in the heap at once,
  * "onessoness…" with the demo model 82. Each uses a fresh tokenizer, because buffers are kept for the next text. */
 static void test_growing_heap(void **state) {
     (void)state;
@@ -126,8 +126,8 @@ static size_t merge_slowly(int32_t *id, size_t n, const int32_t *left, const int
     return n;
 }
 
-/* Random merges over four letters, including merges that enable a pair of lower rank later: short and long pieces agree
- * with the definition. */
+/* Random merges over four letters, including merges that enable a pair of lower rank later: short and long pre-tokens
+ * agree with the definition. */
 static void test_merging_against_definition(void **state) {
     (void)state;
     enum { N_MERGE = 60, MOST = 300 };
@@ -148,14 +148,14 @@ static void test_merging_against_definition(void **state) {
         qni_bpe_scratch *scratch = qni_bpe_scratch_create();
         assert_non_null(scratch);
         for (int k = 0; k < 30; k++) {
-            char piece[MOST];
+            char pretoken[MOST];
             int32_t want[MOST];
             size_t n = 1 + (size_t)rng_below(&rng, k % 3 == 0 ? MOST : 40);
-            for (size_t i = 0; i < n; i++) want[i] = piece[i] = (char)('a' + rng_below(&rng, 4));
+            for (size_t i = 0; i < n; i++) want[i] = pretoken[i] = (char)('a' + rng_below(&rng, 4));
             size_t n_want = merge_slowly(want, n, left, right, made, n_merge);
             for (int again = 0; again < 2; again++) { /* the second pass is served from the cache */
                 qn_ids ids = {0};
-                assert_true(qni_bpe_encode(&bpe, scratch, &ids, piece, n));
+                assert_true(qni_bpe_encode(&bpe, scratch, &ids, pretoken, n));
                 assert_int_equal(ids.size, n_want);
                 assert_memory_equal(ids.data, want, n_want * sizeof *want);
                 qn_ids_release(&ids);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Unit tests of the regular expression translation, of cutting into pieces, of added tokens, and of NFC. */
+/* Unit tests of the regular expression translation, of pre-tokenization, of added tokens, and of NFC. */
 #include "../src/base/memory.h"
 #include "../src/base/utf8.h"
 #include "../src/text/added.h"
@@ -88,24 +88,24 @@ static void test_refused_patterns(void **state) {
     }
 }
 
-typedef struct pieces {
-    char text[4096]; /* the pieces, each in [] */
+typedef struct pretokens {
+    char text[4096]; /* the pre-tokens, each in [] */
     size_t n;
-} pieces;
+} pretokens;
 
-static qn_status take(void *user, const char *piece, size_t size, qn_error *err) {
+static qn_status append_pretoken(void *user, const char *pretoken, size_t size, qn_error *err) {
     (void)err;
-    pieces *p = user;
+    pretokens *p = user;
     assert_true(size > 0 && p->n + size + 3 < sizeof p->text);
     p->text[p->n++] = '[';
-    memcpy(p->text + p->n, piece, size);
+    memcpy(p->text + p->n, pretoken, size);
     p->n += size;
     p->text[p->n++] = ']';
     p->text[p->n] = '\0';
     return QN_OK;
 }
 
-static void split(const char *const *patterns, int n, qni_split_engine engine, const char *text, pieces *out) {
+static void split(const char *const *patterns, int n, qni_split_engine engine, const char *text, pretokens *out) {
     qni_splitting *splitting = NULL;
     assert_ok(qni_splitting_create(&splitting, engine, err));
     for (int i = 0; i < n; i++) assert_ok(qni_splitting_add(splitting, patterns[i], strlen(patterns[i]), err));
@@ -114,15 +114,15 @@ static void split(const char *const *patterns, int n, qni_split_engine engine, c
     out->n = 0;
     out->text[0] = '\0';
     qni_split_begin(scratch, strlen(text));
-    assert_ok(qni_splitting_run(splitting, scratch, text, strlen(text), take, out, err));
+    assert_ok(qni_splitting_run(splitting, scratch, text, strlen(text), append_pretoken, out, err));
     qni_split_scratch_free(scratch);
     qni_splitting_free(splitting);
 }
 
-static void test_pieces(void **state) {
+static void test_pretokens(void **state) {
     (void)state;
     static const struct {
-        const char *patterns[3], *text, *pieces;
+        const char *patterns[3], *text, *pretokens;
     } cases[] = {
         {{qwen}, "I'm don't  x12 \n\n a!?\r\n  ", "[I]['m][ don]['t][ ][ x][1][2][ \n\n][ a][!?\r\n][  ]"},
         {{qwen}, "x'\u017F 'RE\u3000\u3000y", "[x]['\u017F][ '][RE][\u3000][\u3000y]"},
@@ -152,13 +152,13 @@ static void test_pieces(void **state) {
         {{"\\P{P}+"}, "ab!?c\U00010D6E", "[ab][!?][c][\U00010D6E]"},
         {{"[\\p{Sc}\\p{Sm}]+"}, "a$+\U00011FDD\U00010D8E<b", "[a][$+\U00011FDD\U00010D8E<][b]"},
     };
-    pieces got;
+    pretokens got;
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         int n = 0;
         while (n < 3 && cases[i].patterns[n] != NULL) n++;
         for (int engine = 0; engine < 2; engine++) {
             split(cases[i].patterns, n, (qni_split_engine)engine, cases[i].text, &got);
-            assert_string_equal(got.text, cases[i].pieces);
+            assert_string_equal(got.text, cases[i].pretokens);
         }
     }
 }
@@ -185,19 +185,19 @@ static void test_exponential_pattern(void **state) {
     const char *pattern = "(?:a+a+)+[bd]";
     assert_ok(qni_splitting_add(splitting, pattern, strlen(pattern), err));
     qni_split_scratch *scratch = qni_split_scratch_create(splitting);
-    pieces got = {.n = 0};
+    pretokens got = {.n = 0};
     char text[61];
     memset(text, 'a', 60);
     text[60] = 'c';
     qni_split_begin(scratch, sizeof text);
-    assert_int_equal(qni_splitting_run(splitting, scratch, text, sizeof text, take, &got, &error), QN_EFULL);
+    assert_int_equal(qni_splitting_run(splitting, scratch, text, sizeof text, append_pretoken, &got, &error), QN_EFULL);
     assert_string_equal(error.message, "pre_tokenizer: regular expression at byte 0: match limit exceeded");
     qni_split_scratch_free(scratch);
     qni_splitting_free(splitting);
 }
 
-static qn_status count_bytes(void *user, const char *piece, size_t size, qn_error *err) {
-    (void)piece;
+static qn_status count_bytes(void *user, const char *pretoken, size_t size, qn_error *err) {
+    (void)pretoken;
     (void)err;
     *(size_t *)user += size;
     return QN_OK;
@@ -226,7 +226,7 @@ static qn_status split_long(const char *const *patterns, int n, qni_split_engine
 }
 
 /* Work quadratic in the text or worse ends with a clean error: each search may be short, but all share one budget. */
-static void test_budget(void **state) {
+static void test_step_budget(void **state) {
     (void)state;
     static const char *const patterns[][3] = {
         {"a*a*b|a"},        {"a*a*a*b|a"},       {"[^b]*[^b]*b|a"}, {"a(?=a*a*b)|a"},
@@ -412,10 +412,10 @@ static void test_nfc_long_runs(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_refused_patterns),
-        cmocka_unit_test(test_pieces),
+        cmocka_unit_test(test_pretokens),
         cmocka_unit_test(test_bad_patterns),
         cmocka_unit_test(test_exponential_pattern),
-        cmocka_unit_test(test_budget),
+        cmocka_unit_test(test_step_budget),
         cmocka_unit_test(test_published_patterns),
         cmocka_unit_test(test_hash),
         cmocka_unit_test(test_added_tokens),

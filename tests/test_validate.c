@@ -41,7 +41,8 @@ typedef struct replacement {
 } replacement;
 
 /* The call with one operand replaced; a linear of rank 2 is also tried packed. */
-static void replaced(call_id id, const char *prefix, const char *name, const replacement *r, const char *message) {
+static void check_replacement(call_id id, const char *prefix, const char *name, const replacement *r,
+                              const char *message) {
     char full_name[64], full_message[256];
     snprintf(full_name, sizeof full_name, "%s%s", prefix, name);
     snprintf(full_message, sizeof full_message, "%s%s", prefix, message);
@@ -74,7 +75,7 @@ static void replaced(call_id id, const char *prefix, const char *name, const rep
 }
 
 static void all_replaced(call_id id, const char *prefix, const replacement *list, size_t n) {
-    for (size_t i = 0; i < n; i++) replaced(id, prefix, list[i].name, &list[i], list[i].message);
+    for (size_t i = 0; i < n; i++) check_replacement(id, prefix, list[i].name, &list[i], list[i].message);
 }
 #define ALL_REPLACED(id, prefix, list) all_replaced(id, prefix, list, sizeof(list) / sizeof((list)[0]))
 
@@ -84,11 +85,11 @@ static const char *const floats = "dtype must be f32, bf16 or f16, got s32";
 static void check_norm(call_id id, const char *prefix, const char *name) {
     char message[128];
     snprintf(message, sizeof message, "%s: rank must be 1, got 2", name);
-    replaced(id, prefix, name, &(replacement){.dtype = F32, .shape = {24, 1}}, message);
+    check_replacement(id, prefix, name, &(replacement){.dtype = F32, .shape = {24, 1}}, message);
     snprintf(message, sizeof message, "%s: length must be 24, got 25", name);
-    replaced(id, prefix, name, &(replacement){.dtype = F32, .shape = {25}}, message);
+    check_replacement(id, prefix, name, &(replacement){.dtype = F32, .shape = {25}}, message);
     snprintf(message, sizeof message, "%s: %s", name, floats);
-    replaced(id, prefix, name, &(replacement){.dtype = S32, .shape = {24}}, message);
+    check_replacement(id, prefix, name, &(replacement){.dtype = S32, .shape = {24}}, message);
 }
 
 static void check_attention_weights(call_id id, const char *prefix, const char *norm) {
@@ -294,8 +295,8 @@ static void forward_greedy_operands(void **state) {
         check_caches(CALL_FORWARD_GREEDY, prefix);
     }
     /* All layers share one head width: the angles are computed once. */
-    replaced(CALL_FORWARD_GREEDY, "layer 1 ", "q_norm", &(replacement){.dtype = F32, .shape = {4}},
-             "q_norm: length must be 8, got 4");
+    check_replacement(CALL_FORWARD_GREEDY, "layer 1 ", "q_norm", &(replacement){.dtype = F32, .shape = {4}},
+                      "q_norm: length must be 8, got 4");
 }
 
 /* Apply one generic mistake to each operand of each call in turn. */
@@ -335,7 +336,7 @@ static void absent_one(call_id id, slot *s) {
     qn_linear_free(packed);
 }
 
-static void absent(void **state) {
+static void missing_operands(void **state) {
     (void)state;
     for_each_slot(absent_one);
     qn_error err;
@@ -379,7 +380,7 @@ static void elsewhere_one(call_id id, slot *s) {
     qn_tensor_free(there);
 }
 
-static void elsewhere(void **state) {
+static void operands_of_another_device(void **state) {
     (void)state;
     for_each_slot(elsewhere_one);
 }
@@ -441,7 +442,7 @@ static void overlap_one(call_id id, slot *s) {
     }
 }
 
-static void overlapping(void **state) {
+static void overlapping_operands(void **state) {
     (void)state;
     for_each_slot(overlap_one);
 }
@@ -539,7 +540,7 @@ static void interleaved(void **state) {
 }
 
 /* The calls that the tests above break are valid: each succeeds unmodified. */
-static void valid(void **state) {
+static void valid_calls_succeed(void **state) {
     (void)state;
     for (call_id id = 0; id < N_CALL; id++) {
         qn_error err = {QN_OK, "untouched"};
@@ -550,7 +551,7 @@ static void valid(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(valid),
+        cmocka_unit_test(valid_calls_succeed),
         cmocka_unit_test(kv_attention_operands),
         cmocka_unit_test(mlp_operands),
         cmocka_unit_test(attention_residual_operands),
@@ -558,14 +559,14 @@ int main(void) {
         cmocka_unit_test(layer_operands),
         cmocka_unit_test(greedy_operands),
         cmocka_unit_test(forward_greedy_operands),
-        cmocka_unit_test(absent),
-        cmocka_unit_test(elsewhere),
+        cmocka_unit_test(missing_operands),
+        cmocka_unit_test(operands_of_another_device),
         cmocka_unit_test(read_only),
-        cmocka_unit_test(overlapping),
+        cmocka_unit_test(overlapping_operands),
         cmocka_unit_test(in_place),
         cmocka_unit_test(neighbors),
         cmocka_unit_test(interleaved),
-        cmocka_unit_test(valid),
+        cmocka_unit_test(valid_calls_succeed),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

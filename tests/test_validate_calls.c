@@ -41,7 +41,7 @@ static void refused(call_id id, const char *prefix, const char *message) {
     calls_refused(&c, id, QN_EINVAL, full);
 }
 
-static void numbers(void **state) {
+static void scalar_arguments(void **state) {
     (void)state;
     call_args saved = c.args;
     for (call_id id = 0; id < N_CALL; id++) {
@@ -381,7 +381,7 @@ static void n_valid(void **state) {
 }
 
 /* Ids are values, so they are checked last; each integer dtype. */
-static void ids(void **state) {
+static void ids_out_of_range(void **state) {
     (void)state;
     const int64_t shape[] = {2, 1}, wide[] = {2, 2}, three[] = {3, 1};
     static const int32_t narrow[2] = {49, 50};
@@ -430,7 +430,7 @@ static void ids(void **state) {
 }
 
 /* Mistakes of every kind at once: fixed one by one, they are reported in the documented order. */
-static void order(void **state) {
+static void errors_in_documented_order(void **state) {
     (void)state;
     device_case ref = {.backend = "ref"};
     qn_device *other = device_open(&ref, 0);
@@ -548,10 +548,18 @@ static void too_large(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(numbers),       cmocka_unit_test(rope),     cmocka_unit_test(divisibility),
-        cmocka_unit_test(offset_forms),  cmocka_unit_test(capacity), cmocka_unit_test(short_cache),
-        cmocka_unit_test(offset_tensor), cmocka_unit_test(ids),      cmocka_unit_test(forward_counts),
-        cmocka_unit_test(n_valid),       cmocka_unit_test(order),    cmocka_unit_test(too_large),
+        cmocka_unit_test(scalar_arguments),
+        cmocka_unit_test(rope),
+        cmocka_unit_test(divisibility),
+        cmocka_unit_test(offset_forms),
+        cmocka_unit_test(capacity),
+        cmocka_unit_test(short_cache),
+        cmocka_unit_test(offset_tensor),
+        cmocka_unit_test(ids_out_of_range),
+        cmocka_unit_test(forward_counts),
+        cmocka_unit_test(n_valid),
+        cmocka_unit_test(errors_in_documented_order),
+        cmocka_unit_test(too_large),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -7,6 +7,7 @@
 
 #include <jansson.h>
 
+#include "../open.h"
 #include "../output.h"
 #include "../records.h"
 #include "bench.h"
@@ -22,8 +23,7 @@ static const char *roof_name(const bench *b, const bench_figures *f) {
 }
 
 static const char *kv_name(const bench *b) {
-    const qn_dtype usual = b->is_gpu ? QN_DTYPE_BF16 : QN_DTYPE_F16;
-    return qn_dtype_name(b->settings->kv ? (qn_dtype)b->settings->kv : usual);
+    return qn_dtype_name(kv_dtype(b->settings));
 }
 
 /* "pp512", "tg128 @ d4096", "tg128 x16" for sixteen sequences. */

@@ -38,8 +38,8 @@ typedef struct qn_kv_pool qn_kv_pool;
 typedef struct qn_kv_pool_options {
     int32_t n_ctx;     /**< maximum tokens per session; 0: the model's, at most 4096 */
     int32_t n_tok;     /**< total tokens of all sessions, rounded up to whole blocks; 0: n_ctx */
-    int32_t n_batch;   /**< maximum tokens per step, capped at n_ctx; 0: 512 */
-    qn_dtype kv_dtype; /**< F16, BF16, F32 or Q8; default F16 */
+    int32_t n_batch;   /**< maximum tokens per step, capped at n_ctx; 0: 512, on cuda 4096 */
+    qn_dtype kv_dtype; /**< F16, BF16, F32 or Q8; default F16, on cuda BF16 */
     qn_yarn_mode yarn; /**< for all sessions, whatever their own n_ctx */
 } qn_kv_pool_options;
 
@@ -53,9 +53,10 @@ typedef struct qn_kv_pool_info {
 } qn_kv_pool_info;
 
 typedef struct qn_session_options {
-    int32_t n_ctx;     /**< capacity in tokens; 0: the pool's, or without a pool the model's, at most 4096 */
-    int32_t n_batch;   /**< maximum tokens per step, capped at n_ctx; 0: the pool's, or without a pool 512 */
-    qn_dtype kv_dtype; /**< F16, BF16, F32 or Q8; default: the pool's, or without a pool F16 */
+    int32_t n_ctx; /**< capacity in tokens; 0: the pool's, or without a pool the model's, at most 4096 */
+    int32_t
+        n_batch; /**< maximum tokens per step, capped at n_ctx; 0: the pool's, or without a pool the pool's default */
+    qn_dtype kv_dtype; /**< F16, BF16, F32 or Q8; default: the pool's, or without a pool as there */
     qn_yarn_mode yarn;
     qn_tap tap;
     qn_kv_pool *pool; /**< NULL: a private pool of n_ctx tokens */

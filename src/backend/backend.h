@@ -197,7 +197,7 @@ typedef struct qni_backend {
     /* First touch: place the pages of the packed weights of a layer and of an LM head (either may be NULL) on the NUMA
      * node of the threads that will read them. Contents are overwritten, so call it before filling. NULL: nothing to
      * do. The caller holds the device lock. */
-    void (*place)(void *state, const qni_layer_view *layer, const qni_weight *lm_head);
+    void (*first_touch)(void *state, const qni_layer_view *layer, const qni_weight *lm_head);
 } qni_backend;
 
 extern const qni_backend qni_backend_ref;

@@ -87,8 +87,8 @@ typedef struct qni_weight {
     qn_arith arith;  /* F32 for plain ones */
     qni_quant quant; /* as it is packed */
     bool packed;
-    bool far;    /* packed: holds weights far from 1, see QNI_NEAR_LEAST; whoever filled it says so */
-    bool zipped; /* packed: in the formula o % nr is replaced by o % nr % (nr/2) · 2 + o % nr / (nr/2) */
+    bool far;         /* packed: holds weights far from 1, see QNI_NEAR_LEAST; whoever filled it says so */
+    bool interleaved; /* packed: in the formula o % nr is replaced by o % nr % (nr/2) · 2 + o % nr / (nr/2) */
     int64_t n_in, n_out;
     int64_t nr, ki;
     int64_t panel_stride, group_stride; /* in elements */

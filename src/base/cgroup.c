@@ -14,7 +14,7 @@
 enum { MAX_PATH = 1024, MAX_LINE = 4096 };
 
 /* Concatenate two strings; false if the result is too long. */
-static bool join(char *out, size_t size, const char *path, const char *name) {
+static bool concatenate(char *out, size_t size, const char *path, const char *name) {
     const int n = snprintf(out, size, "%s%s", path, name);
     return n >= 0 && (size_t)n < size;
 }
@@ -35,7 +35,7 @@ static bool next_line(char *line, int size, FILE *file) {
 
 static bool read_line(char *line, int size, const char *dir, const char *name) {
     char path[MAX_PATH];
-    if (!join(path, sizeof path, dir, name)) return false;
+    if (!concatenate(path, sizeof path, dir, name)) return false;
     FILE *file = fopen(path, "re");
     if (file == NULL) return false;
     const bool found = next_line(line, size, file);
@@ -73,7 +73,7 @@ static bool read_stat(uint64_t *out, const char *dir, const char *key) {
     const size_t n = strlen(key);
     const char *end;
     bool found = false;
-    if (!join(path, sizeof path, dir, "/memory.stat")) return false;
+    if (!concatenate(path, sizeof path, dir, "/memory.stat")) return false;
     FILE *file = fopen(path, "re");
     if (file == NULL) return false;
     while (!found && next_line(line, sizeof line, file)) {
@@ -159,7 +159,7 @@ typedef struct mount {
 } mount;
 
 /* Whether a comma-separated list contains a name. */
-static bool lists(const char *list, const char *name) {
+static bool has_name(const char *list, const char *name) {
     const size_t n = strlen(name);
     for (const char *p = list; p != NULL; p = strchr(p, ',')) {
         if (*p == ',') p++;
@@ -183,7 +183,7 @@ static void decode(char *text) {
 }
 
 /* The part of `path` below the group `root`; NULL if it is not below it. */
-static const char *below(const char *path, const char *root) {
+static const char *path_below(const char *path, const char *root) {
     const size_t n = strcmp(root, "/") == 0 ? 0 : strlen(root);
     if (strncmp(path, root, n) != 0 || (path[n] != '/' && path[n] != '\0')) return NULL;
     return strcmp(path + n, "/") == 0 ? "" : path + n;
@@ -194,7 +194,7 @@ typedef struct fields {
     char *root, *point, *type, *options;
 } fields;
 
-static bool split(fields *out, char *line) {
+static bool split_mount_line(fields *out, char *line) {
     char *dash = strstr(line, " - "), *save = NULL;
     if (dash == NULL) return false;
     *dash = '\0';
@@ -215,21 +215,21 @@ static bool split(fields *out, char *line) {
  * the first mount found, whose root group is all that is visible. */
 static bool find_mount(mount *out, const char *root, const char *controller, const char *path) {
     char name[MAX_PATH], line[MAX_LINE];
-    if (!join(name, sizeof name, root, "/proc/self/mountinfo")) return false;
+    if (!concatenate(name, sizeof name, root, "/proc/self/mountinfo")) return false;
     FILE *file = fopen(name, "re");
     if (file == NULL) return false;
     const char *group = NULL;
     bool found = false;
     while (group == NULL && next_line(line, sizeof line, file)) {
         fields f = {0};
-        if (!split(&f, line)) continue;
-        const bool wanted = controller != NULL ? strcmp(f.type, "cgroup") == 0 && lists(f.options, controller)
+        if (!split_mount_line(&f, line)) continue;
+        const bool wanted = controller != NULL ? strcmp(f.type, "cgroup") == 0 && has_name(f.options, controller)
                                                : strcmp(f.type, "cgroup2") == 0;
         if (!wanted) continue;
-        group = below(path, f.root);
+        group = path_below(path, f.root);
         if (found && group == NULL) continue;
-        found = join(out->point, sizeof out->point, root, f.point) &&
-                join(out->group, sizeof out->group, group != NULL ? group : "", "");
+        found = concatenate(out->point, sizeof out->point, root, f.point) &&
+                concatenate(out->group, sizeof out->group, group != NULL ? group : "", "");
     }
     fclose(file);
     return found;
@@ -241,7 +241,7 @@ static void read_chain(qni_cgroup_limits *l, const mount *m, bool unified) {
     char dir[MAX_PATH];
     bool counts_memory = true;
     uint64_t hierarchy;
-    if (!join(dir, sizeof dir, m->point, m->group)) return;
+    if (!concatenate(dir, sizeof dir, m->point, m->group)) return;
     for (size_t own = strlen(dir), root = strlen(m->point), n = own; n >= root && n > 0;) {
         dir[n] = '\0';
         if (n < own && read_number(&hierarchy, dir, "/memory.use_hierarchy") && hierarchy == 0) counts_memory = false;
@@ -261,7 +261,7 @@ void qni_cgroup_read(qni_cgroup_limits *out, const char *root) {
     char name[MAX_PATH], line[MAX_LINE];
     mount m;
     *out = (qni_cgroup_limits){.memory_bytes = UINT64_MAX, .memory_left_bytes = UINT64_MAX};
-    if (!join(name, sizeof name, root, "/proc/self/cgroup")) return;
+    if (!concatenate(name, sizeof name, root, "/proc/self/cgroup")) return;
     FILE *file = fopen(name, "re");
     if (file == NULL) return;
     while (next_line(line, sizeof line, file)) {
@@ -272,7 +272,8 @@ void qni_cgroup_read(qni_cgroup_limits *out, const char *root) {
         if (strstr(path, "/..") != NULL) *path = '\0';
         if (*list == '\0' && find_mount(&m, root, NULL, path)) read_chain(out, &m, true);
         for (int i = 0; i < 3; i++) {
-            if (lists(list, controllers[i]) && find_mount(&m, root, controllers[i], path)) read_chain(out, &m, false);
+            if (has_name(list, controllers[i]) && find_mount(&m, root, controllers[i], path))
+                read_chain(out, &m, false);
         }
     }
     fclose(file);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Sizes of work items and buffers. No result depends on them. Debug builds use small sizes, so that small tests
- * cover several tasks, pieces and portions, and counter wrap-around. */
+ * cover several tasks, chunks and portions, and counter wrap-around. */
 #ifndef QNI_CUT_H
 #define QNI_CUT_H
 

@@ -37,7 +37,7 @@ const char *qn_status_text(qn_status status) {
 
 enum { LONGEST = 4500 }; /* a path of PATH_MAX and the rest of the message */
 
-static bool continues(char c) {
+static bool is_continuation(char c) {
     return ((unsigned char)c & 0xC0) == 0x80;
 }
 
@@ -50,7 +50,7 @@ size_t qni_printable(const char *text) {
     unsigned char high = s[0] == 0xED ? 0x9F : s[0] == 0xF4 ? 0x8F : 0xBF;
     if (s[1] < low || s[1] > high) return 0;
     for (size_t i = 2; i < n; i++) {
-        if (!continues(text[i])) return 0;
+        if (!is_continuation(text[i])) return 0;
     }
     /* U+2028 … U+202E and U+2066 … U+2069 break lines or change text direction */
     if (s[0] == 0xE2 && s[1] == 0x80 && s[2] >= 0xA8 && s[2] <= 0xAE) return 0;
@@ -59,7 +59,7 @@ size_t qni_printable(const char *text) {
 }
 
 /* Messages quote names from untrusted files, possibly truncated. Make them one line of complete characters. */
-static void tidy(char *text) {
+static void sanitize(char *text) {
     while (*text != '\0') {
         size_t n = qni_printable(text);
         if (n == 0) *text = '?';
@@ -72,8 +72,8 @@ static void tidy(char *text) {
 static void shorten(char *message, size_t size, const char *text, size_t n) {
     static const char gap[] = "…";
     size_t head = (size - sizeof gap) / 2, tail = n - (size - sizeof gap - head);
-    while (head > 0 && continues(text[head])) head--;
-    while (tail < n && continues(text[tail])) tail++;
+    while (head > 0 && is_continuation(text[head])) head--;
+    while (tail < n && is_continuation(text[tail])) tail++;
     memcpy(message, text, head);
     memcpy(message + head, gap, sizeof gap - 1);
     memcpy(message + head + sizeof gap - 1, text + tail, n - tail + 1);
@@ -86,7 +86,7 @@ qn_status qni_fail(qn_error *err, qn_status status, const char *format, ...) {
     va_start(args, format);
     if (vsnprintf(text, sizeof text, format, args) < 0) text[0] = '\0';
     va_end(args);
-    tidy(text);
+    sanitize(text);
     size_t n = strlen(text);
     if (n < sizeof err->message) {
         memcpy(err->message, text, n + 1);

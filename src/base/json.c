@@ -56,12 +56,12 @@ static bool next_piece(feed *f) {
     return true;
 }
 
-static size_t take_feed(void *buffer, size_t room, void *user) {
+static size_t read_feed(void *buffer, size_t capacity, void *user) {
     feed *f = user;
     while (f->left == 0) {
         if (!next_piece(f)) return 0;
     }
-    size_t n = f->left < room ? f->left : room;
+    size_t n = f->left < capacity ? f->left : capacity;
     if (f->data != NULL) {
         memcpy(buffer, f->data, n);
         f->data += n;
@@ -95,7 +95,7 @@ static bool has_memory(size_t bytes) {
 /* Jansson's callback. A buffer that cannot grow loses its closing quote too, and Jansson then reads past its end. So
  * the padding pauses before each byte at which the buffer grows, and before its closing quote. It continues only if
  * memory for the grown buffer is available; otherwise the input ends there. */
-static size_t take_guarded(void *buffer, size_t room, void *user) {
+static size_t read_guarded(void *buffer, size_t capacity, void *user) {
     feed *f = user;
     if (f->n_piece == 2 || (f->n_piece == 1 && f->left == 0)) {
         bool ends = f->n_piece == 2 && f->left == 0;
@@ -105,15 +105,15 @@ static size_t take_guarded(void *buffer, size_t room, void *user) {
             f->refused = true;
             return 0;
         }
-        if (room > grown - next) room = grown - next;
+        if (capacity > grown - next) capacity = grown - next;
     }
-    return take_feed(buffer, room, f);
+    return read_feed(buffer, capacity, f);
 }
 
 /* Parse the text between its padding. Returns NULL on failure; error->text is empty on allocation failure. */
 static json_t *parse(feed f, json_error_t *error) {
     *error = (json_error_t){0};
-    json_t *all = json_load_callback(take_guarded, &f, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, error);
+    json_t *all = json_load_callback(read_guarded, &f, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, error);
     if (f.refused) error->text[0] = '\0';
     if (all != NULL && json_string_length(json_array_get(all, 0)) != f.padding) {
         json_decref(all);
@@ -187,7 +187,7 @@ static bool restore(void *user, const json_t *value, json_t **out) {
 static char byte_before(feed f, int position) {
     char buffer[1024];
     size_t left = position > 0 ? (size_t)position : 0, n;
-    while ((n = take_feed(buffer, left < sizeof buffer ? left : sizeof buffer, &f)) > 0) {
+    while ((n = read_feed(buffer, left < sizeof buffer ? left : sizeof buffer, &f)) > 0) {
         left -= n;
         if (left == 0) return buffer[n - 1];
     }

@@ -89,7 +89,7 @@ static uint64_t set_arithmetic(uint64_t mode) {
     return before;
 }
 
-static void deal(qni_pool *pool) {
+static void divide_tasks(qni_pool *pool) {
     for (int64_t i = 0; i < pool->n_thread; i++) {
         uint64_t first = (uint64_t)(pool->n_task * i / pool->n_thread);
         uint64_t end = (uint64_t)(pool->n_task * (i + 1) / pool->n_thread);
@@ -98,7 +98,7 @@ static void deal(qni_pool *pool) {
 }
 
 /* The owner takes the first task of a share, other threads the last; -1: none left. */
-static int64_t take(share *from, bool is_own) {
+static int64_t claim_task(share *from, bool is_own) {
     uint64_t range = atomic_load_explicit(&from->range, memory_order_relaxed), left;
     do {
         uint64_t first = range >> 32, end = (uint32_t)range;
@@ -109,10 +109,10 @@ static int64_t take(share *from, bool is_own) {
     return (int64_t)(is_own ? range >> 32 : (uint32_t)range - 1);
 }
 
-static void work(qni_pool *pool, int32_t thread) {
+static void run_tasks(qni_pool *pool, int32_t thread) {
     for (int32_t i = 0; i < pool->n_thread; i++) {
         share *from = &pool->shares[(thread + i) % pool->n_thread];
-        for (int64_t task; (task = take(from, i == 0)) >= 0;) pool->task(pool->context, (int32_t)task, thread);
+        for (int64_t task; (task = claim_task(from, i == 0)) >= 0;) pool->task(pool->context, (int32_t)task, thread);
     }
 }
 
@@ -132,7 +132,7 @@ static void sleep_until_work(qni_pool *pool, uint64_t seen) {
     pthread_mutex_unlock(&pool->mutex);
 }
 
-static void leave(qni_pool *pool) {
+static void leave_loop(qni_pool *pool) {
     uint64_t before = atomic_fetch_sub(&pool->gate, 1);
     bool is_last = (before & GATE_INSIDE) == 1 && (before & GATE_OPEN) == 0;
     if (is_last && atomic_load(&pool->caller_waits)) {
@@ -154,8 +154,8 @@ static void *run_worker(void *argument) {
             /* gate + 1 enters; on failure the loop re-examines the gate. */
             if (atomic_compare_exchange_strong(&pool->gate, &gate, gate + 1)) {
                 seen = gate >> 32;
-                work(pool, worker->index);
-                leave(pool);
+                run_tasks(pool, worker->index);
+                leave_loop(pool);
             }
             spun = 0;
         } else if (atomic_load_explicit(&pool->stop, memory_order_acquire)) {
@@ -180,7 +180,7 @@ static void wait_until_left(qni_pool *pool) {
         relax();
     }
     pthread_mutex_lock(&pool->mutex);
-    /* Sequentially consistent with leave(): either it sees us wait, or we see that it has left. An exchange, not a
+    /* Sequentially consistent with leave_loop(): either it sees us wait, or we see that it has left. An exchange, not a
      * store: qemu lets the load of the gate overtake an AArch64 store-release. */
     atomic_exchange(&pool->caller_waits, true);
     while (!is_empty(pool)) pthread_cond_wait(&pool->left, &pool->mutex);
@@ -192,7 +192,7 @@ static void run_with_workers(qni_pool *pool, int32_t n_task, qni_task task, void
     pool->task = task;
     pool->context = context;
     pool->n_task = n_task;
-    deal(pool);
+    divide_tasks(pool);
     /* 0 is no valid loop number: new workers start with it as the last one seen. */
     uint32_t number = (uint32_t)(atomic_load_explicit(&pool->gate, memory_order_relaxed) >> 32) + 1;
     if (number == 0) number = 1;
@@ -202,7 +202,7 @@ static void run_with_workers(qni_pool *pool, int32_t n_task, qni_task task, void
         pthread_cond_broadcast(&pool->work);
         pthread_mutex_unlock(&pool->mutex);
     }
-    work(pool, 0);
+    run_tasks(pool, 0);
     atomic_fetch_and(&pool->gate, ~GATE_OPEN);
     wait_until_left(pool);
 }

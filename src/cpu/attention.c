@@ -22,8 +22,8 @@ enum {
     TILE_QUERIES = QNI_CUT(64, 16), /* queries per task: their partials and a block of K or V fit in L2 */
     TILE_ROWS = QNI_CUT(32, 8),     /* the causal mask wastes half of a diagonal tile */
     FEW_QUERIES = 8, /* up to here a block is converted on the fly; more queries share a converted copy */
-    TASKS_A_THREAD = 4,
-    ELEMENTS_A_TASK = QNI_CUT(1 << 14, 1 << 7),
+    TASKS_PER_THREAD = 4,
+    ELEMENTS_PER_TASK = QNI_CUT(1 << 14, 1 << 7),
 };
 
 typedef qni_cpu_partial partial;
@@ -35,9 +35,9 @@ typedef struct job {
     int64_t group; /* query heads per KV head */
     int64_t d_pad; /* head_dim, padded */
     int64_t n_tile;
-    int64_t n_chunk;     /* of the longest tile, if chunks are tasks */
-    int64_t rows_a_task; /* for the cache write */
-    bool writes;         /* the attention tasks write the cache themselves */
+    int64_t n_chunk;       /* of the longest tile, if chunks are tasks */
+    int64_t rows_per_task; /* for the cache write */
+    bool writes;           /* the attention tasks write the cache themselves */
 } job;
 
 /* A tile with what only this file needs. */
@@ -56,8 +56,8 @@ static int64_t padded(const qni_cpu_kernels *k, int64_t head_dim) {
     return (head_dim + k->d_align - 1) / k->d_align * k->d_align;
 }
 
-/* Proportional to the number of queries: part_of() relies on it. One cache line is reserved for a query's maximum and
- * sum, so that vectors of values do not straddle lines. */
+/* Proportional to the number of queries: partial_of() relies on it. One cache line is reserved for a query's maximum
+ * and sum, so that vectors of values do not straddle lines. */
 static int64_t partial_floats(int64_t n_query, int64_t d_pad) {
     return n_query * (d_pad + QNI_ALIGN / (int64_t)sizeof(float));
 }
@@ -68,10 +68,10 @@ static partial partial_at(float *at, int64_t n_query, int64_t d_pad) {
 
 /* Maximum rows of a call whose chunks become tasks. */
 static int64_t rows_to_split(const qni_cpu *cpu, const qni_cpu_attention *a) {
-    return (TASKS_A_THREAD * (int64_t)cpu->n_thread - 1) / a->k.n_head;
+    return (TASKS_PER_THREAD * (int64_t)cpu->n_thread - 1) / a->k.n_head;
 }
 
-qni_cpu_attention_scratch qni_cpu_take_attention(const qni_run *run, const qni_cpu_attention *a) {
+qni_cpu_attention_scratch qni_cpu_alloc_attention(const qni_run *run, const qni_cpu_attention *a) {
     qni_cpu *cpu = qni_cpu_of(run);
     const qni_batch *batch = a->call->batch;
     int64_t group = a->q.n_head / a->k.n_head, d_pad = padded(&cpu->kernels, a->q.head_dim);
@@ -80,12 +80,12 @@ qni_cpu_attention_scratch qni_cpu_take_attention(const qni_run *run, const qni_c
     s.floats =
         2 * partial_floats(n_query, d_pad) + n_query * (d_pad + BLOCK + 2) + BLOCK * (2 * d_pad + QNI_CPU_KV_GAP + 1);
     s.floats = (int64_t)qni_round_up((size_t)s.floats, QNI_ALIGN / sizeof(float));
-    s.per_thread = qni_cpu_take_floats(run, cpu->n_thread * s.floats);
+    s.per_thread = qni_cpu_alloc_floats(run, cpu->n_thread * s.floats);
     s.first = qni_scratch_take(run->scratch, (size_t)(batch->n_tok + 1) * sizeof *s.first);
     /* At least as much as any smaller call needs: a reservation for many tokens also covers few. */
     int64_t n_tok = qni_min_i64(batch->n_tok, rows_to_split(cpu, a));
     int64_t n_chunk = qni_ceil_div(batch->max_block * a->kv->block_tokens, CHUNK);
-    s.parts =
+    s.partials =
         qni_scratch_array(run->scratch, n_tok * a->k.n_head * n_chunk, partial_floats(group, d_pad), sizeof(float));
     return s;
 }
@@ -127,14 +127,14 @@ static void write_rows(const job *j, int64_t kv_head, int64_t first, int64_t end
 
 static void write_task(void *context, int32_t task, int32_t thread) {
     const job *j = context;
-    const int64_t first = task * j->rows_a_task;
-    const int64_t end = qni_min_i64(first + j->rows_a_task, j->a->call->batch->n_tok);
+    const int64_t first = task * j->rows_per_task;
+    const int64_t end = qni_min_i64(first + j->rows_per_task, j->a->call->batch->n_tok);
     float *head = j->scratch.per_thread + thread * j->scratch.floats;
     for (int64_t h = 0; h < j->a->k.n_head; h++) write_rows(j, h, first, end, head);
 }
 
 /* Reduce the partial softmax of the chunk at pos into that of the chunks before it. */
-static void merge_chunk(const job *j, const work *w, const partial *part, int64_t pos) {
+static void reduce_chunk(const job *j, const work *w, const partial *part, int64_t pos) {
     const int64_t query = qni_max_i64(0, pos - w->t.pos) * j->group; /* the first query that sees any of the chunk */
     const int64_t n = w->t.n_query - query, d = j->d_pad;
     const partial *all = &w->all;
@@ -147,7 +147,7 @@ static void merge_chunk(const job *j, const work *w, const partial *part, int64_
     }
     j->k->exp(w->factor, w->factor, 2 * n);
     for (int64_t i = 0; i < n; i++) {
-        j->k->attend_merge(all->o + (query + i) * d, old[i], part->o + (query + i) * d, new[i], d);
+        j->k->attend_reduce(all->o + (query + i) * d, old[i], part->o + (query + i) * d, new[i], d);
         all->sum[query + i] = all->sum[query + i] * old[i] + part->sum[query + i] * new[i];
     }
 }
@@ -164,7 +164,7 @@ static work make_work(const job *j, int64_t index, int64_t kv_head, int32_t thre
     t->pos = batch->pos_begin[s] + (w.first - batch->tok_begin[s]);
     t->n_row = first[1] - first[0];
     t->n_query = t->n_row * j->group;
-    t->direct = t->n_query <= FEW_QUERIES && j->d_pad == t->kv->head_dim;
+    t->in_place = t->n_query <= FEW_QUERIES && j->d_pad == t->kv->head_dim;
     const int64_t n_query = tile_rows(j->group) * j->group;
     float *at = j->scratch.per_thread + thread * j->scratch.floats;
     w.all = partial_at(at, n_query, j->d_pad);
@@ -216,17 +216,17 @@ static void attend_task(void *context, int32_t task, int32_t thread) {
     qni_cpu_attend_chunk(&w.t, &w.all, 0);
     for (int64_t pos = CHUNK; pos < w.t.pos + w.t.n_row; pos += CHUNK) {
         qni_cpu_attend_chunk(&w.t, &w.part, pos);
-        merge_chunk(j, &w, &w.part, pos);
+        reduce_chunk(j, &w, &w.part, pos);
     }
     store_out(j, &w);
 }
 
 /* The partial softmax of a chunk, if chunks are tasks: {tile, KV head, chunk}. */
-static partial part_of(const job *j, const work *w, int64_t chunk) {
+static partial partial_of(const job *j, const work *w, int64_t chunk) {
     int64_t before = w->first * j->group * j->a->k.n_head * j->n_chunk; /* queries x chunks of other tiles */
     int64_t at =
         partial_floats(before, j->d_pad) + (w->t.kv_head * j->n_chunk + chunk) * partial_floats(w->t.n_query, j->d_pad);
-    return partial_at(j->scratch.parts + at, w->t.n_query, j->d_pad);
+    return partial_at(j->scratch.partials + at, w->t.n_query, j->d_pad);
 }
 
 static void chunk_task(void *context, int32_t task, int32_t thread) {
@@ -236,23 +236,23 @@ static void chunk_task(void *context, int32_t task, int32_t thread) {
     if (chunk * CHUNK >= w.t.pos + w.t.n_row) return;
     write_tile(j, &w, chunk * CHUNK, (chunk + 1) * CHUNK);
     load_queries(j, &w);
-    partial part = part_of(j, &w, chunk);
+    partial part = partial_of(j, &w, chunk);
     qni_cpu_attend_chunk(&w.t, &part, chunk * CHUNK);
 }
 
-static void merge_task(void *context, int32_t task, int32_t thread) {
+static void reduce_task(void *context, int32_t task, int32_t thread) {
     const job *j = context;
     work w = make_work(j, task / j->a->k.n_head, task % j->a->k.n_head, thread);
-    w.all = part_of(j, &w, 0);
+    w.all = partial_of(j, &w, 0);
     for (int64_t pos = CHUNK; pos < w.t.pos + w.t.n_row; pos += CHUNK) {
-        partial part = part_of(j, &w, pos / CHUNK);
-        merge_chunk(j, &w, &part, pos);
+        partial part = partial_of(j, &w, pos / CHUNK);
+        reduce_chunk(j, &w, &part, pos);
     }
     store_out(j, &w);
 }
 
 /* Split the tokens into tiles of one sequence each; *whole: each sequence is a single tile. */
-static int64_t cut_tiles(int32_t *first, bool *whole, const qni_batch *batch, int64_t most) {
+static int64_t split_tiles(int32_t *first, bool *whole, const qni_batch *batch, int64_t most) {
     int64_t n = 0;
     for (int32_t s = 0; s < batch->n_seq; s++) {
         for (int64_t t = batch->tok_begin[s]; t < batch->tok_begin[s + 1]; t += most) first[n++] = (int32_t)t;
@@ -276,9 +276,9 @@ void qni_cpu_attend(const qni_run *run, const qni_cpu_attention *a, qni_cpu_atte
     const qni_batch *batch = a->call->batch;
     job j = {.k = &cpu->kernels, .a = a, .scratch = scratch, .group = a->q.n_head / a->k.n_head};
     j.d_pad = padded(j.k, a->q.head_dim);
-    j.n_tile = cut_tiles(scratch.first, &j.writes, batch, tile_rows(j.group));
-    j.rows_a_task = qni_max_i64(1, ELEMENTS_A_TASK / (a->k.n_head * a->k.head_dim));
-    if (!j.writes) qni_pool_run(cpu->pool, (int32_t)qni_ceil_div(batch->n_tok, j.rows_a_task), write_task, &j);
+    j.n_tile = split_tiles(scratch.first, &j.writes, batch, tile_rows(j.group));
+    j.rows_per_task = qni_max_i64(1, ELEMENTS_PER_TASK / (a->k.n_head * a->k.head_dim));
+    if (!j.writes) qni_pool_run(cpu->pool, (int32_t)qni_ceil_div(batch->n_tok, j.rows_per_task), write_task, &j);
     const int32_t n_task = (int32_t)(j.n_tile * a->k.n_head);
     j.n_chunk = count_chunks(batch);
     if (batch->n_tok > rows_to_split(cpu, a) || j.n_chunk == 1) {
@@ -286,14 +286,14 @@ void qni_cpu_attend(const qni_run *run, const qni_cpu_attention *a, qni_cpu_atte
         return;
     }
     qni_pool_run(cpu->pool, (int32_t)(n_task * j.n_chunk), chunk_task, &j);
-    qni_pool_run(cpu->pool, n_task, merge_task, &j);
+    qni_pool_run(cpu->pool, n_task, reduce_task, &j);
 }
 
 qn_status qni_cpu_op_kv_attention(const qni_run *run, qni_mat out, qni_heads q, qni_heads k, qni_heads v,
                                   const qni_kv_layer *kv, const qni_attention_call *call) {
     size_t mark = run->scratch->used;
     qni_cpu_attention a = {.out = out, .q = q, .k = k, .v = v, .kv = kv, .call = call};
-    qni_cpu_attention_scratch scratch = qni_cpu_take_attention(run, &a);
+    qni_cpu_attention_scratch scratch = qni_cpu_alloc_attention(run, &a);
     if (!qni_scratch_measures(run->scratch)) qni_cpu_attend(run, &a, scratch);
     qni_scratch_reset(run->scratch, mark);
     return QN_OK;

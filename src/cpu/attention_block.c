@@ -46,11 +46,11 @@ static qni_cpu_kv_rows rows_at(const qni_cpu_tile *t, bool is_k, int64_t pos, in
 
 /* The same for a kernel that reads the cache in place: reading K prefetches V of the same positions, reading V
  * prefetches K one block further on. */
-static qni_cpu_kv_rows direct_rows(const qni_cpu_tile *t, bool is_k, int64_t pos, int64_t n) {
+static qni_cpu_kv_rows rows_in_place(const qni_cpu_tile *t, bool is_k, int64_t pos, int64_t n) {
     qni_cpu_kv_rows rows = rows_at(t, is_k, pos, n);
-    const int64_t ahead = is_k ? pos : pos + BLOCK;
-    if (ahead < t->pos + t->n_row) {
-        const qni_cpu_kv_rows next = rows_at(t, !is_k, ahead, qni_min_i64(rows.n, t->pos + t->n_row - ahead));
+    const int64_t next_pos = is_k ? pos : pos + BLOCK;
+    if (next_pos < t->pos + t->n_row) {
+        const qni_cpu_kv_rows next = rows_at(t, !is_k, next_pos, qni_min_i64(rows.n, t->pos + t->n_row - next_pos));
         rows.next = next.data;
         rows.next_bytes = next.n * next.stride * (int64_t)qn_dtype_bytes(dtype_of(t, !is_k));
     }
@@ -113,13 +113,13 @@ static void score_block(const qni_cpu_tile *t, int64_t pos, int64_t n, int64_t q
     float *p = t->p + query * BLOCK;
     const float *q = t->q + query * t->d_pad;
     const int64_t n_query = t->n_query - query;
-    if (!t->direct) {
+    if (!t->in_place) {
         qni_cpu_kv_rows rows = convert_block(t, true, pos, n);
         score_converted(t, p, q, n_query, &rows);
         return;
     }
     for (int64_t i = 0; i < n;) {
-        qni_cpu_kv_rows rows = direct_rows(t, true, pos + i, n - i);
+        qni_cpu_kv_rows rows = rows_in_place(t, true, pos + i, n - i);
         t->k->attend_scores[qni_cpu_dtype(t->kv->k_dtype)](p + i, q, n_query, &rows, t->d_pad);
         i += rows.n;
     }
@@ -143,7 +143,7 @@ static void value_span(const qni_cpu_tile *t, const qni_cpu_partial *to, const q
         return;
     }
     for (int64_t i = s.first; i < s.end;) {
-        qni_cpu_kv_rows rows = direct_rows(t, false, s.pos + i, s.end - i);
+        qni_cpu_kv_rows rows = rows_in_place(t, false, s.pos + i, s.end - i);
         t->k->attend_values[qni_cpu_dtype(t->kv->v_dtype)](o, p + i, s.n_query, &rows, t->d_pad, s.add || i > s.first);
         i += rows.n;
     }
@@ -169,7 +169,7 @@ static void attend_block(const qni_cpu_tile *t, const qni_cpu_partial *to, int64
     }
     scale_block(t, false, pos, n, query);
     qni_cpu_kv_rows block, *converted = NULL;
-    if (!t->direct) {
+    if (!t->in_place) {
         block = convert_block(t, false, pos, n);
         converted = &block;
     }

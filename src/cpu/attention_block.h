@@ -31,7 +31,7 @@ typedef struct qni_cpu_tile {
     float *scale;       /* {QNI_CPU_KV_BLOCK}, of q8 rows */
     float *block;       /* {QNI_CPU_KV_BLOCK, d_pad + QNI_CPU_KV_GAP} of K or V */
     float *panels;      /* {QNI_CPU_KV_BLOCK, d_pad} of K, in the layout of attend_panels */
-    bool direct;        /* few queries: read the cache in place where possible */
+    bool in_place;      /* few queries: read the cache in place where possible */
 } qni_cpu_tile;
 
 /* Address of a cache row; `blocks` is the block table of its sequence. */

@@ -59,7 +59,7 @@ static float softmax(float *s, int64_t n, float *max, float *sum) {
     return factor;
 }
 
-static void merge(float *o, float a, const float *b, float c, int64_t n) {
+static void reduce(float *o, float a, const float *b, float c, int64_t n) {
     for (int64_t i = 0; i < n; i++) o[i] = o[i] * a + b[i] * c;
 }
 
@@ -74,5 +74,5 @@ void qni_cpu_attention_portable(qni_cpu_kernels *k) {
     k->attend_values[QNI_CPU_BF16] = values_bf16;
     k->attend_values[QNI_CPU_F16] = values_f16;
     k->attend_values[QNI_CPU_Q8] = values_q8;
-    k->attend_merge = merge;
+    k->attend_reduce = reduce;
 }

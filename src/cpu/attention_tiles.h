@@ -34,18 +34,18 @@ enum { BLOCK = QNI_CPU_KV_BLOCK };
 
 /* Prefetch cursor over the next rows. A core sustains about 20 outstanding misses, and reads from L2 need some of them:
  * so issue a few per iteration, evenly spaced, into L1. */
-typedef struct ahead {
+typedef struct prefetch_cursor {
     const char *at, *end;
-} ahead;
+} prefetch_cursor;
 
-static inline ahead ahead_of(const qni_cpu_kv_rows *rows) {
+static inline prefetch_cursor prefetch_begin(const qni_cpu_kv_rows *rows) {
     const char *next = rows->next;
-    return (ahead){next, next == NULL ? next : next + rows->next_bytes};
+    return (prefetch_cursor){next, next == NULL ? next : next + rows->next_bytes};
 }
 
 /* Prefetch the lines that `bytes` bytes fill, at least one. */
-static inline void ask_for(ahead *a, int64_t bytes) {
-    for (int64_t i = 0; i < bytes && a->at < a->end; i += 64, a->at += 64) __builtin_prefetch(a->at, 0, 3);
+static inline void prefetch_next(prefetch_cursor *c, int64_t bytes) {
+    for (int64_t i = 0; i < bytes && c->at < c->end; i += 64, c->at += 64) __builtin_prefetch(c->at, 0, 3);
 }
 
 static inline int64_t bytes_of(const int dtype) {
@@ -54,7 +54,7 @@ static inline int64_t bytes_of(const int dtype) {
 
 /* Scores of n_q queries with one tile of keys, of which n_valid exist. */
 ALWAYS_INLINE void score_tile(float *s, const float *q, const int n_q, const int dtype, const char *k, int64_t stride,
-                              int64_t n_valid, int64_t d, ahead *next) {
+                              int64_t n_valid, int64_t d, prefetch_cursor *next) {
     const int n = SUMS / n_q < KEYS ? SUMS / n_q : KEYS;
     const char *key[KEYS];
     vec sum[SUMS];
@@ -62,7 +62,7 @@ ALWAYS_INLINE void score_tile(float *s, const float *q, const int n_q, const int
     for (int i = 0; i < n_q * n; i++) sum[i] = zero();
     for (int64_t c = 0; c < d; c += WIDE) {
         wide x[QUERIES];
-        ask_for(next, n * WIDE * bytes_of(dtype));
+        prefetch_next(next, n * WIDE * bytes_of(dtype));
         for (int i = 0; i < n_q; i++) x[i] = load_query(q + i * d + c);
         for (int j = 0; j < n; j++) {
             const wide y = load(dtype, key[j], c);
@@ -82,7 +82,7 @@ ALWAYS_INLINE void score_tile(float *s, const float *q, const int n_q, const int
 
 /* n_q queries with n_k keys, at most KEYS. */
 ALWAYS_INLINE void score_keys(float *s, const float *q, const int n_q, const int dtype, const char *k, int64_t stride,
-                              int64_t n_k, int64_t d, ahead *next) {
+                              int64_t n_k, int64_t d, prefetch_cursor *next) {
     const int n = SUMS / n_q < KEYS ? SUMS / n_q : KEYS;
     for (int64_t j = 0; j < n_k; j += n) score_tile(s + j, q, n_q, dtype, k + j * stride, stride, n_k - j, d, next);
 }
@@ -92,7 +92,7 @@ ALWAYS_INLINE void score_rows(float *s, const float *q, int64_t n_q, const int d
                               int64_t d) {
     const int64_t stride = rows->stride * bytes_of(dtype);
     const char *k = rows->data;
-    ahead next = ahead_of(rows);
+    prefetch_cursor next = prefetch_begin(rows);
     for (int64_t j = 0; j < rows->n; j += KEYS, s += KEYS, k += KEYS * stride) {
         const int64_t n = rows->n - j < KEYS ? rows->n - j : KEYS;
         int64_t i = 0;
@@ -106,7 +106,7 @@ ALWAYS_INLINE void score_rows(float *s, const float *q, int64_t n_q, const int d
 
 /* n_q queries and n vectors of d from column c0 on. */
 ALWAYS_INLINE void value_tile(float *o, const float *p, const int n_q, const int n, const int dtype,
-                              const qni_cpu_kv_rows *rows, int64_t c0, int64_t d, bool add, ahead *next) {
+                              const qni_cpu_kv_rows *rows, int64_t c0, int64_t d, bool add, prefetch_cursor *next) {
     const int64_t stride = rows->stride * bytes_of(dtype);
     const char *v = (const char *)rows->data + c0 * bytes_of(dtype);
     wide sum[VALUE_SUMS];
@@ -114,7 +114,7 @@ ALWAYS_INLINE void value_tile(float *o, const float *p, const int n_q, const int
         for (int c = 0; c < n; c++) sum[i * n + c] = add ? load_sum(o + i * d + c0 + c * WIDE) : zeros();
     for (int64_t j = 0; j < rows->n; j++, v += stride) {
         spread x[4];
-        ask_for(next, n * WIDE * bytes_of(dtype));
+        prefetch_next(next, n * WIDE * bytes_of(dtype));
         for (int i = 0; i < n_q; i++) x[i] = spread_of(p + i * BLOCK + j);
         for (int c = 0; c < n; c++) {
             const wide y = load(dtype, v, c * WIDE);
@@ -127,7 +127,7 @@ ALWAYS_INLINE void value_tile(float *o, const float *p, const int n_q, const int
 
 /* Columns of n vectors from c0 on, which stay in L1 for all queries. */
 ALWAYS_INLINE void value_columns(float *o, const float *p, int64_t n_q, const int n, const int dtype,
-                                 const qni_cpu_kv_rows *rows, int64_t c0, int64_t d, bool add, ahead *next) {
+                                 const qni_cpu_kv_rows *rows, int64_t c0, int64_t d, bool add, prefetch_cursor *next) {
     int64_t i = 0;
     for (; 4 * n <= VALUE_SUMS && i + 4 <= n_q; i += 4)
         value_tile(o + i * d, p + i * BLOCK, 4, n, dtype, rows, c0, d, add, next);
@@ -141,7 +141,7 @@ ALWAYS_INLINE void value_rows(float *o, const float *p, int64_t n_q, const int d
                               int64_t d, bool add) {
     enum { FOR_1 = VALUE_SUMS, FOR_2 = VALUE_SUMS / 2, FOR_4 = VALUE_SUMS / 4 };
     int64_t c = 0;
-    ahead next = ahead_of(v);
+    prefetch_cursor next = prefetch_begin(v);
     for (; n_q == 1 && c + FOR_1 * WIDE <= d; c += FOR_1 * WIDE)
         value_columns(o, p, n_q, FOR_1, dtype, v, c, d, add, &next);
     for (; n_q < 4 && c + FOR_2 * WIDE <= d; c += FOR_2 * WIDE)

@@ -55,5 +55,5 @@ const qni_backend qni_backend_cpu = {
     .pack = qni_cpu_pack,
     .pack_quantized = qni_cpu_pack_quantized,
     .parallel = parallel,
-    .place = qni_cpu_place,
+    .first_touch = qni_cpu_first_touch,
 };

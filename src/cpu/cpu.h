@@ -46,20 +46,20 @@ static inline const qni_cpu_int8 *qni_cpu_int8_of(const qni_cpu_kernels *k, int3
 }
 
 /* The layout in which a product reads its rows of activations. */
-typedef struct qni_cpu_encoding {
+typedef struct qni_cpu_row_layout {
     qn_arith arith; /* F32: tiles {n_col, m} f32; BF16: {n_col / 2, m, 2} bf16; INT8: codes, scales, sums */
     int64_t group;  /* INT8: inputs per scale */
     bool words;     /* INT8: words instead of bytes */
     unsigned char *data;
     int64_t tile_bytes; /* distance between tiles */
-} qni_cpu_encoding;
+} qni_cpu_row_layout;
 
 /* Rows of activations in tiles of mr rows (the last may have fewer), once per layout needed. */
 typedef struct qni_cpu_input {
     int64_t n_row, n_col, mr;
-    int32_t n_encoding;
-    qni_cpu_encoding encodings[3];
-    float *rows; /* {n_thread, mr, n_col}: the tile being encoded */
+    int32_t n_layout;
+    qni_cpu_row_layout layouts[3];
+    float *rows; /* {n_thread, mr, n_col}: the tile being packed */
 } qni_cpu_input;
 
 static inline int64_t qni_cpu_tile_rows(const qni_cpu_input *input, int64_t tile) {
@@ -67,22 +67,22 @@ static inline int64_t qni_cpu_tile_rows(const qni_cpu_input *input, int64_t tile
 }
 
 /* Allocate n floats of scratch; convert a norm weight to f32 in scratch, NULL if it is absent (data NULL). */
-float *qni_cpu_take_floats(const qni_run *run, int64_t n);
-const float *qni_cpu_take_vec(const qni_run *run, qni_vec vec);
+float *qni_cpu_alloc_floats(const qni_run *run, int64_t n);
+const float *qni_cpu_widen_vec(const qni_run *run, qni_vec vec);
 
 /* out = rms(x, w), n elements; out may be x. */
 void qni_cpu_norm_row(const qni_cpu_kernels *k, float *out, const float *x, const float *w, int64_t n, double eps);
 
 /* Allocate the layouts that the weights (at most three) need for rows {n_row, n_in}; then fill them with x, or with
  * rms(x, norm) if norm is not NULL (input.c). */
-qni_cpu_input qni_cpu_take_input(const qni_run *run, int64_t n_row, const qni_weight *const *weights, int32_t n);
-void qni_cpu_encode(const qni_run *run, qni_cpu_input *input, qni_mat x, const float *norm, double eps);
+qni_cpu_input qni_cpu_alloc_input(const qni_run *run, int64_t n_row, const qni_weight *const *weights, int32_t n);
+void qni_cpu_pack_rows(const qni_run *run, qni_cpu_input *input, qni_mat x, const float *norm, double eps);
 
 /* The layout that a weight reads. */
-const qni_cpu_encoding *qni_cpu_encoding_of(const qni_cpu_kernels *k, const qni_cpu_input *input,
-                                            const qni_weight *weight);
+const qni_cpu_row_layout *qni_cpu_row_layout_of(const qni_cpu_kernels *k, const qni_cpu_input *input,
+                                                const qni_weight *weight);
 /* A tile of an INT8 layout. */
-qni_cpu_codes qni_cpu_codes_of(const qni_cpu_input *input, const qni_cpu_encoding *encoding, int64_t tile);
+qni_cpu_codes qni_cpu_codes_of(const qni_cpu_input *input, const qni_cpu_row_layout *layout, int64_t tile);
 
 /* What is done with a product. */
 typedef enum qni_cpu_epilogue {
@@ -99,8 +99,8 @@ typedef struct qni_cpu_product {
     qni_mat hidden; /* ADD */
 } qni_cpu_product;
 
-/* Up to three products of the same rows in one parallel loop. `scratch` is from qni_cpu_take_linear(). */
-float *qni_cpu_take_linear(const qni_run *run, int64_t n_row);
+/* Up to three products of the same rows in one parallel loop. `scratch` is from qni_cpu_alloc_linear(). */
+float *qni_cpu_alloc_linear(const qni_run *run, int64_t n_row);
 void qni_cpu_linear(const qni_run *run, const qni_cpu_input *x, const qni_cpu_product *products, int32_t n_product,
                     float *scratch);
 
@@ -120,12 +120,12 @@ typedef struct qni_cpu_attention {
 /* Workspace of an attention call, allocated before anything is computed. */
 typedef struct qni_cpu_attention_scratch {
     float *per_thread;
-    int64_t floats; /* per thread */
-    int32_t *first; /* {n_tok + 1} first token of each query tile */
-    float *parts;   /* for few tokens: the partial softmax of each chunk of positions */
+    int64_t floats;  /* per thread */
+    int32_t *first;  /* {n_tok + 1} first token of each query tile */
+    float *partials; /* for few tokens: the partial softmax of each chunk of positions */
 } qni_cpu_attention_scratch;
 
-qni_cpu_attention_scratch qni_cpu_take_attention(const qni_run *run, const qni_cpu_attention *attention);
+qni_cpu_attention_scratch qni_cpu_alloc_attention(const qni_run *run, const qni_cpu_attention *attention);
 void qni_cpu_attend(const qni_run *run, const qni_cpu_attention *attention, qni_cpu_attention_scratch scratch);
 
 /* The ops; backend.h documents them. */
@@ -142,7 +142,7 @@ qn_status qni_cpu_op_attention_block(const qni_run *run, qni_mat out, qni_mat hi
                                      const qni_kv_layer *kv, const qni_attention_call *call);
 qn_status qni_cpu_op_layer(const qni_run *run, qni_mat out, qni_mat hidden, const qni_layer_view *weights,
                            const qni_kv_layer *kv, const qni_attention_call *call);
-void qni_cpu_place(void *state, const qni_layer_view *layer, const qni_weight *lm_head);
+void qni_cpu_first_touch(void *state, const qni_layer_view *layer, const qni_weight *lm_head);
 qn_status qni_cpu_op_lm_head(const qni_run *run, qni_mat logits, qni_mat hidden, qni_vec norm,
                              const qni_weight *lm_head, double eps);
 

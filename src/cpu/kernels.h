@@ -104,11 +104,11 @@ typedef struct qni_cpu_kernels {
     /* Panels per call of gemm and gemm_pairs for up to stream_rows rows; above that, one panel per call, so that each
      * block of inputs is read sequentially. */
     int64_t n_stream, stream_rows;
-    int64_t d_align; /* d and n of attend_scores, _panels, _values and _merge are multiples of it, zero-padded */
+    int64_t d_align; /* d and n of attend_scores, _panels, _values and _reduce are multiples of it, zero-padded */
 
     /* bf16 with f32 arithmetic: a panel's row of nr outputs may be stored interleaved (lo/hi halves): output j is at
      * index (j % (nr/2)) · 2 + j / (nr/2), so that one load, a shift and a mask yield both vectors. */
-    bool zips_bf16;
+    bool interleaves_bf16;
 
     /* c[r · ldc + p · nr + j] = (add ? c : 0) + sum_k a[k · m + r] · w[p · panel_stride + k · nr + j]
      * for r < m <= mr, p < n_panel, k < n_k <= kc; the sum is formed before it is added. w has the indexed dtype, bf16
@@ -179,7 +179,7 @@ typedef struct qni_cpu_kernels {
     void (*attend_values[QNI_CPU_N_KV])(float *o, const float *p, int64_t n_q, const qni_cpu_kv_rows *v, int64_t d,
                                         bool add);
     /* o = o · a + b · c over n elements, a multiple of d_align: accesses whole vectors of both */
-    void (*attend_merge)(float *o, float a, const float *b, float c, int64_t n);
+    void (*attend_reduce)(float *o, float a, const float *b, float c, int64_t n);
 } qni_cpu_kernels;
 
 /* Portable kernels, one function per op family. */

@@ -5,22 +5,22 @@
  *
  * Parallel loops of a layer: norm (only with more than one tile of rows) · q, k, v · cache write (only if a sequence
  * has more than one tile of queries) · attention · o_proj + residual · norm (as above) · gate, up, SwiGLU · down +
- * residual. Where rows need encoding (more than one row, or not f32), each product is preceded by an encoding loop, run
- * on the calling thread if there is only one tile.
+ * residual. Where rows need packing (more than one row, or not f32), each product is preceded by a packing loop, run on
+ * the calling thread if there is only one tile.
  */
 #include "cpu.h"
 
 /* A contiguous f32 matrix from scratch. */
-static qni_mat take_mat(const qni_run *run, int64_t n_row, int64_t n_col) {
+static qni_mat alloc_mat(const qni_run *run, int64_t n_row, int64_t n_col) {
     return qni_mat_of(qni_scratch_array(run->scratch, n_row, n_col, sizeof(float)), QN_DTYPE_F32, n_row, n_col);
 }
 
 qn_status qni_cpu_op_linear(const qni_run *run, qni_mat out, qni_mat x, const qni_weight *weight) {
     size_t mark = run->scratch->used;
-    qni_cpu_input input = qni_cpu_take_input(run, x.n_row, &weight, 1);
-    float *scratch = qni_cpu_take_linear(run, x.n_row);
+    qni_cpu_input input = qni_cpu_alloc_input(run, x.n_row, &weight, 1);
+    float *scratch = qni_cpu_alloc_linear(run, x.n_row);
     if (!qni_scratch_measures(run->scratch)) {
-        qni_cpu_encode(run, &input, x, NULL, 0);
+        qni_cpu_pack_rows(run, &input, x, NULL, 0);
         qni_cpu_linear(run, &input, &(qni_cpu_product){.epilogue = QNI_CPU_STORE, .weight = weight, .out = out}, 1,
                        scratch);
     }
@@ -30,11 +30,11 @@ qn_status qni_cpu_op_linear(const qni_run *run, qni_mat out, qni_mat x, const qn
 
 qn_status qni_cpu_op_linear_add(const qni_run *run, qni_mat out, qni_mat hidden, qni_mat x, const qni_weight *weight) {
     size_t mark = run->scratch->used;
-    qni_cpu_input input = qni_cpu_take_input(run, x.n_row, &weight, 1);
-    float *scratch = qni_cpu_take_linear(run, x.n_row);
+    qni_cpu_input input = qni_cpu_alloc_input(run, x.n_row, &weight, 1);
+    float *scratch = qni_cpu_alloc_linear(run, x.n_row);
     if (!qni_scratch_measures(run->scratch)) {
         qni_cpu_product product = {.epilogue = QNI_CPU_ADD, .weight = weight, .out = out, .hidden = hidden};
-        qni_cpu_encode(run, &input, x, NULL, 0);
+        qni_cpu_pack_rows(run, &input, x, NULL, 0);
         qni_cpu_linear(run, &input, &product, 1, scratch);
     }
     qni_scratch_reset(run->scratch, mark);
@@ -44,17 +44,17 @@ qn_status qni_cpu_op_linear_add(const qni_run *run, qni_mat out, qni_mat hidden,
 qn_status qni_cpu_op_mlp(const qni_run *run, qni_mat out, qni_mat hidden, const qni_mlp_view *weights, double eps) {
     size_t mark = run->scratch->used;
     const qni_weight *gate = &weights->gate_proj, *up = &weights->up_proj, *down = &weights->down_proj;
-    const float *norm = qni_cpu_take_vec(run, weights->norm);
-    qni_cpu_input x = qni_cpu_take_input(run, hidden.n_row, (const qni_weight *[]){gate, up}, 2);
-    qni_mat active = take_mat(run, hidden.n_row, gate->n_out);
-    qni_cpu_input y = qni_cpu_take_input(run, hidden.n_row, &down, 1);
-    float *scratch = qni_cpu_take_linear(run, hidden.n_row);
+    const float *norm = qni_cpu_widen_vec(run, weights->norm);
+    qni_cpu_input x = qni_cpu_alloc_input(run, hidden.n_row, (const qni_weight *[]){gate, up}, 2);
+    qni_mat active = alloc_mat(run, hidden.n_row, gate->n_out);
+    qni_cpu_input y = qni_cpu_alloc_input(run, hidden.n_row, &down, 1);
+    float *scratch = qni_cpu_alloc_linear(run, hidden.n_row);
     if (!qni_scratch_measures(run->scratch)) {
         qni_cpu_product gated = {.epilogue = QNI_CPU_SWIGLU, .weight = gate, .weight2 = up, .out = active};
         qni_cpu_product last = {.epilogue = QNI_CPU_ADD, .weight = down, .out = out, .hidden = hidden};
-        qni_cpu_encode(run, &x, hidden, norm, eps);
+        qni_cpu_pack_rows(run, &x, hidden, norm, eps);
         qni_cpu_linear(run, &x, &gated, 1, scratch);
-        qni_cpu_encode(run, &y, active, NULL, 0);
+        qni_cpu_pack_rows(run, &y, active, NULL, 0);
         qni_cpu_linear(run, &y, &last, 1, scratch);
     }
     qni_scratch_reset(run->scratch, mark);
@@ -70,32 +70,32 @@ qn_status qni_cpu_op_attention_block(const qni_run *run, qni_mat out, qni_mat hi
     size_t mark = run->scratch->used;
     const int64_t n_row = hidden.n_row, head_dim = kv->head_dim;
     const int64_t q_width = weights->q_proj.n_out, kv_width = weights->k_proj.n_out;
-    const float *norm = qni_cpu_take_vec(run, weights->norm);
+    const float *norm = qni_cpu_widen_vec(run, weights->norm);
     const qni_weight *o_proj = &weights->o_proj;
-    qni_cpu_input x =
-        qni_cpu_take_input(run, n_row, (const qni_weight *[]){&weights->q_proj, &weights->k_proj, &weights->v_proj}, 3);
-    qni_mat q = take_mat(run, n_row, q_width);
-    qni_mat k = take_mat(run, n_row, kv_width);
-    qni_mat v = take_mat(run, n_row, kv_width);
-    qni_mat attn = take_mat(run, n_row, q_width);
-    qni_cpu_input y = qni_cpu_take_input(run, n_row, &o_proj, 1);
+    qni_cpu_input x = qni_cpu_alloc_input(
+        run, n_row, (const qni_weight *[]){&weights->q_proj, &weights->k_proj, &weights->v_proj}, 3);
+    qni_mat q = alloc_mat(run, n_row, q_width);
+    qni_mat k = alloc_mat(run, n_row, kv_width);
+    qni_mat v = alloc_mat(run, n_row, kv_width);
+    qni_mat attn = alloc_mat(run, n_row, q_width);
+    qni_cpu_input y = qni_cpu_alloc_input(run, n_row, &o_proj, 1);
     qni_cpu_attention a = {.out = attn, .kv = kv, .call = call};
     a.q = heads_of(q, head_dim);
     a.k = heads_of(k, head_dim);
     a.v = heads_of(v, head_dim);
-    a.q_norm = qni_cpu_take_vec(run, weights->q_norm);
-    a.k_norm = qni_cpu_take_vec(run, weights->k_norm);
-    qni_cpu_attention_scratch attention = qni_cpu_take_attention(run, &a);
-    float *scratch = qni_cpu_take_linear(run, n_row);
+    a.q_norm = qni_cpu_widen_vec(run, weights->q_norm);
+    a.k_norm = qni_cpu_widen_vec(run, weights->k_norm);
+    qni_cpu_attention_scratch attention = qni_cpu_alloc_attention(run, &a);
+    float *scratch = qni_cpu_alloc_linear(run, n_row);
     if (!qni_scratch_measures(run->scratch)) {
         qni_cpu_product qkv[] = {{.weight = &weights->q_proj, .out = q},
                                  {.weight = &weights->k_proj, .out = k},
                                  {.weight = &weights->v_proj, .out = v}};
         qni_cpu_product last = {.epilogue = QNI_CPU_ADD, .weight = o_proj, .out = out, .hidden = hidden};
-        qni_cpu_encode(run, &x, hidden, norm, call->eps);
+        qni_cpu_pack_rows(run, &x, hidden, norm, call->eps);
         qni_cpu_linear(run, &x, qkv, 3, scratch);
         qni_cpu_attend(run, &a, attention);
-        qni_cpu_encode(run, &y, attn, NULL, 0);
+        qni_cpu_pack_rows(run, &y, attn, NULL, 0);
         qni_cpu_linear(run, &y, &last, 1, scratch);
     }
     qni_scratch_reset(run->scratch, mark);
@@ -111,11 +111,11 @@ qn_status qni_cpu_op_layer(const qni_run *run, qni_mat out, qni_mat hidden, cons
 qn_status qni_cpu_op_lm_head(const qni_run *run, qni_mat logits, qni_mat hidden, qni_vec norm,
                              const qni_weight *lm_head, double eps) {
     size_t mark = run->scratch->used;
-    const float *w = qni_cpu_take_vec(run, norm);
-    qni_cpu_input x = qni_cpu_take_input(run, hidden.n_row, &lm_head, 1);
-    float *scratch = qni_cpu_take_linear(run, hidden.n_row);
+    const float *w = qni_cpu_widen_vec(run, norm);
+    qni_cpu_input x = qni_cpu_alloc_input(run, hidden.n_row, &lm_head, 1);
+    float *scratch = qni_cpu_alloc_linear(run, hidden.n_row);
     if (!qni_scratch_measures(run->scratch)) {
-        qni_cpu_encode(run, &x, hidden, w, eps);
+        qni_cpu_pack_rows(run, &x, hidden, w, eps);
         qni_cpu_linear(run, &x, &(qni_cpu_product){.weight = lm_head, .out = logits}, 1, scratch);
     }
     qni_scratch_reset(run->scratch, mark);
@@ -123,7 +123,7 @@ qn_status qni_cpu_op_lm_head(const qni_run *run, qni_mat logits, qni_mat hidden,
 }
 
 /* The loops of a one-row step, as above. */
-void qni_cpu_place(void *state, const qni_layer_view *layer, const qni_weight *lm_head) {
+void qni_cpu_first_touch(void *state, const qni_layer_view *layer, const qni_weight *lm_head) {
     if (lm_head != NULL) qni_cpu_touch(state, &(qni_cpu_product){.weight = lm_head}, 1);
     if (layer == NULL) return;
     const qni_attention_view *a = &layer->attention;

@@ -16,8 +16,8 @@ enum {
     GROUP_DECODE = 32,             /* maximum panels per task with one tile of rows */
     BLOCK_ROWS = QNI_CUT(512, 32), /* approximate maximum rows per task: its sums fit in L2 */
     SUB_TILES = QNI_CUT(32, 2),    /* tiles run over one panel before the next: their inputs fit in L2 */
-    FEW_TILES = 4,      /* up to here converting 16-bit panels again on the fly is cheaper than going through memory */
-    TASKS_A_THREAD = 8, /* so that threads finish together */
+    FEW_TILES = 4, /* up to here converting 16-bit panels again on the fly is cheaper than going through memory */
+    TASKS_PER_THREAD = 8, /* so that threads finish together */
 };
 
 typedef struct job {
@@ -49,9 +49,9 @@ static int64_t work_floats(const qni_cpu_kernels *k, int64_t n_row) {
     return 2 * c_floats(k, n_row) + GROUP * k->kc * k->nr + k->nr * k->kc;
 }
 
-float *qni_cpu_take_linear(const qni_run *run, int64_t n_row) {
+float *qni_cpu_alloc_linear(const qni_run *run, int64_t n_row) {
     qni_cpu *cpu = qni_cpu_of(run);
-    return qni_cpu_take_floats(run, cpu->n_thread * work_floats(&cpu->kernels, n_row));
+    return qni_cpu_alloc_floats(run, cpu->n_thread * work_floats(&cpu->kernels, n_row));
 }
 
 static int64_t n_panel_of(const job *j, const qni_weight *weight) {
@@ -101,10 +101,10 @@ typedef struct block {
     int64_t panel_stride; /* in elements */
 } block;
 
-/* Dense packed panels are used in place if they are f32 or `direct` is set; everything else is converted to f32. */
+/* Dense packed panels are used in place if they are f32 or `in_place` is set; everything else is converted to f32. */
 static block load_block(const job *j, const work *t, const qni_weight *w, int64_t panel, int64_t n_panel, int64_t k0,
-                        int64_t n_k, bool direct) {
-    if (w->packed && w->quant.kind == QNI_DENSE && (direct || w->dtype == QN_DTYPE_F32)) {
+                        int64_t n_k, bool in_place) {
+    if (w->packed && w->quant.kind == QNI_DENSE && (in_place || w->dtype == QN_DTYPE_F32)) {
         return (block){weight_at(w, k0, panel * w->nr), qni_cpu_dtype(w->dtype), w->panel_stride};
     }
     const int64_t stride = n_k * j->k->nr;
@@ -126,9 +126,9 @@ static block load_block(const job *j, const work *t, const qni_weight *w, int64_
 }
 
 /* A tile of the F32 or BF16 layout, from input k0 on. */
-static const void *tile_at(const job *j, const qni_cpu_encoding *e, int64_t tile, int64_t k0) {
-    const int64_t element = e->arith == QN_ARITH_F32 ? 4 : 2;
-    return e->data + tile * e->tile_bytes + k0 * qni_cpu_tile_rows(j->x, tile) * element;
+static const void *tile_at(const job *j, const qni_cpu_row_layout *layout, int64_t tile, int64_t k0) {
+    const int64_t element = layout->arith == QN_ARITH_F32 ? 4 : 2;
+    return layout->data + tile * layout->tile_bytes + k0 * qni_cpu_tile_rows(j->x, tile) * element;
 }
 
 /* A task's share of a product: c {rows of tiles [tile, tile + n_tile), n_panel · nr} = x · W for the panels from
@@ -136,7 +136,7 @@ static const void *tile_at(const job *j, const qni_cpu_encoding *e, int64_t tile
 typedef struct part {
     float *c;
     const qni_weight *w;
-    const qni_cpu_encoding *x;
+    const qni_cpu_row_layout *x;
     int64_t panel, n_panel;
     int64_t tile, n_tile;
 } part;
@@ -162,7 +162,7 @@ static void multiply(const job *j, const work *t, const part *a) {
 }
 
 /* Of n panels, how many a dense kernel processes per call. */
-static int64_t at_once(const job *j, int64_t n) {
+static int64_t panels_per_call(const job *j, int64_t n) {
     return j->x->n_row <= j->k->stream_rows ? qni_min_i64(j->k->n_stream, n) : 1;
 }
 
@@ -170,7 +170,7 @@ static int64_t at_once(const job *j, int64_t n) {
 static void stream(const job *j, const work *t, const part *a) {
     const qni_cpu_kernels *k = j->k;
     for (int64_t p = 0, n; p < a->n_panel; p += n) {
-        n = at_once(j, a->n_panel - p);
+        n = panels_per_call(j, a->n_panel - p);
         for (int64_t k0 = 0; k0 < a->w->n_in; k0 += k->kc) {
             k->gemm[qni_cpu_dtype(a->w->dtype)](a->c + p * k->nr, t->ldc, tile_at(j, a->x, a->tile, k0),
                                                 qni_cpu_tile_rows(j->x, a->tile),
@@ -187,7 +187,7 @@ static void multiply_pairs(const job *j, const work *t, const part *a) {
     void (*const gemm)(float *, int64_t, const uint16_t *, int64_t, const uint16_t *, int64_t, int64_t, int64_t, bool) =
         a->w->far ? k->gemm_pairs_far : k->gemm_pairs;
     for (int64_t p = 0, n; p < a->n_panel; p += n) {
-        n = at_once(j, a->n_panel - p);
+        n = panels_per_call(j, a->n_panel - p);
         for (int64_t k0 = 0; k0 < n_in; k0 += k->kc) {
             for (int64_t i = 0; i < a->n_tile; i++) {
                 gemm(a->c + i * k->mr * t->ldc + p * k->nr, t->ldc, tile_at(j, a->x, a->tile + i, k0),
@@ -214,7 +214,7 @@ static void multiply_codes(const job *j, const work *t, const part *a) {
 }
 
 static void product(const job *j, const work *t, part a) {
-    a.x = qni_cpu_encoding_of(j->k, j->x, a.w);
+    a.x = qni_cpu_row_layout_of(j->k, j->x, a.w);
     if (a.w->arith == QN_ARITH_INT8) {
         multiply_codes(j, t, &a);
     } else if (a.w->arith == QN_ARITH_BF16) {
@@ -238,14 +238,14 @@ static void finish_row(const job *j, const qni_cpu_product *p, float *c, const f
     const qni_cpu_kernels *k = j->k;
     if (p->epilogue == QNI_CPU_SWIGLU) k->swiglu(c, c, c2, n);
     if (p->epilogue == QNI_CPU_ADD) {
-        enum { PIECE = 64 };
-        float piece[PIECE];
+        enum { CHUNK = 64 };
+        float chunk[CHUNK];
         size_t bytes = qn_dtype_bytes(p->hidden.dtype);
         const unsigned char *hidden = (const unsigned char *)qni_mat_row(&p->hidden, row) + (size_t)first * bytes;
-        for (int64_t i = 0; i < n; i += PIECE) {
-            int64_t n_piece = qni_min_i64(PIECE, n - i);
-            k->widen[qni_cpu_dtype(p->hidden.dtype)](piece, hidden + (size_t)i * bytes, n_piece);
-            k->add(c + i, c + i, piece, n_piece);
+        for (int64_t i = 0; i < n; i += CHUNK) {
+            int64_t n_chunk = qni_min_i64(CHUNK, n - i);
+            k->widen[qni_cpu_dtype(p->hidden.dtype)](chunk, hidden + (size_t)i * bytes, n_chunk);
+            k->add(c + i, c + i, chunk, n_chunk);
         }
     }
     unsigned char *out = (unsigned char *)qni_mat_row(&p->out, row) + (size_t)first * qn_dtype_bytes(p->out.dtype);
@@ -293,14 +293,14 @@ static void run_task(void *context, int32_t task, int32_t thread) {
 static int64_t choose_group(const job *j, int32_t n_thread) {
     int64_t n_panel = 0;
     for (int32_t i = 0; i < j->n_product; i++) n_panel += n_panel_of(j, j->products[i].weight);
-    int64_t fair = n_panel * j->n_block / ((int64_t)n_thread * TASKS_A_THREAD);
+    int64_t fair = n_panel * j->n_block / ((int64_t)n_thread * TASKS_PER_THREAD);
     if (j->x->n_row > j->k->mr) return fair >= GROUP ? GROUP : fair >= 2 ? 2 : 1;
     int64_t n_stream = j->k->n_stream;
     return qni_max_i64(n_stream, qni_min_i64(GROUP_DECODE, fair) / n_stream * n_stream);
 }
 
 /* Split the products of x into tasks; returns their number. */
-static int32_t cut(job *j, int32_t n_thread) {
+static int32_t split_tasks(job *j, int32_t n_thread) {
     const int64_t n_tile = qni_ceil_div(j->x->n_row, j->k->mr);
     j->n_block = qni_ceil_div(j->x->n_row, BLOCK_ROWS);
     j->block_tile = qni_ceil_div(n_tile, j->n_block);
@@ -316,7 +316,7 @@ void qni_cpu_linear(const qni_run *run, const qni_cpu_input *x, const qni_cpu_pr
     qni_cpu *cpu = qni_cpu_of(run);
     job j = {.k = &cpu->kernels, .x = x, .products = products, .n_product = n_product, .scratch = scratch};
     j.scratch_floats = work_floats(j.k, x->n_row);
-    qni_pool_run(cpu->pool, cut(&j, cpu->n_thread), run_task, &j);
+    qni_pool_run(cpu->pool, split_tasks(&j, cpu->n_thread), run_task, &j);
 }
 
 /* Write to each page of the panels that the task would read. */
@@ -337,5 +337,5 @@ static void touch_task(void *context, int32_t task, int32_t thread) {
 void qni_cpu_touch(qni_cpu *cpu, const qni_cpu_product *products, int32_t n_product) {
     const qni_cpu_input x = {.n_row = 1};
     job j = {.k = &cpu->kernels, .x = &x, .products = products, .n_product = n_product};
-    qni_pool_run(cpu->pool, cut(&j, cpu->n_thread), touch_task, &j);
+    qni_pool_run(cpu->pool, split_tasks(&j, cpu->n_thread), touch_task, &j);
 }

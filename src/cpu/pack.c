@@ -95,7 +95,7 @@ static qn_status dense_packing(const qni_cpu_kernels *k, qni_packing *out, const
         return qni_fail(err, QN_EUNSUPPORTED, "weights must be f32, bf16 or f16, these are %s",
                         qn_dtype_name(form.dtype));
     }
-    form.zipped = k->zips_bf16 && form.dtype == QN_DTYPE_BF16 && form.ki == 1;
+    form.interleaved = k->interleaves_bf16 && form.dtype == QN_DTYPE_BF16 && form.ki == 1;
     form.group_stride = form.nr * form.ki;
     size_t n_panel = (size_t)qni_ceil_div(form.n_out, form.nr), panel, elements, bytes;
     if (!qni_mul_size(&panel, (size_t)qni_ceil_div(form.n_in, form.ki), (size_t)form.group_stride) ||
@@ -141,9 +141,9 @@ qn_status qni_cpu_packing(const void *state, qni_packing *out, const qni_source 
 /* --- dense panels --- */
 
 /* Offset in elements of W[i, o] in a packed or plain dense weight. */
-static int64_t place_of(const qni_weight *w, int64_t i, int64_t o) {
+static int64_t element_index(const qni_weight *w, int64_t i, int64_t o) {
     int64_t j = o % w->nr;
-    if (w->zipped) j = j % (w->nr / 2) * 2 + j / (w->nr / 2);
+    if (w->interleaved) j = j % (w->nr / 2) * 2 + j / (w->nr / 2);
     return o / w->nr * w->panel_stride + i / w->ki * w->group_stride + j * w->ki + i % w->ki;
 }
 
@@ -153,8 +153,8 @@ static void pack_elements(const qni_weight *form, unsigned char *panel, int64_t 
     const size_t bytes = qn_dtype_bytes(form->dtype);
     for (int64_t i = 0; i < form->n_in; i++) {
         for (int64_t o = 0; o < n_valid; o++) {
-            memcpy(panel + (size_t)place_of(form, i, o) * bytes, src + (size_t)(i * in_stride + o * out_stride) * bytes,
-                   bytes);
+            memcpy(panel + (size_t)element_index(form, i, o) * bytes,
+                   src + (size_t)(i * in_stride + o * out_stride) * bytes, bytes);
         }
     }
 }
@@ -196,8 +196,8 @@ void qni_cpu_pack(const void *state, const qni_weight *form, void *data, int64_t
 
 /* Codes of one group and output; zero from the n-th on. Only the last fp8 group can be partial, and there code 0 is
  * 0. */
-static void put_codes(const qni_cpu_kernels *k, unsigned char *codes, const qni_cpu_quant *q, const uint8_t *from,
-                      int64_t n, int64_t j) {
+static void pack_codes(const qni_cpu_kernels *k, unsigned char *codes, const qni_cpu_quant *q, const uint8_t *from,
+                       int64_t n, int64_t j) {
     const int64_t ki = q->ki;
     unsigned char *to = codes + j * ki;
     if (q->bits == 8) {
@@ -212,18 +212,18 @@ static void put_codes(const qni_cpu_kernels *k, unsigned char *codes, const qni_
     }
 }
 
-static void put_scale(unsigned char *scales, const qni_cpu_quant *q, int64_t j, float scale) {
+static void pack_scale(unsigned char *scales, const qni_cpu_quant *q, int64_t j, float scale) {
     qni_store_f32(scales, q->scale_dtype == QNI_CPU_BF16 ? QN_DTYPE_BF16 : QN_DTYPE_F32, j, scale);
 }
 
 /* Output j of a panel from an unpacked row, whose groups may be larger. */
-static void put_output(const qni_cpu_kernels *k, unsigned char *panel, const qni_cpu_quant *q,
-                       const qni_quant_buffer *row, int64_t row_group, int64_t j) {
+static void pack_output(const qni_cpu_kernels *k, unsigned char *panel, const qni_cpu_quant *q,
+                        const qni_quant_buffer *row, int64_t row_group, int64_t j) {
     for (int64_t g = 0; g < q->n_group; g++, panel += q->group_bytes) {
         const int64_t first = g * q->group, from = first / row_group;
-        put_scale(panel, q, j, row->scales[from]);
-        if (!q->symmetric && !q->fp8) put_scale(panel + q->scales_bytes, q, j, row->biases[from]);
-        put_codes(k, panel + q->codes_at, q, row->codes + first, qni_min_i64(q->group, q->n_in - first), j);
+        pack_scale(panel, q, j, row->scales[from]);
+        if (!q->symmetric && !q->fp8) pack_scale(panel + q->scales_bytes, q, j, row->biases[from]);
+        pack_codes(k, panel + q->codes_at, q, row->codes + first, qni_min_i64(q->group, q->n_in - first), j);
     }
 }
 
@@ -254,7 +254,7 @@ qn_status qni_cpu_pack_quantized(const void *state, const qni_weight *form, void
             for (int64_t i = 0; i < form->n_in; i++) to[i * form->nr] = values[i];
         } else {
             unsigned char *panel = (unsigned char *)data + at / form->nr * form->panel_stride;
-            put_output(k, panel, &q, &row, source->group, j);
+            pack_output(k, panel, &q, &row, source->group, j);
         }
     }
     qni_free(values);
@@ -279,12 +279,12 @@ void qni_cpu_read_output(const qni_cpu_kernels *k, float *out, const qni_weight 
     const size_t bytes = qn_dtype_bytes(w->dtype);
     const unsigned char *data = w->data;
     if (w->ki == 1 && w->group_stride == 1) {
-        k->widen[dtype](out, data + (size_t)place_of(w, 0, o) * bytes, w->n_in);
+        k->widen[dtype](out, data + (size_t)element_index(w, 0, o) * bytes, w->n_in);
         return;
     }
     unsigned char *row = (unsigned char *)(w->dtype == QN_DTYPE_F32 ? out : scratch);
     for (int64_t i = 0; i < w->n_in; i++) {
-        memcpy(row + (size_t)i * bytes, data + (size_t)place_of(w, i, o) * bytes, bytes);
+        memcpy(row + (size_t)i * bytes, data + (size_t)element_index(w, i, o) * bytes, bytes);
     }
     if (w->dtype != QN_DTYPE_F32) k->widen[dtype](out, row, w->n_in);
 }

@@ -6,17 +6,17 @@
 #include <math.h>
 
 enum {
-    ELEMENTS_A_TASK = QNI_CUT(1 << 14, 1 << 7), /* below this, a parallel loop costs more than it saves */
-    LOGITS_A_TASK = QNI_CUT(1 << 14, 1 << 6),
+    ELEMENTS_PER_TASK = QNI_CUT(1 << 14, 1 << 7), /* below this, a parallel loop costs more than it saves */
+    LOGITS_PER_TASK = QNI_CUT(1 << 14, 1 << 6),
 };
 
-float *qni_cpu_take_floats(const qni_run *run, int64_t n) {
+float *qni_cpu_alloc_floats(const qni_run *run, int64_t n) {
     return qni_scratch_array(run->scratch, 1, n, sizeof(float));
 }
 
-const float *qni_cpu_take_vec(const qni_run *run, qni_vec vec) {
+const float *qni_cpu_widen_vec(const qni_run *run, qni_vec vec) {
     if (vec.data == NULL) return NULL;
-    float *out = qni_cpu_take_floats(run, vec.n);
+    float *out = qni_cpu_alloc_floats(run, vec.n);
     if (!qni_scratch_measures(run->scratch)) {
         qni_cpu_of(run)->kernels.widen[qni_cpu_dtype(vec.dtype)](out, vec.data, vec.n);
     }
@@ -29,8 +29,8 @@ void qni_cpu_norm_row(const qni_cpu_kernels *k, float *out, const float *x, cons
 }
 
 /* Rows per task of elementwise work. */
-static int64_t rows_a_task(int64_t n_col) {
-    return qni_max_i64(1, ELEMENTS_A_TASK / n_col);
+static int64_t rows_per_task(int64_t n_col) {
+    return qni_max_i64(1, ELEMENTS_PER_TASK / n_col);
 }
 
 typedef struct row_job {
@@ -42,15 +42,15 @@ typedef struct row_job {
     const int32_t *ids;
     float *scratch; /* {n_thread}, each n_col + n_second floats */
     int64_t n_second;
-    int64_t rows_a_task;
+    int64_t rows_per_task;
     void (*row)(const struct row_job *j, int64_t r, float *a, float *b);
 } row_job;
 
 static void row_task(void *context, int32_t task, int32_t thread) {
     const row_job *j = context;
     float *a = j->scratch + thread * (j->out.n_col + j->n_second);
-    int64_t first = task * j->rows_a_task;
-    int64_t end = qni_min_i64(first + j->rows_a_task, j->out.n_row);
+    int64_t first = task * j->rows_per_task;
+    int64_t end = qni_min_i64(first + j->rows_per_task, j->out.n_row);
     for (int64_t r = first; r < end; r++) j->row(j, r, a, a + j->out.n_col);
 }
 
@@ -59,10 +59,10 @@ static qn_status run_rows(const qni_run *run, row_job j) {
     qni_cpu *cpu = qni_cpu_of(run);
     j.k = &cpu->kernels;
     j.n_second = qni_max_i64(j.out.n_col, cpu->kernels.kc * cpu->kernels.nr);
-    j.scratch = qni_cpu_take_floats(run, cpu->n_thread * (j.out.n_col + j.n_second));
+    j.scratch = qni_cpu_alloc_floats(run, cpu->n_thread * (j.out.n_col + j.n_second));
     if (qni_scratch_measures(run->scratch)) return QN_OK;
-    j.rows_a_task = rows_a_task(j.out.n_col);
-    qni_pool_run(cpu->pool, (int32_t)qni_ceil_div(j.out.n_row, j.rows_a_task), row_task, &j);
+    j.rows_per_task = rows_per_task(j.out.n_col);
+    qni_pool_run(cpu->pool, (int32_t)qni_ceil_div(j.out.n_row, j.rows_per_task), row_task, &j);
     return QN_OK;
 }
 
@@ -98,7 +98,7 @@ qn_status qni_cpu_op_embed(const qni_run *run, qni_mat out, const qni_weight *ta
 
 qn_status qni_cpu_op_rms_norm(const qni_run *run, qni_mat out, qni_mat x, qni_vec weight, double eps) {
     size_t mark = run->scratch->used;
-    const float *norm = qni_cpu_take_vec(run, weight);
+    const float *norm = qni_cpu_widen_vec(run, weight);
     qn_status status = run_rows(run, (row_job){.out = out, .x = x, .norm = norm, .eps = eps, .row = norm_row});
     qni_scratch_reset(run->scratch, mark);
     return status;
@@ -114,13 +114,13 @@ qn_status qni_cpu_op_swiglu(const qni_run *run, qni_mat out, qni_mat gate, qni_m
 typedef struct argmax_job {
     const qni_cpu_kernels *k;
     qni_mat logits;
-    int64_t n_valid, n_piece;
-    float *scratch; /* {n_thread, LOGITS_A_TASK} */
-    int64_t *best;  /* {n_row, n_piece}: index in the row, or -1 */
+    int64_t n_valid, n_chunk;
+    float *scratch; /* {n_thread, LOGITS_PER_TASK} */
+    int64_t *best;  /* {n_row, n_chunk}: index in the row, or -1 */
 } argmax_job;
 
 /* A chunk of a row of logits as f32. */
-static const float *logits_piece(const argmax_job *j, int64_t row, int64_t first, int64_t n, float *scratch) {
+static const float *logits_chunk(const argmax_job *j, int64_t row, int64_t first, int64_t n, float *scratch) {
     const unsigned char *data = qni_mat_row(&j->logits, row);
     data += (size_t)first * qn_dtype_bytes(j->logits.dtype);
     if (j->logits.dtype == QN_DTYPE_F32) return (const float *)(const void *)data;
@@ -130,10 +130,10 @@ static const float *logits_piece(const argmax_job *j, int64_t row, int64_t first
 
 static void argmax_task(void *context, int32_t task, int32_t thread) {
     const argmax_job *j = context;
-    int64_t first = task % j->n_piece * LOGITS_A_TASK;
-    int64_t n = qni_min_i64(LOGITS_A_TASK, j->n_valid - first);
-    float *scratch = j->scratch + (int64_t)thread * LOGITS_A_TASK;
-    int64_t best = j->k->argmax(logits_piece(j, task / j->n_piece, first, n, scratch), n);
+    int64_t first = task % j->n_chunk * LOGITS_PER_TASK;
+    int64_t n = qni_min_i64(LOGITS_PER_TASK, j->n_valid - first);
+    float *scratch = j->scratch + (int64_t)thread * LOGITS_PER_TASK;
+    int64_t best = j->k->argmax(logits_chunk(j, task / j->n_chunk, first, n, scratch), n);
     j->best[task] = best < 0 ? -1 : first + best;
 }
 
@@ -141,10 +141,10 @@ static void argmax_task(void *context, int32_t task, int32_t thread) {
 static int64_t best_of_row(const argmax_job *j, int64_t row) {
     int64_t best = -1;
     float best_value = 0;
-    for (int64_t p = 0; p < j->n_piece; p++) {
-        int64_t id = j->best[row * j->n_piece + p];
+    for (int64_t p = 0; p < j->n_chunk; p++) {
+        int64_t id = j->best[row * j->n_chunk + p];
         if (id < 0) return -1;
-        float place, value = *logits_piece(j, row, id, 1, &place);
+        float buffer, value = *logits_chunk(j, row, id, 1, &buffer);
         if (best < 0 || value > best_value) {
             best = id;
             best_value = value;
@@ -157,12 +157,12 @@ qn_status qni_cpu_op_argmax(const qni_run *run, uint32_t *ids, qni_mat logits, i
     qni_cpu *cpu = qni_cpu_of(run);
     size_t mark = run->scratch->used;
     argmax_job j = {.k = &cpu->kernels, .logits = logits, .n_valid = n_valid};
-    j.n_piece = qni_ceil_div(n_valid, LOGITS_A_TASK);
-    j.scratch = qni_cpu_take_floats(run, (int64_t)cpu->n_thread * LOGITS_A_TASK);
-    j.best = qni_scratch_take(run->scratch, (size_t)(logits.n_row * j.n_piece) * sizeof *j.best);
+    j.n_chunk = qni_ceil_div(n_valid, LOGITS_PER_TASK);
+    j.scratch = qni_cpu_alloc_floats(run, (int64_t)cpu->n_thread * LOGITS_PER_TASK);
+    j.best = qni_scratch_take(run->scratch, (size_t)(logits.n_row * j.n_chunk) * sizeof *j.best);
     qn_status status = QN_OK;
     if (!qni_scratch_measures(run->scratch)) {
-        qni_pool_run(cpu->pool, (int32_t)(logits.n_row * j.n_piece), argmax_task, &j);
+        qni_pool_run(cpu->pool, (int32_t)(logits.n_row * j.n_chunk), argmax_task, &j);
         for (int64_t r = 0; r < logits.n_row && status == QN_OK; r++) {
             if (best_of_row(&j, r) < 0) {
                 status = qni_fail(run->err, QN_ENUMERIC, "logits of row %lld hold a NaN", (long long)r);

@@ -12,7 +12,7 @@
 enum {
     QNI_CUDA_KV_BLOCK = 64, /* positions per block of a KV pool */
     QNI_CUDA_STEP_TOKENS = 16,
-    QNI_CUDA_N_BATCH = 2048,
+    QNI_CUDA_N_BATCH = 4096,
     QNI_CUDA_MAX_HEAD_DIM = 512,
 };
 

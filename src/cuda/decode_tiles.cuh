@@ -16,7 +16,7 @@ constexpr int n_warp = 4, n_thread = 32 * n_warp;
 constexpr int tile_size = 16, stride = n_warp * tile_size; /* positions of a warp at a time, of a block */
 constexpr int max_head = 8;                                /* query heads of a block: half of the rows of a product */
 constexpr int max_range = 64;                              /* of a sequence */
-constexpr int range_size = 128;
+constexpr int range_size = 256;
 constexpr int max_pitch = 1 << 24; /* elements from one position to the next: offsets within a tile are 32-bit */
 constexpr int n_counter = 1 << 16; /* the same for every call: what follows the counters is not kept zero */
 
@@ -44,7 +44,7 @@ __device__ inline void *row_at(const qni_mat &m, int64_t r) {
     return static_cast<unsigned char *>(m.data) + r * m.row_stride * element_bytes(m.dtype);
 }
 
-/* Positions of a range of a sequence with n_past positions before the new one; 128 up to 8,192. */
+/* Positions of a range of a sequence with n_past positions before the new one; 256 up to 16,384. */
 __device__ inline int range_of(int n_past) {
     constexpr int most = max_range * range_size;
     return range_size * max(1, (n_past + most - 1) / most);

@@ -102,9 +102,22 @@ static qn_status transfer(void *state, void *to, const void *from, size_t bytes,
     return QN_OK;
 }
 
-/* The source may change once this returns: CUDA copies pageable memory before it does. */
+/* Whether CUDA copies from this host memory by itself, after the call has returned. */
+static bool is_pinned(const void *memory) {
+    struct cudaPointerAttributes attributes;
+    if (cudaPointerGetAttributes(&attributes, memory) != cudaSuccess) {
+        (void)cudaGetLastError();
+        return false;
+    }
+    return attributes.type == cudaMemoryTypeHost;
+}
+
+/* The source may change once this returns: pageable memory has been copied by then, pinned memory is waited for. */
 static qn_status write_device(void *state, void *to, const void *from, size_t bytes, qn_error *err) {
-    return transfer(state, to, from, bytes, cudaMemcpyHostToDevice, "write", err);
+    qni_cuda *c = state;
+    QN_TRY(transfer(c, to, from, bytes, cudaMemcpyHostToDevice, "write", err));
+    if (is_pinned(from)) QNI_CUDA_TRY(c, cudaStreamSynchronize(c->stream), "write", err);
+    return QN_OK;
 }
 static qn_status read_device(void *state, void *to, const void *from, size_t bytes, qn_error *err) {
     return transfer(state, to, from, bytes, cudaMemcpyDeviceToHost, "read", err);

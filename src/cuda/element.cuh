@@ -107,8 +107,8 @@ cudaError_t launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t 
     config.attrs = &attribute;
     config.numAttrs = chained ? 1 : 0;
     if (chained) {
-        const cudaError_t error =
-            cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout, cudaSharedmemCarveoutMaxShared);
+        const cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout,
+                                                       cudaSharedmemCarveoutMaxShared);
         if (error != cudaSuccess) return error;
     }
     return cudaLaunchKernelEx(&config, kernel, static_cast<Parameters>(arguments)...);

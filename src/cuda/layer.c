@@ -11,7 +11,7 @@
  */
 #include "cuda.h"
 
-enum { FUSED_NORM_ROWS = 2 };
+enum { FUSED_NORM_INPUTS = 2048 };
 
 static qni_mat take(const qni_run *run, qn_dtype dtype, int64_t n_row, int64_t n_col) {
     void *data = qni_scratch_array(run->scratch, n_row, n_col, dtype == QN_DTYPE_F32 ? 4 : 2);
@@ -37,6 +37,12 @@ static qni_ops composed_ops(void) {
     return ops;
 }
 
+/* Whether the rows of b lie behind those of a, as a model's do: then one product serves both. */
+static bool follows(const qni_weight *a, const qni_weight *b) {
+    return a->quant.kind == QNI_DENSE && b->quant.kind == QNI_DENSE && a->n_in == b->n_in && a->dtype == b->dtype &&
+           (const unsigned char *)a->data + 2 * a->n_in * a->n_out == (const unsigned char *)b->data;
+}
+
 /* out = rms(x, norm) · the weights, their outputs one after another; of SwiGLU if asked for. */
 static qn_status norm_and_product(const qni_run *run, qni_mat out, qni_mat x, qni_vec norm, double eps,
                                   const qni_weight *const *w, int32_t n_weight, bool swiglu) {
@@ -44,8 +50,8 @@ static qn_status norm_and_product(const qni_run *run, qni_mat out, qni_mat x, qn
     const size_t mark = run->scratch->used;
     qni_cuda *c = measures ? NULL : qni_cuda_of(run);
     const bool few = !measures && x.n_row <= QNI_CUDA_SKINNY_ROWS;
-    /* Each block of threads normalizes what it multiplies; of more rows that takes longer than a kernel of its own. */
-    const bool fuses = few && x.n_row <= FUSED_NORM_ROWS && x.n_col % 128 == 0;
+    /* Each block of threads normalizes what it multiplies; of more inputs that takes longer than a kernel of its own. */
+    const bool fuses = few && x.n_row * x.n_col <= FUSED_NORM_INPUTS && x.n_col % 128 == 0;
     const qni_mat normed = take(run, QN_DTYPE_BF16, x.n_row, x.n_col);
     const qni_mat whole = swiglu ? take(run, QN_DTYPE_BF16, x.n_row, 2 * out.n_col) : out;
     if (!fuses) QN_TRY(run->ops->rms_norm(run, normed, x, norm, eps));
@@ -61,8 +67,12 @@ static qn_status norm_and_product(const qni_run *run, qni_mat out, qni_mat x, qn
         qni_scratch_reset(run->scratch, mark);
         return QN_OK;
     }
-    for (int64_t i = 0, first = 0; i < n_weight; first += w[i]->n_out, i++) {
-        QN_TRY(qni_cuda_many(run, columns(whole, first, w[i]->n_out), (qni_mat){0}, normed, w[i]));
+    int64_t first = 0;
+    for (int32_t i = 0, n; i < n_weight; i += n) {
+        qni_weight together = *w[i];
+        for (n = 1; i + n < n_weight && follows(&together, w[i + n]); n++) together.n_out += w[i + n]->n_out;
+        QN_TRY(qni_cuda_many(run, columns(whole, first, together.n_out), (qni_mat){0}, normed, &together));
+        first += together.n_out;
     }
     if (swiglu) {
         QN_TRY(run->ops->swiglu(run, out, columns(whole, 0, out.n_col), columns(whole, out.n_col, out.n_col)));

@@ -238,7 +238,7 @@ cudaError_t run(cudaStream_t stream, const qni_cuda_skinny &s, const qni_weight 
 } // namespace qni::skinny
 
 extern "C" bool qni_cuda_skinny_takes(const qni_weight *w) {
-    if (!w->packed || w->arith != QN_ARITH_BF16 || w->zipped) return false;
+    if (!w->packed || w->arith != QN_ARITH_BF16) return false;
     if (w->n_in < 32 || w->n_in % 32 != 0 || w->n_in > 1 << 18) return false;
     if (w->n_out < 8 || w->n_out % 8 != 0 || w->n_out > 1 << 30) return false;
     const qni_quant &q = w->quant;

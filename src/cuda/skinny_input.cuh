@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The input of the skinny kernels on its way to shared memory: normalized, rounded to bf16, in the order in which lanes
- * multiply it. Each warp fetches the inputs of its own runs, so no barrier of the whole block is needed, but for the sums
- * of squares of a norm. What is computed for a row does not depend on the number of rows.
+ * multiply it. Each warp fetches the inputs of its own runs, so no barrier of the whole block is needed. What is computed for a row does not depend on the number of rows.
  */
 #ifndef QNI_CUDA_SKINNY_INPUT_CUH
 #define QNI_CUDA_SKINNY_INPUT_CUH
@@ -57,19 +56,13 @@ template <class Format, int TILES, int ROW_BLOCKS> struct input {
         end_group();
     }
 
-    /* With a norm: fetch the rows and return the factor of the row with the lane's number. Called by all warps. */
-    __device__ float factor_of_row() const {
-        if (j.norm == nullptr) return 0;
-        measure();
-        __syncthreads();
-        const float4 *squares = reinterpret_cast<const float4 *>(memory + j.squares_at) + lane_id() % ROWS * 2;
-        const float4 a = squares[0], b = squares[1];
-        const float sum = ((a.x + a.y) + (a.z + a.w)) + ((b.x + b.y) + (b.z + b.w));
-        return rsqrtf(sum / static_cast<float>(j.n_in) + j.eps);
+    /* With a norm: fetch the rows and leave the warp's sums of squares in shared memory. */
+    __device__ void measure_rows() const {
+        if (j.norm != nullptr) measure();
     }
 
-    /* Put a chunk of steps into shared memory; is_fetched: factor_of_row() has fetched all of it. */
-    __device__ void stage(int32_t first_step, float factor, bool is_fetched) const {
+    /* Put a chunk of steps into shared memory; is_fetched: measure_rows() has fetched all of it. */
+    __device__ void stage(int32_t first_step, bool is_fetched) const {
         if (j.raw_rows == 0) {
             __syncwarp(); /* all lanes are done with the last chunk */
             fetch(0, j.n_row, first_step * STEP_PIECES);
@@ -88,8 +81,7 @@ template <class Format, int TILES, int ROW_BLOCKS> struct input {
                 const int32_t local = i - row * n_piece;
                 float v[8];
                 unpack<false>(v, raw_at(row) + local * bytes, j.x_dtype);
-                if (j.norm != nullptr)
-                    normalize(v, __shfl_sync(~0u, factor, first_row + row), first_step * STEP_PIECES + local);
+                if (j.norm != nullptr) weigh(v, first_step * STEP_PIECES + local);
                 put(v, first_row + row, local, base + lane_id() < n);
             }
         }
@@ -163,12 +155,13 @@ template <class Format, int TILES, int ROW_BLOCKS> struct input {
         }
     }
 
-    __device__ void normalize(float (&v)[8], float factor, int32_t p) const {
+    /* Times the norm's weights. The factor 1 / rms comes to the sums at the end, so that products need not wait for it. */
+    __device__ void weigh(float (&v)[8], int32_t p) const {
         if (first_of(p) >= j.n_in) return; /* no weights, and v is 0 */
         float w[8];
         unpack<true>(w, norm_at(p), j.norm_dtype);
 #pragma unroll
-        for (int i = 0; i < 8; i++) v[i] = v[i] * factor * w[i];
+        for (int i = 0; i < 8; i++) v[i] *= w[i];
     }
 
     /* Round a piece, and sum the blocks of 4 pieces for the biases. */

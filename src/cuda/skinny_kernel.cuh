@@ -190,14 +190,16 @@ template <int TILES> struct epilogue {
         }
     }
 
-    __device__ void finish(const float *partials) const {
+    /* squares: {ROWS, WARPS}, of the rows' inputs, for a norm. */
+    __device__ void finish(const float *partials, const float4 *squares) const {
 #pragma unroll
         for (int i = 0; i < MOST; i++) {
             const int32_t row = (threadIdx.x + THREADS * i) / OUTPUTS, o = threadIdx.x % OUTPUTS;
             if (row >= j.n_row || o >= n) continue;
-            float y = sum(partials, row, o);
+            const float factor = factor_of(squares + 2 * row);
+            float y = factor * sum(partials, row, o);
             if (j.swiglu) {
-                y = y / (1.0f + expf(-y)) * sum(partials, row, o + OUTPUTS / 2);
+                y = y / (1.0f + expf(-y)) * (factor * sum(partials, row, o + OUTPUTS / 2));
             } else if (j.add[row] != nullptr) {
                 y += added[i];
             }
@@ -206,6 +208,14 @@ template <int TILES> struct epilogue {
     }
 
   private:
+    /* 1 / rms of a row. */
+    __device__ float factor_of(const float4 *squares) const {
+        if (j.norm == nullptr) return 1;
+        const float4 a = squares[0], b = squares[1];
+        const float sum = ((a.x + a.y) + (a.z + a.w)) + ((b.x + b.y) + (b.z + b.w));
+        return rsqrtf(sum / static_cast<float>(j.n_in) + j.eps);
+    }
+
     __device__ float sum(const float *partials, int32_t row, int32_t o) const {
         const float *at = partials + row * PARTIAL_STRIDE<TILES> + o;
         float y = at[0];
@@ -249,19 +259,18 @@ __global__ void __launch_bounds__(THREADS, RESIDENT<Format, TILES, ROW_BLOCKS>) 
     let_next_start();
 
     int32_t slot = 0;
-    float factor = 0;
 #pragma unroll 1
     for (int32_t done = 0; done < n; done += j.per_pass) {
         const int32_t units = min(j.per_pass, n - done);
         const epilogue<TILES> end(j, j.parts[part].column + (first + done) * 8, units * 8);
         if (done == 0 && j.norm != nullptr) wait_groups(j.depth); /* for its weights */
-        if (done == 0) factor = in.factor_of_row();
+        if (done == 0) in.measure_rows();
         product.clear();
 #pragma unroll 1
         for (int32_t step = 0, local = 0; step < j.n_step; step++, local++) {
             if (local == j.chunk) local = 0;
             if (local == 0 && (done == 0 || j.chunk < j.n_step))
-                in.stage(step, factor, j.norm != nullptr && j.raw_rows == j.n_row);
+                in.stage(step, j.norm != nullptr && j.raw_rows == j.n_row);
             wait_groups(j.depth - 1);
             __syncwarp();
             const unsigned char *at = memory + (slot * WARPS + warp_id()) * j.warp_step_bytes;
@@ -279,7 +288,7 @@ __global__ void __launch_bounds__(THREADS, RESIDENT<Format, TILES, ROW_BLOCKS>) 
         }
         product.store(partials + warp_id() * n_partial);
         __syncthreads();
-        end.finish(partials);
+        end.finish(partials, reinterpret_cast<const float4 *>(memory + j.squares_at));
         /* The next pass has the other half: this one is read until the next barrier. */
         partials += done / j.per_pass % 2 == 0 ? WARPS * n_partial : -WARPS * n_partial;
     }

@@ -13,7 +13,7 @@ static qn_status expect_text(const json_t *root, const char *key, const char *wa
     const json_t *value = qni_json_get(root, key);
     if (value == NULL) return qni_fail(err, QN_EFORMAT, "%s: %s is missing", file_name, key);
     if (!json_is_string(value)) {
-        return qni_fail(err, QN_EFORMAT, "%s: %s must be a text, got %s", file_name, key, qni_json_text(value).text);
+        return qni_fail(err, QN_EFORMAT, "%s: %s must be a string, got %s", file_name, key, qni_json_text(value).text);
     }
     if (strcmp(json_string_value(value), wanted) != 0) {
         return qni_fail(err, QN_EUNSUPPORTED, "%s: %s must be \"%s\", got %s", file_name, key, wanted,
@@ -70,7 +70,7 @@ static qn_status read_dtype(const json_t *root, qn_error *err) {
     const json_t *both[] = {classic, modern};
     for (int i = 0; i < 2; i++) {
         if (both[i] != NULL && !json_is_string(both[i])) {
-            return qni_fail(err, QN_EFORMAT, "%s: %s must be a text, got %s", file_name, i ? "dtype" : "torch_dtype",
+            return qni_fail(err, QN_EFORMAT, "%s: %s must be a string, got %s", file_name, i ? "dtype" : "torch_dtype",
                             qni_json_text(both[i]).text);
         }
     }

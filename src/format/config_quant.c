@@ -25,7 +25,7 @@ static qn_status expect(const json_t *object, const char *where, const char *key
     const json_t *value = json_object_get(object, key);
     if (value == NULL || json_is_null(value)) return QN_OK;
     if (!json_is_string(value)) {
-        return qni_fail(err, QN_EFORMAT, "%s: %s must be a text, got %s", where, key, qni_json_text(value).text);
+        return qni_fail(err, QN_EFORMAT, "%s: %s must be a string, got %s", where, key, qni_json_text(value).text);
     }
     if (strcmp(json_string_value(value), wanted) == 0) return QN_OK;
     return qni_fail(err, QN_EUNSUPPORTED, "%s: %s must be \"%s\", got %s", where, key, wanted,

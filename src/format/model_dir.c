@@ -102,5 +102,5 @@ qn_status qni_model_dir_no_weights(const char *dir, const char *missing, qn_erro
     name_list list = list_names(&names, is_weights, &(qni_weight_files){0});
     qni_names_free(&names);
     if (list.n == 0) return qni_fail(err, QN_EIO, "%s: %s", dir, missing);
-    return qni_fail(err, QN_EIO, "%s: %s; what is there cannot be read as weights: %s", dir, missing, list.text);
+    return qni_fail(err, QN_EIO, "%s: %s; these files cannot be read as weights: %s", dir, missing, list.text);
 }

@@ -79,7 +79,7 @@ static qn_status read_shape(const qni_safetensors *st, qni_st_tensor *t, const j
         const json_t *item = json_array_get(value, i);
         if (qni_json_large(item) != NULL) return bad(st, t->name, "a size in shape is too large a number", err);
         if (!json_is_integer(item) || json_integer_value(item) < 0) {
-            return bad(st, t->name, "a size in shape is no integer >= 0", err);
+            return bad(st, t->name, "sizes in shape must be integers >= 0", err);
         }
         int64_t n = json_integer_value(item);
         t->shape[i] = n;
@@ -186,7 +186,7 @@ static qn_status check_content(const qni_safetensors *st, qn_error *err) {
     while (n_text < n && head[n_text] >= ' ' && head[n_text] <= '~') n_text++;
     head[n_text] = '\0';
     if (n_text < 8) return QN_OK;
-    return qni_fail(err, QN_EFORMAT, "%s: is no safetensors file; it begins with the text \"%s\"", label(st), head);
+    return qni_fail(err, QN_EFORMAT, "%s: is not a safetensors file; it begins with the text \"%s\"", label(st), head);
 }
 
 static qn_status read_header(qni_safetensors *st, qn_error *err) {
@@ -217,7 +217,7 @@ static qn_status read_header(qni_safetensors *st, qn_error *err) {
 
 static qn_status parse_header(qni_safetensors *st, qn_error *err) {
     if (st->header_bytes == 0 || st->header[0] != '{') {
-        return qni_fail(err, QN_EFORMAT, "%s: the header is no JSON object", label(st));
+        return qni_fail(err, QN_EFORMAT, "%s: the header must be a JSON object", label(st));
     }
     QN_TRY(qni_json_parse(&st->root, label(st), st->header, st->header_bytes, err));
     st->tensors = qni_calloc(json_object_size(st->root), sizeof st->tensors[0]);

@@ -41,7 +41,7 @@ static qn_status collect_shards(const char **names, size_t *n_name, json_t *map,
     json_object_foreach(map, tensor, value) {
         const char *shard = json_string_value(value);
         if (shard == NULL) {
-            return qni_fail(err, QN_EFORMAT, "%s: the shard of tensor %s must be a text", index_name, tensor);
+            return qni_fail(err, QN_EFORMAT, "%s: the shard of tensor %s must be a string", index_name, tensor);
         }
         bool seen = false;
         for (size_t i = n; i > 0 && !seen; i--) seen = strcmp(names[i - 1], shard) == 0;

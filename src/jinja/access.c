@@ -313,13 +313,13 @@ qn_status qni_j_slice(jrun *run, jval v, const jval bounds[3], jval *out) {
     return qni_j_seq_done(run, *out);
 }
 
-static qn_status neighbor(bool there, jval v, const char *why, jval *out) {
-    *out = there ? v : qni_j_undefined(why, strlen(why));
+static qn_status neighbor(bool exists, jval v, const char *why, jval *out) {
+    *out = exists ? v : qni_j_undefined(why, strlen(why));
     return QN_OK;
 }
 
 /* Fetch the remaining items now, so that their number is known. */
-static qn_status settle(jrun *run, jloop *loop) {
+static qn_status fetch_rest(jrun *run, jloop *loop) {
     if (loop->length >= 0) return QN_OK;
     if (loop->node != NULL) {
         jval rest, item;
@@ -364,10 +364,10 @@ qn_status qni_j_loop_attribute(jrun *run, jloop *loop, jval name, jval *out) {
     } else if (qni_j_text_is(name, "previtem")) {
         return neighbor(loop->has_before, loop->before, "the previous item", out);
     } else if (qni_j_text_is(name, "length")) {
-        QN_TRY(settle(run, loop));
+        QN_TRY(fetch_rest(run, loop));
         *out = qni_j_int(loop->length);
     } else if (qni_j_text_is(name, "revindex") || qni_j_text_is(name, "revindex0")) {
-        QN_TRY(settle(run, loop));
+        QN_TRY(fetch_rest(run, loop));
         *out = qni_j_int(loop->length - loop->index0 - (name.size == 9 ? 1 : 0));
     } else {
         return method(run, (jval){.kind = J_LOOP, .loop = loop}, name, out);

@@ -140,7 +140,7 @@ static qn_status call_dict(jrun *run, jval self, const jval *arg, jval *out) {
     for (size_t i = pairs != NULL ? pairs->first : 0; pairs != NULL && i < pairs->n; i++) {
         jseq *pair;
         QN_TRY(qni_j_iterate(run, pairs->items[i], &pair));
-        if (pair->n - pair->first != 2) return qni_j_fail(run, QN_EINVAL, "dict() of items that are no pairs");
+        if (pair->n - pair->first != 2) return qni_j_fail(run, QN_EINVAL, "dict() of items that are not pairs");
         QN_TRY(qni_j_dict_put(run, *out, pair->items[pair->first], pair->items[pair->first + 1]));
     }
     for (size_t i = 0; i < kwargs->n; i++)

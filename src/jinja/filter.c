@@ -111,7 +111,7 @@ static qn_status do_replace(jrun *run, jval self, const jval *arg, jval *out) {
     jval text, from, to;
     int64_t most = -1;
     if (qni_j_given(arg[2]) && !qni_j_as_int(arg[2], &most))
-        return qni_j_fail(run, QN_EINVAL, "replace: the count is no integer");
+        return qni_j_fail(run, QN_EINVAL, "replace: the count must be an integer");
     QN_TRY(qni_j_str(run, self, &text));
     QN_TRY(qni_j_str(run, arg[0], &from));
     QN_TRY(qni_j_str(run, arg[1], &to));
@@ -286,7 +286,7 @@ static qn_status do_round(jrun *run, jval self, const jval *arg, jval *out) {
         return qni_j_fail(run, QN_EINVAL, "round: the method must be common, ceil or floor");
     }
     if (arg[0].kind != J_ABSENT && !qni_j_as_int(arg[0], &digits))
-        return qni_j_fail(run, QN_EINVAL, "round: the precision is no integer");
+        return qni_j_fail(run, QN_EINVAL, "round: the precision must be an integer");
     if (digits < 0 || digits > 15) return qni_j_fail(run, QN_EUNSUPPORTED, "round to %lld digits", (long long)digits);
     if (self.kind == J_UNDEFINED) return fail_undefined(run, self);
     if (self.kind == J_BIG && (up || down)) return qni_j_fail_big(run);

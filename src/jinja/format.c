@@ -57,13 +57,13 @@ typedef struct spec {
 
 enum { WIDEST = 10000 };
 
-static bool take(const jval *s, size_t *at, const char *among, char *out) {
+static bool read_option(const jval *s, size_t *at, const char *among, char *out) {
     if (*at >= s->size || s->s[*at] == '\0' || strchr(among, s->s[*at]) == NULL) return false;
     *out = s->s[(*at)++];
     return true;
 }
 
-static void take_number(const jval *s, size_t *at, int64_t *out) {
+static void read_number(const jval *s, size_t *at, int64_t *out) {
     for (; *at < s->size && s->s[*at] >= '0' && s->s[*at] <= '9'; ++*at) {
         if (*out < 0) *out = 0;
         if (*out <= WIDEST) *out = *out * 10 + (s->s[*at] - '0');
@@ -86,18 +86,18 @@ static qn_status parse_spec(jrun *run, jval text, spec *out) {
         out->fill = qni_j_part(text, 0, n);
         at = n;
     }
-    if (take(&text, &at, aligns, &mark)) out->align = mark;
-    if (take(&text, &at, "+- ", &mark)) out->sign = mark;
-    out->alternate = take(&text, &at, "#", &mark);
+    if (read_option(&text, &at, aligns, &mark)) out->align = mark;
+    if (read_option(&text, &at, "+- ", &mark)) out->sign = mark;
+    out->alternate = read_option(&text, &at, "#", &mark);
     /* After a fill character, a 0 is part of the width. */
-    if (!filled && take(&text, &at, "0", &mark)) {
+    if (!filled && read_option(&text, &at, "0", &mark)) {
         out->zeros = out->align == '\0';
         out->fill = qni_j_trust(qni_j_literal("0"), qni_j_trusted_at(text, at - 1));
     }
-    take_number(&text, &at, &out->width);
-    if (take(&text, &at, ",_", &mark)) out->grouping = mark;
-    if (take(&text, &at, ".", &mark)) {
-        take_number(&text, &at, &out->precision);
+    read_number(&text, &at, &out->width);
+    if (read_option(&text, &at, ",_", &mark)) out->grouping = mark;
+    if (read_option(&text, &at, ".", &mark)) {
+        read_number(&text, &at, &out->precision);
         if (out->precision < 0) return bad_spec(run, text);
     }
     if (at < text.size) out->type = text.s[at++];
@@ -279,7 +279,7 @@ typedef struct formatting {
 static bool is_number(jval text, int64_t *out) {
     size_t at = 0;
     *out = -1;
-    take_number(&text, &at, out);
+    read_number(&text, &at, out);
     return at == text.size && *out >= 0 && *out <= WIDEST;
 }
 
@@ -296,8 +296,7 @@ static qn_status find_argument(jrun *run, formatting *f, jval name, jval *out) {
     } else {
         QN_TRY(qni_j_dict_get(run, f->kwargs, name, &found));
     }
-    if (found == NULL)
-        return qni_j_fail(run, QN_EINVAL, "format(): there is no argument \"%.*s\"", (int)name.size, name.s);
+    if (found == NULL) return qni_j_fail(run, QN_EINVAL, "format(): no argument \"%.*s\"", (int)name.size, name.s);
     *out = *found;
     return QN_OK;
 }

@@ -220,7 +220,7 @@ static qn_status unescape(lexer *x, const char *s, size_t size, size_t *p, char 
         to[(*n)++] = c;
         return QN_OK;
     }
-    if (code > 0x10FFFF || (code >= 0xD800 && code < 0xE000)) return syntax(x, "an escape that is no character");
+    if (code > 0x10FFFF || (code >= 0xD800 && code < 0xE000)) return syntax(x, "an escape that is not a character");
     *n += qni_utf8_encode(to + *n, code);
     return QN_OK;
 }

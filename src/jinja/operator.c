@@ -108,7 +108,7 @@ static qn_status float_operation(jrun *run, int op, double a, double b, jval *ou
     case T_POW:
         r = pow(a, b);
         if ((isnan(r) && !isnan(a) && !isnan(b)) || (isinf(r) && !isinf(a) && !isinf(b))) {
-            return qni_j_fail(run, QN_EINVAL, "a power that is no number");
+            return qni_j_fail(run, QN_EINVAL, "a power that is not a number");
         }
         break;
     default:

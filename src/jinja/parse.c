@@ -219,12 +219,12 @@ static qn_status parse_if(jparser *p, jnode *node) {
 
 static qn_status parse_params(jparser *p, jmacro_def *def) {
     jblock defaults = {0};
-    size_t capacity = 0, room = 0;
+    size_t capacity = 0, n_name = 0;
     QN_TRY(qni_j_expect(p, T_LPAREN));
     for (size_t i = p->at; p->tokens[i].kind != T_EOF && p->tokens[i].kind != T_BLOCK_END; i++)
-        room += p->tokens[i].kind == T_NAME;
-    def->params = qni_j_alloc(&p->jinja->arena, room * sizeof *def->params);
-    def->names = qni_j_alloc(&p->jinja->arena, room * sizeof *def->names);
+        n_name += p->tokens[i].kind == T_NAME;
+    def->params = qni_j_alloc(&p->jinja->arena, n_name * sizeof *def->params);
+    def->names = qni_j_alloc(&p->jinja->arena, n_name * sizeof *def->names);
     if (def->params == NULL || def->names == NULL) return qni_j_parse_memory(p);
     while (now(p)->kind != T_RPAREN) {
         jnode *name, *value;
@@ -232,8 +232,7 @@ static qn_status parse_params(jparser *p, jmacro_def *def) {
         QN_TRY(parse_target_item(p, false, &name));
         if (name->kind != N_NAME) return qni_j_parse_fail(p, QN_EFORMAT, name->line, "a parameter must be a name");
         for (size_t i = 0; i < def->n_param; i++) {
-            if (def->params[i] == name->id)
-                return qni_j_parse_fail(p, QN_EFORMAT, name->line, "a parameter is there twice");
+            if (def->params[i] == name->id) return qni_j_parse_fail(p, QN_EFORMAT, name->line, "duplicate parameter");
         }
         if (now(p)->kind == T_ASSIGN) {
             p->at++;

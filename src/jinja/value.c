@@ -25,23 +25,24 @@ void *qni_j_alloc(jarena *arena, size_t bytes) {
     }
     bytes = qni_round_up(bytes > 0 ? bytes : 1, 8);
     if (arena->left < bytes) {
-        size_t room = bytes > CHUNK / 4 ? bytes : CHUNK;
-        if (arena->total + room > arena->limit) {
+        size_t chunk_bytes = bytes > CHUNK / 4 ? bytes : CHUNK;
+        if (arena->total + chunk_bytes > arena->limit) {
             arena->full = true;
             return NULL;
         }
-        jchunk *chunk = qni_calloc(1, sizeof *chunk + room);
+        jchunk *chunk = qni_calloc(1, sizeof *chunk + chunk_bytes);
         if (chunk == NULL) return NULL;
-        arena->total += room;
+        arena->total += chunk_bytes;
         chunk->at = (char *)(chunk + 1);
-        if (room != CHUNK && arena->chunks != NULL) { /* a large block gets its own chunk; the open chunk stays open */
+        /* A large block gets its own chunk; the open chunk stays open. */
+        if (chunk_bytes != CHUNK && arena->chunks != NULL) {
             chunk->next = arena->chunks->next;
             arena->chunks->next = chunk;
             return chunk->at;
         }
         chunk->next = arena->chunks;
         arena->chunks = chunk;
-        arena->left = room;
+        arena->left = chunk_bytes;
     }
     void *p = arena->chunks->at;
     arena->chunks->at += bytes;

@@ -9,7 +9,7 @@
 
 #include <math.h>
 
-static qni_mat take_rows(const qni_run *run, int64_t n_row, int64_t n_col) {
+static qni_mat alloc_rows(const qni_run *run, int64_t n_row, int64_t n_col) {
     return qni_mat_of(qni_scratch_array(run->scratch, n_row, n_col, sizeof(float)), QN_DTYPE_F32, n_row, n_col);
 }
 
@@ -41,7 +41,7 @@ qn_status qni_forward(const qni_run *run, const qni_transformer *model, const qn
                       const qni_step_output *out) {
     const qni_mat hidden = out->hidden;
     size_t mark = run->scratch->used;
-    qni_mat cos_sin = take_rows(run, in->batch->n_tok, model->head_dim);
+    qni_mat cos_sin = alloc_rows(run, in->batch->n_tok, model->head_dim);
     const qni_attention_call call = {
         .batch = in->batch, .cos_sin = cos_sin.data, .scale = 1 / sqrt((double)model->head_dim), .eps = model->eps};
     int32_t *ids = qni_scratch_array(run->scratch, in->batch->n_tok, 1, sizeof *ids);
@@ -66,14 +66,14 @@ qn_status qni_logits(const qni_run *run, const qni_transformer *model, qni_mat l
     return run->ops->lm_head(run, logits, hidden, model->norm, model->lm_head, model->eps);
 }
 
-qni_step_buffers qni_step_take(const qni_run *run, const qni_transformer *model, int64_t n_tok, bool traces) {
+qni_step_buffers qni_step_alloc(const qni_run *run, const qni_transformer *model, int64_t n_tok, bool traces) {
     const int64_t n_row = qni_min_i64(n_tok, QNI_HEAD_ROWS);
-    qni_step_buffers b = {.output = {.hidden = take_rows(run, n_tok, model->d_model)}};
+    qni_step_buffers b = {.output = {.hidden = alloc_rows(run, n_tok, model->d_model)}};
     if (traces) {
         b.output.trace = qni_scratch_array(run->scratch, (model->n_layer + 1) * n_tok, model->d_model, sizeof(float));
     }
-    b.rows = take_rows(run, n_row, model->d_model);
-    b.logits = take_rows(run, n_row, model->n_vocab);
+    b.rows = alloc_rows(run, n_row, model->d_model);
+    b.logits = alloc_rows(run, n_row, model->n_vocab);
     b.ids = qni_scratch_array(run->scratch, n_row, 1, sizeof *b.ids);
     return b;
 }
@@ -106,7 +106,7 @@ qn_status qni_step_measure(size_t *bytes, const qn_model *model, int32_t n_tok, 
     const qni_step_input in = {.batch = &batch, .kv = &kv};
     qni_scratch scratch = {0};
     const qni_run run = qni_device_run(model->device, &scratch, true, err);
-    const qni_step_buffers b = qni_step_take(&run, &t, n_tok, traces);
+    const qni_step_buffers b = qni_step_alloc(&run, &t, n_tok, traces);
     QN_TRY(qni_forward(&run, &t, &in, &b.output));
     QN_TRY(qni_logits(&run, &t, b.logits, b.rows));
     if (run.ops->sample != NULL) QN_TRY(run.ops->sample(&run, b.ids, b.logits, NULL));

@@ -34,7 +34,7 @@ typedef struct qni_step_buffers {
     qni_mat logits; /* {same number of rows, n_vocab} */
     int32_t *ids;   /* {same number of rows}: ids sampled from them */
 } qni_step_buffers;
-qni_step_buffers qni_step_take(const qni_run *run, const qni_transformer *model, int64_t n_tok, bool traces);
+qni_step_buffers qni_step_alloc(const qni_run *run, const qni_transformer *model, int64_t n_tok, bool traces);
 
 /* Scratch size for any step of at most n_tok tokens, with sequences of at most n_ctx. Uses the model's device,
  * config and weight layouts, not the weight data: it works before weights are read. */

@@ -61,8 +61,9 @@ static qn_status check_scale_dtype(const qni_tensor_ref *ref, qn_error *err) {
 static qn_status check_dense(const qni_weight_ref *ref, const qni_stated_quant *stated, qn_error *err) {
     const qni_tensor_ref *beside = ref->scales.tensor != NULL ? &ref->scales : &ref->biases;
     if (beside->tensor != NULL) {
-        return qni_fail(err, QN_EFORMAT, "%s: tensor %s is there, but %s is not quantized: it is %s", file_of(beside),
-                        beside->tensor->name, ref->data.tensor->name, qni_st_dtype_name(ref->data.tensor->dtype));
+        return qni_fail(err, QN_EFORMAT, "%s: tensor %s exists, but %s is not quantized: its dtype is %s",
+                        file_of(beside), beside->tensor->name, ref->data.tensor->name,
+                        qni_st_dtype_name(ref->data.tensor->dtype));
     }
     const qni_module_path module = qni_weight_module(ref);
     if (qni_stated_module(stated, module.text).named == QNI_MODULE_QUANTIZED) {
@@ -91,9 +92,10 @@ static qn_status check_affine(qni_weight_ref *ref, const qni_stated_quant *state
                         file_of(&ref->data), ref->data.tensor->name);
     }
     if (ref->columns % wanted.group != 0 || ref->columns * wanted.bits % 32 != 0) {
-        return qni_fail(err, QN_EFORMAT, "config.json: quantization: %s has %lld inputs, which are no %s of %d",
-                        module.text, (long long)ref->columns,
-                        ref->columns % wanted.group != 0 ? "multiple of group_size" : "whole words at bits",
+        return qni_fail(err, QN_EFORMAT, "config.json: quantization: %s has %lld inputs, %s %d", module.text,
+                        (long long)ref->columns,
+                        ref->columns % wanted.group != 0 ? "not a multiple of group_size"
+                                                         : "which do not fill 32-bit words at bits",
                         (int)(ref->columns % wanted.group != 0 ? wanted.group : wanted.bits));
     }
     QN_TRY(qni_tensor_check_shape(&ref->data, ref->rows, ref->columns * wanted.bits / 32, err));
@@ -118,7 +120,7 @@ static qn_status check_fp8(qni_weight_ref *ref, const qni_stated_quant *stated, 
     static const char part[] = "weight_scale_inv";
     if (ref->scales.tensor == NULL || !is_called(&ref->scales, part)) return missing(ref, part, err);
     if (ref->biases.tensor != NULL) {
-        return qni_fail(err, QN_EFORMAT, "%s: tensor %s is there, but %s is F8_E4M3, which has none",
+        return qni_fail(err, QN_EFORMAT, "%s: tensor %s exists, but %s is F8_E4M3, which has no biases",
                         file_of(&ref->biases), ref->biases.tensor->name, ref->data.tensor->name);
     }
     if (stated->kind != QNI_STATED_FP8) {

@@ -2,39 +2,39 @@
 /* Reads weights. Each weight is split into chunks of whole panels. The device's threads pread a chunk into a small
  * per-thread buffer and pack it from there. No second copy of a weight is made. */
 #include "load.h"
-#include "pieces.h"
+#include "chunks.h"
 
 /* One weight and its chunks. Rows are those of the checkpoint: outputs of a linear, ids of the table. */
 typedef struct load_item {
     const qni_weight_ref *ref;
     qni_filling filling; /* weight NULL: rows are copied as they are */
     unsigned char *to;   /* where to on the device, without a weight */
-    int64_t rows_per_piece;
+    int64_t rows_per_chunk;
     size_t row_bytes, scale_row_bytes; /* row_bytes: elements or codes; scale_row_bytes: scales, 0 if dense */
-    int64_t first_piece;               /* number of chunks in all earlier items */
+    int64_t first_chunk;               /* number of chunks in all earlier items */
 } load_item;
 
 typedef struct load_job {
     qn_device *device;
     load_item *items; /* {n_item} */
     size_t n_item;
-    int64_t n_piece;       /* of all items */
+    int64_t n_chunk;       /* of all items */
     unsigned char *buffer; /* {n_thread, buffer_bytes} */
     size_t buffer_bytes;
 } load_job;
 
 /* Offsets of a chunk's parts in a buffer. */
-typedef struct piece_layout {
+typedef struct chunk_layout {
     size_t scales, biases, bytes;
-} piece_layout;
+} chunk_layout;
 
 static int64_t scale_rows(const load_item *item, int64_t n) {
     return item->ref->scales.tensor != NULL ? qni_ceil_div(n, item->ref->quant.group_out) : 0;
 }
 
-static piece_layout layout_of(const load_item *item) {
-    const size_t scales = (size_t)scale_rows(item, item->rows_per_piece) * item->scale_row_bytes;
-    piece_layout at = {.scales = qni_round_up((size_t)item->rows_per_piece * item->row_bytes, QNI_ALIGN)};
+static chunk_layout layout_of(const load_item *item) {
+    const size_t scales = (size_t)scale_rows(item, item->rows_per_chunk) * item->scale_row_bytes;
+    chunk_layout at = {.scales = qni_round_up((size_t)item->rows_per_chunk * item->row_bytes, QNI_ALIGN)};
     at.biases = at.scales + qni_round_up(scales, QNI_ALIGN);
     at.bytes = at.biases + (item->ref->biases.tensor != NULL ? qni_round_up(scales, QNI_ALIGN) : 0);
     return at;
@@ -43,16 +43,16 @@ static piece_layout layout_of(const load_item *item) {
 /* Into a packed weight, or as it is to memory. */
 static void add_item(load_job *job, const qni_weight_ref *ref, qni_weight *weight, const void *to) {
     load_item *item = &job->items[job->n_item++];
-    *item = (load_item){.ref = ref, .filling = {job->device, weight, false}, .first_piece = job->n_piece};
+    *item = (load_item){.ref = ref, .filling = {job->device, weight, false}, .first_chunk = job->n_chunk};
     item->to = (unsigned char *)(uintptr_t)to; /* views of what the model owns are const; here it is filled */
     item->row_bytes = (size_t)(ref->data.tensor->bytes / (uint64_t)ref->rows);
     if (ref->scales.tensor != NULL) item->scale_row_bytes = (size_t)qni_quant_scale_bytes(&ref->quant, ref->columns);
     const qni_source source = qni_weight_source(ref, QN_ARITH_AUTO);
     int64_t unit = weight != NULL ? qni_linear_unit(weight, &source) : 1;
-    int64_t units = qni_max_i64(1, QNI_PIECE_BYTES / (int64_t)item->row_bytes / unit);
-    item->rows_per_piece = qni_min_i64(units * unit, ref->rows);
+    int64_t units = qni_max_i64(1, QNI_CHUNK_BYTES / (int64_t)item->row_bytes / unit);
+    item->rows_per_chunk = qni_min_i64(units * unit, ref->rows);
     if (layout_of(item).bytes > job->buffer_bytes) job->buffer_bytes = layout_of(item).bytes;
-    job->n_piece += qni_ceil_div(ref->rows, item->rows_per_piece);
+    job->n_chunk += qni_ceil_div(ref->rows, item->rows_per_chunk);
 }
 
 static void add_linear(load_job *job, const qni_weight_ref *ref, qni_weight *weight) {
@@ -78,11 +78,11 @@ static void add_items(load_job *job, qn_model *model, const qni_checkpoint *c) {
 }
 
 /* The item that a piece belongs to: the last whose first piece is not beyond it. */
-static load_item *item_of(const load_job *job, int64_t piece) {
+static load_item *item_of(const load_job *job, int64_t chunk) {
     size_t low = 0, high = job->n_item;
     while (high - low > 1) {
         size_t middle = low + (high - low) / 2;
-        if (job->items[middle].first_piece <= piece) {
+        if (job->items[middle].first_chunk <= chunk) {
             low = middle;
         } else {
             high = middle;
@@ -119,7 +119,7 @@ static qn_status load_quantized(load_item *item, int64_t first, int64_t n, unsig
     static const char not_finite[] = "holds a NaN or an infinity";
     const qni_weight_ref *ref = item->ref;
     const qni_quant *q = &ref->quant;
-    const piece_layout at = layout_of(item);
+    const chunk_layout at = layout_of(item);
     const int64_t first_scale = first / q->group_out, n_scale = scale_rows(item, n);
     unsigned char *scales = buffer + at.scales, *biases = buffer + at.biases;
     QN_TRY(read_rows(&ref->data, buffer, first, n, item->row_bytes, err));
@@ -154,20 +154,20 @@ static qn_status load_rows(const load_job *job, load_item *item, int64_t first, 
     return load_quantized(item, first, n, buffer, err);
 }
 
-static qn_status load_piece(void *context, int64_t piece, int32_t thread, qn_error *err) {
+static qn_status load_chunk(void *context, int64_t chunk, int32_t thread, qn_error *err) {
     const load_job *job = context;
-    load_item *item = item_of(job, piece);
-    int64_t first = (piece - item->first_piece) * item->rows_per_piece;
-    int64_t n = qni_min_i64(item->rows_per_piece, item->ref->rows - first);
+    load_item *item = item_of(job, chunk);
+    int64_t first = (chunk - item->first_chunk) * item->rows_per_chunk;
+    int64_t n = qni_min_i64(item->rows_per_chunk, item->ref->rows - first);
     return load_rows(job, item, first, n, job->buffer + (size_t)thread * job->buffer_bytes, err);
 }
 
-static uint64_t bytes_before(const void *context, int64_t piece) {
+static uint64_t bytes_before(const void *context, int64_t chunk) {
     const load_job *job = context;
     uint64_t bytes = 0;
-    for (size_t i = 0; i < job->n_item && job->items[i].first_piece < piece; i++) {
+    for (size_t i = 0; i < job->n_item && job->items[i].first_chunk < chunk; i++) {
         const load_item *item = &job->items[i];
-        int64_t rows = qni_min_i64((piece - item->first_piece) * item->rows_per_piece, item->ref->rows);
+        int64_t rows = qni_min_i64((chunk - item->first_chunk) * item->rows_per_chunk, item->ref->rows);
         uint64_t scale_bytes = (uint64_t)scale_rows(item, rows) * item->scale_row_bytes;
         bytes += (uint64_t)rows * item->row_bytes + scale_bytes;
         if (item->ref->biases.tensor != NULL) bytes += scale_bytes;
@@ -187,8 +187,8 @@ qn_status qni_model_load(qn_model *model, const qni_checkpoint *c, const qn_prog
         status = qni_fail(err, QN_ENOMEM, "model: no memory for %d buffers of %zu bytes", (int)model->device->n_thread,
                           job.buffer_bytes);
     } else {
-        const qni_pieces work = {job.n_piece, &job, load_piece, bytes_before, "loading"};
-        status = qni_pieces_run(&work, model->device, progress, err);
+        const qni_chunks work = {job.n_chunk, &job, load_chunk, bytes_before, "loading"};
+        status = qni_chunks_run(&work, model->device, progress, err);
     }
     for (size_t i = 0; i < job.n_item && status == QN_OK; i++) {
         if (job.items[i].filling.weight != NULL) qni_linear_finish(&job.items[i].filling);

@@ -57,10 +57,10 @@ qn_status qn_model_open(qn_model **out, qn_device *device, const char *dir, cons
     }
     qn_model_options o = options != NULL ? *options : (qn_model_options){0};
     if (o.arith < QN_ARITH_AUTO || o.arith > QN_ARITH_INT8) {
-        return qni_fail(err, QN_EINVAL, "model_open: arith %d is none", (int)o.arith);
+        return qni_fail(err, QN_EINVAL, "model_open: arith: unknown value %d", (int)o.arith);
     }
     if (o.quantize < QN_QUANTIZE_NONE || o.quantize > QN_QUANTIZE_Q4) {
-        return qni_fail(err, QN_EINVAL, "model_open: quantize %d is none", (int)o.quantize);
+        return qni_fail(err, QN_EINVAL, "model_open: quantize: unknown value %d", (int)o.quantize);
     }
     qni_checkpoint checkpoint;
     QN_TRY(qni_checkpoint_open(&checkpoint, dir, &o.log, err));

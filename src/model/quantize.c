@@ -60,7 +60,7 @@ int64_t qni_checkpoint_quantize(qni_checkpoint *c, qn_quantize to, const qn_log 
         qni_log(log, "quantize: %lld linears are quantized already and stay as they are", (long long)t.n_before);
     }
     if (t.n_odd > 0) {
-        qni_log(log, "quantize: %lld linears stay dense: their inputs are no multiple of 32", (long long)t.n_odd);
+        qni_log(log, "quantize: %lld linears stay dense: their inputs are not a multiple of 32", (long long)t.n_odd);
     }
     return t.n_made;
 }
@@ -211,7 +211,7 @@ qn_status qn_model_quantize(const char *out_dir, const char *dir, const qn_quant
         return qni_fail(err, QN_EINVAL, "model_quantize: out_dir, dir or options is NULL");
     }
     if (options->to != QN_QUANTIZE_Q8 && options->to != QN_QUANTIZE_Q4) {
-        return qni_fail(err, QN_EINVAL, "model_quantize: %d is no form", (int)options->to);
+        return qni_fail(err, QN_EINVAL, "model_quantize: to: unknown value %d", (int)options->to);
     }
     qn_quantize_options o = *options;
     if (o.shard_bytes == 0) o.shard_bytes = default_shard_bytes;

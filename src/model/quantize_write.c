@@ -3,7 +3,7 @@
  * threads; every chunk goes to its final offset in the file. */
 #include "../backend/linear.h"
 #include "../base/json.h"
-#include "pieces.h"
+#include "chunks.h"
 #include "quantize.h"
 #include "tied.h"
 
@@ -35,8 +35,8 @@ typedef struct out_weight {
     const qni_weight_ref *ref;
     out_part parts[N_PART];
     size_t shard;
-    int64_t rows_per_piece;
-    int64_t first_piece; /* number of chunks in all earlier weights */
+    int64_t rows_per_chunk;
+    int64_t first_chunk; /* number of chunks in all earlier weights */
 } out_weight;
 
 typedef struct out_shard {
@@ -52,26 +52,26 @@ typedef struct out_job {
     size_t n_weight;
     out_shard *shards; /* {n_shard} */
     size_t n_shard;
-    int64_t n_piece;
+    int64_t n_chunk;
     unsigned char *buffer; /* {n_thread, buffer_bytes}: source rows, one row in f32, codes, scales, biases */
     size_t buffer_bytes;
 } out_job;
 
 /* Offsets of a chunk's parts in a buffer; `bytes` is the total. */
-typedef struct piece_layout {
+typedef struct chunk_layout {
     size_t row, parts[N_PART], bytes;
-} piece_layout;
+} chunk_layout;
 
 static size_t in_row_bytes(const qni_weight_ref *ref) {
     return (size_t)(ref->data.tensor->bytes / (uint64_t)ref->rows);
 }
 
-static piece_layout layout_of(const out_weight *w) {
-    piece_layout at = {.row = qni_round_up((size_t)w->rows_per_piece * in_row_bytes(w->ref), QNI_ALIGN)};
+static chunk_layout layout_of(const out_weight *w) {
+    chunk_layout at = {.row = qni_round_up((size_t)w->rows_per_chunk * in_row_bytes(w->ref), QNI_ALIGN)};
     at.bytes = at.row + qni_round_up((size_t)w->ref->columns * sizeof(float), QNI_ALIGN);
     for (int i = 0; i < N_PART; i++) {
         at.parts[i] = at.bytes;
-        at.bytes += qni_round_up((size_t)w->rows_per_piece * w->parts[i].row_bytes, QNI_ALIGN);
+        at.bytes += qni_round_up((size_t)w->rows_per_chunk * w->parts[i].row_bytes, QNI_ALIGN);
     }
     return at;
 }
@@ -79,7 +79,7 @@ static piece_layout layout_of(const out_weight *w) {
 /* Add the next weight, to the first shard with enough space left. */
 static void add_weight(out_job *job, const qni_weight_ref *ref, uint64_t shard_bytes) {
     out_weight *w = &job->weights[job->n_weight++];
-    *w = (out_weight){.ref = ref, .first_piece = job->n_piece};
+    *w = (out_weight){.ref = ref, .first_chunk = job->n_chunk};
     w->parts[CODES].row_bytes = in_row_bytes(ref);
     if (ref->to.kind != QNI_DENSE) {
         w->parts[CODES].row_bytes = (size_t)qni_quant_code_bytes(&ref->to, ref->columns);
@@ -94,10 +94,10 @@ static void add_weight(out_job *job, const qni_weight_ref *ref, uint64_t shard_b
         w->parts[i].offset = shard->bytes;
         shard->bytes += (uint64_t)ref->rows * w->parts[i].row_bytes;
     }
-    int64_t rows = qni_max_i64(1, QNI_PIECE_BYTES / (int64_t)in_row_bytes(ref));
-    w->rows_per_piece = qni_min_i64(rows, ref->rows);
+    int64_t rows = qni_max_i64(1, QNI_CHUNK_BYTES / (int64_t)in_row_bytes(ref));
+    w->rows_per_chunk = qni_min_i64(rows, ref->rows);
     if (layout_of(w).bytes > job->buffer_bytes) job->buffer_bytes = layout_of(w).bytes;
-    job->n_piece += qni_ceil_div(ref->rows, w->rows_per_piece);
+    job->n_chunk += qni_ceil_div(ref->rows, w->rows_per_chunk);
 }
 
 static void add_weights(out_job *job, const qni_checkpoint *c, uint64_t shard_bytes) {
@@ -197,11 +197,11 @@ static qn_status write_index(const out_job *job, qn_error *err) {
 
 /* --- chunks --- */
 
-static const out_weight *weight_of(const out_job *job, int64_t piece) {
+static const out_weight *weight_of(const out_job *job, int64_t chunk) {
     size_t low = 0, high = job->n_weight; /* the last weight whose first chunk is not after it */
     while (high - low > 1) {
         size_t middle = low + (high - low) / 2;
-        if (job->weights[middle].first_piece <= piece) {
+        if (job->weights[middle].first_chunk <= chunk) {
             low = middle;
         } else {
             high = middle;
@@ -210,14 +210,14 @@ static const out_weight *weight_of(const out_job *job, int64_t piece) {
     return &job->weights[low];
 }
 
-static qn_status run_piece(void *context, int64_t piece, int32_t thread, qn_error *err) {
+static qn_status run_chunk(void *context, int64_t chunk, int32_t thread, qn_error *err) {
     const out_job *job = context;
-    const out_weight *w = weight_of(job, piece);
+    const out_weight *w = weight_of(job, chunk);
     const qni_weight_ref *ref = w->ref;
     const qni_st_tensor *t = ref->data.tensor;
-    const int64_t first = (piece - w->first_piece) * w->rows_per_piece;
-    const int64_t n = qni_min_i64(w->rows_per_piece, ref->rows - first);
-    const piece_layout at = layout_of(w);
+    const int64_t first = (chunk - w->first_chunk) * w->rows_per_chunk;
+    const int64_t n = qni_min_i64(w->rows_per_chunk, ref->rows - first);
+    const chunk_layout at = layout_of(w);
     unsigned char *buffer = job->buffer + (size_t)thread * job->buffer_bytes, *from[N_PART] = {buffer};
     QN_TRY(qni_file_read(&ref->data.file->file, buffer, t->offset + (uint64_t)first * in_row_bytes(ref),
                          (size_t)n * in_row_bytes(ref), err));
@@ -238,12 +238,12 @@ static qn_status run_piece(void *context, int64_t piece, int32_t thread, qn_erro
     return QN_OK;
 }
 
-static uint64_t bytes_before(const void *context, int64_t piece) {
+static uint64_t bytes_before(const void *context, int64_t chunk) {
     const out_job *job = context;
     uint64_t bytes = 0;
-    for (size_t i = 0; i < job->n_weight && job->weights[i].first_piece < piece; i++) {
+    for (size_t i = 0; i < job->n_weight && job->weights[i].first_chunk < chunk; i++) {
         const out_weight *w = &job->weights[i];
-        int64_t rows = qni_min_i64((piece - w->first_piece) * w->rows_per_piece, w->ref->rows);
+        int64_t rows = qni_min_i64((chunk - w->first_chunk) * w->rows_per_chunk, w->ref->rows);
         bytes += (uint64_t)rows * in_row_bytes(w->ref);
     }
     return bytes;
@@ -257,8 +257,8 @@ static qn_status write_all(out_job *job, qn_device *device, const qn_progress *p
                         job->buffer_bytes);
     }
     for (size_t i = 0; i < job->n_shard; i++) QN_TRY(open_shard(job, i, err));
-    const qni_pieces work = {job->n_piece, job, run_piece, bytes_before, "quantizing"};
-    QN_TRY(qni_pieces_run(&work, device, progress, err));
+    const qni_chunks work = {job->n_chunk, job, run_chunk, bytes_before, "quantizing"};
+    QN_TRY(qni_chunks_run(&work, device, progress, err));
     for (size_t i = 0; i < job->n_shard; i++) QN_TRY(qni_writer_commit(&job->shards[i].writer, err));
     return job->n_shard > 1 ? write_index(job, err) : QN_OK;
 }

@@ -127,7 +127,7 @@ static qni_weight_ref *weight_of(qni_checkpoint *c, const char *name, size_t n, 
     return is_module(name, n, head_name) ? &c->lm_head : NULL;
 }
 
-static qn_status place(qni_checkpoint *c, const qni_tensor_ref *ref, qn_error *err) {
+static qn_status bind_tensor(qni_checkpoint *c, const qni_tensor_ref *ref, qn_error *err) {
     const char *name = ref->tensor->name, *inner = strip_prefix(&c->prefix, name), *rest = inner;
     int32_t layer = -1;
     if (is_ignored(name)) return QN_OK;
@@ -211,8 +211,9 @@ static qn_status derive(int32_t *size, const char *key, const qni_weight_ref *re
     const qni_st_tensor *t = ref->data.tensor;
     int64_t rows = t->rank > 0 ? t->shape[0] : 0;
     if (rows < unit || rows % unit != 0 || rows / unit > most) {
-        return qni_fail(err, QN_EFORMAT, "config.json: %s is missing, and tensor %s with shape %s does not tell it",
-                        key, t->name, qni_st_shape_text(t).text);
+        return qni_fail(err, QN_EFORMAT,
+                        "config.json: %s is missing and cannot be inferred from tensor %s with shape %s", key, t->name,
+                        qni_st_shape_text(t).text);
     }
     *size = (int32_t)(rows / unit);
     return QN_OK;
@@ -287,7 +288,7 @@ static qn_status check_weights(qni_checkpoint *c, const qni_config *stated, qn_e
 }
 
 /* Sets dtype, bits and group of the config: the first layer's q_proj represents all linears. */
-static void tell_storage(qn_model_config *config, const qni_weight_ref *ref) {
+static void set_storage_info(qn_model_config *config, const qni_weight_ref *ref) {
     const qni_quant *q = &ref->quant;
     config->dtype = qni_weight_dtype(ref->data.tensor);
     if (q->kind == QNI_DENSE) return;
@@ -309,7 +310,7 @@ qn_status qni_checkpoint_match(qni_checkpoint *c, const qni_config *stated, cons
     c->prefix = find_prefix(&c->weights);
     QN_TRY(for_each(c, check_prefix, err));
     int32_t n_layer = stated->n_layer > 0 ? stated->n_layer : count_layers(&c->weights, &c->prefix);
-    if (n_layer < 1) QN_TRY(for_each(c, place, err)); /* report names with another prefix first */
+    if (n_layer < 1) QN_TRY(for_each(c, bind_tensor, err)); /* report names with another prefix first */
     if (n_layer < 1 || n_layer > QNI_MAX_LAYER) {
         return qni_fail(err, QN_EFORMAT, "config.json: num_hidden_layers is missing, and the tensors name %d layers",
                         (int)n_layer);
@@ -324,7 +325,7 @@ qn_status qni_checkpoint_match(qni_checkpoint *c, const qni_config *stated, cons
     c->config.tied = stated->tied;
     c->layers = qni_calloc((size_t)n_layer, sizeof c->layers[0]);
     if (c->layers == NULL) return qni_fail(err, QN_ENOMEM, "checkpoint: out of memory");
-    QN_TRY(for_each(c, place, err));
+    QN_TRY(for_each(c, bind_tensor, err));
     QN_TRY(check_presence(c, err));
     QN_TRY(derive_sizes(c, err));
     QN_TRY(check_weights(c, stated, err));
@@ -332,7 +333,7 @@ qn_status qni_checkpoint_match(qni_checkpoint *c, const qni_config *stated, cons
         c->head_copy = c->lm_head;
         c->lm_head = (qni_weight_ref){0};
     }
-    tell_storage(&c->config, &c->layers[0].slot[QNI_Q_PROJ]);
+    set_storage_info(&c->config, &c->layers[0].slot[QNI_Q_PROJ]);
     if (c->prefix.n > 0 && strcmp(c->prefix.text, usual_prefix) != 0) {
         qni_log(log, "tensors named %s… are read as %s…", c->prefix.text, usual_prefix);
     }

@@ -2,32 +2,32 @@
 /* Checkpoints whose config.json ties lm_head to the embedding but which contain a lm_head anyway. An identical copy
  * is fine; a different matrix is an error, because it would be silently ignored. */
 #include "tied.h"
-#include "pieces.h"
+#include "chunks.h"
 
 #include "../base/file.h"
 #include "../base/memory.h"
 
 #include <string.h>
 
-/* One comparison. Each thread has two buffers of QNI_PIECE_BYTES. */
+/* One comparison. Each thread has two buffers of QNI_CHUNK_BYTES. */
 typedef struct tied_job {
     const qni_tensor_ref *a, *b;
     unsigned char *buffer;
 } tied_job;
 
-static qn_status compare_piece(void *context, int64_t piece, int32_t thread, qn_error *err) {
+static qn_status compare_chunk(void *context, int64_t chunk, int32_t thread, qn_error *err) {
     const tied_job *job = context;
-    const uint64_t at = (uint64_t)piece * QNI_PIECE_BYTES, left = job->a->tensor->bytes - at;
-    const size_t n = left < QNI_PIECE_BYTES ? (size_t)left : QNI_PIECE_BYTES;
-    unsigned char *x = job->buffer + 2 * (size_t)thread * QNI_PIECE_BYTES, *y = x + QNI_PIECE_BYTES;
+    const uint64_t at = (uint64_t)chunk * QNI_CHUNK_BYTES, left = job->a->tensor->bytes - at;
+    const size_t n = left < QNI_CHUNK_BYTES ? (size_t)left : QNI_CHUNK_BYTES;
+    unsigned char *x = job->buffer + 2 * (size_t)thread * QNI_CHUNK_BYTES, *y = x + QNI_CHUNK_BYTES;
     QN_TRY(qni_file_read(&job->a->file->file, x, job->a->tensor->offset + at, n, err));
     QN_TRY(qni_file_read(&job->b->file->file, y, job->b->tensor->offset + at, n, err));
     return memcmp(x, y, n) == 0 ? QN_OK : QN_EFORMAT;
 }
 
-static uint64_t bytes_before(const void *context, int64_t piece) {
+static uint64_t bytes_before(const void *context, int64_t chunk) {
     (void)context;
-    return (uint64_t)piece * QNI_PIECE_BYTES;
+    return (uint64_t)chunk * QNI_CHUNK_BYTES;
 }
 
 /* EFORMAT without a message: they differ. */
@@ -38,11 +38,11 @@ static qn_status compare(const qni_tensor_ref *a, const qni_tensor_ref *b, qn_de
         memcmp(a->tensor->shape, b->tensor->shape, (size_t)a->tensor->rank * sizeof a->tensor->shape[0]) != 0) {
         return QN_EFORMAT;
     }
-    tied_job job = {a, b, qni_calloc((size_t)device->n_thread, 2 * (size_t)QNI_PIECE_BYTES)};
+    tied_job job = {a, b, qni_calloc((size_t)device->n_thread, 2 * (size_t)QNI_CHUNK_BYTES)};
     if (job.buffer == NULL) return qni_fail(err, QN_ENOMEM, "model: out of memory");
-    const int64_t n_piece = (int64_t)((a->tensor->bytes + QNI_PIECE_BYTES - 1) / QNI_PIECE_BYTES);
-    const qni_pieces work = {n_piece, &job, compare_piece, bytes_before, "loading"};
-    qn_status status = qni_pieces_run(&work, device, &(qn_progress){0}, err);
+    const int64_t n_chunk = (int64_t)((a->tensor->bytes + QNI_CHUNK_BYTES - 1) / QNI_CHUNK_BYTES);
+    const qni_chunks work = {n_chunk, &job, compare_chunk, bytes_before, "loading"};
+    qn_status status = qni_chunks_run(&work, device, &(qn_progress){0}, err);
     qni_free(job.buffer);
     return status;
 }

@@ -47,8 +47,8 @@ typedef struct cutter {
 } cutter;
 
 /* *bytes: that it takes, where not NULL. */
-static qn_status take_linear(cutter *c, qni_weight *weight, size_t *bytes, const qni_weight_ref *ref, qn_arith arith,
-                             qn_error *err) {
+static qn_status alloc_linear(cutter *c, qni_weight *weight, size_t *bytes, const qni_weight_ref *ref, qn_arith arith,
+                              qn_error *err) {
     const qn_device *device = c->model->device;
     qni_packing packing = {0};
     const qni_source source = qni_weight_source(ref, arith);
@@ -59,7 +59,7 @@ static qn_status take_linear(cutter *c, qni_weight *weight, size_t *bytes, const
     return QN_OK;
 }
 
-static qni_vec take_norm(cutter *c, const qni_weight_ref *ref) {
+static qni_vec alloc_norm(cutter *c, const qni_weight_ref *ref) {
     const qni_st_tensor *tensor = ref->data.tensor;
     return (qni_vec){qni_scratch_take(&c->block, (size_t)tensor->bytes), qni_weight_dtype(tensor), ref->rows};
 }
@@ -74,14 +74,14 @@ qni_weight *qni_layer_linear(qni_layer_view *layer, int k) {
     return linears[k];
 }
 
-static qn_status take_layer(cutter *c, qni_layer_view *layer, const qni_layer_refs *refs, qn_error *err) {
+static qn_status alloc_layer(cutter *c, qni_layer_view *layer, const qni_layer_refs *refs, qn_error *err) {
     const qni_weight_ref *slot = refs->slot;
-    layer->attention.norm = take_norm(c, &slot[QNI_NORM1]);
-    layer->attention.q_norm = take_norm(c, &slot[QNI_Q_NORM]);
-    layer->attention.k_norm = take_norm(c, &slot[QNI_K_NORM]);
-    layer->mlp.norm = take_norm(c, &slot[QNI_NORM2]);
+    layer->attention.norm = alloc_norm(c, &slot[QNI_NORM1]);
+    layer->attention.q_norm = alloc_norm(c, &slot[QNI_Q_NORM]);
+    layer->attention.k_norm = alloc_norm(c, &slot[QNI_K_NORM]);
+    layer->mlp.norm = alloc_norm(c, &slot[QNI_NORM2]);
     for (int k = 0; k < QNI_N_LINEAR; k++) {
-        QN_TRY(take_linear(c, qni_layer_linear(layer, k), NULL, &slot[k], arith_of(&slot[k], c->arith), err));
+        QN_TRY(alloc_linear(c, qni_layer_linear(layer, k), NULL, &slot[k], arith_of(&slot[k], c->arith), err));
     }
     return QN_OK;
 }
@@ -92,7 +92,7 @@ static bool is_packed(const qni_weight_ref *ref) {
 
 /* A tied embedding is the packed LM head. An untied one stays {V, H}, because single rows are gathered; if quantized
  * it is packed and read like a tied one. */
-static qn_status take_table(cutter *c, const qni_checkpoint *from, qn_error *err) {
+static qn_status alloc_table(cutter *c, const qni_checkpoint *from, qn_error *err) {
     qn_model *model = c->model;
     const qni_weight_ref *ref = &from->embedding;
     if (from->config.tied) {
@@ -102,7 +102,7 @@ static qn_status take_table(cutter *c, const qni_checkpoint *from, qn_error *err
     model->embedding = &model->table;
     size_t bytes = (size_t)ref->data.tensor->bytes;
     if (is_packed(ref)) {
-        QN_TRY(take_linear(c, &model->table, &bytes, ref, QN_ARITH_F32, err));
+        QN_TRY(alloc_linear(c, &model->table, &bytes, ref, QN_ARITH_F32, err));
     } else {
         model->table = (qni_weight){.data = qni_scratch_take(&c->block, bytes),
                                     .dtype = qni_weight_dtype(ref->data.tensor),
@@ -119,15 +119,15 @@ static qn_status take_table(cutter *c, const qni_checkpoint *from, qn_error *err
 }
 
 /* Describe all weights and allocate them in the block. */
-static qn_status take_all(cutter *c, const qni_checkpoint *from, qn_error *err) {
+static qn_status alloc_all(cutter *c, const qni_checkpoint *from, qn_error *err) {
     qn_model *model = c->model;
     const qni_weight_ref *head = qni_checkpoint_head(from);
     for (int32_t i = 0; i < from->config.n_layer; i++) {
-        QN_TRY(take_layer(c, &model->layers[i], &from->layers[i], err));
+        QN_TRY(alloc_layer(c, &model->layers[i], &from->layers[i], err));
     }
-    model->norm = take_norm(c, &from->norm);
-    QN_TRY(take_linear(c, &model->lm_head, NULL, head, arith_of(head, c->arith), err));
-    return take_table(c, from, err);
+    model->norm = alloc_norm(c, &from->norm);
+    QN_TRY(alloc_linear(c, &model->lm_head, NULL, head, arith_of(head, c->arith), err));
+    return alloc_table(c, from, err);
 }
 
 qn_status qni_model_describe(qn_model *model, const qni_checkpoint *from, qn_arith arith, qn_error *err) {
@@ -135,18 +135,18 @@ qn_status qni_model_describe(qn_model *model, const qni_checkpoint *from, qn_ari
     model->layers = qni_calloc((size_t)from->config.n_layer, sizeof model->layers[0]);
     if (model->layers == NULL) return qni_fail(err, QN_ENOMEM, "model: out of memory");
     cutter c = {.model = model, .arith = choose_arith(from, arith)};
-    QN_TRY(take_all(&c, from, err));
+    QN_TRY(alloc_all(&c, from, err));
     model->block_bytes = c.block.used;
     return QN_OK;
 }
 
 /* First touch: place the pages before anything is written; a page stays on the NUMA node that first touched it. */
-static qn_status place(qn_model *model, qn_error *err) {
+static qn_status first_touch(qn_model *model, qn_error *err) {
     qn_device *device = model->device;
-    if (device->backend->place == NULL) return QN_OK;
+    if (device->backend->first_touch == NULL) return QN_OK;
     QN_TRY(qni_device_lock(device, err));
     for (int32_t i = 0; i < model->config.n_layer; i++) {
-        device->backend->place(device->state, &model->layers[i], i == 0 ? &model->lm_head : NULL);
+        device->backend->first_touch(device->state, &model->layers[i], i == 0 ? &model->lm_head : NULL);
     }
     qni_device_unlock(device);
     return QN_OK;
@@ -157,8 +157,8 @@ qn_status qni_model_allocate(qn_model *model, const qni_checkpoint *from, qn_ari
     QN_TRY(qni_buffer_create(model->device, &model->block, model->block_bytes, QNI_MEMORY_WEIGHTS, "weights", err));
     cutter c = {.model = model, .arith = choose_arith(from, arith)};
     c.block = (qni_scratch){.base = model->block.address, .size = model->block_bytes};
-    QN_TRY(take_all(&c, from, err));
-    return place(model, err);
+    QN_TRY(alloc_all(&c, from, err));
+    return first_touch(model, err);
 }
 
 void qni_model_free(qn_model *model) {

@@ -117,18 +117,19 @@ static void rotate(double *x, const float *cos_sin, int64_t head_dim) {
 }
 
 /* Position of a token of a batch. */
-typedef struct place {
+typedef struct kv_position {
     const int32_t *blocks; /* of its sequence */
     int64_t pos;
-} place;
+} kv_position;
 
-static place place_of(const qni_batch *batch, int64_t t) {
+static kv_position kv_position_of(const qni_batch *batch, int64_t t) {
     const int32_t s = qni_batch_seq(batch, t);
-    return (place){batch->block_table + (int64_t)s * batch->max_block, batch->pos_begin[s] + (t - batch->tok_begin[s])};
+    return (kv_position){batch->block_table + (int64_t)s * batch->max_block,
+                         batch->pos_begin[s] + (t - batch->tok_begin[s])};
 }
 
 /* sum {D} = softmax(scale · q · K) · V over positions 0 … at.pos; row {D} is a buffer. */
-static void attend(double *sum, double *scores, float *row, const double *q, const qni_kv_layer *kv, place at,
+static void attend(double *sum, double *scores, float *row, const double *q, const qni_kv_layer *kv, kv_position at,
                    int64_t g, double scale) {
     double greatest = -INFINITY, total = 0;
     for (int64_t p = 0; p <= at.pos; p++) {
@@ -159,7 +160,7 @@ static qn_status kv_attention(const qni_run *run, qni_mat out, qni_heads q, qni_
     double *scores = qni_scratch_array(run->scratch, batch->max_block, kv->block_tokens, sizeof *scores);
     const bool measures = qni_scratch_measures(run->scratch);
     for (int64_t t = 0; t < batch->n_tok && !measures; t++) {
-        const place at = place_of(batch, t);
+        const kv_position at = kv_position_of(batch, t);
         for (int64_t g = 0; g < kv->n_kv_head; g++) {
             load_head(x, &k, t, g);
             rotate(x, call->cos_sin + t * d, d);
@@ -171,7 +172,7 @@ static qn_status kv_attention(const qni_run *run, qni_mat out, qni_heads q, qni_
         }
     }
     for (int64_t t = 0; t < batch->n_tok && !measures; t++) {
-        const place at = place_of(batch, t);
+        const kv_position at = kv_position_of(batch, t);
         for (int64_t h = 0; h < q.n_head; h++) {
             load_head(x, &q, t, h);
             rotate(x, call->cos_sin + t * d, d);

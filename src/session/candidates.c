@@ -15,8 +15,8 @@
 #include <string.h>
 
 enum {
-    IDS_A_LOOP = QNI_CUT(1 << 14, 1 << 6), /* below this, a parallel loop costs more than it saves */
-    GROUPS_A_BLOCK = QNI_BLOCK_IDS / QNI_GROUP_IDS,
+    MIN_PARALLEL_IDS = QNI_CUT(1 << 14, 1 << 6), /* below this, a parallel loop costs more than it saves */
+    GROUPS_PER_BLOCK = QNI_BLOCK_IDS / QNI_GROUP_IDS,
 };
 
 /*
@@ -25,7 +25,7 @@ enum {
  */
 void qni_sampler_run(const qn_sampler *s, int32_t n_block, int64_t n, qni_task task, void *context) {
     qn_device *device = s->device;
-    if (n >= IDS_A_LOOP && device != NULL && device->backend->parallel != NULL && qni_device_trylock(device)) {
+    if (n >= MIN_PARALLEL_IDS && device != NULL && device->backend->parallel != NULL && qni_device_trylock(device)) {
         device->backend->parallel(device->state, n_block, task, context);
         qni_device_unlock(device);
     } else {
@@ -60,13 +60,13 @@ static double greatest_of(const double *x, int32_t n) {
     return a > b ? a : b;
 }
 
-static void measure_block(void *context, int32_t b, int32_t thread) {
+static void update_maxima(void *context, int32_t b, int32_t thread) {
     (void)thread;
     const pass *p = context;
     const qn_sampler *s = p->s;
     const int32_t n = n_logit(s, b);
     const double *x = s->value + b * QNI_BLOCK_IDS;
-    double *greatest = s->greatest + b * GROUPS_A_BLOCK;
+    double *greatest = s->greatest + b * GROUPS_PER_BLOCK;
     for (int32_t i = 0; i < n; i += QNI_GROUP_IDS) {
         greatest[i / QNI_GROUP_IDS] = greatest_of(x + i, n - i < QNI_GROUP_IDS ? n - i : QNI_GROUP_IDS);
     }
@@ -86,7 +86,7 @@ static void read_block(void *context, int32_t b, int32_t thread) {
     }
     s->blocks[b].is_bad = is_bad;
     s->blocks[b].is_any = is_any;
-    measure_block(context, b, thread);
+    update_maxima(context, b, thread);
 }
 
 qn_status qni_candidates_check(const float *logits, int32_t n_valid, bool is_bad, bool is_any, qn_error *err) {
@@ -110,13 +110,13 @@ qn_status qni_candidates_read(qn_sampler *s, const float *logits, qn_error *err)
     return qni_candidates_check(logits, s->n_valid, is_bad, is_any, err);
 }
 
-void qni_candidates_moved(qn_sampler *s) {
+void qni_candidates_update_maxima(qn_sampler *s) {
     pass p = {.s = s};
-    qni_sampler_run(s, s->n_block, s->n_valid, measure_block, &p);
+    qni_sampler_run(s, s->n_block, s->n_valid, update_maxima, &p);
 }
 
 /* Keep only the lowest id of the greatest logit. */
-static void take_greatest(qn_sampler *s, double top) {
+static void keep_greatest(qn_sampler *s, double top) {
     int32_t group = 0;
     while (s->greatest[group] < top) group++;
     int32_t id = group * QNI_GROUP_IDS;
@@ -153,7 +153,7 @@ static void exp_block(void *context, int32_t b, int32_t thread) {
 
 /* Count the candidates and add up their e. If they fit into one block, they are merged into one and added in plain
  * order. */
-static void settle(qn_sampler *s) {
+static void compact(qn_sampler *s) {
     s->n_candidate = 0;
     s->sum = 0;
     for (int32_t b = 0; b < s->n_used; b++) {
@@ -212,21 +212,21 @@ void qni_candidates_select(qn_sampler *s) {
     pass p = {.s = s, .least = -DBL_MAX, .min_p = params->top_p < 1 ? 0 : params->min_p};
     p.top = greatest_of(s->greatest, s->n_group);
     if (params->temperature == 0) {
-        take_greatest(s, p.top);
+        keep_greatest(s, p.top);
         return;
     }
     if (params->top_k > 0 && params->top_k < s->n_valid) p.least = qni_select_kth(s, params->top_k);
     s->n_used = s->n_block;
     qni_sampler_run(s, s->n_used, s->n_valid, exp_block, &p);
-    settle(s);
+    compact(s);
     if (params->top_p == 1) return;
     p.cut = qni_select_top_p(s);
     p.cut_id = id_of_equal(s, p.cut.e, p.cut.n_equal);
     qni_sampler_run(s, s->n_used, s->n_candidate, filter_block, &p);
-    settle(s);
+    compact(s);
 }
 
-static void weigh_block(void *context, int32_t b, int32_t thread) {
+static void sum_probabilities(void *context, int32_t b, int32_t thread) {
     (void)thread;
     const pass *p = context;
     const qn_sampler *s = p->s;
@@ -243,12 +243,12 @@ static void weigh_block(void *context, int32_t b, int32_t thread) {
 int32_t qni_candidates_draw(qn_sampler *s, double u, double *probs) {
     pass p = {.s = s, .probs = probs};
     if (probs != NULL) memset(probs, 0, (size_t)s->n_vocab * sizeof *probs);
-    qni_sampler_run(s, s->n_used, s->n_candidate, weigh_block, &p);
+    qni_sampler_run(s, s->n_used, s->n_candidate, sum_probabilities, &p);
     double before = 0;
     int32_t b = 0;
     while (b < s->n_used && before + s->blocks[b].sum <= u) before += s->blocks[b++].sum;
     if (b < s->n_used) {
-        double total = 0; /* added as by weigh_block, so it exceeds u within the block */
+        double total = 0; /* added as by sum_probabilities, so it exceeds u within the block */
         for (int32_t j = b * QNI_BLOCK_IDS;; j++) {
             total += s->value[j] / s->sum;
             if (before + total > u) return s->id[j];

@@ -55,7 +55,7 @@ static qn_status feed(qni_portion *portions, int32_t n_portion, qn_error *err) {
 
 static qn_status check_ids(const qn_session *s, const int32_t *ids, size_t n_ids, qn_error *err) {
     if (s == NULL || ids == NULL) {
-        return qni_fail(err, QN_EINVAL, "session: %s is NULL", s == NULL ? "it" : "ids");
+        return qni_fail(err, QN_EINVAL, "%s: is NULL", s == NULL ? "session" : "ids");
     }
     if (n_ids < 1) return qni_fail(err, QN_EINVAL, "n_ids: must be >= 1, got 0");
     int32_t n_vocab = s->model->config.n_vocab;
@@ -67,7 +67,7 @@ static qn_status check_ids(const qn_session *s, const int32_t *ids, size_t n_ids
     return QN_OK;
 }
 
-static qn_status check_room(const qn_session *s, size_t n_tok, size_t n_ids, qn_error *err) {
+static qn_status check_capacity(const qn_session *s, size_t n_tok, size_t n_ids, qn_error *err) {
     if (n_ids > (size_t)s->n_ctx - n_tok) {
         return qni_fail(err, QN_EFULL, "context: %d tokens are too few for %zu", s->n_ctx, n_tok + n_ids);
     }
@@ -77,7 +77,7 @@ static qn_status check_room(const qn_session *s, size_t n_tok, size_t n_ids, qn_
 qn_status qni_session_match(const qn_session *session, const int32_t *ids, size_t n_ids, size_t *n_kept,
                             qn_error *err) {
     QN_TRY(check_ids(session, ids, n_ids, err));
-    QN_TRY(check_room(session, 0, n_ids, err));
+    QN_TRY(check_capacity(session, 0, n_ids, err));
     const qni_sequence *seq = &session->seq;
     size_t keep = 0;
     while (keep < n_ids && keep < (size_t)seq->n_tok && seq->ids[keep] == ids[keep]) keep++;
@@ -86,7 +86,7 @@ qn_status qni_session_match(const qn_session *session, const int32_t *ids, size_
     return QN_OK;
 }
 
-int32_t qni_session_most_sampled(const qn_session *session) {
+int32_t qni_session_max_sampled(const qn_session *session) {
     const qn_device *device = session->model->device;
     return device->ops.step != NULL ? device->backend->step_tokens : device->ops.sample != NULL ? 1 : 0;
 }
@@ -96,7 +96,7 @@ int32_t qni_session_most_sampled(const qn_session *session) {
 static void reserve_feed(qni_feed *f) {
     f->n_done = 0;
     f->n_sampled = 0;
-    f->status = check_room(f->session, f->n_kept, f->n_ids, f->err);
+    f->status = check_capacity(f->session, f->n_kept, f->n_ids, f->err);
     if (f->status != QN_OK) return;
     qni_portion all = {.session = f->session, .keep = f->n_kept, .ids = f->ids, .n_left = f->n_ids};
     if (f->n_sample > 1) {
@@ -129,7 +129,7 @@ static int32_t collect_feeds(qni_portion *out, qni_feed *feeds, int32_t n_feed, 
 
 /* Report a step's result for a portion to its feed. A failed feed is not computed further. A feed that is over gives
  * back the blocks of ids that it might have sampled and did not. */
-static void conclude(qni_portion *p, qn_status status, const qn_error *error) {
+static void report_result(qni_portion *p, qn_status status, const qn_error *error) {
     qni_feed *f = p->feed;
     f->n_done = f->n_ids - p->n_left;
     f->n_sampled = p->n_sampled;
@@ -154,7 +154,7 @@ static void feed_pool(qni_portion *portions, int32_t n_portion) {
         const qn_status status = qni_step_run(&st, &error);
         for (int32_t i = 0; i < st.n_seq; i++) {
             has_longer = has_longer || portions[i].feed->n_ids > 1;
-            conclude(&portions[i], status, &error);
+            report_result(&portions[i], status, &error);
         }
         n_portion = remove_finished(portions, n_portion);
     }
@@ -189,7 +189,7 @@ qn_status qn_session_step(qn_session *session, int32_t id, qn_error *err) {
 qn_status qn_session_append(qn_session *session, const int32_t *ids, size_t n_ids, qn_logits_fn logits, void *user,
                             qn_error *err) {
     QN_TRY(check_ids(session, ids, n_ids, err));
-    QN_TRY(check_room(session, (size_t)session->seq.n_tok, n_ids, err));
+    QN_TRY(check_capacity(session, (size_t)session->seq.n_tok, n_ids, err));
     qni_portion all = {.session = session,
                        .keep = (size_t)session->seq.n_tok,
                        .ids = ids,
@@ -208,9 +208,10 @@ static qn_status check_batch(const qn_span *spans, size_t n_span, qn_error *err)
         status = check_ids(spans[i].session, spans[i].ids, spans[i].n_ids, err);
         if (status != QN_OK) break;
         if (spans[i].session->model != spans[0].session->model) {
-            status = qni_fail(err, QN_EINVAL, "spans[%zu]: its session is of another model than spans[0]", i);
+            status =
+                qni_fail(err, QN_EINVAL, "spans[%zu]: its session belongs to another model than that of spans[0]", i);
         } else if (spans[i].session->marked) {
-            status = qni_fail(err, QN_EINVAL, "spans[%zu]: its session is there twice", i);
+            status = qni_fail(err, QN_EINVAL, "spans[%zu]: duplicate session", i);
         } else {
             spans[i].session->marked = true;
             n_marked++;
@@ -218,7 +219,7 @@ static qn_status check_batch(const qn_span *spans, size_t n_span, qn_error *err)
     }
     for (size_t i = 0; i < n_marked; i++) spans[i].session->marked = false;
     for (size_t i = 0; i < n_span && status == QN_OK; i++) {
-        status = check_room(spans[i].session, (size_t)spans[i].session->seq.n_tok, spans[i].n_ids, err);
+        status = check_capacity(spans[i].session, (size_t)spans[i].session->seq.n_tok, spans[i].n_ids, err);
     }
     return status;
 }

@@ -21,10 +21,10 @@ struct qn_generation {
     qn_ids prompt;
     qn_ids eos;      /* end-of-text ids of the files */
     qn_ids ends;     /* ids that end this generation: eos, unless ignored, and stop_ids */
-    float *barred;   /* {n_vocab}, for min_tokens: logits with those ids excluded; or NULL */
+    float *masked;   /* {n_vocab}, for min_tokens: logits with those ids excluded; or NULL */
     bool has_prompt; /* the sequence holds the whole prompt */
     bool is_over;
-    int32_t drawn; /* to be computed before the next sample; -1: none */
+    int32_t pending_id; /* to be computed before the next sample; -1: none */
     qn_sampler *sampler;
     qn_decoder *decoder;   /* NULL: no text is wanted */
     qn_splitter *splitter; /* likewise */
@@ -51,7 +51,7 @@ static qn_status check_args(const qn_session *session, const qn_tokenizer *token
     }
     if (args->ids != NULL && args->n_ids < 1) return qni_fail(err, QN_EINVAL, "n_ids: must be >= 1, got 0");
     if (args->runs != NULL && args->prompt == NULL) {
-        return qni_fail(err, QN_EINVAL, "runs: %zu of them, but prompt is NULL", args->n_run);
+        return qni_fail(err, QN_EINVAL, "runs: n_run is %zu, but prompt is NULL", args->n_run);
     }
     if (args->n_predict < 0) return qni_fail(err, QN_EINVAL, "n_predict: must be >= 0, got %d", args->n_predict);
     if (args->min_tokens < 0 || (args->n_predict > 0 && args->min_tokens > args->n_predict)) {
@@ -59,7 +59,7 @@ static qn_status check_args(const qn_session *session, const qn_tokenizer *token
                         args->n_predict > 0 ? args->n_predict : INT32_MAX, args->min_tokens);
     }
     if (args->n_stop > 0 && args->stops == NULL) {
-        return qni_fail(err, QN_EINVAL, "stops: NULL, but %zu of them", args->n_stop);
+        return qni_fail(err, QN_EINVAL, "stops: is NULL, but n_stop is %zu", args->n_stop);
     }
     if (tokenizer == NULL && (args->prompt != NULL || args->on_text != NULL || args->n_stop > 0)) {
         return qni_fail(err, QN_EINVAL, "tokenizer: needed for %s",
@@ -78,7 +78,7 @@ static bool contains(const qn_ids *ids, int32_t id) {
 }
 
 static qn_status add_ends(qn_ids *out, const char *name, const int32_t *ids, size_t n, int32_t n_vocab, qn_error *err) {
-    if (n > 0 && ids == NULL) return qni_fail(err, QN_EINVAL, "%s: NULL, but %zu of them", name, n);
+    if (n > 0 && ids == NULL) return qni_fail(err, QN_EINVAL, "%s: is NULL, but its count is %zu", name, n);
     for (size_t i = 0; i < n; i++) {
         if (ids[i] < 0) return qni_fail(err, QN_EINVAL, "%s: id must be >= 0, got %d", name, ids[i]);
         /* a tokenizer may know more ids than the model, which never samples them */
@@ -98,8 +98,14 @@ static qn_status prepare_ends(qn_generation *g, const qn_generate_args *args, qn
     if (!args->ignore_eos) QN_TRY(add_ends(&g->ends, "eos", g->eos.data, g->eos.size, config->n_vocab, err));
     QN_TRY(add_ends(&g->ends, "stop_ids", args->stop_ids, args->n_stop_id, config->n_vocab, err));
     if (args->min_tokens == 0) return QN_OK;
-    g->barred = qni_calloc((size_t)config->n_vocab, sizeof *g->barred);
-    return g->barred != NULL ? QN_OK : qni_fail(err, QN_ENOMEM, "min_tokens: no memory for %d ids", config->n_vocab);
+    g->masked = qni_calloc((size_t)config->n_vocab, sizeof *g->masked);
+    return g->masked != NULL ? QN_OK : qni_fail(err, QN_ENOMEM, "min_tokens: no memory for %d ids", config->n_vocab);
+}
+
+/* Whether the device samples, at the present length. */
+static bool samples_on_device(const qn_generation *g) {
+    return qni_session_max_sampled(g->session) > 0 && g->args.on_token == NULL &&
+           g->result.n_generated >= g->args.min_tokens;
 }
 
 static qn_status prepare_sampler(qn_generation *g, const qn_sampler_params *wanted, qn_error *err) {
@@ -109,8 +115,9 @@ static qn_status prepare_sampler(qn_generation *g, const qn_sampler_params *want
     }
     qn_sampler_params params;
     qn_sampler_defaults(g->session->model, QN_SAMPLER_MODEL, &params);
-    return qni_sampler_create(&g->sampler, wanted != NULL ? wanted : &params, n_vocab, n_valid,
-                              g->session->model->device, err);
+    QN_TRY(qni_sampler_create(&g->sampler, wanted != NULL ? wanted : &params, n_vocab, n_valid,
+                              g->session->model->device, err));
+    return samples_on_device(g) ? QN_OK : qni_sampler_alloc(g->sampler, err);
 }
 
 static qn_status prepare_text(qn_generation *g, const qn_generate_args *args, qn_error *err) {
@@ -124,7 +131,7 @@ static qn_status prepare_text(qn_generation *g, const qn_generate_args *args, qn
     return qn_decoder_create(&g->decoder, g->tokenizer, true, err);
 }
 
-static bool take_piece(void *user, qn_piece piece, const char *text, size_t size) {
+static bool emit_piece(void *user, qn_piece piece, const char *text, size_t size) {
     qn_generation *g = user;
     if (g->refused) return false;
     if (g->args.on_text == NULL) return true;
@@ -133,21 +140,21 @@ static bool take_piece(void *user, qn_piece piece, const char *text, size_t size
 }
 
 /* The logits to sample from; below min_tokens, ids that end the text are excluded. */
-static const float *drawable(qn_generation *g) {
+static const float *sampling_logits(qn_generation *g) {
     const float *logits = g->session->logits;
     if (g->result.n_generated >= g->args.min_tokens) return logits;
-    memcpy(g->barred, logits, (size_t)g->session->model->config.n_vocab * sizeof *logits);
-    for (size_t i = 0; i < g->ends.size; i++) g->barred[g->ends.data[i]] = -INFINITY;
-    return g->barred;
+    memcpy(g->masked, logits, (size_t)g->session->model->config.n_vocab * sizeof *logits);
+    for (size_t i = 0; i < g->ends.size; i++) g->masked[g->ends.data[i]] = -INFINITY;
+    return g->masked;
 }
 
 /* Emit the text of one id; *stopped is set if generation must stop here. */
-static qn_status hand_out(qn_generation *g, int32_t id, bool *stopped, qn_error *err) {
+static qn_status emit_text(qn_generation *g, int32_t id, bool *stopped, qn_error *err) {
     if (g->decoder == NULL) return QN_OK;
     g->text.size = 0;
     QN_TRY(qn_decoder_push(g->decoder, &g->text, id, err));
     if (g->text.size == 0) return QN_OK;
-    return qn_splitter_push(g->splitter, g->text.data, g->text.size, take_piece, g, stopped, err);
+    return qn_splitter_push(g->splitter, g->text.data, g->text.size, emit_piece, g, stopped, err);
 }
 
 /* Emit the text that was held back. */
@@ -157,9 +164,9 @@ static qn_status flush(qn_generation *g, qn_error *err) {
     g->text.size = 0;
     QN_TRY(qn_decoder_finish(g->decoder, &g->text, err));
     if (g->text.size > 0) {
-        QN_TRY(qn_splitter_push(g->splitter, g->text.data, g->text.size, take_piece, g, &stopped, err));
+        QN_TRY(qn_splitter_push(g->splitter, g->text.data, g->text.size, emit_piece, g, &stopped, err));
     }
-    return stopped ? QN_OK : qn_splitter_finish(g->splitter, take_piece, g, err);
+    return stopped ? QN_OK : qn_splitter_finish(g->splitter, emit_piece, g, err);
 }
 
 /* Drop the decoder and the splitter: no more text follows. */
@@ -170,13 +177,13 @@ static void end_text(qn_generation *g) {
     g->decoder = NULL;
 }
 
-/* Emit the id of position n_tok. If another one is to follow, g->drawn is the id; otherwise result.finish says why
+/* Emit the id of position n_tok. If another one is to follow, g->pending_id is the id; otherwise result.finish says why
  * not. */
 static qn_status accept(qn_generation *g, int32_t id, int32_t n_tok, qn_error *err) {
     qn_session *s = g->session;
     const qn_generate_args *args = &g->args;
     qn_generate_result *result = &g->result;
-    g->drawn = -1;
+    g->pending_id = -1;
     if (result->n_generated++ == 0) result->first_token_s = now_s() - g->start_s;
 
     result->finish = QN_FINISH_CANCELED;
@@ -186,25 +193,26 @@ static qn_status accept(qn_generation *g, int32_t id, int32_t n_tok, qn_error *e
     result->finish = QN_FINISH_STOP;
     bool stopped = false;
     if (contains(&g->ends, id)) return QN_OK;
-    if (!contains(&g->eos, id)) QN_TRY(hand_out(g, id, &stopped, err));
+    if (!contains(&g->eos, id)) QN_TRY(emit_text(g, id, &stopped, err));
     if (stopped || g->refused) {
         if (g->refused) result->finish = QN_FINISH_CANCELED;
         end_text(g);
         return QN_OK;
     }
     result->finish = QN_FINISH_LENGTH;
-    if (result->n_generated != args->n_predict && n_tok + 1 < s->n_ctx) g->drawn = id;
+    if (result->n_generated != args->n_predict && n_tok + 1 < s->n_ctx) g->pending_id = id;
     return QN_OK;
 }
 
 /* Sample one id from the session's logits. */
-static qn_status draw(qn_generation *g, qn_error *err) {
+static qn_status sample_id(qn_generation *g, qn_error *err) {
     const qni_sequence *seq = &g->session->seq;
     int32_t id = -1;
-    g->drawn = -1;
+    g->pending_id = -1;
     g->result.finish = QN_FINISH_LENGTH;
     if (seq->n_tok == g->session->n_ctx) return QN_OK;
-    QN_TRY(qn_sampler_draw(g->sampler, &id, NULL, drawable(g), seq->ids, (size_t)seq->n_tok, g->prompt.size,
+    QN_TRY(qni_sampler_alloc(g->sampler, err));
+    QN_TRY(qn_sampler_draw(g->sampler, &id, NULL, sampling_logits(g), seq->ids, (size_t)seq->n_tok, g->prompt.size,
                            (uint64_t)seq->n_tok, err));
     return accept(g, id, seq->n_tok, err);
 }
@@ -215,7 +223,7 @@ static qn_status accept_sampled(qn_generation *g, const qni_feed *f, qn_error *e
     const int32_t first = seq->n_tok - (f->n_sampled - 1);
     for (int32_t n = first; n <= seq->n_tok; n++) {
         qn_status status = accept(g, seq->ids[n], n, err);
-        if (status == QN_OK && g->drawn >= 0) continue;
+        if (status == QN_OK && g->pending_id >= 0) continue;
         qni_sequence_rewind(seq, n);
         return status;
     }
@@ -223,11 +231,11 @@ static qn_status accept_sampled(qn_generation *g, const qni_feed *f, qn_error *e
 }
 
 /* Sample on the device if no one needs the logits. */
-static void ask_for_ids(const qn_generation *g, qni_feed *f) {
-    const int32_t room = g->session->n_ctx - (int32_t)(f->n_kept + f->n_ids);
-    int32_t n = qni_session_most_sampled(g->session);
-    if (n == 0 || g->args.on_token != NULL || g->result.n_generated < g->args.min_tokens) return;
-    n = room < n ? room : n;
+static void request_ids(const qn_generation *g, qni_feed *f) {
+    const int32_t n_free = g->session->n_ctx - (int32_t)(f->n_kept + f->n_ids);
+    int32_t n = qni_session_max_sampled(g->session);
+    if (!samples_on_device(g)) return;
+    n = n_free < n ? n_free : n;
     if (g->args.n_predict > 0) n = (int32_t)qni_min_i64(n, g->args.n_predict - g->result.n_generated);
     f->n_sample = n;
     f->sampling = (qni_sampling){.params = &g->sampler->params,
@@ -238,11 +246,11 @@ static void ask_for_ids(const qn_generation *g, qni_feed *f) {
 }
 
 /* Prepare the next step: the next part of the prompt, which may be empty, or the sampled id. */
-static qn_status begin_pass(qn_generation *g, qni_feed *out, qn_error *err) {
+static qn_status begin_step(qn_generation *g, qni_feed *out, qn_error *err) {
     qni_feed f = {.session = g->session, .err = err};
     if (g->has_prompt) {
         f.n_kept = (size_t)g->session->seq.n_tok;
-        f.ids = &g->drawn;
+        f.ids = &g->pending_id;
         f.n_ids = 1;
     } else {
         QN_TRY(qni_session_match(g->session, g->prompt.data, g->prompt.size, &f.n_kept, err));
@@ -251,7 +259,7 @@ static qn_status begin_pass(qn_generation *g, qni_feed *out, qn_error *err) {
         f.ids = g->prompt.data + f.n_kept;
         f.n_ids = g->prompt.size - f.n_kept;
     }
-    if (f.n_ids > 0) ask_for_ids(g, &f);
+    if (f.n_ids > 0) request_ids(g, &f);
     *out = f;
     return QN_OK;
 }
@@ -272,7 +280,7 @@ static void end_prompt(qn_generation *g, const qni_feed *f, bool *done) {
 }
 
 /* After the step: sample from its logits if the prompt is complete. */
-static qn_status end_pass(qn_generation *g, const qni_feed *f, bool *done, qn_error *err) {
+static qn_status end_step(qn_generation *g, const qni_feed *f, bool *done, qn_error *err) {
     *done = false;
     if (f->status != QN_OK) return f->status;
     if (!g->has_prompt) {
@@ -281,8 +289,8 @@ static qn_status end_pass(qn_generation *g, const qni_feed *f, bool *done, qn_er
         if (!g->has_prompt && !*done) return QN_OK;
     }
     if (!*done) {
-        QN_TRY(f->n_sampled > 0 ? accept_sampled(g, f, err) : draw(g, err));
-        *done = g->drawn < 0;
+        QN_TRY(f->n_sampled > 0 ? accept_sampled(g, f, err) : sample_id(g, err));
+        *done = g->pending_id < 0;
     }
     if (*done) {
         QN_TRY(flush(g, err));
@@ -294,9 +302,9 @@ static qn_status end_pass(qn_generation *g, const qni_feed *f, bool *done, qn_er
 
 static qn_status next(qn_generation *g, bool *done, qn_error *err) {
     qni_feed feed;
-    QN_TRY(begin_pass(g, &feed, err));
+    QN_TRY(begin_step(g, &feed, err));
     QN_TRY(qni_session_feed(&feed, 1, err));
-    return end_pass(g, &feed, done, err);
+    return end_step(g, &feed, done, err);
 }
 
 qn_status qn_generation_create(qn_generation **out, qn_session *session, const qn_tokenizer *tokenizer,
@@ -305,7 +313,8 @@ qn_status qn_generation_create(qn_generation **out, qn_session *session, const q
     QN_TRY(check_args(session, tokenizer, args, err));
     qn_generation *g = qni_calloc(1, sizeof *g);
     if (g == NULL) return qni_fail(err, QN_ENOMEM, "generation: no memory");
-    *g = (qn_generation){.session = session, .tokenizer = tokenizer, .args = *args, .drawn = -1, .start_s = now_s()};
+    *g = (qn_generation){
+        .session = session, .tokenizer = tokenizer, .args = *args, .pending_id = -1, .start_s = now_s()};
     qn_status status = qni_prompt_encode(&g->prompt, tokenizer, args, err);
     if (status == QN_OK) status = prepare_ends(g, args, err);
     if (status == QN_OK) status = prepare_sampler(g, args->sampler, err);
@@ -341,7 +350,7 @@ static qn_status check_batch(qn_generation *const *generations, size_t n, qn_err
         } else if (g->is_over) {
             status = qni_fail(err, QN_EINVAL, "generations[%zu]: it is over", n_marked);
         } else if (g->session->marked) {
-            status = qni_fail(err, QN_EINVAL, "generations[%zu]: its session is there twice", n_marked);
+            status = qni_fail(err, QN_EINVAL, "generations[%zu]: duplicate session", n_marked);
         } else {
             g->session->marked = true;
         }
@@ -355,14 +364,14 @@ static qn_status next_batch(qn_generation *const *generations, qni_feed *feeds, 
                             qn_error *err) {
     for (size_t i = 0; i < n; i++) {
         errors[i] = (qn_error){0};
-        const qn_status status = begin_pass(generations[i], &feeds[i], &errors[i]);
+        const qn_status status = begin_step(generations[i], &feeds[i], &errors[i]);
         if (status != QN_OK) feeds[i] = (qni_feed){.session = generations[i]->session, .err = &errors[i]};
     }
     QN_TRY(qni_session_feed(feeds, (int32_t)n, err));
     for (size_t i = 0; i < n; i++) {
         qn_generation *g = generations[i];
         qn_status status = errors[i].status;
-        if (status == QN_OK) status = end_pass(g, &feeds[i], &done[i], &errors[i]);
+        if (status == QN_OK) status = end_step(g, &feeds[i], &done[i], &errors[i]);
         g->is_over = done[i] = status != QN_OK || done[i];
     }
     return QN_OK;
@@ -394,7 +403,7 @@ void qn_generation_free(qn_generation *g) {
     qn_ids_release(&g->prompt);
     qn_ids_release(&g->eos);
     qn_ids_release(&g->ends);
-    qni_free(g->barred);
+    qni_free(g->masked);
     qn_text_release(&g->text);
     qn_sampler_free(g->sampler);
     end_text(g);

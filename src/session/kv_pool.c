@@ -20,7 +20,8 @@ static qn_status check_options(const qn_kv_pool_options *o, qn_error *err) {
     return QN_OK;
 }
 
-qn_status qni_kv_settle(qni_kv_settings *out, const qn_kv_pool_options *options, const qn_model *model, qn_error *err) {
+qn_status qni_kv_resolve_options(qni_kv_settings *out, const qn_kv_pool_options *options, const qn_model *model,
+                                 qn_error *err) {
     const qn_model_config *config = &model->config;
     const qni_backend *backend = model->device->backend;
     QN_TRY(check_options(options, err));
@@ -87,7 +88,7 @@ qn_status qn_kv_pool_create(qn_kv_pool **out, qn_model *model, const qn_kv_pool_
     }
     const qn_kv_pool_options o = options != NULL ? *options : (qn_kv_pool_options){0};
     qni_kv_settings settings;
-    QN_TRY(qni_kv_settle(&settings, &o, model, err));
+    QN_TRY(qni_kv_resolve_options(&settings, &o, model, err));
     qn_kv_pool *p = qni_calloc(1, sizeof *p);
     if (p == NULL) return qni_fail(err, QN_ENOMEM, "KV pool: out of memory");
     atomic_init(&p->refs, 1);

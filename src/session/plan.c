@@ -22,7 +22,7 @@ static qn_status plan_session(qn_plan *plan, const planner *p, int32_t n_ctx, qn
     qni_session_layout layout;
     size_t kv_bytes = 0, scratch = 0;
     options.n_ctx = n_ctx;
-    QN_TRY(qni_kv_settle(&s, &options, &p->model, err));
+    QN_TRY(qni_kv_resolve_options(&s, &options, &p->model, err));
     const qni_kv_format format = qni_kv_format_of(config, s.kv_dtype);
     const int32_t n_block = qni_kv_blocks_for(p->device, s.n_ctx);
     QN_TRY(qni_block_pool_measure(&kv_bytes, p->device, &format, n_block, err));
@@ -49,7 +49,7 @@ static bool fits(const planner *p, int32_t n_ctx, uint64_t limit) {
 }
 
 /* The longest context that fits, by bisection: memory grows with the context. */
-static int32_t solve(const planner *p, uint64_t limit) {
+static int32_t longest_context(const planner *p, uint64_t limit) {
     int32_t least = 0, most = qni_config_n_ctx_limit(&p->model.config);
     if (fits(p, most, limit)) return most;
     while (most - least > 1) { /* `least` fits (0 means none), `most` does not */
@@ -76,7 +76,7 @@ static qn_status plan_all(qn_plan *out, planner *p, const char *dir, const qn_pl
     uint64_t limit = o->memory_limit_bytes, total = 0;
     if (limit == 0) qni_device_memory(p->device, &total, &limit);
     if (limit == 0) limit = UINT64_MAX; /* the machine's memory is unknown */
-    plan.n_ctx_fits = solve(p, limit);
+    plan.n_ctx_fits = longest_context(p, limit);
     *out = plan;
     return QN_OK;
 }
@@ -85,10 +85,10 @@ qn_status qn_model_plan(qn_plan *out, const char *dir, const qn_plan_options *op
     if (out == NULL || dir == NULL) return qni_fail(err, QN_EINVAL, "model_plan: out or dir is NULL");
     qn_plan_options o = options != NULL ? *options : (qn_plan_options){0};
     if (o.arith < QN_ARITH_AUTO || o.arith > QN_ARITH_INT8) {
-        return qni_fail(err, QN_EINVAL, "model_plan: arith %d is none", (int)o.arith);
+        return qni_fail(err, QN_EINVAL, "model_plan: arith: unknown value %d", (int)o.arith);
     }
     if (o.quantize < QN_QUANTIZE_NONE || o.quantize > QN_QUANTIZE_Q4) {
-        return qni_fail(err, QN_EINVAL, "model_plan: quantize %d is none", (int)o.quantize);
+        return qni_fail(err, QN_EINVAL, "model_plan: quantize: unknown value %d", (int)o.quantize);
     }
     planner p = {0};
     qn_status status = plan_all(out, &p, dir, &o, err);

@@ -41,7 +41,7 @@ static qn_status check_params(const qn_sampler_params *p, int32_t n_vocab, qn_er
                         (unsigned long long)p->seed);
     }
     if (p->n_logit_bias > 0 && p->logit_bias == NULL) {
-        return qni_fail(err, QN_EINVAL, "logit_bias: NULL, but %zu of them", p->n_logit_bias);
+        return qni_fail(err, QN_EINVAL, "logit_bias: is NULL, but n_logit_bias is %zu", p->n_logit_bias);
     }
     for (size_t i = 0; i < p->n_logit_bias; i++) {
         const qn_logit_bias *b = &p->logit_bias[i];
@@ -55,9 +55,24 @@ static qn_status check_params(const qn_sampler_params *p, int32_t n_vocab, qn_er
     return QN_OK;
 }
 
-static bool take_memory(qn_sampler *s) {
+static void free_arrays(qn_sampler *s) {
+    qni_free(s->value);
+    qni_free(s->id);
+    qni_free(s->greatest);
+    qni_free(s->key);
+    qni_free(s->spare);
+    qni_free(s->count);
+    qni_free(s->blocks);
+    s->value = s->greatest = NULL;
+    s->id = NULL;
+    s->key = s->spare = NULL;
+    s->count = NULL;
+    s->blocks = NULL;
+}
+
+qn_status qni_sampler_alloc(qn_sampler *s, qn_error *err) {
     const size_t n = (size_t)s->n_valid;
-    s->bias = qni_calloc(s->params.n_logit_bias, sizeof *s->bias);
+    if (s->blocks != NULL) return QN_OK;
     s->value = qni_calloc(n, sizeof *s->value);
     s->id = qni_calloc(n, sizeof *s->id);
     s->greatest = qni_calloc((size_t)s->n_group, sizeof *s->greatest);
@@ -65,7 +80,9 @@ static bool take_memory(qn_sampler *s) {
     s->spare = qni_calloc(n, sizeof *s->spare);
     s->count = qni_calloc((size_t)s->n_vocab, sizeof *s->count);
     s->blocks = qni_calloc((size_t)s->n_block, sizeof *s->blocks);
-    return s->bias && s->value && s->id && s->greatest && s->key && s->spare && s->count && s->blocks;
+    if (s->value && s->id && s->greatest && s->key && s->spare && s->count && s->blocks) return QN_OK;
+    free_arrays(s);
+    return qni_fail(err, QN_ENOMEM, "sampler: no memory for %d ids", s->n_vocab);
 }
 
 qn_status qni_sampler_create(qn_sampler **out, const qn_sampler_params *params, int32_t n_vocab, int32_t n_valid,
@@ -85,9 +102,10 @@ qn_status qni_sampler_create(qn_sampler **out, const qn_sampler_params *params, 
     s->n_valid = n_valid == 0 ? n_vocab : n_valid;
     s->n_block = (int32_t)qni_ceil_div(s->n_valid, QNI_BLOCK_IDS);
     s->n_group = (int32_t)qni_ceil_div(s->n_valid, QNI_GROUP_IDS);
-    if (!take_memory(s)) {
+    s->bias = qni_calloc(params->n_logit_bias, sizeof *s->bias);
+    if (s->bias == NULL) {
         qn_sampler_free(s);
-        return qni_fail(err, QN_ENOMEM, "sampler: no memory for %d ids", n_vocab);
+        return qni_fail(err, QN_ENOMEM, "sampler: no memory for %zu biases", params->n_logit_bias);
     }
     if (params->n_logit_bias > 0) memcpy(s->bias, params->logit_bias, params->n_logit_bias * sizeof *s->bias);
     s->params.logit_bias = s->bias;
@@ -99,20 +117,22 @@ qn_status qni_sampler_create(qn_sampler **out, const qn_sampler_params *params, 
 
 qn_status qn_sampler_create(qn_sampler **out, const qn_sampler_params *params, int32_t n_vocab, int32_t n_valid,
                             qn_error *err) {
-    return qni_sampler_create(out, params, n_vocab, n_valid, NULL, err);
+    qn_sampler *s = NULL;
+    QN_TRY(qni_sampler_create(out != NULL ? &s : NULL, params, n_vocab, n_valid, NULL, err));
+    const qn_status status = qni_sampler_alloc(s, err);
+    if (status != QN_OK) {
+        qn_sampler_free(s);
+        return status;
+    }
+    *out = s;
+    return QN_OK;
 }
 
 void qn_sampler_free(qn_sampler *sampler) {
     if (sampler == NULL) return;
     if (sampler->device != NULL) qni_device_release(sampler->device);
     qni_free(sampler->bias);
-    qni_free(sampler->value);
-    qni_free(sampler->id);
-    qni_free(sampler->greatest);
-    qni_free(sampler->key);
-    qni_free(sampler->spare);
-    qni_free(sampler->count);
-    qni_free(sampler->blocks);
+    free_arrays(sampler);
     qni_free(sampler);
 }
 
@@ -127,7 +147,7 @@ static qn_status check_logits(const float *logits, int32_t n_valid, qn_error *er
 }
 
 /* -Inf, an id that the model itself excludes, is left unchanged. */
-static void move_logit(double *x, double to) {
+static void set_logit(double *x, double to) {
     if (*x < -limit) return;
     *x = fmin(fmax(to, -limit), limit);
 }
@@ -140,7 +160,7 @@ static bool apply_penalties(qn_sampler *s, const int32_t *history, size_t n_hist
         for (size_t j = 0; j < n_history; j++) {
             int32_t id = history[j];
             if (id >= s->n_valid || s->count[id]++ > 0) continue;
-            move_logit(&x[id], x[id] > 0 ? x[id] / p->repetition_penalty : x[id] * p->repetition_penalty);
+            set_logit(&x[id], x[id] > 0 ? x[id] / p->repetition_penalty : x[id] * p->repetition_penalty);
         }
         for (size_t j = 0; j < n_history; j++) s->count[history[j]] = 0;
     }
@@ -151,12 +171,12 @@ static bool apply_penalties(qn_sampler *s, const int32_t *history, size_t n_hist
             uint32_t n = s->count[id];
             s->count[id] = 0;
             if (id >= s->n_valid || n == 0) continue;
-            move_logit(&x[id], x[id] - (p->frequency_penalty * n + p->presence_penalty));
+            set_logit(&x[id], x[id] - (p->frequency_penalty * n + p->presence_penalty));
         }
     }
     for (size_t j = 0; j < p->n_logit_bias; j++) {
         int32_t id = s->bias[j].id;
-        if (id < s->n_valid) move_logit(&x[id], x[id] + (double)s->bias[j].bias);
+        if (id < s->n_valid) set_logit(&x[id], x[id] + (double)s->bias[j].bias);
     }
     return p->repetition_penalty != 1 || p->frequency_penalty != 0 || p->presence_penalty != 0 || p->n_logit_bias > 0;
 }
@@ -176,7 +196,7 @@ qn_status qn_sampler_draw(qn_sampler *sampler, int32_t *id, double *probs, const
         }
     }
     QN_TRY(qni_candidates_read(sampler, logits, err));
-    if (apply_penalties(sampler, history, n_history, prompt_len)) qni_candidates_moved(sampler);
+    if (apply_penalties(sampler, history, n_history, prompt_len)) qni_candidates_update_maxima(sampler);
     qni_candidates_select(sampler);
     *id = qni_candidates_draw(sampler, qni_philox_uniform(sampler->params.seed, position), probs);
     return QN_OK;

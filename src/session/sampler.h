@@ -41,9 +41,13 @@ struct qn_sampler {
     double sum;            /* of all candidates' e */
 };
 
-/* As qn_sampler_create, with a device (or NULL) whose threads a sample may use while it is idle. */
+/* As qn_sampler_create, with a device (or NULL) whose threads a sample may use while it is idle. The memory that sampling
+ * needs is not allocated yet: where the device samples, it may never be used. */
 qn_status qni_sampler_create(qn_sampler **out, const qn_sampler_params *params, int32_t n_vocab, int32_t n_valid,
                              qn_device *device, qn_error *err);
+
+/* Allocate what sampling needs, once. Errors: ENOMEM. */
+qn_status qni_sampler_alloc(qn_sampler *sampler, qn_error *err);
 
 /* Run a task for the first n_block blocks; n is the total number of their ids or candidates. The caller must not
  * hold the device. */
@@ -56,7 +60,7 @@ qn_status qni_candidates_check(const float *logits, int32_t n_valid, bool is_bad
 /* Load logits into `value` and `greatest`. Errors: ENUMERIC. */
 qn_status qni_candidates_read(qn_sampler *sampler, const float *logits, qn_error *err);
 /* Recompute `greatest` after logits were changed. */
-void qni_candidates_moved(qn_sampler *sampler);
+void qni_candidates_update_maxima(qn_sampler *sampler);
 /* Apply all filters; at least one candidate remains. */
 void qni_candidates_select(qn_sampler *sampler);
 /* The id that u, within 0 … 1, selects among them; probs as in qn_sampler_draw. */

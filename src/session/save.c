@@ -105,24 +105,24 @@ typedef struct sink {
     unsigned char *rows; /* {run_bytes()} */
 } sink;
 
-static qn_status put(sink *out, const void *data, size_t bytes, qn_error *err) {
+static qn_status write_hashed(sink *out, const void *data, size_t bytes, qn_error *err) {
     qni_sha256_update(&out->hash, data, bytes);
     return qni_writer_write(&out->writer, data, bytes, err);
 }
 
-static qn_status put_session(sink *out, const qn_session *s, qn_error *err) {
+static qn_status write_session(sink *out, const qn_session *s, qn_error *err) {
     header h = header_for(s, s->seq.n_tok, s->has_logits);
     const qn_model_config *config = &s->model->config;
-    QN_TRY(put(out, &h, sizeof h, err));
-    QN_TRY(put(out, s->model->fingerprint, sizeof s->model->fingerprint, err));
-    QN_TRY(put(out, s->seq.ids, (size_t)s->seq.n_tok * sizeof *s->seq.ids, err));
+    QN_TRY(write_hashed(out, &h, sizeof h, err));
+    QN_TRY(write_hashed(out, s->model->fingerprint, sizeof s->model->fingerprint, err));
+    QN_TRY(write_hashed(out, s->seq.ids, (size_t)s->seq.n_tok * sizeof *s->seq.ids, err));
     for (int32_t i = 0; i < 2 * config->n_layer * config->n_kv_head; i++) {
         for (kv_run r = first_run(&s->seq, i, s->seq.n_tok); r.bytes > 0; r = next_run(&s->seq, r)) {
             QN_TRY(transfer(s->model->device, r, out->rows, NULL, err));
-            QN_TRY(put(out, out->rows, r.bytes, err));
+            QN_TRY(write_hashed(out, out->rows, r.bytes, err));
         }
     }
-    if (s->has_logits) QN_TRY(put(out, s->logits, (size_t)config->n_vocab * sizeof *s->logits, err));
+    if (s->has_logits) QN_TRY(write_hashed(out, s->logits, (size_t)config->n_vocab * sizeof *s->logits, err));
     uint8_t digest[DIGEST];
     qni_sha256_final(&out->hash, digest);
     return qni_writer_write(&out->writer, digest, sizeof digest, err);
@@ -140,7 +140,7 @@ qn_status qn_session_save(const qn_session *session, const char *path, qn_error 
         qni_free(out.rows);
         return status;
     }
-    status = put_session(&out, session, err);
+    status = write_session(&out, session, err);
     qni_free(out.rows);
     if (status == QN_OK) return qni_writer_commit(&out.writer, err);
     qni_writer_abandon(&out.writer);
@@ -156,17 +156,17 @@ typedef struct source {
     uint8_t fingerprint[FINGERPRINT];
 } source;
 
-static qn_status damaged(const source *in, const char *what, qn_error *err) {
+static qn_status fail_format(const source *in, const char *what, qn_error *err) {
     return qni_fail(err, QN_EFORMAT, "%s: %s", in->file.path, what);
 }
 
 /* Read the header and check the whole file against its checksum. */
-static qn_status check_whole(source *in, qn_error *err) {
+static qn_status check_checksum(source *in, qn_error *err) {
     uint64_t least = sizeof in->header + sizeof in->fingerprint + DIGEST;
-    if (in->file.size < least) return damaged(in, "no session file: too short", err);
+    if (in->file.size < least) return fail_format(in, "not a session file: too short", err);
     QN_TRY(qni_file_read(&in->file, &in->header, 0, sizeof in->header, err));
     QN_TRY(qni_file_read(&in->file, in->fingerprint, sizeof in->header, sizeof in->fingerprint, err));
-    if (memcmp(in->header.magic, magic, sizeof magic) != 0) return damaged(in, "no session file", err);
+    if (memcmp(in->header.magic, magic, sizeof magic) != 0) return fail_format(in, "not a session file", err);
     if (in->header.version != VERSION) {
         return qni_fail(err, QN_EFORMAT, "%s: session file of version %u, not %d", in->file.path, in->header.version,
                         VERSION);
@@ -187,7 +187,7 @@ static qn_status check_whole(source *in, qn_error *err) {
     uint8_t digest[DIGEST], stored[DIGEST];
     qni_sha256_final(&hash, digest);
     QN_TRY(qni_file_read(&in->file, stored, end, sizeof stored, err));
-    if (memcmp(digest, stored, sizeof digest) != 0) return damaged(in, "damaged: its checksum is wrong", err);
+    if (memcmp(digest, stored, sizeof digest) != 0) return fail_format(in, "damaged: its checksum is wrong", err);
     return QN_OK;
 }
 
@@ -196,7 +196,7 @@ static qn_status check_identity(const source *in, const qn_session *s, qn_error 
     const char *path = in->file.path;
     const header *h = &in->header;
     if (memcmp(in->fingerprint, s->model->fingerprint, sizeof in->fingerprint) != 0) {
-        return qni_fail(err, QN_EINVAL, "%s: is of another model", path);
+        return qni_fail(err, QN_EINVAL, "%s: belongs to another model", path);
     }
     if (h->kv_dtype != (int32_t)s->pool->settings.kv_dtype) {
         return qni_fail(err, QN_EINVAL, "%s: its kv_dtype is %s, the session's is %s", path,
@@ -206,10 +206,10 @@ static qn_status check_identity(const source *in, const qn_session *s, qn_error 
         return qni_fail(err, QN_EINVAL, "%s: was made with%s YaRN, the session is with%s", path,
                         s->pool->settings.yarn ? "out" : "", s->pool->settings.yarn ? "" : "out");
     }
-    if (h->n_tok < 0) return damaged(in, "damaged: negative length", err);
+    if (h->n_tok < 0) return fail_format(in, "damaged: negative length", err);
     header expected = header_for(s, h->n_tok, (h->flags & FLAG_LOGITS) != 0);
-    if (memcmp(&expected, h, sizeof expected) != 0) return damaged(in, "damaged: its sizes do not agree", err);
-    if (h->n_tok == 0 && (h->flags & FLAG_LOGITS) != 0) return damaged(in, "damaged: logits of no token", err);
+    if (memcmp(&expected, h, sizeof expected) != 0) return fail_format(in, "damaged: its sizes do not agree", err);
+    if (h->n_tok == 0 && (h->flags & FLAG_LOGITS) != 0) return fail_format(in, "damaged: logits of no token", err);
     if (h->n_tok > s->n_ctx) {
         return qni_fail(err, QN_EFULL, "%s: its %d tokens do not fit into the context of %d", path, h->n_tok, s->n_ctx);
     }
@@ -233,7 +233,7 @@ static qn_status check_content(const source *in, qn_error *err) {
         QN_TRY(qni_file_read(&in->file, in->buffer, ids_at() + (uint64_t)first * 4, (size_t)n * 4, err));
         const int32_t *ids = (const int32_t *)(const void *)in->buffer;
         for (int32_t i = 0; i < n; i++) {
-            if (ids[i] < 0 || ids[i] >= h->n_vocab) return damaged(in, "damaged: an id is out of range", err);
+            if (ids[i] < 0 || ids[i] >= h->n_vocab) return fail_format(in, "damaged: an id is out of range", err);
         }
     }
     if ((h->flags & FLAG_LOGITS) == 0) return QN_OK;
@@ -242,7 +242,7 @@ static qn_status check_content(const source *in, qn_error *err) {
         QN_TRY(qni_file_read(&in->file, in->buffer, logits_at(in) + (uint64_t)first * 4, (size_t)n * 4, err));
         const float *logits = (const float *)(const void *)in->buffer;
         for (int32_t i = 0; i < n; i++) {
-            if (!isfinite(logits[i])) return damaged(in, "damaged: a logit is not finite", err);
+            if (!isfinite(logits[i])) return fail_format(in, "damaged: a logit is not finite", err);
         }
     }
     return QN_OK;
@@ -271,7 +271,7 @@ static qn_status load(const source *in, qn_session *s, qn_error *err) {
         QN_TRY(qni_file_read(&in->file, s->logits, at, (size_t)config->n_vocab * sizeof *s->logits, err));
     }
     for (int32_t i = 0; i < n_tok; i++) { /* re-validate: the file may have changed since the checksum */
-        if (seq->ids[i] < 0 || seq->ids[i] >= config->n_vocab) return damaged(in, "changed while it was read", err);
+        if (seq->ids[i] < 0 || seq->ids[i] >= config->n_vocab) return fail_format(in, "changed while it was read", err);
     }
     seq->n_tok = n_tok;
     s->has_logits = logits;
@@ -286,7 +286,7 @@ qn_status qn_session_restore(qn_session *session, const char *path, qn_error *er
     QN_TRY(qni_file_open(&in.file, path, err));
     in.buffer = qni_calloc(run_bytes(session) > BUFFER ? run_bytes(session) : BUFFER, 1);
     qn_status status = in.buffer == NULL ? qni_fail(err, QN_ENOMEM, "%s: out of memory", path) : QN_OK;
-    if (status == QN_OK) status = check_whole(&in, err);
+    if (status == QN_OK) status = check_checksum(&in, err);
     if (status == QN_OK) status = check_identity(&in, session, err);
     if (status == QN_OK) status = check_content(&in, err);
     if (status == QN_OK) status = load(&in, session, err);

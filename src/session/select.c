@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * top_k and top_p without sorting the vocabulary. Quickselect cuts the numbers down to a head that is certain to hold the
- * answer; only the head is sorted, best first, and looked at as top_k and top_p are defined. For top_k a number weighs 1,
- * for top_p it weighs itself.
+ * top_k and top_p without sorting the vocabulary. Quickselect cuts the numbers down to a head that is certain to hold
+ * the answer. Only the head is sorted, best first, and searched as top_k and top_p are defined. The weight of a number
+ * is 1 for top_k, and the number itself for top_p.
  *
  * The answer is that of a whole sort, bit for bit: the rounding of top_p's sums may decide where they end, so they are
  * added in the defined order, and the head is long enough whatever the order of the sums that cut it.
@@ -33,7 +33,7 @@ static double number_of(uint64_t key) {
 }
 
 /* Append the keys of numbers that are not below `least`; `key` has room for n. Returns how many they are. */
-static int32_t take(uint64_t *key, const double *x, int32_t n, double least) {
+static int32_t append_keys(uint64_t *key, const double *x, int32_t n, double least) {
     int32_t n_key = 0;
     for (int32_t i = 0; i < n; i++) {
         key[n_key] = key_of(x[i]);
@@ -59,7 +59,7 @@ static uint64_t median(uint64_t a, uint64_t b, uint64_t c) {
     return c < low ? low : c > high ? high : c;
 }
 
-static double weigh(const uint64_t *key, int32_t n, bool by_count) {
+static double total_weight(const uint64_t *key, int32_t n, bool by_count) {
     if (by_count) return n;
     double sum = 0;
     for (int32_t i = 0; i < n; i++) sum += number_of(key[i]);
@@ -73,7 +73,7 @@ static int32_t cut_head(uint64_t *key, int32_t n, bool by_count, double target) 
     for (int32_t round = 0; round < MAX_ROUNDS && end - first > FEW; round++) {
         const uint64_t pivot = median(key[first], key[first + (end - first) / 2], key[end - 1]);
         const int32_t middle = first + partition(key + first, end - first, pivot);
-        const double weight = weigh(key + first, middle - first, by_count);
+        const double weight = total_weight(key + first, middle - first, by_count);
         if (above + weight >= target) {
             end = middle;
             continue;
@@ -87,7 +87,7 @@ static int32_t cut_head(uint64_t *key, int32_t n, bool by_count, double target) 
 }
 
 /* Sort keys in descending order, by radix; returns which of the two arrays has them. */
-static const uint64_t *sort(uint64_t *key, uint64_t *spare, int32_t n) {
+static const uint64_t *sort_keys(uint64_t *key, uint64_t *spare, int32_t n) {
     uint32_t count[8][256] = {{0}};
     for (int32_t i = 0; i < n; i++) {
         for (int32_t d = 0; d < 8; d++) count[d][key[i] >> 8 * d & 255]++;
@@ -112,17 +112,17 @@ static const uint64_t *sort(uint64_t *key, uint64_t *spare, int32_t n) {
 /* The k-th greatest of n keys in s->key; -DBL_MAX if there are fewer. */
 static double kth_of(const qn_sampler *s, int32_t n, int32_t k) {
     if (k > n) return -DBL_MAX;
-    return number_of(sort(s->key, s->spare, cut_head(s->key, n, true, k))[k - 1]);
+    return number_of(sort_keys(s->key, s->spare, cut_head(s->key, n, true, k))[k - 1]);
 }
 
 /* k groups have a logit that reaches the k-th greatest of their greatest ones, so no lower one can be the k-th. */
 double qni_select_kth(const qn_sampler *s, int32_t k) {
-    const double least = kth_of(s, take(s->key, s->greatest, s->n_group, -DBL_MAX), k);
+    const double least = kth_of(s, append_keys(s->key, s->greatest, s->n_group, -DBL_MAX), k);
     int32_t n = 0;
     for (int32_t g = 0; g < s->n_group; g++) {
         const int32_t first = g * QNI_GROUP_IDS;
         if (s->greatest[g] < least) continue;
-        n += take(s->key + n, s->value + first, (int32_t)qni_min_i64(QNI_GROUP_IDS, s->n_valid - first), least);
+        n += append_keys(s->key + n, s->value + first, (int32_t)qni_min_i64(QNI_GROUP_IDS, s->n_valid - first), least);
     }
     return kth_of(s, n, k);
 }
@@ -139,10 +139,10 @@ qni_cut qni_select_top_p(const qn_sampler *s) {
     const double least = rest > margin ? rest / n * s->sum : 0;
     int32_t n_key = 0;
     for (int32_t b = 0; b < s->n_used; b++) {
-        n_key += take(s->key + n_key, s->value + b * QNI_BLOCK_IDS, s->blocks[b].n, least);
+        n_key += append_keys(s->key + n_key, s->value + b * QNI_BLOCK_IDS, s->blocks[b].n, least);
     }
     n_key = cut_head(s->key, n_key, false, (top_p + margin) * s->sum);
-    const uint64_t *key = sort(s->key, s->spare, n_key);
+    const uint64_t *key = sort_keys(s->key, s->spare, n_key);
     int32_t at = 0;
     double total = number_of(key[0]) / s->sum;
     while (total < top_p && at + 1 < n_key) total += number_of(key[++at]) / s->sum;

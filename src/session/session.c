@@ -19,7 +19,7 @@ qn_status qni_session_measure(qni_session_layout *out, const qn_model_config *co
 /* Check a session's options against those of its shared pool. */
 static qn_status check_pool(const qn_kv_pool *pool, const qn_model *model, const qn_session_options *o, qn_error *err) {
     const qni_kv_settings *s = &pool->settings;
-    if (pool->model != model) return qni_fail(err, QN_EINVAL, "pool: is of another model than the session");
+    if (pool->model != model) return qni_fail(err, QN_EINVAL, "pool: belongs to another model than the session");
     if (o->n_ctx < 0 || o->n_ctx > s->n_ctx) {
         return qni_fail(err, QN_EINVAL, "n_ctx: must be within 0 … %d, that of the pool, got %d", s->n_ctx, o->n_ctx);
     }

@@ -16,7 +16,8 @@ typedef struct qni_kv_settings {
 } qni_kv_settings;
 
 /* Fill in defaults and check against the model; n_batch is capped at n_ctx. Errors: as qn_session_create. */
-qn_status qni_kv_settle(qni_kv_settings *out, const qn_kv_pool_options *options, const qn_model *model, qn_error *err);
+qn_status qni_kv_resolve_options(qni_kv_settings *out, const qn_kv_pool_options *options, const qn_model *model,
+                                 qn_error *err);
 
 qni_kv_format qni_kv_format_of(const qn_model_config *config, qn_dtype kv_dtype);
 
@@ -84,7 +85,7 @@ typedef struct qni_feed {
     const int32_t *ids;
     size_t n_ids;  /* 0: nothing to compute */
     size_t n_done; /* ids computed */
-    /* If the device samples: the number of ids to sample, at most qni_session_most_sampled() and the free positions,
+    /* If the device samples: the number of ids to sample, at most qni_session_max_sampled() and the free positions,
      * and the settings (without `ids` and `n_id`). 0: the session receives the logits of the last id instead. */
     int32_t n_sample;
     qni_sampling sampling;
@@ -94,7 +95,7 @@ typedef struct qni_feed {
 } qni_feed;
 
 /* Maximum number of ids that the session's device samples in one step; 0: the host samples. */
-int32_t qni_session_most_sampled(const qn_session *session);
+int32_t qni_session_max_sampled(const qn_session *session);
 
 /* One pass over all feeds, whose sessions are distinct. Feeds on one pool share steps. The pass computes every feed
  * with a single id, and as many ids of the longer feeds, in order, as fit into one step beside them: at least one,

@@ -64,7 +64,8 @@ static qni_batch fill_arrays(qni_step *st) {
 }
 
 /* Copy the logits of token t to the session: kept if they belong to its last id, and passed to its callback. */
-static qn_status take_logits(const qni_run *run, qni_step *st, const qni_batch *batch, int32_t t, const float *logits) {
+static qn_status store_logits(const qni_run *run, qni_step *st, const qni_batch *batch, int32_t t,
+                              const float *logits) {
     const int32_t s = qni_batch_seq(batch, t), i = t - batch->tok_begin[s];
     const qni_portion *p = &st->portions[s];
     qn_session *session = p->session;
@@ -118,7 +119,7 @@ static qn_status run_head(const qni_run *run, qni_step *st, const qni_transforme
         QN_TRY(qni_logits(run, model, logits, x));
         if (sampled) QN_TRY(sample(run, st, batch, wanted, n, logits, b->ids));
         for (int64_t r = 0; r < n && !sampled && !st->canceled; r++) {
-            QN_TRY(take_logits(run, st, batch, wanted[r], qni_mat_row(&logits, r)));
+            QN_TRY(store_logits(run, st, batch, wanted[r], qni_mat_row(&logits, r)));
         }
     }
     return QN_OK;
@@ -187,7 +188,7 @@ static qn_status commit(const qni_step *st, qn_error *err) {
 
 /* Whether the backend's own step can run this one: ids of all sequences are sampled, and hidden states are not
  * requested. */
-static bool takes_step(const qni_step *st) {
+static bool uses_step_op(const qni_step *st) {
     if (st->pool->model->device->ops.step == NULL || st->traces) return false;
     const bool single = st->pool->model->device->backend->steps_single;
     for (int32_t s = 0; s < st->n_seq; s++) {
@@ -222,7 +223,7 @@ static qn_status run_decode(const qni_run *run, const qni_step *st, const qni_tr
 
 /* Run the forward pass and the LM head, and pass the results to the sessions. */
 static qn_status run_forward(const qni_run *run, qni_step *st, const qni_transformer *model, const qni_step_input *in) {
-    const qni_step_buffers b = qni_step_take(run, model, st->n_tok, st->traces);
+    const qni_step_buffers b = qni_step_alloc(run, model, st->n_tok, st->traces);
     QN_TRY(qni_forward(run, model, in, &b.output));
     QN_TRY(report_trace(run, st, in->batch, &b.output));
     return run_head(run, st, model, in->batch, &b);
@@ -245,7 +246,7 @@ qn_status qni_step_run(qni_step *st, qn_error *err) {
     }
     qni_scratch scratch;
     const qni_run run = qni_device_run(device, &scratch, false, err);
-    status = takes_step(st) ? run_decode(&run, st, &model, &in) : run_forward(&run, st, &model, &in);
+    status = uses_step_op(st) ? run_decode(&run, st, &model, &in) : run_forward(&run, st, &model, &in);
     qni_device_unlock(device);
     return status == QN_OK ? commit(st, err) : status;
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* BPE merging: small arrays for words, a heap and a linked list for long pieces, and a cache in front of both. */
+/* BPE merging: small arrays for words, a heap and a linked list for long pre-tokens, and a cache in front of both. */
 #include "bpe.h"
 
 #include "../base/memory.h"
@@ -8,7 +8,7 @@
 #include <string.h>
 
 enum {
-    SHORT_PIECE = 40,        /* up to this many bytes, a linear scan for the best pair beats a heap */
+    SHORT_PRETOKEN = 40,     /* up to this many bytes, a linear scan for the best pair beats a heap */
     CACHE_ENTRIES = 1 << 14, /* a power of two; 1 MiB */
     CACHE_KEY = 22,
     CACHE_IDS = 9,
@@ -24,7 +24,7 @@ typedef struct entry {
     int32_t id[CACHE_IDS];
 } entry;
 
-/* A piece as a linked list of symbols in text order. A dead symbol has rank NO_RANK and is unlinked. */
+/* A pre-token as a linked list of symbols in text order. A dead symbol has rank NO_RANK and is unlinked. */
 typedef struct symbol {
     int32_t id;
     uint32_t previous, next;
@@ -35,7 +35,7 @@ struct qni_bpe_scratch {
     entry *cache;
     symbol *symbol;  /* [capacity] */
     uint64_t *heap;  /* [2 * capacity] rank above position; an item is stale if its rank differs from the symbol's */
-    size_t capacity; /* bytes of the longest piece so far */
+    size_t capacity; /* bytes of the longest pre-token so far */
     size_t n_heap;
 };
 
@@ -121,10 +121,10 @@ void qni_bpe_scratch_trim(qni_bpe_scratch *scratch, size_t keep_bytes) {
     scratch->capacity = 0;
 }
 
-/* Merge a short piece in place; returns the number of ids. */
-static size_t merge_short(const qni_bpe *bpe, int32_t *id, const char *piece, size_t n) {
-    uint32_t rank[SHORT_PIECE]; /* rank of the pair id[i], id[i+1] */
-    for (size_t i = 0; i < n; i++) id[i] = bpe->byte_id[(unsigned char)piece[i]];
+/* Merge a short pre-token in place; returns the number of ids. */
+static size_t merge_short(const qni_bpe *bpe, int32_t *id, const char *pretoken, size_t n) {
+    uint32_t rank[SHORT_PRETOKEN]; /* rank of the pair id[i], id[i+1] */
+    for (size_t i = 0; i < n; i++) id[i] = bpe->byte_id[(unsigned char)pretoken[i]];
     for (size_t i = 0; i + 1 < n; i++) rank[i] = rank_of(bpe, id[i], id[i + 1]);
     while (n > 1) {
         size_t best = 0;
@@ -178,7 +178,7 @@ static void queue_pair(const qni_bpe *bpe, qni_bpe_scratch *scratch, uint32_t at
     if (s[at].rank != NO_RANK) heap_push(scratch, (uint64_t)s[at].rank << 32 | at);
 }
 
-/* Reserve exactly enough for a piece. The heap starts with at most n items; each of at most n merges pops one and
+/* Reserve exactly enough for a pre-token. The heap starts with at most n items; each of at most n merges pops one and
  * pushes two. */
 static bool reserve(qni_bpe_scratch *scratch, size_t n) {
     if (n <= scratch->capacity) return true;
@@ -191,12 +191,13 @@ static bool reserve(qni_bpe_scratch *scratch, size_t n) {
     return false;
 }
 
-static bool merge_long(const qni_bpe *bpe, qni_bpe_scratch *scratch, qn_ids *ids, const char *piece, size_t n) {
+static bool merge_long(const qni_bpe *bpe, qni_bpe_scratch *scratch, qn_ids *ids, const char *pretoken, size_t n) {
     if (n >= NO_LINK || !reserve(scratch, n)) return false;
     symbol *s = scratch->symbol;
     scratch->n_heap = 0;
     for (uint32_t i = 0; i < n; i++) {
-        s[i] = (symbol){bpe->byte_id[(unsigned char)piece[i]], i > 0 ? i - 1 : NO_LINK, i + 1 < n ? i + 1 : NO_LINK, 0};
+        s[i] =
+            (symbol){bpe->byte_id[(unsigned char)pretoken[i]], i > 0 ? i - 1 : NO_LINK, i + 1 < n ? i + 1 : NO_LINK, 0};
     }
     for (uint32_t i = 0; i < n; i++) queue_pair(bpe, scratch, i);
     while (scratch->n_heap > 0) {
@@ -218,7 +219,7 @@ static bool merge_long(const qni_bpe *bpe, qni_bpe_scratch *scratch, qn_ids *ids
 }
 
 /* Unkeyed: texts that collide evict each other and are merged each time, as without a cache. */
-static uint64_t hash_piece(const char *data, size_t size) {
+static uint64_t hash_pretoken(const char *data, size_t size) {
     const uint64_t factor = 0x9E3779B97F4A7C15u;
     uint64_t hash = size * factor;
     for (; size >= 8; data += 8, size -= 8) {
@@ -235,19 +236,19 @@ static uint64_t hash_piece(const char *data, size_t size) {
     return hash ^ hash >> 29;
 }
 
-bool qni_bpe_encode(const qni_bpe *bpe, qni_bpe_scratch *scratch, qn_ids *ids, const char *piece, size_t size) {
-    if (size == 1) return qni_ids_append(ids, &bpe->byte_id[(unsigned char)piece[0]], 1);
-    if (size > SHORT_PIECE) return merge_long(bpe, scratch, ids, piece, size);
-    int32_t id[SHORT_PIECE];
-    if (size > CACHE_KEY) return qni_ids_append(ids, id, merge_short(bpe, id, piece, size));
-    uint64_t hash = hash_piece(piece, size);
+bool qni_bpe_encode(const qni_bpe *bpe, qni_bpe_scratch *scratch, qn_ids *ids, const char *pretoken, size_t size) {
+    if (size == 1) return qni_ids_append(ids, &bpe->byte_id[(unsigned char)pretoken[0]], 1);
+    if (size > SHORT_PRETOKEN) return merge_long(bpe, scratch, ids, pretoken, size);
+    int32_t id[SHORT_PRETOKEN];
+    if (size > CACHE_KEY) return qni_ids_append(ids, id, merge_short(bpe, id, pretoken, size));
+    uint64_t hash = hash_pretoken(pretoken, size);
     entry *e = &scratch->cache[hash & (CACHE_ENTRIES - 1)];
     uint32_t check = (uint32_t)(hash >> 32);
-    if (e->size != size || e->hash != check || memcmp(e->key, piece, size) != 0) {
-        size_t n = merge_short(bpe, id, piece, size);
+    if (e->size != size || e->hash != check || memcmp(e->key, pretoken, size) != 0) {
+        size_t n = merge_short(bpe, id, pretoken, size);
         if (n > CACHE_IDS) return qni_ids_append(ids, id, n);
         *e = (entry){.hash = check, .size = (uint8_t)size, .n = (uint8_t)n};
-        memcpy(e->key, piece, size);
+        memcpy(e->key, pretoken, size);
         memcpy(e->id, id, n * sizeof *id);
     }
     return qni_ids_append(ids, e->id, e->n);

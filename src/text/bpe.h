@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Byte-pair merging: the bytes of a piece become tokens, and adjacent tokens merge by rank, leftmost first on ties,
+/* Byte-pair merging: the bytes of a pre-token become tokens, and adjacent tokens merge by rank, leftmost first on ties,
  * until no merge applies. */
 #ifndef QNI_BPE_H
 #define QNI_BPE_H
@@ -21,8 +21,8 @@ typedef struct qni_bpe {
     int32_t byte_id[256];
 } qni_bpe;
 
-/* Workspace for pieces of any length (at most 32 bytes per byte of the longest piece), and a cache of recent short
- * pieces. */
+/* Workspace for pre-tokens of any length (at most 32 bytes per byte of the longest one), and a cache of recent short
+ * ones. */
 typedef struct qni_bpe_scratch qni_bpe_scratch;
 
 /* Reserve n merges. Errors: ENOMEM. */
@@ -39,7 +39,7 @@ qni_bpe_scratch *qni_bpe_scratch_create(void); /* NULL: out of memory */
 void qni_bpe_scratch_free(qni_bpe_scratch *scratch);
 void qni_bpe_scratch_trim(qni_bpe_scratch *scratch, size_t keep_bytes);
 
-/* Append the ids of a piece, size >= 1. Returns false when out of memory. O(n log n). */
-bool qni_bpe_encode(const qni_bpe *bpe, qni_bpe_scratch *scratch, qn_ids *ids, const char *piece, size_t size);
+/* Append the ids of a pre-token, size >= 1. Returns false when out of memory. O(n log n). */
+bool qni_bpe_encode(const qni_bpe *bpe, qni_bpe_scratch *scratch, qn_ids *ids, const char *pretoken, size_t size);
 
 #endif

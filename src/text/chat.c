@@ -120,7 +120,7 @@ static qn_status list_additional(name_list *list, const char *dir, qn_error *err
 }
 
 /* Parse a file of the directory if it exists. */
-static qn_status parse_if_there(qni_jinja **out, const char *dir, const char *name, qn_error *err) {
+static qn_status parse_if_exists(qni_jinja **out, const char *dir, const char *name, qn_error *err) {
     char *path = qni_path_join(dir, name);
     if (path == NULL) return qni_fail(err, QN_ENOMEM, "%s: out of memory", dir);
     qn_status status = qni_path_exists(path) ? parse_file(out, path, err) : QN_OK;
@@ -132,9 +132,9 @@ static qn_status parse_if_there(qni_jinja **out, const char *dir, const char *na
 static qn_status parse_dir(qn_chat_template *t, const char *dir, const json_t *config, qn_error *err) {
     name_list list = {.n = 0};
     QN_TRY(list_additional(&list, dir, err));
-    QN_TRY(parse_if_there(&t->standard, dir, "additional_chat_templates/default.jinja", err));
-    if (t->standard == NULL) QN_TRY(parse_if_there(&t->standard, dir, "chat_template.jinja", err));
-    QN_TRY(parse_if_there(&t->tool_use, dir, "additional_chat_templates/tool_use.jinja", err));
+    QN_TRY(parse_if_exists(&t->standard, dir, "additional_chat_templates/default.jinja", err));
+    if (t->standard == NULL) QN_TRY(parse_if_exists(&t->standard, dir, "chat_template.jinja", err));
+    QN_TRY(parse_if_exists(&t->tool_use, dir, "additional_chat_templates/tool_use.jinja", err));
     if (t->standard == NULL && list.n == 0) return parse_config(t, dir, config, err);
     return check_named(t, &list, dir, err);
 }

@@ -26,7 +26,8 @@ static const json_t *part_text(const json_t *part, size_t i, size_t k, qn_error 
     const json_t *text = json_object_get(part, "text");
     if (type == NULL && json_is_string(text)) return text;
     if (type == NULL) {
-        qni_fail(err, QN_EINVAL, "messages[%zu].content[%zu]: a part must be a text, or have a type and a text", i, k);
+        qni_fail(err, QN_EINVAL, "messages[%zu].content[%zu]: a part must be a string, or have a type and a text", i,
+                 k);
     } else if (strcmp(type, "text") == 0) {
         if (json_is_string(text)) return text;
         qni_fail(err, QN_EINVAL, "messages[%zu].content[%zu].text must be a string", i, k);
@@ -64,7 +65,7 @@ static qn_status join_parts(const json_t *parts, size_t i, json_t **out, qn_erro
     return *out != NULL ? QN_OK : no_memory(err);
 }
 
-static qn_status order_content(json_t *message, size_t i, qn_error *err) {
+static qn_status normalize_content(json_t *message, size_t i, qn_error *err) {
     json_t *content = json_object_get(message, "content"), *text = NULL;
     if (json_is_string(content)) return QN_OK;
     if (json_is_array(content)) {
@@ -77,7 +78,7 @@ static qn_status order_content(json_t *message, size_t i, qn_error *err) {
     return json_object_set_new(message, "content", text) == 0 ? QN_OK : no_memory(err);
 }
 
-static qn_status order_role(json_t *message, size_t i, qn_error *err) {
+static qn_status normalize_role(json_t *message, size_t i, qn_error *err) {
     static const char *const known[] = {"system", "user", "assistant", "tool"};
     const char *role = json_string_value(json_object_get(message, "role"));
     if (role == NULL) return qni_fail(err, QN_EINVAL, "messages[%zu].role must be a string", i);
@@ -93,7 +94,7 @@ static qn_status order_role(json_t *message, size_t i, qn_error *err) {
 
 /* The keys that may hold reasoning, the standard one first. Templates read "reasoning_content" or "thinking", so
  * "thinking" goes first in the message. */
-static qn_status order_reasoning(json_t *messages, size_t i, qn_error *err) {
+static qn_status normalize_reasoning(json_t *messages, size_t i, qn_error *err) {
     static const char *const names[] = {"reasoning_content", "thinking", "reasoning"};
     json_t *message = json_array_get(messages, i), *reasoning = NULL;
     for (size_t k = 0; reasoning == NULL && k < sizeof names / sizeof *names; k++) {
@@ -135,7 +136,7 @@ static qn_status parse_arguments(json_t *function, const char *where, qn_error *
     return json_object_set_new(function, "arguments", arguments) == 0 ? QN_OK : no_memory(err);
 }
 
-static qn_status order_calls(const json_t *message, size_t i, qn_error *err) {
+static qn_status normalize_calls(const json_t *message, size_t i, qn_error *err) {
     const json_t *calls = json_object_get(message, "tool_calls");
     for (size_t k = 0; k < json_array_size(calls); k++) {
         json_t *call = json_array_get(calls, k), *function = json_object_get(call, "function");
@@ -147,19 +148,19 @@ static qn_status order_calls(const json_t *message, size_t i, qn_error *err) {
     return QN_OK;
 }
 
-static qn_status order_message(json_t *messages, size_t i, const qn_chat_input *input, qn_error *err) {
+static qn_status normalize_message(json_t *messages, size_t i, const qn_chat_input *input, qn_error *err) {
     json_t *message = json_array_get(messages, i);
     if (!qni_json_is_object(message)) return qni_fail(err, QN_EINVAL, "messages[%zu] must be an object", i);
-    QN_TRY(order_role(message, i, err));
+    QN_TRY(normalize_role(message, i, err));
     bool last = i + 1 == json_array_size(messages);
     const json_t *content = json_object_get(message, "content");
     if (last && input->continue_final_message && (content == NULL || json_is_null(content))) {
         return qni_fail(err, QN_EINVAL, "continue_final_message: messages[%zu] has no content to continue", i);
     }
-    QN_TRY(order_content(message, i, err));
+    QN_TRY(normalize_content(message, i, err));
     drop_nulls(message);
-    if (input->tool_arguments_object) QN_TRY(order_calls(message, i, err));
-    return order_reasoning(messages, i, err);
+    if (input->tool_arguments_object) QN_TRY(normalize_calls(message, i, err));
+    return normalize_reasoning(messages, i, err);
 }
 
 qn_status qni_chat_messages(json_t **out, const qn_chat_input *input, qn_error *err) {
@@ -168,7 +169,7 @@ qn_status qni_chat_messages(json_t **out, const qn_chat_input *input, qn_error *
     qn_status status = QN_OK;
     if (!json_is_array(messages)) status = qni_fail(err, QN_EINVAL, "messages must be a list");
     for (size_t i = 0; status == QN_OK && i < json_array_size(messages); i++) {
-        status = order_message(messages, i, input, err);
+        status = normalize_message(messages, i, input, err);
     }
     if (status == QN_OK && input->continue_final_message && json_array_size(messages) == 0) {
         status = qni_fail(err, QN_EINVAL, "continue_final_message: there is no message");

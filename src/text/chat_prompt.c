@@ -37,7 +37,7 @@ bool qn_chat_starts_reasoning(const char *prompt, size_t size, const qn_text_run
 #define EXCHANGE "{\"role\": \"user\", \"content\": \"x\"}, {\"role\": \"assistant\", \"content\": \"" SENTINEL "\"}"
 
 /* The added token that a template writes right after the sentinel; -1: none. */
-static int32_t token_behind(const qn_prompt *prompt, const qn_tokenizer *tokenizer) {
+static int32_t token_after(const qn_prompt *prompt, const qn_tokenizer *tokenizer) {
     const char *text = prompt->text.data, *found = NULL;
     const size_t size = prompt->text.size, n = sizeof SENTINEL - 1;
     for (size_t i = 0; i + n <= size && found == NULL; i++) {
@@ -61,7 +61,7 @@ static qn_status try_messages(const qn_chat_template *chat_template, const qn_to
     qn_prompt prompt = {0};
     qn_error refusal = {0};
     qn_status status = qn_chat_render(chat_template, &prompt, input, &refusal);
-    if (status == QN_OK) *id = token_behind(&prompt, tokenizer);
+    if (status == QN_OK) *id = token_after(&prompt, tokenizer);
     qn_prompt_release(&prompt);
     return status == QN_ENOMEM ? qni_fail(err, status, "%s", refusal.message) : QN_OK;
 }

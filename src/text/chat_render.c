@@ -106,7 +106,7 @@ static qn_status cut_at_tag(qn_prompt *prompt, size_t start, const json_t *messa
     if (at < 0 || qni_j_find(text, message, 0) < 0) {
         qni_prompt_cut(prompt, start);
         return qni_fail(err, QN_EINVAL,
-                        "continue_final_message: the chat template does not give the last message as it is");
+                        "continue_final_message: the chat template does not render the last message verbatim");
     }
     bool spaced = (size_t)at + TAG <= text.size && text.s[at + TAG - 1] == ' ';
     text.size = (size_t)at;
@@ -116,7 +116,7 @@ static qn_status cut_at_tag(qn_prompt *prompt, size_t start, const json_t *messa
 }
 
 /* Whether a value is null, false, 0 or empty. */
-static bool asks_nothing(const json_t *value) {
+static bool has_no_effect(const json_t *value) {
     double number;
     if (qni_json_number(&number, value)) return !(number < 0 || number > 0);
     if (json_is_string(value)) return json_string_length(value) == 0;
@@ -152,7 +152,7 @@ static qn_status check_messages(const json_t *messages, const qni_jinja *jinja, 
         if (has_key(jinja, known[k].key)) continue;
         for (size_t i = 0; i < n; i++) {
             const json_t *value = json_object_get(json_array_get(messages, i), known[k].key);
-            if (value == NULL || asks_nothing(value) || (known[k].continues && continues && i + 1 == n)) continue;
+            if (value == NULL || has_no_effect(value) || (known[k].continues && continues && i + 1 == n)) continue;
             return qni_fail(err, QN_EINVAL, "messages[%zu].%s: %s", i, known[k].key, known[k].why);
         }
     }
@@ -165,7 +165,7 @@ static qn_status read_time(qni_jinja_time *now, const qni_jinja *jinja, const ch
         return qni_fail(err, QN_EINVAL, "date: must be YYYY-MM-DD or YYYY-MM-DDTHH:MM:SS, got \"%s\"", date);
     }
     if (!qni_jinja_reads(jinja, "strftime_now") || qni_jinja_time_now(now)) return QN_OK;
-    return qni_fail(err, QN_EINVAL, "date: the system tells no local time");
+    return qni_fail(err, QN_EINVAL, "date: the local time is unavailable");
 }
 
 static qn_status render(const qn_chat_template *t, qn_prompt *prompt, const conversation *c, const qn_chat_input *input,

@@ -71,7 +71,7 @@ static qn_status read_sources(sources *s, const char *dir, qn_error *err) {
 static qn_status set_token(json_t *tokens, const char *file, const char *name, const json_t *value, qn_error *err) {
     if (json_is_null(value)) return QN_OK;
     const json_t *text = qni_json_is_object(value) ? json_object_get(value, "content") : value;
-    if (!json_is_string(text)) return qni_fail(err, QN_EFORMAT, "%s: %s must be a text or null", file, name);
+    if (!json_is_string(text)) return qni_fail(err, QN_EFORMAT, "%s: %s must be a string or null", file, name);
     if (json_object_set_new(tokens, name, json_copy((json_t *)text)) == 0) return QN_OK;
     return qni_fail(err, QN_ENOMEM, "%s: out of memory", name);
 }

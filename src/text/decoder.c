@@ -31,8 +31,8 @@ static size_t complete(qni_lossy *state, qn_text *text, const char *data, size_t
 bool qni_lossy_push(qni_lossy *state, qn_text *text, const char *data, size_t size) {
     /* Each byte yields at most one U+FFFD, and so does the pending character. With this reserved, no append below can
      * fail. */
-    size_t room;
-    if (!qni_mul_size(&room, size, 3) || !qni_add_size(&room, room, 6) || !qni_text_reserve(text, room)) return false;
+    size_t need;
+    if (!qni_mul_size(&need, size, 3) || !qni_add_size(&need, need, 6) || !qni_text_reserve(text, need)) return false;
     size_t at = complete(state, text, data, size);
     while (at < size) {
         size_t valid = qni_utf8_valid_prefix(data + at, size - at);

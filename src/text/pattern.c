@@ -32,11 +32,11 @@ static qn_status put(const translator *t, const char *data, size_t size) {
     return QN_OK;
 }
 
-static qn_status puts_text(const translator *t, const char *text) {
+static qn_status put_text(const translator *t, const char *text) {
     return put(t, text, strlen(text));
 }
 
-static int look(const translator *t, size_t ahead) {
+static int peek(const translator *t, size_t ahead) {
     return t->size - t->at > ahead ? (unsigned char)t->pattern[t->at + ahead] : -1;
 }
 
@@ -50,7 +50,7 @@ static qn_status put_literal(const translator *t, const char *character, size_t 
     if (size == 1 && strchr("\\^$.|?*+()[]{}-&#", character[0]) != NULL && character[0] != '\0') {
         QN_TRY(put(t, "\\", 1));
     }
-    if (size == 1 && character[0] == '\0') return puts_text(t, "\\x{0}");
+    if (size == 1 && character[0] == '\0') return put_text(t, "\\x{0}");
     return put(t, character, size);
 }
 
@@ -70,13 +70,13 @@ static qn_status property(translator *t, bool in_class, bool *found) {
     const qni_category *class = class_here(t, &length);
     *found = class != NULL;
     if (class == NULL) return QN_OK;
-    const bool negated = look(t, 1) == 'S' || look(t, 1) == 'P';
+    const bool negated = peek(t, 1) == 'S' || peek(t, 1) == 'P';
     if (negated && in_class) return refuse(t, "a negated class inside brackets");
     if (t->fold > 0) return refuse(t, "a class inside (?i:");
-    if (!in_class) QN_TRY(puts_text(t, negated ? "[^" : "["));
-    QN_TRY(puts_text(t, class->members));
-    if (class->more != NULL) QN_TRY(puts_text(t, class->more));
-    if (!in_class) QN_TRY(puts_text(t, "]"));
+    if (!in_class) QN_TRY(put_text(t, negated ? "[^" : "["));
+    QN_TRY(put_text(t, class->members));
+    if (class->more != NULL) QN_TRY(put_text(t, class->more));
+    if (!in_class) QN_TRY(put_text(t, "]"));
     t->at += length;
     return QN_OK;
 }
@@ -85,14 +85,14 @@ static qn_status property(translator *t, bool in_class, bool *found) {
 static qn_status literal(translator *t, char out[4], size_t *n) {
     static const char names[] = "rntfve", values[] = "\r\n\t\f\v\x1B";
     uint32_t point;
-    if (look(t, 0) != '\\') {
+    if (peek(t, 0) != '\\') {
         *n = qni_utf8_decode(t->pattern + t->at, t->size - t->at, &point);
         if (*n == 0) return refuse(t, "invalid UTF-8");
         memcpy(out, t->pattern + t->at, *n);
         t->at += *n;
         return QN_OK;
     }
-    int c = look(t, 1);
+    int c = peek(t, 1);
     const char *name = c > 0 ? strchr(names, c) : NULL;
     bool alphanumeric = (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
     if (c <= 0 || c >= 0x80 || (alphanumeric && name == NULL)) return refuse(t, "this escape");
@@ -105,25 +105,25 @@ static qn_status literal(translator *t, char out[4], size_t *n) {
 static qn_status bracket_class(translator *t) {
     if (t->fold > 0) return refuse(t, "a class inside (?i:");
     t->at++;
-    bool negated = look(t, 0) == '^';
+    bool negated = peek(t, 0) == '^';
     if (negated) t->at++;
-    QN_TRY(puts_text(t, negated ? "[^" : "["));
-    if (look(t, 0) == ']') return refuse(t, "an empty class");
-    while (look(t, 0) != ']') {
-        if (look(t, 0) < 0) return refuse(t, "an open class");
-        if (look(t, 0) == '[') return refuse(t, "a class inside a class");
+    QN_TRY(put_text(t, negated ? "[^" : "["));
+    if (peek(t, 0) == ']') return refuse(t, "an empty class");
+    while (peek(t, 0) != ']') {
+        if (peek(t, 0) < 0) return refuse(t, "an open class");
+        if (peek(t, 0) == '[') return refuse(t, "a class inside a class");
         if (starts(t, "&&")) return refuse(t, "an intersection of classes");
         bool found;
         QN_TRY(property(t, true, &found));
         if (found) {
-            if (look(t, 0) == '-' && look(t, 1) != ']') return refuse(t, "a range from a class");
+            if (peek(t, 0) == '-' && peek(t, 1) != ']') return refuse(t, "a range from a class");
             continue;
         }
         char character[4];
         size_t n = 0;
         QN_TRY(literal(t, character, &n));
         QN_TRY(put_literal(t, character, n));
-        if (look(t, 0) != '-' || look(t, 1) == ']') continue;
+        if (peek(t, 0) != '-' || peek(t, 1) == ']') continue;
         t->at++;
         if (starts(t, "\\s") || starts(t, "\\p")) return refuse(t, "a range to a class");
         QN_TRY(literal(t, character, &n));
@@ -139,15 +139,15 @@ static qn_status open_group(translator *t) {
     enum { DEPTH = 64 };
     if (t->fold > 0) return refuse(t, "a group inside (?i:");
     if (++t->depth > DEPTH) return refuse(t, "a group nested so deeply");
-    if (look(t, 1) != '?') {
+    if (peek(t, 1) != '?') {
         t->at++;
-        return puts_text(t, "(?:"); /* groups are never referenced */
+        return put_text(t, "(?:"); /* groups are never referenced */
     }
     for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
         if (!starts(t, kinds[i])) continue;
         if (kinds[i][2] == 'i') t->fold = t->depth;
         t->at += strlen(kinds[i]);
-        return puts_text(t, kinds[i]);
+        return put_text(t, kinds[i]);
     }
     return refuse(t, "this kind of group");
 }
@@ -159,16 +159,16 @@ enum { MOST_REPEATED = 1000 };
 static qn_status interval(translator *t) {
     size_t first = t->at++;
     size_t digits = 0, least = 0;
-    for (; look(t, 0) >= '0' && look(t, 0) <= '9'; digits++) {
-        if (least <= MOST_REPEATED) least = 10 * least + (size_t)(look(t, 0) - '0');
+    for (; peek(t, 0) >= '0' && peek(t, 0) <= '9'; digits++) {
+        if (least <= MOST_REPEATED) least = 10 * least + (size_t)(peek(t, 0) - '0');
         t->at++;
     }
     if (least > MOST_REPEATED) return refuse(t, "so long a repetition");
-    bool comma = digits > 0 && look(t, 0) == ',';
+    bool comma = digits > 0 && peek(t, 0) == ',';
     if (comma) t->at++;
-    while (comma && look(t, 0) >= '0' && look(t, 0) <= '9') t->at++;
-    int after = look(t, 1);
-    if (digits == 0 || look(t, 0) != '}' || after == '+' || (after == '?' && !comma)) {
+    while (comma && peek(t, 0) >= '0' && peek(t, 0) <= '9') t->at++;
+    int after = peek(t, 1);
+    if (digits == 0 || peek(t, 0) != '}' || after == '+' || (after == '?' && !comma)) {
         return refuse(t, "this use of braces");
     }
     t->at++;
@@ -195,7 +195,7 @@ static qn_status plain(translator *t) {
 
 static qn_status item(translator *t) {
     bool found = false;
-    int c = look(t, 0);
+    int c = peek(t, 0);
     if (c == '\\') {
         QN_TRY(property(t, false, &found));
         return found ? QN_OK : plain(t);
@@ -213,7 +213,7 @@ static qn_status item(translator *t) {
         t->depth--;
     }
     t->at++;
-    if (c == '.') return puts_text(t, "[^\\n]");
+    if (c == '.') return put_text(t, "[^\\n]");
     return put(t, (char[]){(char)c}, 1);
 }
 

@@ -163,13 +163,13 @@ static qn_status failed(int code, size_t at, qn_error *err) {
 typedef struct run_state {
     const qni_splitting *splitting;
     qni_split_scratch *scratch;
-    qni_piece_take take;
+    qni_pretoken_fn on_pretoken;
     void *user;
     qn_error *err;
 } run_state;
 
 static qn_status run_stage(const run_state *run, int stage, const char *text, size_t size) {
-    if (stage == run->splitting->n) return run->take(run->user, text, size, run->err);
+    if (stage == run->splitting->n) return run->on_pretoken(run->user, text, size, run->err);
     const PCRE2_SIZE *span = pcre2_get_ovector_pointer(run->scratch->match[stage]);
     size_t taken = 0; /* text before this offset has been emitted */
     for (size_t at = 0; at < size;) {
@@ -201,7 +201,7 @@ void qni_split_begin(qni_split_scratch *scratch, size_t size) {
 }
 
 qn_status qni_splitting_run(const qni_splitting *splitting, qni_split_scratch *scratch, const char *text, size_t size,
-                            qni_piece_take take, void *user, qn_error *err) {
+                            qni_pretoken_fn on_pretoken, void *user, qn_error *err) {
     /* PCRE2's limit for one search, in case it counts faster than we do. Its default is 10 million. */
     const uint32_t least = 10000000, most = UINT32_MAX / 2;
     uint32_t steps = size < (most - least) / 16 ? least + (uint32_t)size * 16 : most;
@@ -210,6 +210,6 @@ qn_status qni_splitting_run(const qni_splitting *splitting, qni_split_scratch *s
     size_t kib = 20000 + size / 16;
     pcre2_set_heap_limit(scratch->context, kib < most ? (uint32_t)kib : most);
     if (size == 0) return QN_OK;
-    run_state run = {.splitting = splitting, .scratch = scratch, .take = take, .user = user, .err = err};
+    run_state run = {.splitting = splitting, .scratch = scratch, .on_pretoken = on_pretoken, .user = user, .err = err};
     return run_stage(&run, 0, text, size);
 }

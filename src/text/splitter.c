@@ -61,12 +61,12 @@ static bool append(bytes *b, const char *data, size_t size) {
     return true;
 }
 
-static void drop(bytes *b, size_t n) {
+static void drop_front(bytes *b, size_t n) {
     b->size -= n;
     if (b->size > 0) memmove(b->data, b->data + n, b->size);
 }
 
-static void hand_out(qn_splitter *s, qn_piece piece, const char *data, size_t size) {
+static void deliver(qn_splitter *s, qn_piece piece, const char *data, size_t size) {
     if (size > 0 && !s->stopped && !s->piece(s->user, piece, data, size)) s->stopped = true;
 }
 
@@ -74,7 +74,7 @@ static void hand_out(qn_splitter *s, qn_piece piece, const char *data, size_t si
 static void flush_character(qn_splitter *s) {
     if (s->n_character == 0) return;
     s->n_character = 0;
-    hand_out(s, s->character_piece, QNI_UTF8_REPLACEMENT, sizeof QNI_UTF8_REPLACEMENT - 1);
+    deliver(s, s->character_piece, QNI_UTF8_REPLACEMENT, sizeof QNI_UTF8_REPLACEMENT - 1);
 }
 
 /* The last stage: emit whole characters; invalid UTF-8 becomes U+FFFD. */
@@ -89,7 +89,7 @@ static void emit(qn_splitter *s, qn_piece piece, const char *data, size_t size) 
         if (state == QNI_UTF8_WHOLE) {
             size_t n = s->n_character;
             s->n_character = 0;
-            hand_out(s, piece, s->character, n);
+            deliver(s, piece, s->character, n);
         } else { /* the new byte does not continue the character */
             used--;
             flush_character(s);
@@ -102,17 +102,17 @@ static void emit(qn_splitter *s, qn_piece piece, const char *data, size_t size) 
             used += length;
             continue;
         }
-        hand_out(s, piece, data + from, used - from);
+        deliver(s, piece, data + from, used - from);
         if (state == QNI_UTF8_PARTIAL) {
             s->n_character = size - used;
             s->character_piece = piece;
             memcpy(s->character, data + used, s->n_character);
             return;
         }
-        hand_out(s, piece, QNI_UTF8_REPLACEMENT, sizeof QNI_UTF8_REPLACEMENT - 1);
+        deliver(s, piece, QNI_UTF8_REPLACEMENT, sizeof QNI_UTF8_REPLACEMENT - 1);
         from = used += length;
     }
-    hand_out(s, piece, data + from, used - from);
+    deliver(s, piece, data + from, used - from);
 }
 
 static void emit_newlines(qn_splitter *s) {
@@ -125,7 +125,7 @@ static void emit_newlines(qn_splitter *s) {
 }
 
 /* Consume text outside tags: newlines after a tag are skipped, those at the end of the reasoning are held back. */
-static void take(qn_splitter *s, const char *data, size_t size) {
+static void consume(qn_splitter *s, const char *data, size_t size) {
     while (s->skip_newlines && size > 0 && *data == '\n') {
         data++;
         size--;
@@ -150,18 +150,18 @@ static bool is_space(char c) {
 }
 
 /* Whether [data, size) is a tag (1), a proper prefix of one (0), or neither (-1). */
-static int looks_like(const char *data, size_t size, const char *tag, size_t tag_size) {
+static int match_tag(const char *data, size_t size, const char *tag, size_t tag_size) {
     if (memcmp(data, tag, size < tag_size ? size : tag_size) != 0) return -1;
     return size >= tag_size ? 1 : 0;
 }
 
 /* White space and an optional opening tag at the very start. Returns the bytes used; *more: process the rest in the new
  * mode. */
-static size_t start(qn_splitter *s, bool last) {
+static size_t parse_start(qn_splitter *s, bool last) {
     const bytes *b = &s->tag;
     size_t at = 0;
     while (at < b->size && is_space(b->data[at])) at++;
-    int tag = at < b->size ? looks_like(b->data + at, b->size - at, open_tag, sizeof open_tag - 1) : 0;
+    int tag = at < b->size ? match_tag(b->data + at, b->size - at, open_tag, sizeof open_tag - 1) : 0;
     if (tag == 0 && !last) return 0;
     s->mode = tag == 1 || s->starts_reasoning ? MODE_REASONING : MODE_CONTENT;
     s->skip_newlines = s->mode == MODE_REASONING;
@@ -169,16 +169,16 @@ static size_t start(qn_splitter *s, bool last) {
 }
 
 /* Reasoning up to its closing tag. Returns the bytes used. */
-static size_t reason(qn_splitter *s, bool last) {
+static size_t parse_reasoning(qn_splitter *s, bool last) {
     const bytes *b = &s->tag;
     size_t at = 0;
     while (at < b->size) {
         const char *p = memchr(b->data + at, '<', b->size - at);
         size_t found = p != NULL ? (size_t)(p - b->data) : b->size;
-        take(s, b->data + at, found - at);
+        consume(s, b->data + at, found - at);
         at = found;
         if (at == b->size) break;
-        int tag = looks_like(b->data + at, b->size - at, close_tag, sizeof close_tag - 1);
+        int tag = match_tag(b->data + at, b->size - at, close_tag, sizeof close_tag - 1);
         if (tag == 0 && !last) return at;
         if (tag == 1) {
             s->n_newline = 0;
@@ -186,7 +186,7 @@ static size_t reason(qn_splitter *s, bool last) {
             s->skip_newlines = true;
             return at + sizeof close_tag - 1;
         }
-        take(s, b->data + at, 1);
+        consume(s, b->data + at, 1);
         at++;
     }
     return at;
@@ -196,19 +196,19 @@ static size_t reason(qn_splitter *s, bool last) {
 static bool split(qn_splitter *s, const char *data, size_t size, bool last) {
     if (s->mode != MODE_CONTENT) {
         if (!append(&s->tag, data, size)) return false;
-        if (s->mode == MODE_START) drop(&s->tag, start(s, last));
-        if (s->mode == MODE_REASONING) drop(&s->tag, reason(s, last));
+        if (s->mode == MODE_START) drop_front(&s->tag, parse_start(s, last));
+        if (s->mode == MODE_REASONING) drop_front(&s->tag, parse_reasoning(s, last));
         if (s->mode != MODE_CONTENT) return true;
-        take(s, s->tag.data, s->tag.size);
+        consume(s, s->tag.data, s->tag.size);
         s->tag.size = 0;
         return true;
     }
-    take(s, data, size);
+    consume(s, data, size);
     return true;
 }
 
 /* Feed one more byte to all stop strings; returns the earliest offset where one may still begin. */
-static uint64_t look_for_stops(qn_splitter *s, char c) {
+static uint64_t match_stops(qn_splitter *s, char c) {
     uint64_t earliest = ++s->seen;
     for (size_t i = 0; i < s->n_stop; i++) {
         stop *t = &s->stops[i];
@@ -233,14 +233,14 @@ static bool release(qn_splitter *s, uint64_t certain, bool last) {
     uint64_t first = s->seen - s->held.size;
     size_t n = certain > first ? (size_t)(certain - first) : 0;
     if (!split(s, s->held.data, n, last)) return false;
-    drop(&s->held, n);
+    drop_front(&s->held, n);
     if (!last) return true;
     emit_newlines(s);
     flush_character(s);
     return true;
 }
 
-static void prepare(stop *t) {
+static void build_fallback(stop *t) {
     for (size_t i = 1, k = 0; i < t->size; i++) {
         while (k > 0 && t->text[k] != t->text[i]) k = t->fall[k - 1];
         if (t->text[k] == t->text[i]) k++;
@@ -262,7 +262,7 @@ static qn_status copy_stops(qn_splitter *s, const qn_splitter_options *o, qn_err
             s->n_stop++;
             return qni_fail(err, QN_ENOMEM, "splitter: out of memory");
         }
-        prepare(t);
+        build_fallback(t);
     }
     return QN_OK;
 }
@@ -310,9 +310,9 @@ qn_status qn_splitter_push(qn_splitter *splitter, const char *text, size_t size,
     s->piece = piece;
     s->user = user;
     /* Capacity for everything that may be held back, so that finish never allocates. */
-    size_t room;
-    if (!append(&s->held, text, size) || !qni_add_size(&room, s->tag.size, s->held.size) ||
-        !qni_grow(&s->tag.data, &s->tag.capacity, room, 1)) {
+    size_t total;
+    if (!append(&s->held, text, size) || !qni_add_size(&total, s->tag.size, s->held.size) ||
+        !qni_grow(&s->tag.data, &s->tag.capacity, total, 1)) {
         return qni_fail(err, QN_ENOMEM, "splitter: out of memory");
     }
     uint64_t earliest = s->seen + size;
@@ -322,7 +322,7 @@ qn_status qn_splitter_push(qn_splitter *splitter, const char *text, size_t size,
         return QN_OK;
     }
     for (size_t i = 0; s->n_stop > 0 && i < size; i++) {
-        earliest = look_for_stops(s, text[i]);
+        earliest = match_stops(s, text[i]);
         if (!s->matched || s->match > earliest) continue;
         s->held.size -= size - 1 - i; /* no later match can begin before this one */
         bool fine = release(s, s->match, true);

@@ -33,7 +33,7 @@ static qni_encoder *encoder_create(const qn_tokenizer *tokenizer) {
 
 /* A spare encoder, or a new one; NULL: out of memory. If the lock is taken, do not wait: in a forked child its holder
  * may be a thread that exists only in the parent. */
-static qni_encoder *encoder_take(const qn_tokenizer *tokenizer) {
+static qni_encoder *acquire_encoder(const qn_tokenizer *tokenizer) {
     qni_spares *spares = tokenizer->spares;
     if (pthread_mutex_trylock(&spares->lock) != 0) return encoder_create(tokenizer);
     qni_encoder *encoder = spares->n > 0 ? spares->encoder[--spares->n] : NULL;
@@ -41,7 +41,7 @@ static qni_encoder *encoder_take(const qn_tokenizer *tokenizer) {
     return encoder != NULL ? encoder : encoder_create(tokenizer);
 }
 
-static void encoder_give(const qn_tokenizer *tokenizer, qni_encoder *encoder) {
+static void release_encoder(const qn_tokenizer *tokenizer, qni_encoder *encoder) {
     qni_nfc_trim(&encoder->nfc, QNI_ENCODER_KEEP_BYTES);
     qni_bpe_scratch_trim(encoder->bpe, QNI_ENCODER_KEEP_BYTES);
     qni_trust_trim(&encoder->trust, QNI_ENCODER_KEEP_BYTES);
@@ -154,15 +154,15 @@ static qn_status no_memory(qn_error *err) {
     return qni_fail(err, QN_ENOMEM, "encode: out of memory");
 }
 
-/* The id of a piece that is itself an ordinary token, or -1. Returns false when out of memory. */
-static bool whole_token(const encoding *e, const char *piece, size_t size, int32_t *id) {
+/* The id of a pre-token that is itself an ordinary token, or -1. Returns false when out of memory. */
+static bool whole_token(const encoding *e, const char *pretoken, size_t size, int32_t *id) {
     *id = -1;
     if (size > e->tokenizer->longest) return true;
     qn_text *symbols = &e->encoder->symbols;
     symbols->size = 0;
     for (size_t i = 0; i < size; i++) {
         char bytes[4];
-        size_t n = qni_utf8_encode(bytes, qni_byte_symbol((unsigned char)piece[i]));
+        size_t n = qni_utf8_encode(bytes, qni_byte_symbol((unsigned char)pretoken[i]));
         if (!qni_text_append(symbols, bytes, n)) return false;
     }
     int32_t found = qni_vocab_id(&e->tokenizer->vocab, symbols->data, symbols->size);
@@ -170,14 +170,14 @@ static bool whole_token(const encoding *e, const char *piece, size_t size, int32
     return true;
 }
 
-static qn_status take_piece(void *user, const char *piece, size_t size, qn_error *err) {
+static qn_status encode_pretoken(void *user, const char *pretoken, size_t size, qn_error *err) {
     const encoding *e = user;
     if (e->tokenizer->ignore_merges) {
         int32_t id;
-        if (!whole_token(e, piece, size, &id)) return no_memory(err);
+        if (!whole_token(e, pretoken, size, &id)) return no_memory(err);
         if (id >= 0) return qni_ids_append(e->ids, &id, 1) ? QN_OK : no_memory(err);
     }
-    bool done = qni_bpe_encode(&e->tokenizer->bpe, e->encoder->bpe, e->ids, piece, size);
+    bool done = qni_bpe_encode(&e->tokenizer->bpe, e->encoder->bpe, e->ids, pretoken, size);
     return done ? QN_OK : no_memory(err);
 }
 
@@ -200,7 +200,8 @@ static qn_status cut(const encoding *e, const qni_added *added, const qni_trust 
 }
 
 static qn_status encode_normal(const encoding *e, const char *text, size_t size) {
-    return qni_splitting_run(e->tokenizer->splitting, e->encoder->split, text, size, take_piece, (void *)e, e->err);
+    return qni_splitting_run(e->tokenizer->splitting, e->encoder->split, text, size, encode_pretoken, (void *)e,
+                             e->err);
 }
 
 /* Encode a part of the text between added tokens. */
@@ -220,18 +221,18 @@ static qn_status encode_part(const encoding *e, const char *text, size_t size) {
 qn_status qn_tokenizer_encode_runs(const qn_tokenizer *tokenizer, qn_ids *ids, const char *text, size_t size,
                                    const qn_text_run *runs, size_t n_run, qn_error *err) {
     if (tokenizer == NULL || ids == NULL) return qni_fail(err, QN_EINVAL, "encode: tokenizer and ids must not be NULL");
-    if (n_run > 0 && runs == NULL) return qni_fail(err, QN_EINVAL, "encode: runs is NULL, but there are %zu", n_run);
+    if (n_run > 0 && runs == NULL) return qni_fail(err, QN_EINVAL, "encode: runs is NULL, but n_run is %zu", n_run);
     if (size > 0 && text == NULL) return qni_fail(err, QN_EINVAL, "encode: text is NULL, but its size is %zu", size);
     size_t valid = size > 0 ? qni_utf8_valid_prefix(text, size) : 0;
     if (valid < size) return qni_fail(err, QN_EINVAL, "text: not UTF-8 at byte %zu", valid);
-    encoding e = {tokenizer, encoder_take(tokenizer), ids, text, err};
+    encoding e = {tokenizer, acquire_encoder(tokenizer), ids, text, err};
     if (e.encoder == NULL) return no_memory(err);
     size_t before = ids->size;
     qni_split_begin(e.encoder->split, size);
     qn_status status = qni_trust_from_runs(&e.encoder->trust, runs, n_run, size, err);
     if (status == QN_OK) status = cut(&e, &tokenizer->added, &e.encoder->trust, encode_part, text, size);
     if (status != QN_OK) ids->size = before;
-    encoder_give(tokenizer, e.encoder);
+    release_encoder(tokenizer, e.encoder);
     return status;
 }
 

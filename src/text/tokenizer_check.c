@@ -28,7 +28,8 @@ bool qni_is_type(const json_t *object, const char *type) {
 qn_status qni_tokenizer_expect_false(const json_t *object, const char *what, const char *key, bool otherwise,
                                      qn_error *err) {
     const json_t *value = json_object_get(object, key);
-    if (value != NULL && !json_is_boolean(value)) return qni_fail(err, QN_EFORMAT, "%s: %s is no boolean", what, key);
+    if (value != NULL && !json_is_boolean(value))
+        return qni_fail(err, QN_EFORMAT, "%s: %s must be a boolean", what, key);
     if (value == NULL ? !otherwise : json_is_false(value)) return QN_OK;
     return qni_fail(err, QN_EUNSUPPORTED, "%s: %s true is not supported", what, key);
 }

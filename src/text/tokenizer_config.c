@@ -39,7 +39,7 @@ static qn_status compare_added(const qn_tokenizer *t, const listed *one, qn_erro
                     special != token.special ? "special" : "normalized");
 }
 
-static qn_status take_decoder_token(qn_tokenizer *t, const listed *one, qn_error *err) {
+static qn_status add_decoder_token(qn_tokenizer *t, const listed *one, qn_error *err) {
     if ((uint64_t)one->id < t->vocab.n && (t->vocab.token[one->id].kind & QNI_TOKEN_ADDED)) {
         return compare_added(t, one, err);
     }
@@ -76,7 +76,7 @@ static qn_status check_unlisted(qn_tokenizer *t, bool qwen2, qn_error *err) {
 static qn_status read_decoder(qn_tokenizer *t, const json_t *config, qn_error *err) {
     const json_t *added = json_object_get(config, "added_tokens_decoder");
     if (added == NULL || json_is_null(added)) return QN_OK;
-    if (!qni_json_is_object(added)) return qni_fail(err, QN_EFORMAT, "added_tokens_decoder is no object");
+    if (!qni_json_is_object(added)) return qni_fail(err, QN_EFORMAT, "added_tokens_decoder must be an object");
     listed *list = qni_calloc(json_object_size(added), sizeof *list);
     if (list == NULL) return qni_fail(err, QN_ENOMEM, "added_tokens_decoder: out of memory");
     size_t n = 0;
@@ -96,7 +96,7 @@ static qn_status read_decoder(qn_tokenizer *t, const json_t *config, qn_error *e
         list[n++] = (listed){.id = id, .token = token};
     }
     qsort(list, n, sizeof *list, by_id);
-    for (size_t i = 0; i < n && status == QN_OK; i++) status = take_decoder_token(t, &list[i], err);
+    for (size_t i = 0; i < n && status == QN_OK; i++) status = add_decoder_token(t, &list[i], err);
     if (status == QN_OK) mark_unlisted(t, list, n);
     qni_free(list);
     return status;
@@ -104,7 +104,7 @@ static qn_status read_decoder(qn_tokenizer *t, const json_t *config, qn_error *e
 
 /* Read added_tokens.json. If tokenizer_config.json has added_tokens_decoder, transformers ignores this file, so it must
  * add nothing new. */
-static qn_status take_listed(qn_tokenizer *t, const listed *one, const qni_tokenizer_files *files, qn_error *err) {
+static qn_status add_listed(qn_tokenizer *t, const listed *one, const qni_tokenizer_files *files, qn_error *err) {
     const bool adds = !qni_tokenizer_has_decoder(files);
     const size_t size = strlen(one->text);
     const int32_t known = qni_vocab_id(&t->vocab, one->text, size);
@@ -135,7 +135,7 @@ static qn_status read_list(qn_tokenizer *t, const qni_tokenizer_files *files, qn
         if (status != QN_OK) break;
     }
     qsort(list, n, sizeof *list, by_id);
-    for (size_t i = 0; i < n && status == QN_OK; i++) status = take_listed(t, &list[i], files, err);
+    for (size_t i = 0; i < n && status == QN_OK; i++) status = add_listed(t, &list[i], files, err);
     qni_free(list);
     return status;
 }
@@ -165,7 +165,7 @@ static qn_status check_settings(const json_t *config, bool qwen2, qn_error *err)
 
 static qn_status read_config(qn_tokenizer *t, const json_t *config, bool qwen2, qn_error *err) {
     if (config == NULL) return QN_OK;
-    if (!qni_json_is_object(config)) return qni_fail(err, QN_EFORMAT, "is no object");
+    if (!qni_json_is_object(config)) return qni_fail(err, QN_EFORMAT, "must be an object");
     QN_TRY(check_settings(config, qwen2, err));
     return read_decoder(t, config, err);
 }

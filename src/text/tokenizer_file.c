@@ -16,7 +16,7 @@ static qn_status read_normalizer(qn_tokenizer *t, const json_t *normalizer, qn_e
     }
     if (!qni_is_type(normalizer, "Sequence")) return qni_unknown_type(normalizer, "normalizer", err);
     const json_t *list = json_object_get(normalizer, "normalizers");
-    if (!json_is_array(list)) return qni_fail(err, QN_EFORMAT, "normalizer Sequence: normalizers is no array");
+    if (!json_is_array(list)) return qni_fail(err, QN_EFORMAT, "normalizer Sequence: normalizers must be an array");
     for (size_t i = 0; i < json_array_size(list); i++) {
         const json_t *one = json_array_get(list, i);
         if (json_is_null(one)) return qni_unknown_type(one, "normalizer", err);
@@ -28,13 +28,13 @@ static qn_status read_normalizer(qn_tokenizer *t, const json_t *normalizer, qn_e
 static qn_status read_split(qn_tokenizer *t, const json_t *split, qn_error *err) {
     const char *what = "pre_tokenizer Split";
     const json_t *pattern = json_object_get(split, "pattern"), *behavior = json_object_get(split, "behavior");
-    if (!qni_json_is_object(pattern)) return qni_fail(err, QN_EFORMAT, "%s: pattern is no object", what);
+    if (!qni_json_is_object(pattern)) return qni_fail(err, QN_EFORMAT, "%s: pattern must be an object", what);
     const json_t *regex = json_object_get(pattern, "Regex");
     if (regex == NULL && json_object_get(pattern, "String") != NULL) {
         return qni_fail(err, QN_EUNSUPPORTED, "%s: a String pattern is not supported", what);
     }
     if (!json_is_string(regex)) return qni_fail(err, QN_EFORMAT, "%s: pattern has no Regex string", what);
-    if (!json_is_string(behavior)) return qni_fail(err, QN_EFORMAT, "%s: behavior is no string", what);
+    if (!json_is_string(behavior)) return qni_fail(err, QN_EFORMAT, "%s: behavior must be a string", what);
     if (strcmp(json_string_value(behavior), "Isolated") != 0) {
         return qni_fail(err, QN_EUNSUPPORTED, "%s: behavior %s is not supported", what, json_string_value(behavior));
     }
@@ -46,7 +46,7 @@ static qn_status read_byte_level(qn_tokenizer *t, const json_t *level, qn_error 
     const char *what = "pre_tokenizer ByteLevel";
     QN_TRY(qni_tokenizer_expect_false(level, what, "add_prefix_space", true, err));
     const json_t *use = json_object_get(level, "use_regex");
-    if (use != NULL && !json_is_boolean(use)) return qni_fail(err, QN_EFORMAT, "%s: use_regex is no boolean", what);
+    if (use != NULL && !json_is_boolean(use)) return qni_fail(err, QN_EFORMAT, "%s: use_regex must be a boolean", what);
     if (json_is_false(use)) return QN_OK;
     return qni_splitting_add(t->splitting, qni_pattern_gpt2, strlen(qni_pattern_gpt2), err);
 }
@@ -55,7 +55,8 @@ static qn_status read_byte_level(qn_tokenizer *t, const json_t *level, qn_error 
 static qn_status read_pre_tokenizer(qn_tokenizer *t, const json_t *one, bool *byte_level, qn_error *err) {
     if (qni_is_type(one, "Sequence")) {
         const json_t *list = json_object_get(one, "pretokenizers");
-        if (!json_is_array(list)) return qni_fail(err, QN_EFORMAT, "pre_tokenizer Sequence: pretokenizers is no array");
+        if (!json_is_array(list))
+            return qni_fail(err, QN_EFORMAT, "pre_tokenizer Sequence: pretokenizers must be an array");
         for (size_t i = 0; i < json_array_size(list); i++) {
             QN_TRY(read_pre_tokenizer(t, json_array_get(list, i), byte_level, err));
         }
@@ -78,14 +79,14 @@ static qn_status read_pipeline(qn_tokenizer *t, const json_t *root, qn_error *er
     if (pre != NULL && !json_is_null(pre)) QN_TRY(read_pre_tokenizer(t, pre, &byte_level, err));
     if (!byte_level) return qni_fail(err, QN_EUNSUPPORTED, "a pre_tokenizer without ByteLevel is not supported");
     if (decoder == NULL || json_is_null(decoder)) {
-        return qni_fail(err, QN_EUNSUPPORTED, "a decoder other than ByteLevel is not supported, and there is none");
+        return qni_fail(err, QN_EUNSUPPORTED, "decoder is missing; only ByteLevel is supported");
     }
     if (!qni_is_type(decoder, "ByteLevel")) return qni_unknown_type(decoder, "decoder", err);
     return QN_OK;
 }
 
 static qn_status read_vocab(qn_tokenizer *t, const json_t *vocab, qn_error *err) {
-    if (!qni_json_is_object(vocab)) return qni_fail(err, QN_EFORMAT, "model: vocab is no object");
+    if (!qni_json_is_object(vocab)) return qni_fail(err, QN_EFORMAT, "model: vocab must be an object");
     QN_TRY(qni_vocab_reserve(&t->vocab, json_object_size(vocab), err));
     const char *text;
     json_t *id;
@@ -133,7 +134,7 @@ static qn_status unknown_token(size_t index, view text, qn_error *err) {
 static qn_status read_merge(qn_tokenizer *t, const json_t *merge, size_t index, qn_text *joined, qn_error *err) {
     view left, right;
     if (!merge_texts(merge, &left, &right)) {
-        return qni_fail(err, QN_EFORMAT, "merge %zu: is no pair of tokens", index);
+        return qni_fail(err, QN_EFORMAT, "merge %zu: must be a pair of tokens", index);
     }
     int32_t left_id = qni_vocab_id(&t->vocab, left.data, left.size);
     int32_t right_id = qni_vocab_id(&t->vocab, right.data, right.size);
@@ -146,36 +147,36 @@ static qn_status read_merge(qn_tokenizer *t, const json_t *merge, size_t index, 
     int32_t merged = qni_vocab_id(&t->vocab, joined->data, joined->size);
     if (merged < 0) return unknown_token(index, (view){joined->data, joined->size}, err);
     if (qni_bpe_add(&t->bpe, left_id, right_id, merged)) return QN_OK;
-    return qni_fail(err, QN_EFORMAT, "merge %zu: the pair \"%.64s\" is there already", index, joined->data);
+    return qni_fail(err, QN_EFORMAT, "merge %zu: duplicate pair \"%.64s\"", index, joined->data);
 }
 
 static qn_status expect_empty(const json_t *model, const char *key, qn_error *err) {
     const json_t *value = json_object_get(model, key);
     if (value == NULL || json_is_null(value)) return QN_OK;
-    if (!json_is_string(value)) return qni_fail(err, QN_EFORMAT, "model: %s is no string", key);
+    if (!json_is_string(value)) return qni_fail(err, QN_EFORMAT, "model: %s must be a string", key);
     if (json_string_length(value) == 0) return QN_OK;
     return qni_fail(err, QN_EUNSUPPORTED, "model: %s \"%.64s\" is not supported", key, json_string_value(value));
 }
 
 static qn_status read_model(qn_tokenizer *t, const json_t *model, qn_error *err) {
-    if (!qni_json_is_object(model)) return qni_fail(err, QN_EFORMAT, "model is no object");
+    if (!qni_json_is_object(model)) return qni_fail(err, QN_EFORMAT, "model must be an object");
     /* Old files omit the type. */
     if (json_object_get(model, "type") != NULL && !qni_is_type(model, "BPE"))
         return qni_unknown_type(model, "model", err);
     const json_t *dropout = json_object_get(model, "dropout"), *ignore = json_object_get(model, "ignore_merges");
     const json_t *merges = json_object_get(model, "merges");
     if (dropout != NULL && !json_is_null(dropout)) {
-        if (!json_is_number(dropout)) return qni_fail(err, QN_EFORMAT, "model: dropout is no number");
+        if (!json_is_number(dropout)) return qni_fail(err, QN_EFORMAT, "model: dropout must be a number");
         if (json_number_value(dropout) != 0.0) return qni_fail(err, QN_EUNSUPPORTED, "model: dropout is not supported");
     }
     QN_TRY(expect_empty(model, "continuing_subword_prefix", err));
     QN_TRY(expect_empty(model, "end_of_word_suffix", err));
     QN_TRY(qni_tokenizer_expect_false(model, "model", "byte_fallback", false, err));
     if (ignore != NULL && !json_is_boolean(ignore)) {
-        return qni_fail(err, QN_EFORMAT, "model: ignore_merges is no boolean");
+        return qni_fail(err, QN_EFORMAT, "model: ignore_merges must be a boolean");
     }
     t->ignore_merges = json_is_true(ignore);
-    if (!json_is_array(merges)) return qni_fail(err, QN_EFORMAT, "model: merges is no array");
+    if (!json_is_array(merges)) return qni_fail(err, QN_EFORMAT, "model: merges must be an array");
     QN_TRY(read_vocab(t, json_object_get(model, "vocab"), err));
     QN_TRY(qni_bpe_init(&t->bpe, json_array_size(merges), err));
     QN_TRY(qni_bpe_find_bytes(&t->bpe, &t->vocab, err));
@@ -190,7 +191,7 @@ static qn_status read_model(qn_tokenizer *t, const json_t *model, qn_error *err)
 
 static qn_status read_added_tokens(qn_tokenizer *t, const json_t *list, qn_error *err) {
     if (list == NULL || json_is_null(list)) return QN_OK;
-    if (!json_is_array(list)) return qni_fail(err, QN_EFORMAT, "added_tokens is no array");
+    if (!json_is_array(list)) return qni_fail(err, QN_EFORMAT, "added_tokens must be an array");
     for (size_t i = 0; i < json_array_size(list); i++) {
         const json_t *item = json_array_get(list, i);
         char where[64];
@@ -200,7 +201,7 @@ static qn_status read_added_tokens(qn_tokenizer *t, const json_t *list, qn_error
         int64_t id;
         QN_TRY(qni_tokenizer_read_id(&id, json_object_get(item, "id"), token.text, err));
         if (id >= 0 && (uint64_t)id < t->vocab.n && (t->vocab.token[id].kind & QNI_TOKEN_ADDED)) {
-            return qni_fail(err, QN_EFORMAT, "added_tokens: id %lld is there twice", (long long)id);
+            return qni_fail(err, QN_EFORMAT, "added_tokens: duplicate id %lld", (long long)id);
         }
         QN_TRY(qni_tokenizer_add(t, &token, id, err));
     }
@@ -208,7 +209,7 @@ static qn_status read_added_tokens(qn_tokenizer *t, const json_t *list, qn_error
 }
 
 static qn_status read_tokenizer(qn_tokenizer *t, const json_t *root, qn_error *err) {
-    if (!qni_json_is_object(root)) return qni_fail(err, QN_EFORMAT, "is no object");
+    if (!qni_json_is_object(root)) return qni_fail(err, QN_EFORMAT, "must be an object");
     const json_t *version = json_object_get(root, "version");
     if (version != NULL && (!json_is_string(version) || strcmp(json_string_value(version), "1.0") != 0)) {
         return qni_fail(err, QN_EUNSUPPORTED, "a version other than \"1.0\" is not supported");

@@ -12,12 +12,12 @@
 
 #include <pthread.h>
 
-/* Workspace of one encode call, with the piece cache. A tokenizer keeps a few for later calls. */
+/* Workspace of one encode call, with the pre-token cache. A tokenizer keeps a few for later calls. */
 typedef struct qni_encoder {
     qni_nfc nfc;
     qni_split_scratch *split;
     qni_bpe_scratch *bpe;
-    qn_text symbols;  /* a piece in the byte symbols of tokenizer.json */
+    qn_text symbols;  /* a pre-token in the byte symbols of tokenizer.json */
     qni_trust trust;  /* trusted ranges of the text */
     qni_trust normal; /* trusted ranges of the normal form of a part of it */
 } qni_encoder;
@@ -47,7 +47,7 @@ struct qn_tokenizer {
     int32_t eos;          /* -1: none */
     size_t longest;       /* length in bytes of the longest ordinary token's text */
     bool nfc;
-    bool ignore_merges; /* a piece that is itself a token is not merged */
+    bool ignore_merges; /* a pre-token that is itself a token is not merged */
 };
 
 /* The files of a tokenizer; all but the first may be NULL. */

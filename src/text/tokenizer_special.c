@@ -84,7 +84,7 @@ bool qni_tokenizer_names(const qni_tokenizer_files *files, const char *text) {
 
 /* Add one special token. A new one gets the next id; one of the vocabulary becomes an added token. Named tokens are
  * always special. Qwen2Tokenizer makes the others special too, and matches all of them before normalization. */
-static qn_status take_added(const reader *r, const qni_added_token *token, bool is_named) {
+static qn_status add_token(const reader *r, const qni_added_token *token, bool is_named) {
     qni_added_token one = *token;
     const int32_t known = qni_vocab_id(&r->t->vocab, one.text, one.size);
     if (known >= 0 && (r->t->vocab.token[known].kind & QNI_TOKEN_ADDED)) {
@@ -116,28 +116,28 @@ static qn_status read_special(const reader *r, const char *key, const json_t *to
         QN_TRY(qni_added_token_read(&one, token, key, true, r->err));
         if (is_named) one.special = true;
     }
-    return take_added(r, &one, is_named);
+    return add_token(r, &one, is_named);
 }
 
-static qn_status take_special(const reader *r, const char *file, const char *key, const json_t *token, bool is_named) {
+static qn_status add_special(const reader *r, const char *file, const char *key, const json_t *token, bool is_named) {
     if (token == NULL || json_is_null(token)) return QN_OK;
     return qni_in_file(file, read_special(r, key, token, is_named), r->err);
 }
 
-static qn_status take_names(const reader *r) {
+static qn_status add_standard_names(const reader *r) {
     static const bool has_default[N_NAMES] = {false, true, true, false, true, false, false};
     for (size_t i = 0; i < N_NAMES; i++) {
         const json_t *token = value_of(r, names[i]);
-        QN_TRY(take_special(r, file_of(r, names[i]), names[i], token, true));
+        QN_TRY(add_special(r, file_of(r, names[i]), names[i], token, true));
         /* Skip a default that exists in no file: nothing names it. */
         const bool known = qni_vocab_id(&r->t->vocab, class_token, sizeof class_token - 1) >= 0;
         if (token != NULL || !has_default[i] || !r->qwen2 || !known) continue;
-        QN_TRY(take_added(r, &(qni_added_token){class_token, sizeof class_token - 1, true, false}, true));
+        QN_TRY(add_token(r, &(qni_added_token){class_token, sizeof class_token - 1, true, false}, true));
     }
     return QN_OK;
 }
 
-static bool is_own_name(const char *key) {
+static bool is_model_name(const char *key) {
     const size_t size = strlen(key);
     if (size <= 6 || strcmp(key + size - 6, "_token") != 0) return false;
     for (size_t i = 0; i < N_NAMES; i++) {
@@ -148,45 +148,45 @@ static bool is_own_name(const char *key) {
 
 /* Model-specific keys ("image_token"): first the objects of tokenizer_config.json, then those that only the map has,
  * then the strings of tokenizer_config.json. */
-static qn_status take_own_names(const reader *r) {
+static qn_status add_model_names(const reader *r) {
     const char *key;
     json_t *token;
     /* Jansson's macro requires a non-const object; the object is not modified. */
     json_object_foreach((json_t *)r->config, key, token) {
-        if (!is_own_name(key) || !qni_json_is_object(token)) continue;
-        QN_TRY(take_special(r, file_of(r, key), key, value_of(r, key), true));
+        if (!is_model_name(key) || !qni_json_is_object(token)) continue;
+        QN_TRY(add_special(r, file_of(r, key), key, value_of(r, key), true));
     }
     json_object_foreach((json_t *)r->map, key, token) {
-        if (!is_own_name(key) || json_object_get(r->config, key) != NULL) continue;
-        QN_TRY(take_special(r, map_file, key, token, true));
+        if (!is_model_name(key) || json_object_get(r->config, key) != NULL) continue;
+        QN_TRY(add_special(r, map_file, key, token, true));
     }
     json_object_foreach((json_t *)r->config, key, token) {
-        if (is_own_name(key) && json_is_string(token)) QN_TRY(take_special(r, config_file, key, token, true));
+        if (is_model_name(key) && json_is_string(token)) QN_TRY(add_special(r, config_file, key, token, true));
     }
     return QN_OK;
 }
 
-static qn_status take_object(const reader *r, const char *file, const json_t *object) {
+static qn_status add_object(const reader *r, const char *file, const json_t *object) {
     const char *key;
     json_t *token;
-    json_object_foreach((json_t *)object, key, token) QN_TRY(take_special(r, file, key, token, true));
+    json_object_foreach((json_t *)object, key, token) QN_TRY(add_special(r, file, key, token, true));
     return QN_OK;
 }
 
-static qn_status take_list(const reader *r, const char *file, const char *key, const json_t *list) {
+static qn_status add_list(const reader *r, const char *file, const char *key, const json_t *list) {
     if (list == NULL || json_is_null(list)) return QN_OK;
     if (!json_is_array(list)) return qni_fail(r->err, QN_EFORMAT, "%s: %s must be a list of tokens", file, key);
     for (size_t i = 0; i < json_array_size(list); i++) {
-        QN_TRY(take_special(r, file, key, json_array_get(list, i), false));
+        QN_TRY(add_special(r, file, key, json_array_get(list, i), false));
     }
     return QN_OK;
 }
 
-static bool has_own_text(const json_t *config) {
+static bool has_model_text(const json_t *config) {
     const char *key;
     json_t *token;
     json_object_foreach((json_t *)config, key, token) {
-        if (is_own_name(key) && json_is_string(token)) return true;
+        if (is_model_name(key) && json_is_string(token)) return true;
     }
     return false;
 }
@@ -194,26 +194,26 @@ static bool has_own_text(const json_t *config) {
 /* More model-specific names, as objects, then the lists of unnamed tokens. An object in the map replaces the list of
  * tokenizer_config.json; a list extends it. A list under the former name counts if no other list remains, unless it was
  * used as extra_special_tokens and replaced. */
-static qn_status take_extra(const reader *r) {
+static qn_status add_extra(const reader *r) {
     static const char key[] = "extra_special_tokens", former[] = "additional_special_tokens";
     const json_t *extra = extra_of(r), *mapped = json_object_get(r->map, key);
     const json_t *own = json_object_get(r->config, "model_specific_special_tokens");
     if (qni_json_is_object(extra)) {
-        QN_TRY(take_object(r, config_file, extra));
+        QN_TRY(add_object(r, config_file, extra));
         extra = NULL;
-    } else if (qni_json_is_object(own) && !has_own_text(r->config)) {
-        QN_TRY(take_object(r, config_file, own));
+    } else if (qni_json_is_object(own) && !has_model_text(r->config)) {
+        QN_TRY(add_object(r, config_file, own));
     }
     if (qni_json_is_object(mapped)) {
-        QN_TRY(take_object(r, map_file, mapped));
+        QN_TRY(add_object(r, map_file, mapped));
         extra = mapped = NULL;
     }
-    QN_TRY(take_list(r, config_file, key, extra));
-    QN_TRY(take_list(r, map_file, key, mapped));
+    QN_TRY(add_list(r, config_file, key, extra));
+    QN_TRY(add_list(r, map_file, key, mapped));
     if (extra != NULL || mapped != NULL) return QN_OK;
     const json_t *list = value_of(r, former);
     if (list == extra_of(r)) return QN_OK;
-    return take_list(r, file_of(r, former), former, list);
+    return add_list(r, file_of(r, former), former, list);
 }
 
 /* Check a map that transformers does not read: it must name no other tokens. */
@@ -247,9 +247,9 @@ qn_status qni_tokenizer_read_special(qn_tokenizer *t, const qni_tokenizer_files 
     if (files->special_map != NULL && !qni_json_is_object(files->special_map)) {
         return qni_fail(err, QN_EFORMAT, "%s: must be an object", map_file);
     }
-    QN_TRY(take_names(&r));
-    QN_TRY(take_own_names(&r));
-    QN_TRY(take_extra(&r));
+    QN_TRY(add_standard_names(&r));
+    QN_TRY(add_model_names(&r));
+    QN_TRY(add_extra(&r));
     if (r.map == NULL && files->special_map != NULL) {
         QN_TRY(qni_in_file(map_file, check_known(t, map_file, files->special_map, err), err));
     }

@@ -27,7 +27,7 @@ qn_status qni_added_token_read(qni_added_token *out, const json_t *token, const 
     out->size = json_string_length(content);
     if (out->size == 0) return qni_fail(err, QN_EFORMAT, "%s: empty content", where);
     if ((special != NULL && !json_is_boolean(special)) || (normal != NULL && !json_is_boolean(normal))) {
-        return qni_fail(err, QN_EFORMAT, "%s: special or normalized is no boolean", where);
+        return qni_fail(err, QN_EFORMAT, "%s: special and normalized must be booleans", where);
     }
     char what[96];
     snprintf(what, sizeof what, "added token \"%.64s\"", out->text);
@@ -50,7 +50,7 @@ qn_status qni_tokenizer_add(qn_tokenizer *t, const qni_added_token *token, int64
     const bool is_free = id >= 0 && ((uint64_t)id >= t->vocab.n || t->vocab.token[id].kind == QNI_TOKEN_NONE);
     const int shown = token->size < 64 ? (int)token->size : 64;
     if (is_free && id != next && id < QNI_ID_LIMIT && qni_vocab_id(&t->vocab, token->text, token->size) < 0) {
-        return qni_fail(err, QN_EFORMAT, "added token \"%.*s\": has id %lld, but tokenizers would give it %lld", shown,
+        return qni_fail(err, QN_EFORMAT, "added token \"%.*s\": has id %lld, but tokenizers would assign %lld", shown,
                         token->text, (long long)id, (long long)next);
     }
     if (token->size > QNI_ADDED_BYTES) {

@@ -237,6 +237,13 @@ cudaError_t cudaMallocHost(void **out, size_t bytes) {
 cudaError_t cudaFreeHost(void *address) {
     return give_memory(address, true);
 }
+cudaError_t cudaPointerGetAttributes(struct cudaPointerAttributes *out, const void *pointer) {
+    const cudaError_t error = enter();
+    out->type = fake_holds(pointer, 1, true)    ? cudaMemoryTypeHost
+                : fake_holds(pointer, 1, false) ? cudaMemoryTypeDevice
+                                                : cudaMemoryTypeUnregistered;
+    return leave(error);
+}
 cudaError_t cudaMemGetInfo(size_t *available, size_t *total) {
     const cudaError_t error = enter();
     if (error == cudaSuccess) *available = (size_t)3 << 30, *total = most_bytes;

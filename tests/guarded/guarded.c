@@ -185,7 +185,7 @@ static qn_status step_sequence(const qni_run *run, const qni_transformer *model,
                                const qni_decode *decode, int32_t s) {
     const size_t mark = run->scratch->used;
     const int32_t n_tok = in->batch->tok_begin[s + 1] - in->batch->tok_begin[s];
-    const qni_step_buffers b = qni_step_take(run, model, n_tok, false);
+    const qni_step_buffers b = qni_step_alloc(run, model, n_tok, false);
     int32_t tok_begin[] = {0, n_tok}, pos_begin = in->batch->pos_begin[s];
     qni_batch batch = {n_tok,     1,          in->batch->max_block,
                        tok_begin, &pos_begin, in->batch->block_table + (size_t)s * (size_t)in->batch->max_block};
@@ -218,7 +218,7 @@ static qn_status step_sequence(const qni_run *run, const qni_transformer *model,
 static qn_status step(const qni_run *run, const qni_transformer *model, const qni_step_input *in,
                       const qni_decode *decode) {
     if (qni_scratch_measures(run->scratch)) { /* as for one sequence with all tokens */
-        const qni_step_buffers b = qni_step_take(run, model, in->batch->n_tok, false);
+        const qni_step_buffers b = qni_step_alloc(run, model, in->batch->n_tok, false);
         QN_TRY(qni_forward(run, model, in, &b.output));
         return qni_logits(run, model, b.logits, b.rows);
     }

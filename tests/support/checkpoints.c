@@ -68,7 +68,7 @@ static float uniform(test_rng *rng) {
 }
 
 /* Store a float in its dtype and set the value to what was stored. */
-static void put_scale(unsigned char *to, int64_t index, const char *dtype, float *value) {
+static void store_scale(unsigned char *to, int64_t index, const char *dtype, float *value) {
     uint16_t half = strcmp(dtype, "BF16") == 0 ? qni_bf16_of_f32(*value) : qni_f16_of_f32(*value);
     if (strcmp(dtype, "F32") == 0) {
         memcpy(to + index * 4, value, 4);
@@ -110,9 +110,9 @@ static void add_affine(const linear *l, float *values, test_rng *rng) {
             const int64_t g = o * n_group + i / group, bit = i * bits;
             if (i % group == 0) {
                 scale = uniform(rng) * 0.3f / (float)(1 << bits);
-                put_scale(scales, g, l->how.scale_dtype, &scale);
+                store_scale(scales, g, l->how.scale_dtype, &scale);
                 bias = -(float)(1 << (bits - 1)) * scale * (l->how.symmetric ? 1 : 1 + 0.2f * uniform(rng));
-                put_scale(biases, g, l->how.scale_dtype, &bias);
+                store_scale(biases, g, l->how.scale_dtype, &bias);
             }
             uint32_t code = (uint32_t)rng_below(rng, 1 << bits);
             uint64_t shifted = (uint64_t)code << bit % 32;
@@ -136,7 +136,7 @@ static void add_fp8(const linear *l, float *values, test_rng *rng) {
     float *scale = calloc((size_t)(n_out * n_in), sizeof *scale);
     for (int64_t k = 0; k < n_out * n_in; k++) {
         scale[k] = uniform(rng) * 0.001f;
-        put_scale(scales, k, l->how.scale_dtype, &scale[k]);
+        store_scale(scales, k, l->how.scale_dtype, &scale[k]);
     }
     for (int64_t o = 0; o < l->rows; o++) {
         for (int64_t i = 0; i < l->columns; i++) {
@@ -231,7 +231,7 @@ void tiny_write(const tiny_model *model, const char *dir, const char *twin, cons
     json_decref(dense.header);
 }
 
-static bool take_logits(void *user, int32_t position, const float *logits, int32_t n_vocab) {
+static bool store_logits(void *user, int32_t position, const float *logits, int32_t n_vocab) {
     memcpy((float *)user + (size_t)position * TINY_VOCAB, logits, (size_t)n_vocab * sizeof *logits);
     return true;
 }
@@ -247,7 +247,7 @@ float *tiny_logits(const char *device_name, int32_t n_thread, const char *dir, c
     assert_ok(qn_model_open(&model, device, dir, options, err));
     qn_device_close(device);
     qn_session *session = open_session(model, 16, 0);
-    assert_ok(qn_session_append(session, ids, 8, take_logits, logits, err));
+    assert_ok(qn_session_append(session, ids, 8, store_logits, logits, err));
     qn_session_free(session);
     qn_model_close(model);
     return logits;

@@ -21,7 +21,7 @@ typedef struct times {
     int n;
 } times;
 
-static bool take_token(void *user, const qn_token *token) {
+static bool on_token(void *user, const qn_token *token) {
     times *t = user;
     (void)token;
     t->last_s = now_s();
@@ -29,7 +29,7 @@ static bool take_token(void *user, const qn_token *token) {
     return true;
 }
 
-static bool take_text(void *user, qn_piece piece, const char *text, size_t size) {
+static bool on_text(void *user, qn_piece piece, const char *text, size_t size) {
     (void)user;
     (void)piece;
     (void)text;
@@ -57,8 +57,8 @@ int main(int argc, char **argv) {
                                        .sampler = &sampler,
                                        .n_predict = (int32_t)strtol(argv[2], NULL, 10),
                                        .ignore_eos = true,
-                                       .on_token = take_token,
-                                       .on_text = take_text,
+                                       .on_token = on_token,
+                                       .on_text = on_text,
                                        .user = &t};
         if (qn_session_create(&session, model, &(qn_session_options){.n_ctx = 1024}, &err) ||
             qn_generate(session, tokenizer, &args, NULL, &err)) {

@@ -18,7 +18,7 @@ void generation_value_free(void *value) {
     enif_free(v);
 }
 
-static bool take_text(void *user, qn_piece piece, const char *text, size_t size) {
+static bool on_text(void *user, qn_piece piece, const char *text, size_t size) {
     generation_value *v = user;
     ErlNifEnv *env = v->job->env;
     const ERL_NIF_TERM kind = enif_make_atom(env, piece == QN_PIECE_REASONING ? "reasoning" : "content");
@@ -27,7 +27,7 @@ static bool take_text(void *user, qn_piece piece, const char *text, size_t size)
     return !atomic_load(&v->job->is_canceled);
 }
 
-static bool take_token(void *user, const qn_token *token) {
+static bool on_token(void *user, const qn_token *token) {
     generation_value *v = user;
     v->ids = enif_make_list_cell(v->job->env, enif_make_int(v->job->env, token->id), v->ids);
     return true;
@@ -56,7 +56,7 @@ static void finish_generation(job *j) {
 }
 
 /* The binaries have been inspected by now. Returns false if the job is done, with an error. */
-static bool settle_texts(job *j) {
+static bool set_inputs(job *j) {
     generation_job *s = j->state;
     for (size_t i = 0; i < s->args.n_stop; i++) {
         s->stops[i] = (qn_string){(const char *)s->stop_binaries[i].data, s->stop_binaries[i].size};
@@ -81,13 +81,13 @@ static bool settle_texts(job *j) {
 static bool new_generation(job *j) {
     generation_job *s = j->state;
     qn_error error;
-    if (!settle_texts(j)) return true;
+    if (!set_inputs(j)) return true;
     generation_value *v = enif_alloc(sizeof *v);
     if (v == NULL) return job_error(j, QN_ENOMEM, &(qn_error){.message = "generation: no memory"});
     *v = (generation_value){0};
     s->args.user = v;
-    s->args.on_text = s->tokenizer == NULL ? NULL : take_text;
-    s->args.on_token = take_token;
+    s->args.on_text = s->tokenizer == NULL ? NULL : on_text;
+    s->args.on_token = on_token;
     if (!session_occupy(s->session, v)) {
         enif_free(v);
         return job_busy(j);

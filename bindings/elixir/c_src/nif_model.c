@@ -6,8 +6,8 @@ typedef struct model_job {
     object *device;
     char *path;
     qn_model_options options;
-    ErlNifEnv *env;       /* of the job, for the warnings */
-    ERL_NIF_TERM remarks; /* warnings, a reversed list */
+    ErlNifEnv *env;        /* of the job, for the warnings */
+    ERL_NIF_TERM warnings; /* warnings, a reversed list */
 } model_job;
 
 /* Continue while the caller is alive. */
@@ -18,9 +18,9 @@ static bool report_progress(void *user, uint64_t done, uint64_t total) {
     return !atomic_load(&j->is_canceled);
 }
 
-static void take_remark(void *user, const char *text) {
+static void on_warning(void *user, const char *text) {
     model_job *s = user;
-    s->remarks = enif_make_list_cell(s->env, string_term(s->env, text), s->remarks);
+    s->warnings = enif_make_list_cell(s->env, string_term(s->env, text), s->warnings);
 }
 
 static ERL_NIF_TERM config_term(ErlNifEnv *env, const qn_model *model) {
@@ -59,16 +59,16 @@ static bool open_model(job *j) {
     qn_error error;
     qn_model *model = NULL;
     s->env = j->env;
-    s->remarks = enif_make_list(j->env, 0);
+    s->warnings = enif_make_list(j->env, 0);
     s->options.progress = (qn_progress){report_progress, j};
-    s->options.log = (qn_log){take_remark, s};
+    s->options.log = (qn_log){on_warning, s};
     const device_value *device = s->device->value;
     qn_status status = qn_model_open(&model, device->device, s->path, &s->options, &error);
     if (status != QN_OK) return job_error(j, status, &error);
     const ERL_NIF_TERM config = config_term(j->env, model);
     object *o = object_new(j->nif, KIND_MODEL, model, s->device->worker, s->device, NULL);
     if (o == NULL) return job_error(j, QN_ENOMEM, &(qn_error){.message = "model: no memory"});
-    return job_value(j, enif_make_tuple3(j->env, object_term(j->env, o), config, s->remarks));
+    return job_value(j, enif_make_tuple3(j->env, object_term(j->env, o), config, s->warnings));
 }
 
 static void finish_model(job *j) {
@@ -152,7 +152,7 @@ static ERL_NIF_TERM submit_on_session(call *c, ERL_NIF_TERM term, bool (*step)(j
 }
 
 /* Whether the library would accept the remaining ids. */
-static bool are_good(const session_job *s) {
+static bool are_valid(const session_job *s) {
     const qn_session *session = s->session->value;
     const int32_t n_vocab = qn_model_get_config(qn_session_model(session))->n_vocab;
     bool good = s->ids.n - s->n_done <= (size_t)(qn_session_n_ctx(session) - qn_session_n_tok(session));
@@ -171,7 +171,7 @@ static bool append(job *j) {
         s->occupies = true;
     }
     size_t n = s->ids.n - s->n_done;
-    if (n > s->n_batch && are_good(s)) n = s->n_batch;
+    if (n > s->n_batch && are_valid(s)) n = s->n_batch;
     qn_status status = qn_session_append(s->session->value, s->ids.data + s->n_done, n, NULL, NULL, &error);
     if (status != QN_OK) return job_error(j, status, &error);
     s->n_done += n;

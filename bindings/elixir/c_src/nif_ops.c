@@ -355,7 +355,7 @@ static bool has_room(const forward *f) {
 }
 
 /* Positions in a tensor are read once and clamped for the whole call. */
-static qn_status settle_offset(forward *f, qn_error *err) {
+static qn_status resolve_offset(forward *f, qn_error *err) {
     const qn_tensor *t = f->args.offset.tensor;
     if (t == NULL || f->count == 1) return QN_OK;
     const qn_dtype dtype = qn_tensor_dtype(t);
@@ -381,7 +381,7 @@ static qn_status settle_offset(forward *f, qn_error *err) {
 
 static qn_status begin_forward(forward *f, qn_error *err) {
     qn_device *device = ((device_value *)f->op.device->value)->device;
-    qn_status status = settle_offset(f, err);
+    qn_status status = resolve_offset(f, err);
     if (status != QN_OK) return status;
     f->tokens = enif_alloc((size_t)f->n_batch * (size_t)f->count * sizeof *f->tokens);
     if (f->tokens == NULL) {

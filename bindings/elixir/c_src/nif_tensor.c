@@ -101,7 +101,7 @@ static void decode_shape(call *c, ERL_NIF_TERM list) {
     }
 }
 
-static void let_go(void *keeper, void *data) {
+static void release_keeper(void *keeper, void *data) {
     (void)data;
     enif_free_env(keeper);
 }
@@ -114,7 +114,7 @@ static bool wrap_binary(job *j) {
                     .rank = s->rank,
                     .data = s->data.data,
                     .read_only = true,
-                    .release = let_go,
+                    .release = release_keeper,
                     .user = s->keeper};
     uint64_t bytes = qn_dtype_bytes(s->dtype);
     bool fits = true;

@@ -58,13 +58,13 @@ static void primitives(qn_device *device, int index, bool packed) {
     problem_free(&p);
 }
 
-static bool take_text(void *user, qn_piece piece, const char *text, size_t size) {
+static bool on_text(void *user, qn_piece piece, const char *text, size_t size) {
     (void)piece;
     qni_sha256_update(user, text, size);
     return true;
 }
 
-static bool take_token(void *user, const qn_token *token) {
+static bool on_token(void *user, const qn_token *token) {
     (void)user;
     printf("%d,", token->id);
     return true;
@@ -112,8 +112,8 @@ static void generations(qn_device *device) {
                                        .sampler = &sampler,
                                        .n_predict = N_PREDICT,
                                        .ignore_eos = true,
-                                       .on_text = take_text,
-                                       .on_token = take_token,
+                                       .on_text = on_text,
+                                       .on_token = on_token,
                                        .user = &hash};
         qni_sha256_init(&hash);
         printf("generate %d ", (int)seed);

@@ -226,12 +226,12 @@ defmodule Quern.ServingTest do
     serving = start(sessions: 1)
 
     for key <- [:kv_cache, :return_kv_cache, :profile_timing, :kv_type, :n_batch] do
-      assert_raise ArgumentError, ~r/#{key} is no option/, fn ->
+      assert_raise ArgumentError, ~r/#{key} is not an option/, fn ->
         Serving.run(serving, "a", [{key, true}])
       end
     end
 
-    assert_raise ArgumentError, ~r/:kv_cache is no option/, fn ->
+    assert_raise ArgumentError, ~r/:kv_cache is not an option/, fn ->
       Serving.start_link(model: model(), tokenizer: tokenizer(), kv_cache: nil)
     end
   end

@@ -66,7 +66,10 @@ defmodule Quern.TextTest do
       Chat.render(chat, [%{role: :user, content: "x", images: ["y"]}])
     end
 
-    assert_raise ArgumentError, ~r/is no JSON/, fn -> Chat.render(chat, [%{role: self()}]) end
+    assert_raise ArgumentError, ~r/cannot be encoded as JSON/, fn ->
+      Chat.render(chat, [%{role: self()}])
+    end
+
     assert_raise ArgumentError, ~r/not UTF-8/, fn -> Chat.render(chat, [%{role: <<255>>}]) end
 
     for {messages, tools} <- [{"", nil}, {json, ""}] do

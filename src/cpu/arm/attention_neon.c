@@ -94,7 +94,7 @@ static float softmax(float *s, int64_t n, float *max, float *sum) {
     return factor;
 }
 
-static void merge(float *o, float a, const float *b, float c, int64_t n) {
+static void reduce(float *o, float a, const float *b, float c, int64_t n) {
     for (int64_t i = 0; i < n; i += 4) { /* n is padded */
         const float32x4_t second = vmulq_n_f32(vld1q_f32(b + i), c);
         vst1q_f32(o + i, vfmaq_n_f32(second, vld1q_f32(o + i), a));
@@ -112,5 +112,5 @@ void qni_cpu_attention_neon(qni_cpu_kernels *k) {
     k->attend_values[QNI_CPU_BF16] = values_bf16;
     k->attend_values[QNI_CPU_F16] = values_f16;
     k->attend_values[QNI_CPU_Q8] = values_q8;
-    k->attend_merge = merge;
+    k->attend_reduce = reduce;
 }

@@ -62,7 +62,7 @@ static inline uint32x4x4_t widen16(uint8x16_t bytes) {
 }
 
 /* Store integer codes of one input and 16 outputs as weights. */
-static inline void put_codes(float *out, uint8x16_t codes, const float32x4_t *scale, const float32x4_t *bias) {
+static inline void store_weights(float *out, uint8x16_t codes, const float32x4_t *scale, const float32x4_t *bias) {
     const uint32x4x4_t code = widen16(codes);
     for (int v = 0; v < VECTORS; v++) {
         vst1q_f32(out + v * 4, vfmaq_f32(bias[v], scale[v], vcvtq_f32_u32(code.val[v])));
@@ -98,10 +98,10 @@ static void unpack_group(float *out, const unsigned char *group, int64_t first, 
         load_inputs(input, codes, ki);
         for (int64_t i = 0; i < ki; i++, out += NR) {
             if (q->bits == 8) {
-                put_codes(out, input[i], scale, bias);
+                store_weights(out, input[i], scale, bias);
             } else {
-                put_codes(out, vandq_u8(input[i], vdupq_n_u8(15)), scale, bias);
-                put_codes(out + ki * NR, vshrq_n_u8(input[i], 4), scale, bias);
+                store_weights(out, vandq_u8(input[i], vdupq_n_u8(15)), scale, bias);
+                store_weights(out + ki * NR, vshrq_n_u8(input[i], 4), scale, bias);
             }
         }
         if (q->bits == 4) out += ki * NR;

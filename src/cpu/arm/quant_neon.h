@@ -25,10 +25,10 @@ static inline float32x4_t load4_scale(const unsigned char *scales, const qni_cpu
 }
 
 /* Add the group's sums of m rows and n panels, as f32, to c. Fully unrolled, so that the sums stay in registers. */
-static inline __attribute__((always_inline)) void put_group(float *c, int64_t ldc, const int32x4_t *sum,
-                                                            const float *scale, const int32_t *code_sum, const int m,
-                                                            const unsigned char *w, const int n,
-                                                            const qni_cpu_quant *q) {
+static inline __attribute__((always_inline)) void accumulate_group(float *c, int64_t ldc, const int32x4_t *sum,
+                                                                   const float *scale, const int32_t *code_sum,
+                                                                   const int m, const unsigned char *w, const int n,
+                                                                   const qni_cpu_quant *q) {
 #pragma GCC unroll 16
     for (int i = 0; i < n * VECTORS; i++) {
         const unsigned char *panel = w + i / VECTORS * q->panel_bytes;
@@ -64,7 +64,7 @@ static inline __attribute__((always_inline)) void put_group(float *c, int64_t ld
                 for (int i = 0; i < n * VECTORS; i++) sum[r * n * VECTORS + i] = start;                                \
             }                                                                                                          \
             ADD_PRODUCTS(sum, (const int8_t *)x->codes + g * q->group, x->stride, m, w + q->codes_at, n, q, bits);     \
-            put_group(c, ldc, sum, x->scale + g, x->sum + g, m, w, n, q);                                              \
+            accumulate_group(c, ldc, sum, x->scale + g, x->sum + g, m, w, n, q);                                       \
         }                                                                                                              \
     }
 

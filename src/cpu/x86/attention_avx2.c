@@ -105,7 +105,7 @@ static float softmax(float *s, int64_t n, float *max, float *sum) {
     return _mm256_cvtss_f32(factor);
 }
 
-static void merge(float *o, float a, const float *b, float c, int64_t n) {
+static void reduce(float *o, float a, const float *b, float c, int64_t n) {
     const __m256 x = _mm256_set1_ps(a), y = _mm256_set1_ps(c);
     for (int64_t i = 0; i < n; i += 8) { /* n is padded */
         __m256 second = _mm256_mul_ps(_mm256_loadu_ps(b + i), y);
@@ -125,5 +125,5 @@ void qni_cpu_attention_avx2(qni_cpu_kernels *k) {
     k->attend_values[QNI_CPU_BF16] = values_bf16;
     k->attend_values[QNI_CPU_F16] = values_f16;
     k->attend_values[QNI_CPU_Q8] = values_q8;
-    k->attend_merge = merge;
+    k->attend_reduce = reduce;
 }

@@ -110,7 +110,7 @@ static float softmax(float *s, int64_t n, float *max, float *sum) {
     return factor;
 }
 
-static void merge(float *o, float a, const float *b, float c, int64_t n) {
+static void reduce(float *o, float a, const float *b, float c, int64_t n) {
     const __m512 x = _mm512_set1_ps(a), y = _mm512_set1_ps(c);
     for (int64_t i = 0; i < n; i += 16) { /* n is padded */
         const __m512 second = _mm512_mul_ps(_mm512_loadu_ps(b + i), y);
@@ -130,5 +130,5 @@ void qni_cpu_attention_avx512(qni_cpu_kernels *k) {
     k->attend_values[QNI_CPU_BF16] = values_bf16;
     k->attend_values[QNI_CPU_F16] = values_f16;
     k->attend_values[QNI_CPU_Q8] = values_q8;
-    k->attend_merge = merge;
+    k->attend_reduce = reduce;
 }

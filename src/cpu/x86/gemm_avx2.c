@@ -10,7 +10,7 @@
  * Bound     1 … 3 rows of bf16 or f16: memory; from 4 rows on: compute, 2 FMA per cycle (6 rows: 95 % of that).
  */
 #include "../kernels.h"
-#include "ahead.h"
+#include "prefetch.h"
 #include "vector_avx2.h"
 
 #include <immintrin.h>
@@ -19,7 +19,7 @@ enum {
     NR = 16,
     MR = 6,
     KC = 256,
-    AHEAD = 384, /* prefetch distance in bytes (four streams, all line-fill buffers busy) */
+    PREFETCH_BYTES = 384, /* prefetch distance in bytes (four streams, all line-fill buffers busy) */
 };
 
 /* A row of a panel as two vectors. */
@@ -33,9 +33,9 @@ static inline void load_f16(__m256 w[2], const uint16_t *p) {
 }
 /* Interleaved: the low halves are outputs 0 … 7, the high halves 8 … 15. */
 static inline void load_bf16(__m256 w[2], const uint16_t *p) {
-    const __m256i zipped = _mm256_loadu_si256((const __m256i *)(const void *)p);
-    w[0] = _mm256_castsi256_ps(_mm256_slli_epi32(zipped, 16));
-    w[1] = _mm256_castsi256_ps(_mm256_and_si256(zipped, _mm256_set1_epi32((int)0xFFFF0000u)));
+    const __m256i interleaved = _mm256_loadu_si256((const __m256i *)(const void *)p);
+    w[0] = _mm256_castsi256_ps(_mm256_slli_epi32(interleaved, 16));
+    w[1] = _mm256_castsi256_ps(_mm256_and_si256(interleaved, _mm256_set1_epi32((int)0xFFFF0000u)));
 }
 
 /* The sums of m rows and n panels; m, n and load are constants at every use. */
@@ -48,7 +48,7 @@ static inline void load_bf16(__m256 w[2], const uint16_t *p) {
         for (int64_t k = 0; k < n_k; k++, a += m, w += NR) {                                                           \
             for (int p = 0; p < n; p++) {                                                                              \
                 __m256 row[2];                                                                                         \
-                ask_for_weight((const char *)(w + p * panel_stride) + AHEAD, m, MR);                                   \
+                prefetch_weight((const char *)(w + p * panel_stride) + PREFETCH_BYTES, m, MR);                         \
                 load_##dtype(row, w + p * panel_stride);                                                               \
                 for (int r = 0; r < m; r++) {                                                                          \
                     const __m256 x = _mm256_broadcast_ss(a + r);                                                       \
@@ -107,7 +107,7 @@ static void widen_panel_bf16(float *out, const void *in, int64_t n) {
 }
 
 void qni_cpu_gemm_avx2(qni_cpu_kernels *k) {
-    k->zips_bf16 = true;
+    k->interleaves_bf16 = true;
     k->widen_panel_bf16 = widen_panel_bf16;
     k->nr = NR;
     k->mr = MR;

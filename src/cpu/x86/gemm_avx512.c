@@ -26,8 +26,8 @@ static inline __m512 load_f32(const float *w, const int half) {
     return load16_f32(w + half * 16);
 }
 static inline __m512 load_bf16(const uint16_t *w, const int half) {
-    const __m512i zipped = _mm512_loadu_si512(w);
-    return half == 0 ? low_halves(zipped) : high_halves(zipped);
+    const __m512i interleaved = _mm512_loadu_si512(w);
+    return half == 0 ? low_halves(interleaved) : high_halves(interleaved);
 }
 static inline __m512 load_f16(const uint16_t *w, const int half) {
     return load16_f16(w + half * 16);
@@ -63,7 +63,7 @@ static void widen_panel_bf16(float *out, const void *in, int64_t n) {
 }
 
 void qni_cpu_gemm_avx512(qni_cpu_kernels *k) {
-    k->zips_bf16 = true;
+    k->interleaves_bf16 = true;
     k->widen_panel_bf16 = widen_panel_bf16;
     k->nr = NR;
     k->mr = MR;

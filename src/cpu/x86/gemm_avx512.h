@@ -12,7 +12,7 @@
 #ifndef QNI_CPU_GEMM_AVX512_H
 #define QNI_CPU_GEMM_AVX512_H
 
-#include "ahead.h"
+#include "prefetch.h"
 #include "vector_avx512.h"
 
 #include <stdbool.h>
@@ -20,8 +20,8 @@
 enum {
     NR = 32,
     MR = 12,
-    KC = 512,     /* two blocks of bf16 fit in L1; one of f32 fits in L2 with all tiles that use it */
-    AHEAD = 1536, /* prefetch distance in bytes, over all panels together */
+    KC = 512,              /* two blocks of bf16 fit in L1; one of f32 fits in L2 with all tiles that use it */
+    PREFETCH_BYTES = 1536, /* prefetch distance in bytes, over all panels together */
 };
 
 /* `name` selects the type vector_NAME, load_NAME(w, half): weights or pairs of 16 outputs of a panel row,
@@ -35,8 +35,8 @@ enum {
         for (int i = 0; i < m * n * 2; i++) sum[i] = _mm512_setzero_ps();                                              \
         for (int64_t k = 0; k < n_k; k += (inputs), a += m * (inputs), w += NR * (inputs)) {                           \
             for (int p = 0; p < n; p++) {                                                                              \
-                const char *further = (const char *)(w + p * panel_stride) + AHEAD / n;                                \
-                for (size_t i = 0; i < NR * (inputs) * sizeof *w; i += 64) ask_for_weight(further + i, m, MR);         \
+                const char *further = (const char *)(w + p * panel_stride) + PREFETCH_BYTES / n;                       \
+                for (size_t i = 0; i < NR * (inputs) * sizeof *w; i += 64) prefetch_weight(further + i, m, MR);        \
                 const vector_##name y0 = load_##name(w + p * panel_stride, 0);                                         \
                 const vector_##name y1 = load_##name(w + p * panel_stride, 1);                                         \
                 for (int r = 0; r < m; r++) {                                                                          \

@@ -15,15 +15,15 @@
 enum { NR = 16, LINE2 = 32, LINE4 = 16 };
 
 /* The source row of an output index. */
-static inline int64_t row_at(int64_t place, const bool zipped) {
-    return zipped ? place % 2 * (NR / 2) + place / 2 : place;
+static inline int64_t row_at(int64_t column, const bool interleaved) {
+    return interleaved ? column % 2 * (NR / 2) + column / 2 : column;
 }
 
 static inline __attribute__((always_inline)) void tile2(uint16_t *out, const uint16_t *in, int64_t in_stride, int64_t j,
-                                                        const bool zipped) {
+                                                        const bool interleaved) {
     __m128i a[8], b[8];
     for (int r = 0; r < 8; r++) {
-        a[r] = _mm_loadu_si128((const __m128i *)(const void *)(in + row_at(j + r, zipped) * in_stride));
+        a[r] = _mm_loadu_si128((const __m128i *)(const void *)(in + row_at(j + r, interleaved) * in_stride));
     }
     for (int r = 0; r < 4; r++) {
         b[2 * r] = _mm_unpacklo_epi16(a[2 * r], a[2 * r + 1]);
@@ -44,10 +44,10 @@ static inline __attribute__((always_inline)) void tile2(uint16_t *out, const uin
 }
 
 static inline __attribute__((always_inline)) void tile4(uint32_t *out, const uint32_t *in, int64_t in_stride, int64_t j,
-                                                        const bool zipped) {
+                                                        const bool interleaved) {
     __m256 a[8], b[8];
     for (int r = 0; r < 8; r++) {
-        a[r] = _mm256_loadu_ps((const float *)(const void *)(in + row_at(j + r, zipped) * in_stride));
+        a[r] = _mm256_loadu_ps((const float *)(const void *)(in + row_at(j + r, interleaved) * in_stride));
     }
     for (int r = 0; r < 4; r++) {
         b[2 * r] = _mm256_unpacklo_ps(a[2 * r], a[2 * r + 1]);
@@ -65,18 +65,18 @@ static inline __attribute__((always_inline)) void tile4(uint32_t *out, const uin
     }
 }
 
-#define DEFINE_TRANSPOSE(name, type, tile, line, zipped)                                                               \
+#define DEFINE_TRANSPOSE(name, type, tile, line, interleaved)                                                          \
     static void name(type *out, const type *in, int64_t in_stride, int64_t n_j, int64_t n_i) {                         \
         const int64_t whole = n_j == NR ? n_i / 8 * 8 : 0;                                                             \
         for (int64_t first = 0; first < whole; first += (line)) {                                                      \
             int64_t end = first + (line) < whole ? first + (line) : whole;                                             \
             for (int64_t j = 0; j < NR; j += 8) {                                                                      \
-                for (int64_t i = first; i < end; i += 8) tile(out + i * NR + j, in + i, in_stride, j, zipped);         \
+                for (int64_t i = first; i < end; i += 8) tile(out + i * NR + j, in + i, in_stride, j, interleaved);    \
             }                                                                                                          \
         }                                                                                                              \
         for (int64_t i = whole; i < n_i; i++) {                                                                        \
             for (int64_t j = 0; j < NR; j++) {                                                                         \
-                const int64_t row = row_at(j, zipped);                                                                 \
+                const int64_t row = row_at(j, interleaved);                                                            \
                 out[i * NR + j] = row < n_j ? in[row * in_stride + i] : 0;                                             \
             }                                                                                                          \
         }                                                                                                              \
@@ -84,10 +84,10 @@ static inline __attribute__((always_inline)) void tile4(uint32_t *out, const uin
 
 DEFINE_TRANSPOSE(transpose2, uint16_t, tile2, LINE2, false)
 DEFINE_TRANSPOSE(transpose4, uint32_t, tile4, LINE4, false)
-DEFINE_TRANSPOSE(transpose_zipped, uint16_t, tile2, LINE2, true)
+DEFINE_TRANSPOSE(transpose_interleaved, uint16_t, tile2, LINE2, true)
 
 void qni_cpu_pack_avx2(qni_cpu_kernels *k) {
     k->transpose2 = transpose2;
     k->transpose4 = transpose4;
-    k->transpose_bf16 = transpose_zipped;
+    k->transpose_bf16 = transpose_interleaved;
 }

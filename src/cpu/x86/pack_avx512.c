@@ -57,7 +57,7 @@ static inline void tile2(uint16_t *out, const uint16_t *in, int64_t in_stride) {
     }
 }
 
-static inline void tile2_zipped(uint16_t *out, const uint16_t *in, int64_t in_stride) {
+static inline void tile2_interleaved(uint16_t *out, const uint16_t *in, int64_t in_stride) {
     const __mmask32 odd = 0xAAAAAAAAu;
     __m512i a[16], b[16];
     turn(a, in, in_stride * 2);
@@ -76,24 +76,24 @@ static inline void tile4(uint32_t *out, const uint32_t *in, int64_t in_stride) {
     }
 }
 
-#define DEFINE_TRANSPOSE(name, type, tile, line, zipped)                                                               \
+#define DEFINE_TRANSPOSE(name, type, tile, line, interleaved)                                                          \
     static void name(type *out, const type *in, int64_t in_stride, int64_t n_j, int64_t n_i) {                         \
         const int64_t whole = n_j == NR ? n_i / (line) * (line) : 0;                                                   \
         for (int64_t i = 0; i < whole; i += (line)) tile(out + i * NR, in + i, in_stride);                             \
         for (int64_t i = whole; i < n_i; i++) {                                                                        \
-            for (int64_t place = 0; place < NR; place++) {                                                             \
-                const int64_t j = (zipped) ? place % 2 * (NR / 2) + place / 2 : place;                                 \
-                out[i * NR + place] = j < n_j ? in[j * in_stride + i] : 0;                                             \
+            for (int64_t column = 0; column < NR; column++) {                                                          \
+                const int64_t j = (interleaved) ? column % 2 * (NR / 2) + column / 2 : column;                         \
+                out[i * NR + column] = j < n_j ? in[j * in_stride + i] : 0;                                            \
             }                                                                                                          \
         }                                                                                                              \
     }
 
 DEFINE_TRANSPOSE(transpose2, uint16_t, tile2, LINE2, false)
-DEFINE_TRANSPOSE(transpose_zipped, uint16_t, tile2_zipped, LINE2, true)
+DEFINE_TRANSPOSE(transpose_interleaved, uint16_t, tile2_interleaved, LINE2, true)
 DEFINE_TRANSPOSE(transpose4, uint32_t, tile4, LINE4, false)
 
 void qni_cpu_pack_avx512(qni_cpu_kernels *k) {
     k->transpose2 = transpose2;
-    k->transpose_bf16 = transpose_zipped;
+    k->transpose_bf16 = transpose_interleaved;
     k->transpose4 = transpose4;
 }

@@ -22,15 +22,15 @@
  * Bound     one row: memory. Many rows: one vpmaddwd (vpmaddubsw) for 16 (32) products.
  */
 #include "../kernels.h"
-#include "ahead.h"
+#include "prefetch.h"
 #include "vector_avx2.h"
 
 enum {
     NR = 16,
     MR = 6,
-    CHUNK = 32,     /* inputs whose sum fits into 16 bits */
-    AHEAD_8 = 1280, /* prefetch distance in bytes: the twenty lines that a core keeps in flight */
-    AHEAD_4 = 3072, /* best by measurement: 1,280 is a few percent slower */
+    CHUNK = 32,              /* inputs whose sum fits into 16 bits */
+    PREFETCH_BYTES_8 = 1280, /* prefetch distance in bytes: the twenty lines that a core keeps in flight */
+    PREFETCH_BYTES_4 = 3072, /* best by measurement: 1,280 is a few percent slower */
 };
 
 static inline __m256 load8_scale(const unsigned char *p, const qni_cpu_quant *q, int64_t j) {
@@ -98,7 +98,7 @@ static inline __attribute__((always_inline)) void group_8(__m256 *total, const q
     const unsigned char *w = group + q->codes_at;
     const unsigned char *a = x->codes + g * q->group * 2;
     for (int64_t i = 0; i < q->group; i += 4, w += 4 * NR, a += 8) {
-        ask_for_weight((const char *)w + AHEAD_8, m, MR);
+        prefetch_weight((const char *)w + PREFETCH_BYTES_8, m, MR);
         __m256i w0 = chained(_mm256_loadu_si256((const __m256i *)(const void *)w));
         __m256i w1 = chained(_mm256_loadu_si256((const __m256i *)(const void *)(w + 32)));
         for (int odd = 0; odd < 2; odd++) {
@@ -119,7 +119,7 @@ static inline __attribute__((always_inline)) void chunk_4(__m256i *sum, const un
     const __m256i low = _mm256_set1_epi8(15);
     for (int r = 0; r < 2 * m; r++) sum[r] = _mm256_setzero_si256();
     for (int i = 0; i < CHUNK; i += 8, w += 4 * NR, a += 8) {
-        ask_for_weight((const char *)w + AHEAD_4, m, MR);
+        prefetch_weight((const char *)w + PREFETCH_BYTES_4, m, MR);
         for (int half = 0; half < 2; half++) {
             __m256i w0 = _mm256_loadu_si256((const __m256i *)(const void *)w);
             __m256i w1 = _mm256_loadu_si256((const __m256i *)(const void *)(w + 32));

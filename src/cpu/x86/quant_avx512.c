@@ -13,7 +13,7 @@
  *           4 inputs (4 bits: 48 in 84 per step of 8), and 4 float operations per sum and group (3 if symmetric).
  */
 #include "../kernels.h"
-#include "ahead.h"
+#include "prefetch.h"
 #include "vector_avx512.h"
 
 #include <float.h>
@@ -23,8 +23,8 @@ enum {
     MR = 12,
     KI = 4,
     LINE = 64,
-    AHEAD_8 = 1280, /* prefetch distances in bytes: those that were best with AVX2 */
-    AHEAD_4 = 3072,
+    PREFETCH_BYTES_8 = 1280, /* prefetch distances in bytes: those that were best with AVX2 */
+    PREFETCH_BYTES_4 = 3072,
 };
 
 /* Integer sums, in the type of the compiler's dot product: with __m512i GCC copies each sum twice per step. */
@@ -69,10 +69,10 @@ static void load_factors(factors *f, const qni_cpu_codes *x, int64_t m, int64_t 
 }
 
 /* Prefetch as many bytes of a panel, further on, as are read now. */
-static inline __attribute__((always_inline)) void ask_for_lines(const unsigned char *w, int64_t bytes, const int m,
-                                                                const int bits) {
+static inline __attribute__((always_inline)) void prefetch_lines(const unsigned char *w, int64_t bytes, const int m,
+                                                                 const int bits) {
     for (int64_t i = 0; i < bytes; i += LINE)
-        ask_for_weight((const char *)w + i + (bits == 8 ? AHEAD_8 : AHEAD_4), m, MR);
+        prefetch_weight((const char *)w + i + (bits == 8 ? PREFETCH_BYTES_8 : PREFETCH_BYTES_4), m, MR);
 }
 
 /* sum += codes of a group of a panel · codes of m rows. */
@@ -81,7 +81,7 @@ static inline __attribute__((always_inline)) void add_group(int32x16 sum[2 * MR]
                                                             int64_t group, const int bits) {
     const int n_half = bits == 8 ? 1 : 2;
     for (int64_t i = 0; i < group; i += KI * n_half, w += 2 * LINE, x += KI * n_half) {
-        ask_for_lines(w, 2 * LINE, m, bits);
+        prefetch_lines(w, 2 * LINE, m, bits);
         const __m512i bytes0 = _mm512_loadu_si512(w), bytes1 = _mm512_loadu_si512(w + LINE);
         for (int h = 0; h < n_half; h++) {
             const __m512i y0 = codes_of(bytes0, bits, h), y1 = codes_of(bytes1, bits, h);
@@ -96,10 +96,10 @@ static inline __attribute__((always_inline)) void add_group(int32x16 sum[2 * MR]
 }
 
 /* total += the sums of group g of 16, as f32. Fully unrolled, so that the sums stay in registers. */
-static inline __attribute__((always_inline)) void put_group(__m512 total[2 * MR], const int32x16 sum[2 * MR],
-                                                            const factors *f, int64_t g, const int m,
-                                                            const unsigned char *w, const qni_cpu_quant *q,
-                                                            const bool biased) {
+static inline __attribute__((always_inline)) void accumulate_group(__m512 total[2 * MR], const int32x16 sum[2 * MR],
+                                                                   const factors *f, int64_t g, const int m,
+                                                                   const unsigned char *w, const qni_cpu_quant *q,
+                                                                   const bool biased) {
     const __m512 scale[2] = {load_scales(w, q, 0), load_scales(w, q, 16)};
     __m512 bias[2] = {_mm512_setzero_ps(), _mm512_setzero_ps()};
     if (biased) bias[0] = load_scales(w + q->scales_bytes, q, 0), bias[1] = load_scales(w + q->scales_bytes, q, 16);
@@ -126,12 +126,12 @@ static inline __attribute__((always_inline)) void tile(float *c, int64_t ldc, co
         if (g % 16 == 0) load_factors(&f, x, m, g, q);
 #pragma GCC unroll 12
         for (int r = 0; r < m; r++) sum[2 * r] = sum[2 * r + 1] = (int32x16)_mm512_set1_epi32(f.start[r][g % 16]);
-        ask_for_lines(w, q->codes_at, m, bits);
+        prefetch_lines(w, q->codes_at, m, bits);
         add_group(sum, x->codes + g * q->group, x->stride, m, w + q->codes_at, q->group, bits);
         if (q->symmetric) {
-            put_group(total, sum, &f, g % 16, m, w, q, false);
+            accumulate_group(total, sum, &f, g % 16, m, w, q, false);
         } else {
-            put_group(total, sum, &f, g % 16, m, w, q, true);
+            accumulate_group(total, sum, &f, g % 16, m, w, q, true);
         }
     }
 #pragma GCC unroll 12

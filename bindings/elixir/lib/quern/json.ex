@@ -18,10 +18,12 @@ defmodule Quern.Json do
     do: [?[, list |> Enum.map(&encode/1) |> Enum.intersperse(?,), ?]]
 
   def encode(%{__struct__: name}),
-    do: raise(ArgumentError, "messages: a #{inspect(name)} is no JSON")
+    do: raise(ArgumentError, "messages: a #{inspect(name)} cannot be encoded as JSON")
 
   def encode(map) when is_map(map), do: object(Map.to_list(map))
-  def encode(other), do: raise(ArgumentError, "messages: #{inspect(other)} is no JSON")
+
+  def encode(other),
+    do: raise(ArgumentError, "messages: #{inspect(other)} cannot be encoded as JSON")
 
   defp object(pairs) do
     fields = Enum.map(pairs, fn {key, value} -> [string(to_string(key)), ?:, encode(value)] end)

@@ -48,7 +48,7 @@ defmodule Quern.Nx do
   defp ensure! do
     if not Code.ensure_loaded?(Nx) do
       raise ArgumentError,
-            "Nx is not there: add {:nx, \"~> 0.7\"} to the dependencies of the application"
+            "Nx is not available: add {:nx, \"~> 0.7\"} to the dependencies of the application"
     end
   end
 end

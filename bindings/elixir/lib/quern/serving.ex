@@ -70,7 +70,7 @@ defmodule Quern.Serving do
   @not_here [:kv_cache, :return_kv_cache, :profile_timing]
 
   defp refuse!(key) do
-    raise ArgumentError, "#{inspect(key)} is no option of a serving's requests"
+    raise ArgumentError, "#{inspect(key)} is not an option of serving requests"
   end
 
   @doc "Start the process. The sessions are created before it returns."

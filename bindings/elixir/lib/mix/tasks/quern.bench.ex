@@ -38,7 +38,7 @@ defmodule Mix.Tasks.Quern.Bench do
   @impl true
   def run(arguments) do
     {opts, rest} = OptionParser.parse!(arguments, strict: @switches)
-    if rest != [], do: Mix.raise("quern.bench: #{hd(rest)} is no option")
+    if rest != [], do: Mix.raise("quern.bench: unknown option #{hd(rest)}")
     if opts[:model] == nil, do: Mix.raise("quern.bench: --model is needed")
     device = Device.open!(:cpu, threads: Keyword.get(opts, :threads, 0))
     quantize = Map.get(%{nil => nil, "q8" => :q8, "q4" => :q4}, opts[:quantize], opts[:quantize])
