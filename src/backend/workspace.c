@@ -6,11 +6,11 @@ qn_status qni_buffer_create(qn_device *device, qni_buffer *out, size_t bytes, qn
                             qn_error *err) {
     qn_status status = device->backend->memory->alloc(device->state, out, bytes, kind, &device->allocator);
     if (status != QN_ENOMEM) return status == QN_OK ? status : qni_fail(err, status, "%s: the device failed", what);
-    uint64_t total = 0, available = 0;
     if (device->backend->describe == NULL) return qni_fail(err, status, "%s: no memory for %zu bytes", what, bytes);
-    qni_device_memory(device, &total, &available);
+    qni_device_facts facts = {0};
+    device->backend->describe(device->state, &facts);
     return qni_fail(err, status, "%s: no memory on %s for %zu bytes, %llu are free", what, device->name, bytes,
-                    (unsigned long long)available);
+                    (unsigned long long)facts.memory_available_bytes);
 }
 
 void qni_buffer_free(qn_device *device, qni_buffer *buffer) {
