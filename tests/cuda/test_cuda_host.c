@@ -200,7 +200,7 @@ static void computes_in_bf16(void **state) {
                                        "tests/data/quantized/fp8-block128",
                                        "tests/data/quantized/mlx-mixed-2-6-8"};
     static const qn_dtype caches[] = {QN_DTYPE_BF16, QN_DTYPE_F32, QN_DTYPE_F16};
-    enum { N = 40 };
+    enum { N = 24 };
     test_rng rng = {4};
     for (size_t m = 0; m < sizeof dirs / sizeof dirs[0]; m++) {
         int32_t *ids = random_ids(&rng, N);
@@ -209,9 +209,9 @@ static void computes_in_bf16(void **state) {
             qn_model *model = open_on(k < 0 ? "ref" : "cuda", dirs[m], k < 0 ? QN_ARITH_F32 : QN_ARITH_BF16);
             const int32_t n_vocab = qn_model_get_config(model)->n_vocab;
             qn_session *session = open_session_with(
-                model, &(qn_session_options){.n_batch = 33, .kv_dtype = k < 0 ? QN_DTYPE_F32 : caches[k]});
-            assert_ok(qn_session_append(session, ids, 36, NULL, NULL, err)); /* 33 and 3 */
-            for (int i = 36; i < N; i++) assert_ok(qn_session_step(session, ids[i], err));
+                model, &(qn_session_options){.n_batch = 18, .kv_dtype = k < 0 ? QN_DTYPE_F32 : caches[k]});
+            assert_ok(qn_session_append(session, ids, 21, NULL, NULL, err)); /* 18 and 3 */
+            for (int i = 21; i < N; i++) assert_ok(qn_session_step(session, ids[i], err));
             const float *logits = qn_session_logits(session);
             if (k < 0) {
                 want = malloc((size_t)n_vocab * sizeof *want);
@@ -514,7 +514,7 @@ static qn_status use_device(qn_error *err, int *stage) {
     qn_sampler_defaults(NULL, QN_SAMPLER_NEUTRAL, &p);
     p.repetition_penalty = 1.1;
     const qn_generate_args args = {
-        .ids = prompt, .n_ids = N_PROMPT, .sampler = &p, .n_predict = 40, .ignore_eos = true};
+        .ids = prompt, .n_ids = N_PROMPT, .sampler = &p, .n_predict = 20, .ignore_eos = true};
     const qn_device_options options = {.n_thread = 2};
     const qn_model_options how = {.arith = QN_ARITH_BF16};
     *stage = 0;
