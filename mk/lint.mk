@@ -32,7 +32,7 @@ $(B)/tidy/src/cpu/arm/%_neondot.c.ok: private ISA_FLAGS := $(AARCH64) $(ISA_neon
 $(B)/tidy/src/cpu/arm/%_neonbf16.c.ok: private ISA_FLAGS := $(AARCH64) $(ISA_neonbf16)
 $(B)/tidy/src/cpu/arm/%_neoni8mm.c.ok: private ISA_FLAGS := $(AARCH64) $(ISA_neoni8mm)
 $(B)/tidy/src/cuda/%.c.ok: private ISA_FLAGS = -isystem $(CUDA_HOME)/include
-$(B)/tidy/tests/cuda/%.c.ok: private ISA_FLAGS := -Itests/cuda/include
+$(B)/tidy/tests/cuda/%.c.ok: private ISA_FLAGS = -Itests/cuda/include
 $(B)/tidy/bindings/elixir/%.c.ok: private ISA_FLAGS = -isystem $(ERL_INCLUDE)
 $(B)/tidy/%.c.ok: %.c .clang-tidy $(wildcard include/quern/*.h src/*/*.h bindings/elixir/c_src/*.h)
 	@mkdir -p $(@D)

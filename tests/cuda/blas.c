@@ -154,8 +154,8 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t desc
     memcpy(&p, algorithm, sizeof p);
     FAKE_CHECK(handle != NULL && desc->transposes && c == d && c_layout == d_layout && workspace != NULL);
     FAKE_CHECK(*(const float *)alpha == 1 && workspace_bytes >= p.workspace);
-    FAKE_CHECK(p.d.type == d_layout->type && p.d.rows == d_layout->rows && p.d.columns == d_layout->columns);
-    FAKE_CHECK(p.d.ld == d_layout->ld);
+    FAKE_CHECK(p.d.type == d_layout->type && p.d.rows == d_layout->rows && p.d.columns == d_layout->columns &&
+               p.d.ld == d_layout->ld);
     const void *const at[] = {a, b, c, d};
     for (int i = 0; i < 4; i++) {
         if ((uintptr_t)at[i] % p.alignment[i] != 0) {

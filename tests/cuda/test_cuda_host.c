@@ -200,7 +200,7 @@ static void computes_in_bf16(void **state) {
                                        "tests/data/quantized/fp8-block128",
                                        "tests/data/quantized/mlx-mixed-2-6-8"};
     static const qn_dtype caches[] = {QN_DTYPE_BF16, QN_DTYPE_F32, QN_DTYPE_F16};
-    enum { N = 40 };
+    enum { N = 24 };
     test_rng rng = {4};
     for (size_t m = 0; m < sizeof dirs / sizeof dirs[0]; m++) {
         int32_t *ids = random_ids(&rng, N);
@@ -209,9 +209,9 @@ static void computes_in_bf16(void **state) {
             qn_model *model = open_on(k < 0 ? "ref" : "cuda", dirs[m], k < 0 ? QN_ARITH_F32 : QN_ARITH_BF16);
             const int32_t n_vocab = qn_model_get_config(model)->n_vocab;
             qn_session *session = open_session_with(
-                model, &(qn_session_options){.n_batch = 33, .kv_dtype = k < 0 ? QN_DTYPE_F32 : caches[k]});
-            assert_ok(qn_session_append(session, ids, 36, NULL, NULL, err)); /* 33 and 3 */
-            for (int i = 36; i < N; i++) assert_ok(qn_session_step(session, ids[i], err));
+                model, &(qn_session_options){.n_batch = 18, .kv_dtype = k < 0 ? QN_DTYPE_F32 : caches[k]});
+            assert_ok(qn_session_append(session, ids, 21, NULL, NULL, err)); /* 18 and 3 */
+            for (int i = 21; i < N; i++) assert_ok(qn_session_step(session, ids[i], err));
             const float *logits = qn_session_logits(session);
             if (k < 0) {
                 want = malloc((size_t)n_vocab * sizeof *want);
@@ -503,29 +503,43 @@ static void releases_on_other_threads(void **state) {
 
 /* --- failures --- */
 
+/* How far use_device() came, and the call of CUDA's before each stage: opening the device, the model, a session, generation. */
+typedef struct progress {
+    int stage;
+    int64_t begin[4];
+} progress;
+
+static void begin_stage(progress *p, int stage) {
+    p->stage = stage;
+    p->begin[stage] = fake_get().n_call;
+}
+
 /* All that uses the device, from opening it to the end. The first error ends it. */
-static qn_status use_device(qn_error *err, int *stage) {
+static qn_status use_device(qn_error *err, progress *p) {
     static const int32_t prompt[N_PROMPT] = {100, 131, 162, 193, 224};
     qn_device *device = NULL;
     qn_model *model = NULL;
     qn_session *session = NULL;
     qn_generate_result result;
-    qn_sampler_params p;
-    qn_sampler_defaults(NULL, QN_SAMPLER_NEUTRAL, &p);
-    p.repetition_penalty = 1.1;
+    qn_sampler_params params;
+    qn_sampler_defaults(NULL, QN_SAMPLER_NEUTRAL, &params);
+    params.repetition_penalty = 1.1;
     const qn_generate_args args = {
-        .ids = prompt, .n_ids = N_PROMPT, .sampler = &p, .n_predict = 40, .ignore_eos = true};
+        .ids = prompt, .n_ids = N_PROMPT, .sampler = &params, .n_predict = 20, .ignore_eos = true};
     const qn_device_options options = {.n_thread = 2};
     const qn_model_options how = {.arith = QN_ARITH_BF16};
-    *stage = 0;
+    begin_stage(p, 0);
     qn_status status = qn_device_open(&device, "cuda", &options, err);
-    if (status == QN_OK) *stage = 1, status = qn_model_open(&model, device, BF16_MODEL, &how, err);
     if (status == QN_OK) {
-        *stage = 2;
+        begin_stage(p, 1);
+        status = qn_model_open(&model, device, BF16_MODEL, &how, err);
+    }
+    if (status == QN_OK) {
+        begin_stage(p, 2);
         status = qn_session_create(&session, model, &(qn_session_options){.n_ctx = MOST}, err);
     }
     if (status == QN_OK) {
-        *stage = 3;
+        begin_stage(p, 3);
         status = qn_generate(session, NULL, &args, &result, err);
         qn_error again = {0};
         if (status == QN_ENOMEM) { /* memory is there again: as if nothing had been */
@@ -543,52 +557,55 @@ static qn_status use_device(qn_error *err, int *stage) {
 
 static void survives_every_failed_allocation(void **state) {
     (void)state;
-    int stages[4] = {0}, stage;
+    int stages[4] = {0};
+    progress p;
     for (int64_t at = 1;; at++) {
         fake_settings s = fake_defaults();
         s.fail_malloc = at;
         fake_set(&s);
         qn_error err = {0};
-        const qn_status status = use_device(&err, &stage);
+        const qn_status status = use_device(&err, &p);
         if (fake_living() != 0) fail_msg("allocation %d: %d objects leak", (int)at, (int)fake_living());
         if (status == QN_OK) break;
         if (status != QN_ENOMEM || strstr(err.message, "no memory") == NULL) {
             fail_msg("allocation %d: %s: %s", (int)at, qn_status_name(status), err.message);
         }
-        stages[stage]++;
+        stages[p.stage]++;
     }
     for (int i = 0; i < 4; i++) expect_that(stages[i] > 0, "a stage without an allocation", i, stages[i]);
     fake_settings s = fake_defaults();
     s.fail_capture = 1;
     fake_set(&s);
     qn_error err = {0};
-    assert_int_equal(use_device(&err, &stage), QN_ENOMEM);
+    assert_int_equal(use_device(&err, &p), QN_ENOMEM);
     assert_string_equal(err.message, "step: no memory on the GPU");
     assert_int_equal(fake_living(), 0);
 }
 
 static void survives_the_loss_of_the_device(void **state) {
     (void)state;
-    int stage;
+    progress p, whole;
     bool seen[4] = {false};
     fake_reset();
     qn_error err = {0};
-    assert_int_equal(use_device(&err, &stage), QN_OK);
+    assert_int_equal(use_device(&err, &whole), QN_OK);
     const int64_t n_call = fake_get().n_call;
-    const int64_t step = n_call / 150 + 1;
-    for (int64_t at = 1; at < n_call; at += at < 150 ? 1 : step) {
+    const int64_t step =
+        n_call / 150 + 1; /* every call of the first ones and while a session is made, some of the others */
+    for (int64_t at = 1; at < n_call; at++) {
+        if (at > 150 && (at <= whole.begin[2] || at > whole.begin[3]) && at % step != 0) continue;
         fake_settings s = fake_defaults();
         s.lose_at = at;
         fake_set(&s);
         err = (qn_error){0};
-        const qn_status status = use_device(&err, &stage);
+        const qn_status status = use_device(&err, &p);
         if (fake_living() != 0) fail_msg("call %d: %d objects leak", (int)at, (int)fake_living());
         if (status == QN_OK) continue; /* lost while all was being closed */
         if (status != QN_ELOST) fail_msg("call %d: %s: %s", (int)at, qn_status_name(status), err.message);
         if (strstr(err.message, "illegal memory access") == NULL && strstr(err.message, "failed") == NULL) {
             fail_msg("call %d: %s", (int)at, err.message);
         }
-        seen[stage] = true;
+        seen[p.stage] = true;
     }
     for (int i = 0; i < 4; i++) expect_that(seen[i], "a stage that no loss hit", i, 0);
 }
