@@ -361,11 +361,15 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream) {
 }
 
 /* Waiting for a stream that captures spoils the capture. */
-static cudaError_t begin_wait(cudaStream_t stream) {
-    const cudaError_t error = enter();
-    if (error != cudaSuccess || stream == NULL || stream->captured == NULL) return error;
+static cudaError_t check_wait(cudaStream_t stream) {
+    if (stream == NULL || stream->captured == NULL) return cudaSuccess;
     stream->invalid = true;
     return cudaErrorStreamCaptureUnsupported;
+}
+
+static cudaError_t begin_wait(cudaStream_t stream) {
+    const cudaError_t error = enter();
+    return error == cudaSuccess ? check_wait(stream) : error;
 }
 
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
@@ -428,8 +432,11 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
 }
 
 cudaError_t cudaEventQuery(cudaEvent_t event) {
-    cudaError_t error = event->n_pending > 0 ? begin_wait(event->stream) : enter();
-    if (error == cudaSuccess && event->n_pending > 0) error = cudaErrorNotReady;
+    cudaError_t error = enter();
+    if (error == cudaSuccess && event->n_pending > 0) {
+        error = check_wait(event->stream);
+        if (error == cudaSuccess) error = cudaErrorNotReady;
+    }
     return leave(error);
 }
 
