@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 """Decoding and prefill of transformers on a GPU, for bench/peers.md: transformers_cuda.py CHECKPOINT..."""
 import sys
