@@ -18,7 +18,7 @@ CUDA_ARCH ?= -gencode=arch=compute_80,code=sm_80 -gencode=arch=compute_90a,code=
 NVCC_FLAGS = -std=c++17 -O3 -lineinfo --expt-relaxed-constexpr -Iinclude $(CUDA_ARCH) -Xptxas=-v \
              -Xcompiler=-fPIC,-fvisibility=hidden,-fno-exceptions $(if $(CI),-Werror=all-warnings)
 CB := $(B)/cuda
-CUDA_SHARED := src/backend/scratch.c src/backend/transfer.c src/backend/compose.c src/backend/dtype.c
+CUDA_SHARED := src/backend/scratch.c src/backend/transfer.c src/backend/compose.c src/backend/dtype.c src/backend/quant_codes.c
 CUDA_SRC := $(wildcard src/cuda/*.c) $(CUDA_SHARED)
 CUDA_KERNELS := $(wildcard src/cuda/*.cu)
 CUDA_OBJ := $(CUDA_SRC:%.c=$(CB)/%.o) $(CUDA_KERNELS:%.cu=$(CB)/%.cu.o)

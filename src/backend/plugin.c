@@ -98,7 +98,7 @@ static qn_status fail_unknown(const char *name, qn_error *err) {
     return qni_fail(err, QN_EUNSUPPORTED, "device: no backend is named \"%s\"; this build has %s%s", name, names, cuda);
 }
 
-/* The number after "cuda:"; -1: it is none. */
+/* The number after "cuda:"; -1 if it is not a number. */
 static int32_t index_of(const char *text) {
     int32_t index = 0;
     if (text[0] == '\0') return -1;

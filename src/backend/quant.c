@@ -6,31 +6,6 @@
 #include "../base/memory.h"
 #include "backend.h"
 
-#include <string.h>
-
-/* Read unsigned codes of `bits` bits from a little-endian bit stream. */
-static void read_codes(uint8_t *codes, const unsigned char *stream, int32_t bits, int64_t n) {
-    if (bits == 8) {
-        memcpy(codes, stream, (size_t)n);
-        return;
-    }
-    if (bits == 4) {
-        for (int64_t i = 0; i < n; i++) codes[i] = stream[i / 2] >> (i % 2 * 4) & 15;
-        return;
-    }
-    uint32_t buffer = 0;
-    int32_t n_bit = 0;
-    for (int64_t i = 0; i < n; i++) {
-        if (n_bit < bits) {
-            buffer |= (uint32_t)*stream++ << n_bit;
-            n_bit += 8;
-        }
-        codes[i] = (uint8_t)(buffer & ((1u << bits) - 1));
-        buffer >>= bits;
-        n_bit -= bits;
-    }
-}
-
 static void read_floats(float *out, const unsigned char *data, qn_dtype dtype, int64_t n) {
     for (int64_t i = 0; i < n; i++) out[i] = qni_load_f32(data, dtype, i);
 }
@@ -39,7 +14,7 @@ void qni_quant_read_row(uint8_t *codes, float *scales, float *biases, const qni_
                         int64_t row, int64_t n_in) {
     const int64_t n_group = qni_quant_n_group(q, n_in);
     const int64_t scale_at = row / q->group_out * qni_quant_scale_bytes(q, n_in);
-    read_codes(codes, rows->codes + row * qni_quant_code_bytes(q, n_in), q->bits, n_in);
+    qni_quant_read_codes(codes, rows->codes + row * qni_quant_code_bytes(q, n_in), q->bits, n_in);
     read_floats(scales, rows->scales + scale_at, q->scale_dtype, n_group);
     if (q->kind == QNI_FP8) return;
     if (rows->biases != NULL) {

@@ -18,6 +18,9 @@ static inline int64_t qni_quant_scale_bytes(const qni_quant *q, int64_t n_in) {
     return qni_quant_n_group(q, n_in) * (int64_t)qn_dtype_bytes(q->scale_dtype);
 }
 
+/* Read n unsigned codes of `bits` bits from a little-endian bit stream. */
+void qni_quant_read_codes(uint8_t *codes, const unsigned char *stream, int32_t bits, int64_t n);
+
 /* Unpack a row: codes {n_in}, one byte each; scales and biases {n_group}. fp8 has no biases and does not write them. */
 void qni_quant_read_row(uint8_t *codes, float *scales, float *biases, const qni_quant *q, const qni_quant_rows *rows,
                         int64_t row, int64_t n_in);

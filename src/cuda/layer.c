@@ -130,9 +130,14 @@ static bool decodes(const qni_batch *batch, const qni_kv_layer *kv, int64_t n_he
     return batch->n_tok == batch->n_seq && qni_cuda_decode_takes(kv, n_head);
 }
 
+/* prefill_attention.cu takes the greatest score for that of the greatest product, so the scale must be positive. */
+static bool prefills(const qni_kv_layer *kv, int64_t n_head, double scale) {
+    return scale > 0 && qni_cuda_prefill_takes(kv, n_head);
+}
+
 /* Dtype of the result: prefill_attention.cu computes in the cache's. */
-static qn_dtype attention_dtype(const qni_batch *batch, const qni_kv_layer *kv, int64_t n_head) {
-    return !decodes(batch, kv, n_head) && qni_cuda_prefill_takes(kv, n_head) ? kv->k_dtype : QN_DTYPE_BF16;
+static qn_dtype attention_dtype(const qni_attention_call *call, const qni_kv_layer *kv, int64_t n_head) {
+    return !decodes(call->batch, kv, n_head) && prefills(kv, n_head, call->scale) ? kv->k_dtype : QN_DTYPE_BF16;
 }
 
 /* out = attention of the projections in job->qkv. */
@@ -152,7 +157,7 @@ static qn_status attend(const qni_run *run, qni_mat out, qni_cuda_heads *job, co
         QN_TRY(qni_cuda_reserve_work(c, job->n_head, job->kv.head_dim, run->err));
         job->work = c->work;
         QNI_CUDA_TRY(c, qni_cuda_decode_attention(c->stream, job, true), "attention", run->err);
-    } else if (qni_cuda_prefill_takes(&job->kv, job->n_head)) {
+    } else if (prefills(&job->kv, job->n_head, job->scale)) {
         const qni_cuda_queries queries = {.q = q.data,
                                           .out = out.data,
                                           .n_head = job->n_head,
@@ -197,7 +202,7 @@ qn_status qni_cuda_op_attention_block(const qni_run *run, qni_mat out, qni_mat h
     const size_t mark = run->scratch->used;
     const int64_t width = w->q_proj.n_out, n_head = width / kv->head_dim;
     const qni_mat qkv = take(run, QN_DTYPE_F32, hidden.n_row, width + 2 * w->k_proj.n_out);
-    const qni_mat attn = take(run, attention_dtype(call->batch, kv, n_head), hidden.n_row, width);
+    const qni_mat attn = take(run, attention_dtype(call, kv, n_head), hidden.n_row, width);
     const qni_weight *const three[] = {&w->q_proj, &w->k_proj, &w->v_proj};
     qni_cuda_heads job = {.qkv = qkv,
                           .q_norm = w->q_norm,

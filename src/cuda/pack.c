@@ -189,21 +189,6 @@ static void send_scales(qni_cuda *c, unsigned char *to, const unsigned char *fro
     }
 }
 
-/* Unsigned codes of `bits` bits from a little-endian bit stream. */
-static void read_codes(uint8_t *codes, const unsigned char *stream, int32_t bits, int64_t n) {
-    uint32_t buffer = 0;
-    int32_t n_bit = 0;
-    for (int64_t i = 0; i < n; i++) {
-        if (n_bit < bits) {
-            buffer |= (uint32_t)*stream++ << n_bit;
-            n_bit += 8;
-        }
-        codes[i] = (uint8_t)(buffer & ((1u << bits) - 1));
-        buffer >>= bits;
-        n_bit -= bits;
-    }
-}
-
 qn_status qni_cuda_pack_quantized(const void *state, const qni_weight *form, void *data, int64_t first, int64_t n,
                                   const qni_quant *source, const qni_quant_rows *rows, qn_error *err) {
     qni_cuda *c = (qni_cuda *)(uintptr_t)state;
@@ -219,7 +204,7 @@ qn_status qni_cuda_pack_quantized(const void *state, const qni_weight *form, voi
         const int64_t n_row = n - o < most ? n - o : most;
         slot *s = take_slot(c);
         for (int64_t r = 0; r < n_row; r++) {
-            read_codes(codes, rows->codes + (o + r) * code_row, source->bits, n_in);
+            qni_quant_read_codes(codes, rows->codes + (o + r) * code_row, source->bits, n_in);
             arrange_row(s->host + r * row, codes, &form->quant, n_in);
         }
         send(c, (unsigned char *)data + (first + o) * row, (size_t)row, s->host, (size_t)row, (size_t)n_row);

@@ -19,7 +19,7 @@ typedef struct fake_settings {
     int64_t fail_malloc;  /* this allocation from now on fails, of the device's and of pinned memory; 0: none */
     int64_t fail_capture; /* this cudaGraphInstantiate fails for lack of memory */
     int64_t lose_at;      /* from this call on everything fails with cudaErrorIllegalAddress; 0: never */
-    int driver;           /* version; 0: there is none */
+    int driver;           /* its version; 0: no driver */
     int n_device;
     int major, minor;
     cudaError_t count_error; /* of cudaGetDeviceCount */
