@@ -91,6 +91,29 @@ static void refusals(void **state) {
     refuse("{\"\\u0000int\": \"7\"}", "line 1");
 }
 
+/* JSON has no NUL byte, and Jansson does not see one that follows a number. */
+static void nul_bytes(void **state) {
+    (void)state;
+    static const struct {
+        const char *text;
+        size_t size;
+        const char *message;
+    } cases[] = {
+        {"[1\0, 2]", 7, "t.json: line 1: a NUL byte"},
+        {"{\n\"a\": 1.5\0}", 12, "t.json: line 2: a NUL byte"},
+        {"[\"a\0b\"]", 7, "t.json: line 1: a NUL byte"},
+        {"[1]\0", 4, "t.json: line 1: a NUL byte"},
+        {"[1\0,{\"a\":(\"7\"}]", 15, "t.json: line 1: a NUL byte"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        qn_error err = {0};
+        json_t *root = NULL;
+        assert_int_equal(qni_json_parse(&root, "t.json", cases[i].text, cases[i].size, &err), QN_EFORMAT);
+        assert_string_equal(err.message, cases[i].message);
+        assert_null(root);
+    }
+}
+
 /* Numbers on both sides of the limits of a 64-bit integer and a double. The largest double is 2^1024 - 2^971; what
  * rounds to it is below 2^1024 - 2^970. */
 static const char below[] =
@@ -235,7 +258,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(values),        cmocka_unit_test(long_tokens),    cmocka_unit_test(refusals),
         cmocka_unit_test(large_numbers), cmocka_unit_test(largest_double), cmocka_unit_test(large_numbers_in_place),
-        cmocka_unit_test(files),         cmocka_unit_test(depth),
+        cmocka_unit_test(files),         cmocka_unit_test(depth),          cmocka_unit_test(nul_bytes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

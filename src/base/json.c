@@ -230,7 +230,17 @@ static qn_status parse_feed(json_t **out, const char *what, const feed *f, qn_er
     return status;
 }
 
+/* Jansson drops a NUL byte that follows a number, and counts its positions wrongly from there. */
+static qn_status check_nul(const char *what, const char *text, size_t size, qn_error *err) {
+    const char *nul = size > 0 ? memchr(text, '\0', size) : NULL;
+    if (nul == NULL) return QN_OK;
+    int line = 1;
+    for (const char *at = text; at < nul; at++) line += *at == '\n';
+    return qni_fail(err, QN_EFORMAT, "%s: line %d: a NUL byte", what, line);
+}
+
 qn_status qni_json_parse(json_t **out, const char *what, const char *text, size_t size, qn_error *err) {
+    QN_TRY(check_nul(what, text, size, err));
     qni_json_survey s = qni_json_scan(text, size, NULL);
     if (s.depth > QNI_JSON_DEPTH) {
         return qni_fail(err, QN_EFORMAT, "%s: JSON nests deeper than %d", what, QNI_JSON_DEPTH);
