@@ -86,7 +86,8 @@ defmodule Quern.HostileTest do
     refute_receive _anything, 10
   end
 
-  # The cost of an error message must not depend on the size of the term.
+  # The cost of an error message must not depend on the size of the term: printing one of these takes tens of
+  # milliseconds, and so many calls would take longer than a test may.
   test "large terms at the wrong place" do
     huge = [
       Integer.pow(7, 100_000),
@@ -99,21 +100,13 @@ defmodule Quern.HostileTest do
     ]
 
     for term <- huge do
-      times =
-        for _ <- 1..5 do
-          started = System.monotonic_time(:microsecond)
+      for _ <- 1..10_000 do
+        assert {:error, {:einval, message}} =
+                 Nif.mlp(make_ref(), term, term, term, term, term, term)
 
-          assert {:error, {:einval, message}} =
-                   Nif.mlp(make_ref(), term, term, term, term, term, term)
-
-          assert {:error, _} = Nif.tensor_zeros(make_ref(), term, :f32, term)
-          took = System.monotonic_time(:microsecond) - started
-          assert message =~ ~r/^hidden: must be a tensor, got an? [a-z ]+$/
-          took
-        end
-
-      # Best of five.
-      assert Enum.min(times) < 1000
+        assert {:error, _} = Nif.tensor_zeros(make_ref(), term, :f32, term)
+        assert message =~ ~r/^hidden: must be a tensor, got an? [a-z ]+$/
+      end
     end
   end
 

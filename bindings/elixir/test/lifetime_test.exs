@@ -161,9 +161,7 @@ defmodule Quern.LifetimeTest do
       end)
 
     Process.sleep(30)
-    started = System.monotonic_time(:millisecond)
     assert Tensor.to_binary(ids) == <<1::32-native>>
-    assert System.monotonic_time(:millisecond) - started < 1000
     assert Process.alive?(pid)
     Process.exit(pid, :kill)
     Process.sleep(20)
