@@ -32,7 +32,7 @@ typedef struct qni_cuda_samplers {
     qni_cuda_sampler *device; /* {n_row}, then what they point to */
     unsigned char *host;      /* its twin */
     size_t bytes;
-    unsigned long long *n_close; /* on the device: draws that rounding may have decided */
+    unsigned long long *n_close; /* on the device: draws that rounding may have decided; NULL before the first */
 } qni_cuda_samplers;
 
 typedef struct qni_cuda {
@@ -136,6 +136,7 @@ qn_status qni_cuda_op_sample(const qni_run *run, int32_t *ids, qni_mat logits, c
 /* Copy the samplers of n rows to c->samplers; the histories have capacity for n_more ids. */
 qn_status qni_cuda_samplers_put(qni_cuda *c, const qni_sampling *sampling, int32_t n, int32_t n_more, qn_error *err);
 void qni_cuda_samplers_free(qni_cuda *c);
+qn_status qni_cuda_count_close_draws(void *state, uint64_t *out, qn_error *err);
 
 /* step.c: graphs of decode steps */
 qn_status qni_cuda_op_step(const qni_run *run, const qni_transformer *model, const qni_step_input *in,

@@ -243,6 +243,7 @@ const qni_backend qni_cuda_backend = {
     .close = close_cuda,
     .describe = describe,
     .measure_peaks = qni_cuda_measure_peaks,
+    .count_close_draws = qni_cuda_count_close_draws,
     .memory = &qni_cuda_memory,
     .ops = {.embed = qni_cuda_op_embed,
             .rms_norm = qni_cuda_op_rms_norm,

@@ -34,8 +34,12 @@ static qn_status create_count(qni_cuda *c, qn_error *err) {
     void *memory = NULL;
     if (s->n_close != NULL) return QN_OK;
     QNI_CUDA_TRY(c, cudaMalloc(&memory, sizeof *s->n_close), "sampling", err);
+    const cudaError_t error = cudaMemsetAsync(memory, 0, sizeof *s->n_close, c->stream);
+    if (error != cudaSuccess) {
+        (void)cudaFree(memory);
+        return qni_cuda_fail(c, error, "sampling", err);
+    }
     s->n_close = memory;
-    QNI_CUDA_TRY(c, cudaMemsetAsync(s->n_close, 0, sizeof *s->n_close, c->stream), "sampling", err);
     return QN_OK;
 }
 
@@ -112,6 +116,14 @@ void qni_cuda_samplers_free(qni_cuda *c) {
     (void)cudaFree(c->samplers.n_close);
     c->host->free(c->samplers.host);
     c->samplers = (qni_cuda_samplers){0};
+}
+
+qn_status qni_cuda_count_close_draws(void *state, uint64_t *out, qn_error *err) {
+    qni_cuda *c = state;
+    unsigned long long n = 0;
+    if (c->samplers.n_close != NULL) QN_TRY(qni_cuda_memory.read(c, &n, c->samplers.n_close, sizeof n, err));
+    *out = n;
+    return QN_OK;
 }
 
 qn_status qni_cuda_op_sample(const qni_run *run, int32_t *ids, qni_mat logits, const qni_sampling *sampling) {
