@@ -29,6 +29,13 @@ typedef struct qni_cuda_batch {
     const int32_t *block_table; /* {n_seq, max_block} */
 } qni_cuda_batch;
 
+/* Whether rows hold a multiple of eight elements and begin at multiples of 16 bytes, as the faster kernels need; any float
+ * dtype. */
+static inline bool qni_cuda_is_even(const qni_mat *m) {
+    const int64_t unit = m->dtype == QN_DTYPE_F32 ? 4 : 8; /* elements */
+    return m->n_inner == m->n_row && m->n_col % 8 == 0 && m->row_stride % unit == 0 && (uintptr_t)m->data % 16 == 0;
+}
+
 /* --- small.cu: any dtype, any strides --- */
 
 cudaError_t qni_cuda_embed(cudaStream_t stream, qni_mat out, const qni_weight *table, const int32_t *ids);

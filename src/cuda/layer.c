@@ -26,8 +26,7 @@ static qni_mat columns(qni_mat m, int64_t first, int64_t n) {
 }
 
 static bool is_plain(const qni_mat *m) {
-    return m->dtype == QN_DTYPE_F32 && m->n_inner == m->n_row && m->row_stride == m->n_col && m->n_col % 8 == 0 &&
-           (uintptr_t)m->data % 16 == 0;
+    return m->dtype == QN_DTYPE_F32 && m->row_stride == m->n_col && qni_cuda_is_even(m);
 }
 
 /* The larger ops made of small ones. */
