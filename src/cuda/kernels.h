@@ -5,7 +5,8 @@
  *
  * chained: the kernel is launched with programmatic stream serialization: it may start before the previous kernel of the
  * stream has ended, loads its weights, and waits (griddepcontrol.wait) before it touches anything that earlier
- * kernels write. Each chained kernel also lets its successor start early (griddepcontrol.launch_dependents).
+ * kernels write. Each chained kernel also lets its successor start early (griddepcontrol.launch_dependents), but not
+ * before its own wait: when a kernel starts, all but the one before it have ended. Decode attention relies on that.
  */
 #ifndef QNI_CUDA_KERNELS_H
 #define QNI_CUDA_KERNELS_H
