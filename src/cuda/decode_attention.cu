@@ -185,10 +185,10 @@ __global__ void __launch_bounds__(plan<D, T>::n_thread, plan<D, T>::n_resident)
     const place place_now = place_of(a, w, first), place_next = place_of(a, w, first + plan::stride);
     w.pos = a.tok_pos[w.token];
     tile now = {*place_now.entry, place_now.in_block}, next = {*place_next.entry, place_next.in_block};
-    /* Up to 16,384 the size is the same for all, and the tiles above are right: their blocks are found without waiting
-     * for the position. */
+    /* Up to 16,384 the tiles above are right, since the first range begins at 0 whatever its size: their blocks are
+     * found without waiting for the position. */
+    w.size = range_of(w.pos);
     if (a.max_pos > max_range * range_size) {
-        w.size = range_of(w.pos);
         first = w.range * w.size + tile_size * warp;
         now = tile_at(a, w, first);
         next = tile_at(a, w, first + plan::stride);
@@ -242,6 +242,7 @@ __global__ void __launch_bounds__(plan<D, T>::n_thread, plan<D, T>::n_resident)
 }
 
 int32_t n_range_of(int32_t max_pos) {
+    if (max_pos <= whole_size) return 1;
     const int32_t n = (max_pos + range_size - 1) / range_size;
     return n < 1 ? 1 : n > max_range ? max_range : n;
 }

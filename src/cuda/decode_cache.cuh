@@ -16,6 +16,7 @@ constexpr int tile_size = 16; /* positions of a warp at a time */
 constexpr int max_head = 8;   /* query heads of a block: half of the rows of a product */
 constexpr int max_range = 64; /* of a sequence */
 constexpr int range_size = 256;
+constexpr int whole_size = 640; /* a sequence of up to so many positions is one range: many of them need no merge */
 /* Slots of a ring; each has the keys or the values of a tile. Some GPUs that run the code for sm_80 and the PTX have
  * 99 KiB of shared memory for a block. */
 constexpr int n_slot_hopper = 3, n_slot_portable = 2;
@@ -71,9 +72,10 @@ __device__ inline void *row_at(const qni_mat &m, int64_t r) {
     return static_cast<unsigned char *>(m.data) + r * m.row_stride * element_bytes(m.dtype);
 }
 
-/* Positions of a range of a sequence with n_past positions before the new one; 256 up to 16,384. */
+/* Positions of a range of a sequence with n_past positions before the new one; 256 from 641 to 16,384 of them. */
 __device__ inline int range_of(int n_past) {
     constexpr int most = max_range * range_size;
+    if (n_past <= whole_size) return whole_size;
     return range_size * max(1, (n_past + most - 1) / most);
 }
 
