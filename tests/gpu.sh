@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 # `make check-gpu`: what only a machine with an NVIDIA GPU can test. The reference data on `cuda` in f32 and in bf16; equal
 # digests in f32 however prompts are cut and batched; every test program that goes through the devices of the build, which
-# finds libquern-cuda.so by the dynamic linker's path; the memory checker of compute-sanitizer, where it is installed.
+# finds libquern-cuda.so by the dynamic linker's path; choices in bf16 on the shape of 0.6B; the memory checker of
+# compute-sanitizer, where it is installed.
 # Usage: GPU=1 sh tests/gpu.sh QUERN BUILD_DIR; skipped without GPU=1, as by tests/run
 set -u
 [ "${GPU:-}" = 1 ] || exit 77
@@ -64,6 +65,12 @@ for source in $(grep -lE 'qn_backend_name|device_cases' tests/test_*.c); do
     set -- $(cat "$build/tests/log/$name.counts" || echo 0 1 0)
     passed=$((passed + $1)) failed=$((failed + $2)) skipped=$((skipped + $3))
 done
+
+# The loop above has compared the choices of models/demo.
+check "random weights of the shape of 0.6B" "$quern" synth 0.6B "$dir/0.6B"
+check "choices, 0.6B" env CHOICES_MODEL="$dir/0.6B" "$build/tests/test_choices"
+grep 'above the margin' "$dir/log"
+rm -rf "$dir/0.6B"
 
 sanitizer=$(command -v compute-sanitizer || ls /usr/local/cuda/bin/compute-sanitizer 2>/dev/null)
 if [ -n "$sanitizer" ]; then

@@ -6,6 +6,9 @@
  */
 #include "support/sessions.h"
 
+#include "../src/backend/device.h"
+#include "../src/session/philox.h"
+
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -278,8 +281,75 @@ static void bad_logits_end_generation(void **state) {
     }
 }
 
+/* A sampler that keeps the two greatest logits, and whose random number at this position is their boundary, but for a
+ * rounding. */
+static qn_sampler_params boundary_sampler(const float *logits, int32_t n_vocab, uint64_t position) {
+    qn_sampler_params p;
+    int32_t best = 0, second = -1;
+    for (int32_t i = 1; i < n_vocab; i++) best = logits[i] > logits[best] ? i : best;
+    for (int32_t i = 0; i < n_vocab; i++) {
+        if (i != best && (second < 0 || logits[i] > logits[second])) second = i;
+    }
+    qn_sampler_defaults(NULL, QN_SAMPLER_NEUTRAL, &p);
+    p.top_k = 2;
+    double u; /* becomes the probability of the lower id */
+    do {
+        u = qni_philox_uniform(++p.seed, position);
+    } while (best < second ? u < 0.6 || u > 0.9 : u < 0.1 || u > 0.4);
+    const double odds = best < second ? u / (1 - u) : (1 - u) / u;
+    p.temperature = ((double)logits[best] - (double)logits[second]) / log(odds);
+    return p;
+}
+
+static uint64_t count_close(qn_device *device) {
+    uint64_t n = 99;
+    assert_ok(qn_device_count_close_draws(device, &n, err));
+    return n;
+}
+
+/* A device that samples counts the draws at a boundary, and no others; in a step of several tokens and in one of one. */
+static void draws_at_a_boundary(void **state) {
+    (void)state;
+    enum { N_VOCAB = 512 };
+    static const int32_t prompt[N_PROMPT] = {100, 131, 162, 193, 224, 255, 286};
+    const char *name;
+    for (int32_t b = 0; (name = qn_backend_name(b)) != NULL; b++) {
+        qn_device *device = NULL;
+        qn_model *model = NULL;
+        assert_ok(qn_device_open(&device, name, NULL, err));
+        assert_ok(
+            qn_model_open(&model, device, GOLDEN_MODELS "/tied-f32", &(qn_model_options){.arith = QN_ARITH_F32}, err));
+        const uint64_t one = device->backend->count_close_draws != NULL;
+        qn_session *session = open_session(model, N_CTX, 16);
+        assert_ok(qn_session_append(session, prompt, N_PROMPT, NULL, NULL, err));
+        qn_sampler_params p = boundary_sampler(qn_session_logits(session), N_VOCAB, N_PROMPT);
+        qn_session_free(session);
+        session = open_session(model, N_CTX, 16);
+        uint64_t want = 0;
+        expect_that(count_close(device) == want, name, -1, count_close(device));
+        /* first the whole prompt is computed, later only its last id; every third time away from the boundary */
+        for (int i = 0; i < 6; i++) {
+            qn_sampler_params used = p;
+            if (i % 3 == 2) used.temperature *= 1 + 1e-9;
+            if (i % 3 != 2) want += one;
+            const qn_generate_args args = {
+                .ids = prompt, .n_ids = N_PROMPT, .sampler = &used, .n_predict = 1, .ignore_eos = true};
+            assert_ok(qn_generate(session, NULL, &args, NULL, err));
+            expect_that(count_close(device) == want, name, i, count_close(device));
+        }
+        qn_session_free(session);
+        qn_model_close(model);
+        qn_device_close(device);
+    }
+    uint64_t n = 0;
+    qn_error error;
+    assert_int_equal(qn_device_count_close_draws(NULL, &n, &error), QN_EINVAL);
+    assert_string_equal(error.message, "close draws: device or out is NULL");
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(single_generation), cmocka_unit_test(batched_generations),
-                                       cmocka_unit_test(spare_blocks), cmocka_unit_test(bad_logits_end_generation)};
+                                       cmocka_unit_test(spare_blocks), cmocka_unit_test(bad_logits_end_generation),
+                                       cmocka_unit_test(draws_at_a_boundary)};
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

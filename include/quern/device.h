@@ -102,6 +102,15 @@ QN_API void qn_device_get_info(const qn_device *device, qn_device_info *out);
  */
 QN_NODISCARD QN_API qn_status qn_device_measure_peaks(qn_device *device, qn_device_peaks *out, qn_error *err);
 
+/**
+ * Count the ids sampled on the device that may differ from those the CPU would sample from the same logits: the random
+ * number was within 1e-12 of a boundary between two ids, or top_p within rounding of one. Includes ids computed beyond the
+ * end of a text. Starts at 0 when the device is opened; stays 0 on "cpu" and "ref".
+ *
+ * Errors   EINVAL: NULL; EDEVICE, ELOST.
+ */
+QN_NODISCARD QN_API qn_status qn_device_count_close_draws(qn_device *device, uint64_t *out, qn_error *err);
+
 /** Name of the index-th device that can be opened, backend by backend: "cpu", "ref", then each GPU; NULL past the last.
  * Static storage. */
 QN_API const char *qn_backend_name(int32_t index);

@@ -177,6 +177,9 @@ typedef struct qni_backend {
     void (*describe)(const void *state, qni_device_facts *out);
     /* NULL: the caller can measure them itself. The caller holds the device lock. */
     qn_status (*measure_peaks)(void *state, qn_device_peaks *out, qn_error *err);
+    /* Draws of `sample` and `step` that may differ from the host's, see qn_device_count_close_draws(). NULL: 0. The
+     * caller holds the device lock. */
+    qn_status (*count_close_draws)(void *state, uint64_t *out, qn_error *err);
     const qni_memory_ops *memory;
     qni_ops ops;
 

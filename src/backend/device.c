@@ -174,3 +174,16 @@ qn_status qn_device_measure_peaks(qn_device *device, qn_device_peaks *out, qn_er
     qni_device_unlock(device);
     return status;
 }
+
+qn_status qn_device_count_close_draws(qn_device *device, uint64_t *out, qn_error *err) {
+    if (device == NULL || out == NULL) return qni_fail(err, QN_EINVAL, "close draws: device or out is NULL");
+    QN_TRY(qni_device_lock(device, err));
+    uint64_t n = 0;
+    qn_status status = QN_OK;
+    if (device->backend->count_close_draws != NULL) {
+        status = device->backend->count_close_draws(device->state, &n, err);
+    }
+    qni_device_unlock(device);
+    if (status == QN_OK) *out = n;
+    return status;
+}

@@ -9,7 +9,7 @@
 #include "backend.h"
 
 /* Counts the changes of qni_backend and of everything that it refers to. */
-enum { QNI_PLUGIN_ABI = 1 };
+enum { QNI_PLUGIN_ABI = 2 };
 
 #define QNI_PLUGIN_SYMBOL "qni_plugin_backend"
 /* NULL: the library is for another ABI. n_device: the number of its devices; if 0, `reason` says why. Thread-safe. */

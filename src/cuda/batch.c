@@ -7,33 +7,11 @@
 
 #include <string.h>
 
-/* Grow the device's and the host's arrays to n integers. */
-static qn_status reserve(qni_cuda *c, size_t n, qn_error *err) {
-    if (n <= c->n_batch_int) return QN_OK;
-    const size_t wanted = 2 * n;
-    int32_t *host = c->host->calloc(wanted, sizeof *host);
-    if (host == NULL) return c->host->fail(err, QN_ENOMEM, "batch: no memory for %zu numbers", wanted);
-    void *memory = NULL;
-    const cudaError_t error = cudaMalloc(&memory, wanted * sizeof *host);
-    if (error != cudaSuccess) {
-        c->host->free(host);
-        return qni_cuda_fail(c, error, "batch", err);
-    }
-    (void)cudaStreamSynchronize(c->stream); /* the old arrays may be in use */
-    qni_cuda_graphs_forget(c);
-    (void)cudaFree(c->batch_ints);
-    c->host->free(c->batch_host);
-    c->batch_ints = memory;
-    c->batch_host = host;
-    c->n_batch_int = wanted;
-    return QN_OK;
-}
-
 qn_status qni_cuda_batch_put(qni_cuda *c, const qni_batch *batch, qn_error *err) {
     const size_t n_tok = (size_t)batch->n_tok, n_seq = (size_t)batch->n_seq;
     const size_t n_table = n_seq * (size_t)batch->max_block, n = 2 * n_tok + 2 * n_seq + 1 + n_table;
-    QN_TRY(reserve(c, n, err));
-    int32_t *tok_seq = c->batch_host, *tok_pos = tok_seq + n_tok, *tok_begin = tok_pos + n_tok;
+    QN_TRY(qni_cuda_grow(c, &c->batch_ints, n * sizeof(int32_t), true, "batch", err));
+    int32_t *tok_seq = c->batch_ints.host, *tok_pos = tok_seq + n_tok, *tok_begin = tok_pos + n_tok;
     int32_t *pos_begin = tok_begin + n_seq + 1, *table = pos_begin + n_seq, max_pos = 0;
     for (int32_t s = 0; s < batch->n_seq; s++) {
         for (int32_t t = batch->tok_begin[s]; t < batch->tok_begin[s + 1]; t++) {
@@ -45,7 +23,7 @@ qn_status qni_cuda_batch_put(qni_cuda *c, const qni_batch *batch, qn_error *err)
     memcpy(tok_begin, batch->tok_begin, (n_seq + 1) * sizeof *tok_begin);
     memcpy(pos_begin, batch->pos_begin, n_seq * sizeof *pos_begin);
     memcpy(table, batch->block_table, n_table * sizeof *table);
-    const int32_t *device = c->batch_ints;
+    const int32_t *device = c->batch_ints.device;
     c->batch = (qni_cuda_batch){.n_tok = (int32_t)n_tok,
                                 .n_seq = batch->n_seq,
                                 .max_block = batch->max_block,
@@ -55,7 +33,8 @@ qn_status qni_cuda_batch_put(qni_cuda *c, const qni_batch *batch, qn_error *err)
                                 .tok_begin = device + (tok_begin - tok_seq),
                                 .pos_begin = device + (pos_begin - tok_seq),
                                 .block_table = device + (table - tok_seq)};
-    QNI_CUDA_TRY(c, cudaMemcpyAsync(c->batch_ints, tok_seq, n * sizeof *tok_seq, cudaMemcpyHostToDevice, c->stream),
+    QNI_CUDA_TRY(c,
+                 cudaMemcpyAsync(c->batch_ints.device, tok_seq, n * sizeof *tok_seq, cudaMemcpyHostToDevice, c->stream),
                  "batch", err);
     return QN_OK;
 }

@@ -27,13 +27,11 @@ typedef struct qni_cuda_staging {
     struct qni_cuda_slot *slots;
 } qni_cuda_staging;
 
-/* The samplers of a step, on the device. */
-typedef struct qni_cuda_samplers {
-    qni_cuda_sampler *device; /* {n_row}, then what they point to */
-    unsigned char *host;      /* its twin */
+/* Device memory that grows with what the steps need, and its twin on the host, if it is filled from there. */
+typedef struct qni_cuda_buffer {
+    void *device, *host;
     size_t bytes;
-    unsigned long long *n_close; /* on the device: draws that rounding may have decided */
-} qni_cuda_samplers;
+} qni_cuda_buffer;
 
 typedef struct qni_cuda {
     const qni_host *host;
@@ -51,13 +49,12 @@ typedef struct qni_cuda {
     /* The batch of the last `rope` op, on the device; kv_attention finds it by the angles that were computed from it. */
     qni_cuda_batch batch;
     const float *batch_cos_sin;
-    int32_t *batch_ints, *batch_host; /* what batch points to, and its twin on the host */
-    size_t n_batch_int;
-    double *inv_freq; /* {QNI_CUDA_MAX_HEAD_DIM / 2} */
+    qni_cuda_buffer batch_ints; /* what batch points to */
+    double *inv_freq;           /* {QNI_CUDA_MAX_HEAD_DIM / 2} */
 
-    void *work; /* of decode attention: see kernels.h */
-    size_t work_bytes;
-    qni_cuda_samplers samplers;
+    qni_cuda_buffer work;     /* of decode attention: see kernels.h */
+    qni_cuda_buffer samplers; /* of a step: {n_row} qni_cuda_sampler, then what they point to */
+    qni_cuda_buffer n_close;  /* unsigned long long: draws that rounding may have decided; none before the first */
 
     qni_cuda_gemms *gemms;
     qni_cuda_graphs *graphs;
@@ -73,6 +70,9 @@ qni_cuda *qni_cuda_of(const qni_run *run);
 qn_status qni_cuda_fail(qni_cuda *c, cudaError_t error, const char *what, qn_error *err);
 /* Keep an error for the next call that can report one. */
 void qni_cuda_keep(qni_cuda *c, cudaError_t error);
+/* Make room for `bytes`. A buffer that grows is zeroed, and the graphs, which refer to the old memory, are dropped. */
+qn_status qni_cuda_grow(qni_cuda *c, qni_cuda_buffer *buffer, size_t bytes, bool has_twin, const char *what,
+                        qn_error *err);
 
 /* Within functions that return qn_status: report an error of CUDA's. */
 #define QNI_CUDA_TRY(c, call, what, err)                                                                               \
@@ -133,9 +133,9 @@ qn_status qni_cuda_measure_peaks(void *state, qn_device_peaks *out, qn_error *er
 
 /* sampling.c */
 qn_status qni_cuda_op_sample(const qni_run *run, int32_t *ids, qni_mat logits, const qni_sampling *sampling);
-/* Copy the samplers of n rows to c->samplers; the histories have capacity for n_more ids. */
+/* Copy the samplers of n rows to c->samplers; the histories have capacity for n_more ids. Allocates c->n_close too. */
 qn_status qni_cuda_samplers_put(qni_cuda *c, const qni_sampling *sampling, int32_t n, int32_t n_more, qn_error *err);
-void qni_cuda_samplers_free(qni_cuda *c);
+qn_status qni_cuda_count_close_draws(void *state, uint64_t *out, qn_error *err);
 
 /* step.c: graphs of decode steps */
 qn_status qni_cuda_op_step(const qni_run *run, const qni_transformer *model, const qni_step_input *in,

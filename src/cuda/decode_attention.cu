@@ -2,13 +2,13 @@
 /*
  * Attention of one new token per sequence, with norm, RoPE and the write to the cache before it.
  *
- * The positions before the new one are divided into ranges, by a rule that knows only their number. A block of 4 warps
+ * The positions before the new one are divided into ranges, by a rule that knows only their number. A block of warps
  * takes one range of one KV head and up to 8 of its query heads (of more, a second block takes the rest and reads keys
- * and values again, mostly from L2). Warp w takes tiles of 16 positions, w, w + 4, …: keys and values go from global
- * memory to registers, to tensor cores (kv_operands.cuh), and the next tile is under way meanwhile. The block merges
- * its warps; with more than one range, the last block of a KV head to arrive merges their results, in an order that
- * depends only on the number of ranges. So no bit of a result depends on other sequences, on max_pos or on who arrives
- * last.
+ * and values again, mostly from L2). Warp w of n takes tiles of 16 positions, w, w + n, …: keys and values go to shared
+ * memory by asynchronous copies, or straight to registers (decode_cache.cuh says which), and from there to tensor cores
+ * (kv_operands.cuh). The block merges its warps; with more than one range, the last block of a KV head to arrive merges
+ * their results, in an order that depends only on the number of ranges. So no bit of a result depends on other
+ * sequences, on max_pos or on who arrives last.
  *
  * The new position belongs to the last range. Its block writes key and value to the cache and attends to them from
  * registers, as they are in the cache (rounded), as one more partial result. No other block needs them.
@@ -19,28 +19,28 @@
 namespace qni {
 namespace {
 
-/* The heads that a warp prepares: of k, v and the block's query heads those with an index of warp + 4 i. */
-template <int P> struct prepared {
-    static constexpr int n = (2 + max_head + n_warp - 1) / n_warp;
+/* The heads that a warp prepares: of k, v and the block's query heads those with an index of warp + n_warp i. */
+template <int D, qn_dtype T> struct prepared {
+    static constexpr int P = (D + 63) / 64, n_warp = plan<D, T>::n_warp, n = (2 + max_head + n_warp - 1) / n_warp;
     warp_head<P> head[n];
     __device__ static int index(int i) { return static_cast<int>(threadIdx.x / 32) + n_warp * i; }
 };
 
-template <int D, typename X, int P>
-__device__ inline void load_heads(prepared<P> &h, const decode_args &a, const work_item &w, const X *row) {
+template <int D, qn_dtype T, typename X>
+__device__ inline void load_heads(prepared<D, T> &h, const decode_args &a, const work_item &w, const X *row) {
 #pragma unroll
     for (int i = 0; i < h.n; i++) {
         const int x = h.index(i);
         const int slot = x == 0   ? a.n_head + w.kv_head
                          : x == 1 ? a.n_head + a.n_kv_head + w.kv_head
                                   : w.first_head + x - 2;
-        if (x < 2 + w.n_head) h.head[i] = load_pairs<P>(row + slot * D, D / 2);
+        if (x < 2 + w.n_head) h.head[i] = load_pairs<h.P>(row + slot * D, D / 2);
     }
 }
 
 /* A query head as rows `head` and head + 8 of the left operand. */
 template <int D, qn_dtype T, int P>
-__device__ inline void put_query(shared_data<D> &s, const warp_head<P> &h, int head) {
+__device__ inline void put_query(shared_data<D, T> &s, const warp_head<P> &h, int head) {
     using rows = kv_rows<D, T>;
     float factor = 1;
     if constexpr (rows::is_f16) { /* f16 has a narrow range: divide by the power of two below the greatest number */
@@ -68,7 +68,7 @@ __device__ inline void put_query(shared_data<D> &s, const warp_head<P> &h, int h
 
 /* Normalize and rotate the warp's heads and publish them: queries times the scale, key and value as in the cache. */
 template <int D, qn_dtype T, int P>
-__device__ inline void prepare(shared_data<D> &s, prepared<P> &heads, const decode_args &a, const work_item &w,
+__device__ inline void prepare(shared_data<D, T> &s, prepared<D, T> &heads, const decode_args &a, const work_item &w,
                                const warp_head<P> &q_weight, const warp_head<P> &k_weight,
                                const warp_head<P> &cos_sin) {
 #pragma unroll
@@ -95,8 +95,8 @@ __device__ inline void prepare(shared_data<D> &s, prepared<P> &heads, const deco
 }
 
 /* Write the new position to the cache, where the block with the KV head's first query heads does it. */
-template <int D, qn_dtype T, int P>
-__device__ inline void write_new(prepared<P> &heads, const decode_args &a, const work_item &w, const tile &at) {
+template <int D, qn_dtype T>
+__device__ inline void write_new(prepared<D, T> &heads, const decode_args &a, const work_item &w, const tile &at) {
     if (w.first_head != w.kv_head * a.group || heads.index(0) > 1) return;
     void *row = heads.index(0) == 0 ? keys_of(a, w.kv_head, at.block, at.in_block)
                                     : values_of(a, w.kv_head, at.block, at.in_block);
@@ -104,7 +104,9 @@ __device__ inline void write_new(prepared<P> &heads, const decode_args &a, const
 }
 
 /* The scores of the new position for the warp's query heads. */
-template <int D, int P> __device__ inline void score_new(shared_data<D> &s, const prepared<P> &heads, int n_head) {
+template <int D, qn_dtype T>
+__device__ inline void score_new(shared_data<D, T> &s, const prepared<D, T> &heads, int n_head) {
+    constexpr int P = heads.P;
     const warp_head<P> k = load_pairs<P>(s.new_k, D / 2);
 #pragma unroll
     for (int i = 0; i < heads.n; i++) {
@@ -118,29 +120,42 @@ template <int D, int P> __device__ inline void score_new(shared_data<D> &s, cons
     }
 }
 
-/* The warp's tiles from position `first` on; the blocks of the first two are known. */
+/* The warp's tiles from position `first` on, by a ring that has begun to copy them. */
 template <int D, qn_dtype T>
-__device__ inline void take_range(warp_state<D, T> &state, shared_data<D> &s, const decode_args &a, const work_item &w,
-                                  int first, tile now, tile next) {
+__device__ inline void take_range(warp_state<D, T> &state, const shared_data<D, T> &s, const decode_args &a, int first,
+                                  ring<D, T> &copies) {
+    const work_item &w = s.item;
+#pragma unroll 1
+    for (int n = w.end - first; n > 0; n -= plan<D, T>::stride) {
+        float score[4];
+        state.score(score, s, n, copies.wait());
+        copies.copy_after_keys(a, w);
+        state.add_values(score, copies.wait());
+        copies.copy_after_values(a, w);
+    }
+}
+
+/* The same by loads to registers; the blocks of the first two tiles are known. */
+template <int D, qn_dtype T>
+__device__ inline void take_range(warp_state<D, T> &state, shared_data<D, T> &s, const decode_args &a,
+                                  const work_item &w, int first, tile now, tile next) {
+    constexpr int stride = plan<D, T>::stride;
+    constexpr bool loads_ahead = plan<D, T>::loads_ahead;
     for (int n = w.end - first; n > 0; n -= stride) {
         float score[4];
-        if (!loads_ahead<D, T>) state.load_keys(a, w.kv_head, now, n);
+        if (!loads_ahead) state.load_keys(a, w.kv_head, now, n);
         state.score(score, s, n);
-        if (!loads_ahead<D, T>) state.load_values(a, w.kv_head, now, n);
-        if (loads_ahead<D, T> && n > stride) state.load_keys(a, w.kv_head, next, n - stride);
+        if (!loads_ahead) state.load_values(a, w.kv_head, now, n);
+        if (loads_ahead && n > stride) state.load_keys(a, w.kv_head, next, n - stride);
         state.add_values(score);
-        if (loads_ahead<D, T> && n > stride) state.load_values(a, w.kv_head, next, n - stride);
+        if (loads_ahead && n > stride) state.load_values(a, w.kv_head, next, n - stride);
         now = next;
         next = tile_at(a, w, w.end - n + 2 * stride);
     }
 }
 
-/* Blocks: range x, pack y % n_pack of KV head y / n_pack, token z. */
-template <int D, qn_dtype T>
-__global__ void __launch_bounds__(n_thread, loads_ahead<D, T> ? 3 : 1)
-    decode_kernel(const __grid_constant__ decode_args a) {
-    constexpr int P = (D + 63) / 64;
-    __shared__ shared_data<D> s;
+/* What block (range x, pack y % n_pack of KV head y / n_pack, token z) works on; its range is not known yet. */
+__device__ inline work_item item_of(const decode_args &a) {
     const int y = static_cast<int>(blockIdx.y), pack = a.n_pack == 1 ? 0 : y % 2;
     work_item w;
     w.token = static_cast<int>(blockIdx.z);
@@ -149,70 +164,118 @@ __global__ void __launch_bounds__(n_thread, loads_ahead<D, T> ? 3 : 1)
     w.first_head = w.kv_head * a.group + pack * a.pack;
     w.n_head = min(a.pack, a.group - pack * a.pack);
     w.size = range_size;
-    const void *row = row_at(a.qkv, w.token);
-    const int from = tile_size * static_cast<int>(threadIdx.x / 32);
-    int first = w.range * w.size + from; /* of the warp */
-    const place place_now = place_of(a, w, first), place_next = place_of(a, w, first + stride);
-    warp_head<P> q_weight, k_weight;
-    if (a.q_norm.data != nullptr) q_weight = load_head<P>(a.q_norm.data, a.q_norm.dtype, 0, D / 2);
-    if (a.k_norm.data != nullptr) k_weight = load_head<P>(a.k_norm.data, a.k_norm.dtype, 0, D / 2);
+    return w;
+}
 
-    /* Everything else is written by kernels of the same step, positions and block tables too: only the weights of the
-     * norms may be read before the wait. All blocks wait, so that what runs after this kernel can rely on what ran
-     * before it. */
-    wait_for_previous();
-    let_next_start();
+/*
+ * When this kernel begins, all kernels but the one before it have ended, and that one writes qkv and nothing else that is
+ * read here. So positions, block tables, angles and the cache are read, and the first tiles are under way, before the
+ * wait. All blocks wait, so that what runs after this kernel can rely on what ran before it.
+ */
+template <int D, qn_dtype T>
+__global__ void __launch_bounds__(plan<D, T>::n_thread, plan<D, T>::n_resident)
+    decode_kernel(const __grid_constant__ decode_args a) {
+    using plan = qni::plan<D, T>;
+    constexpr int P = (D + 63) / 64;
+    extern __shared__ __align__(128) unsigned char memory[];
+    shared_data<D, T> &s = *reinterpret_cast<shared_data<D, T> *>(memory);
+    const int warp = static_cast<int>(threadIdx.x / 32);
+    work_item w = item_of(a);
+    int first = w.range * w.size + tile_size * warp; /* of the warp */
+    const place place_now = place_of(a, w, first), place_next = place_of(a, w, first + plan::stride);
     w.pos = a.tok_pos[w.token];
     tile now = {*place_now.entry, place_now.in_block}, next = {*place_next.entry, place_next.in_block};
-    prepared<P> heads;
-    if (a.qkv.dtype == QN_DTYPE_F32) {
-        load_heads<D>(heads, a, w, static_cast<const float *>(row));
-    } else {
-        load_heads<D>(heads, a, w, static_cast<const __nv_bfloat16 *>(row));
-    }
-    const warp_head<P> cos_sin = load_pairs<P>(a.cos_sin + static_cast<int64_t>(w.token) * D, D / 2);
-    /* Up to 8,192 the size is the same for all, and the tiles above are right: their blocks are found without waiting
-     * for the position. */
+    /* Up to 16,384 the tiles above are right, since the first range begins at 0 whatever its size: their blocks are
+     * found without waiting for the position. */
+    w.size = range_of(w.pos);
     if (a.max_pos > max_range * range_size) {
-        w.size = range_of(w.pos);
-        first = w.range * w.size + from;
+        first = w.range * w.size + tile_size * warp;
         now = tile_at(a, w, first);
-        next = tile_at(a, w, first + stride);
+        next = tile_at(a, w, first + plan::stride);
     }
     w.first = w.range * w.size;
     w.end = min(w.first + w.size, w.pos);
-    if (w.first >= max(w.pos, 1)) return;
+    const bool is_empty = w.first >= max(w.pos, 1);
 
     warp_state<D, T> state;
-    if (loads_ahead<D, T> && first < w.end) {
-        state.load_keys(a, w.kv_head, now, w.end - first);
-        state.load_values(a, w.kv_head, now, w.end - first);
+    ring<D, T> copies;
+    if constexpr (plan::has_ring) {
+        if (!is_empty) copies.start(a, w, s.own[warp], now, next, w.end - first);
+    } else {
+        if (plan::loads_ahead && first < w.end) {
+            state.load_keys(a, w.kv_head, now, w.end - first);
+            state.load_values(a, w.kv_head, now, w.end - first);
+        }
+        prefetch<kv_rows<D, T>::row_bytes>(a, w.kv_head, next, w.end - first - plan::stride);
     }
-    prefetch<kv_rows<D, T>::row_bytes>(a, w.kv_head, next, w.end - first - stride);
+    warp_head<P> q_weight, k_weight;
+    if (a.q_norm.data != nullptr) q_weight = load_head<P>(a.q_norm.data, a.q_norm.dtype, 0, D / 2);
+    if (a.k_norm.data != nullptr) k_weight = load_head<P>(a.k_norm.data, a.k_norm.dtype, 0, D / 2);
+    const warp_head<P> cos_sin = load_pairs<P>(a.cos_sin + static_cast<int64_t>(w.token) * D, D / 2);
     const tile new_row = tile_at(a, w, w.pos);
-    prepare<D, T>(s, heads, a, w, q_weight, k_weight, cos_sin);
+    wait_for_previous();
+    let_next_start();
+    if (is_empty) return;
+
+    const void *row = row_at(a.qkv, w.token);
+    prepared<D, T> heads;
+    if (a.qkv.dtype == QN_DTYPE_F32) {
+        load_heads(heads, a, w, static_cast<const float *>(row));
+    } else {
+        load_heads(heads, a, w, static_cast<const __nv_bfloat16 *>(row));
+    }
+    prepare(s, heads, a, w, q_weight, k_weight, cos_sin);
     if (threadIdx.x == 0) s.item = w;
     __syncthreads();
     if (w.has_new()) {
-        score_new<D>(s, heads, w.n_head);
-        write_new<D, T>(heads, a, w, new_row);
+        score_new(s, heads, w.n_head);
+        write_new(heads, a, w, new_row);
     }
-    take_range(state, s, a, w, first, now, next);
+    if constexpr (plan::has_ring) {
+        take_range(state, s, a, first, copies);
+    } else {
+        take_range(state, s, a, w, first, now, next);
+    }
     state.publish(s);
     __syncthreads();
     finish(s, a);
 }
 
 int32_t n_range_of(int32_t max_pos) {
+    if (max_pos <= whole_size) return 1;
     const int32_t n = (max_pos + range_size - 1) / range_size;
     return n < 1 ? 1 : n > max_range ? max_range : n;
 }
 
-template <int D> auto kernel_for(qn_dtype dtype) {
-    return dtype == QN_DTYPE_F32    ? decode_kernel<D, QN_DTYPE_F32>
-           : dtype == QN_DTYPE_BF16 ? decode_kernel<D, QN_DTYPE_BF16>
-           : dtype == QN_DTYPE_F16  ? decode_kernel<D, QN_DTYPE_F16>
-                                    : decode_kernel<D, QN_DTYPE_Q8>;
+/* The device's code for a head_dim and a dtype. */
+struct variant {
+    void (*kernel)(decode_args);
+    int n_thread;
+    size_t shared_bytes, slot_bytes; /* of shared memory; of them for the slots that only sm_90a has */
+};
+
+template <int D, qn_dtype T> variant variant_of() {
+    using plan = qni::plan<D, T>;
+    const int more = plan::warp_bytes - plan::warp_bytes_of(n_slot_portable);
+    return {decode_kernel<D, T>, plan::n_thread, sizeof(shared_data<D, T>), static_cast<size_t>(plan::n_warp * more)};
+}
+
+template <int D> variant variant_for(qn_dtype dtype) {
+    return dtype == QN_DTYPE_F32    ? variant_of<D, QN_DTYPE_F32>()
+           : dtype == QN_DTYPE_BF16 ? variant_of<D, QN_DTYPE_BF16>()
+           : dtype == QN_DTYPE_F16  ? variant_of<D, QN_DTYPE_F16>()
+                                    : variant_of<D, QN_DTYPE_Q8>();
+}
+
+cudaError_t start(cudaStream_t stream, const variant &v, dim3 grid, bool chained, const decode_args &a) {
+    int device, major;
+    cudaError_t error = cudaGetDevice(&device);
+    if (error == cudaSuccess) error = cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
+    if (error != cudaSuccess) return error;
+    const size_t bytes = v.shared_bytes - (major == 9 ? 0 : v.slot_bytes);
+    error = cudaFuncSetAttribute(v.kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes));
+    if (error != cudaSuccess) return error;
+    return launch(v.kernel, grid, dim3(static_cast<unsigned>(v.n_thread)), bytes, stream, chained, a);
 }
 
 decode_args arguments_of(const qni_cuda_heads *job, int32_t n_range) {
@@ -292,10 +355,10 @@ extern "C" cudaError_t qni_cuda_decode_attention(cudaStream_t stream, const qni_
     if (n_block * b->n_tok > qni::n_counter || n_block > 65535 || b->n_tok > 65535) return cudaErrorInvalidValue;
     const dim3 grid(static_cast<unsigned>(n_range), static_cast<unsigned>(n_block), static_cast<unsigned>(b->n_tok));
     const qn_dtype dtype = job->kv.k_dtype;
-    const auto kernel = job->kv.head_dim == 64    ? qni::kernel_for<64>(dtype)
-                        : job->kv.head_dim == 80  ? qni::kernel_for<80>(dtype)
-                        : job->kv.head_dim == 96  ? qni::kernel_for<96>(dtype)
-                        : job->kv.head_dim == 128 ? qni::kernel_for<128>(dtype)
-                                                  : qni::kernel_for<256>(dtype);
-    return qni::launch(kernel, grid, dim3(qni::n_thread), 0, stream, chained, a);
+    const qni::variant v = job->kv.head_dim == 64    ? qni::variant_for<64>(dtype)
+                           : job->kv.head_dim == 80  ? qni::variant_for<80>(dtype)
+                           : job->kv.head_dim == 96  ? qni::variant_for<96>(dtype)
+                           : job->kv.head_dim == 128 ? qni::variant_for<128>(dtype)
+                                                     : qni::variant_for<256>(dtype);
+    return qni::start(stream, v, grid, chained, a);
 }

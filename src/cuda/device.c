@@ -154,6 +154,28 @@ const qni_memory_ops qni_cuda_memory = {.alloc = alloc,
                                         .wait = wait_device,
                                         .wraps = false};
 
+qn_status qni_cuda_grow(qni_cuda *c, qni_cuda_buffer *buffer, size_t bytes, bool has_twin, const char *what,
+                        qn_error *err) {
+    if (bytes <= buffer->bytes) return QN_OK;
+    qni_cuda_buffer grown = {.bytes = 2 * bytes};
+    if (has_twin) grown.host = c->host->calloc(grown.bytes, 1);
+    if (has_twin && grown.host == NULL) {
+        return c->host->fail(err, QN_ENOMEM, "%s: no memory for %zu bytes", what, grown.bytes);
+    }
+    cudaError_t error = cudaMalloc(&grown.device, grown.bytes);
+    if (error == cudaSuccess) error = cudaMemsetAsync(grown.device, 0, grown.bytes, c->stream);
+    if (error == cudaSuccess) error = cudaStreamSynchronize(c->stream); /* the old memory may be in use */
+    if (error == cudaSuccess) {
+        qni_cuda_graphs_forget(c);
+        const qni_cuda_buffer old = *buffer;
+        *buffer = grown;
+        grown = old;
+    }
+    (void)cudaFree(grown.device);
+    c->host->free(grown.host);
+    return error == cudaSuccess ? QN_OK : qni_cuda_fail(c, error, what, err);
+}
+
 /* --- opening --- */
 
 static void close_cuda(void *state) {
@@ -165,13 +187,15 @@ static void close_cuda(void *state) {
         qni_cuda_staging_free(c);
         qni_cuda_gemms_free(c);
         qni_cuda_graphs_free(c);
-        qni_cuda_samplers_free(c);
-        (void)cudaFree(c->work);
-        (void)cudaFree(c->batch_ints);
+        (void)cudaFree(c->n_close.device);
+        (void)cudaFree(c->samplers.device);
+        (void)cudaFree(c->work.device);
+        (void)cudaFree(c->batch_ints.device);
         (void)cudaFree(c->inv_freq);
         if (c->stream != NULL) (void)cudaStreamDestroy(c->stream);
     }
-    c->host->free(c->batch_host);
+    c->host->free(c->batch_ints.host);
+    c->host->free(c->samplers.host);
     c->host->pool_free(c->pool);
     pthread_mutex_destroy(&c->lock);
     pthread_mutex_destroy(&c->graph_lock);
@@ -243,6 +267,7 @@ const qni_backend qni_cuda_backend = {
     .close = close_cuda,
     .describe = describe,
     .measure_peaks = qni_cuda_measure_peaks,
+    .count_close_draws = qni_cuda_count_close_draws,
     .memory = &qni_cuda_memory,
     .ops = {.embed = qni_cuda_op_embed,
             .rms_norm = qni_cuda_op_rms_norm,

@@ -7,7 +7,7 @@
 
 #include <cublasLt.h>
 
-enum { WORKSPACE_BYTES = 64 << 20, MAX_CHOICE = 256, ALIGNMENT = 16 /* of every matrix, see is_even() in product.c */ };
+enum { WORKSPACE_BYTES = 64 << 20, MAX_CHOICE = 256, ALIGNMENT = 16 /* of every matrix, see qni_cuda_is_even() */ };
 
 typedef struct choice {
     int64_t n_out, n_in, n_row; /* n_row: as computed */

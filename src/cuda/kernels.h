@@ -5,7 +5,8 @@
  *
  * chained: the kernel is launched with programmatic stream serialization: it may start before the previous kernel of the
  * stream has ended, loads its weights, and waits (griddepcontrol.wait) before it touches anything that earlier
- * kernels write. Each chained kernel also lets its successor start early (griddepcontrol.launch_dependents).
+ * kernels write. Each chained kernel also lets its successor start early (griddepcontrol.launch_dependents), but not
+ * before its own wait: when a kernel starts, all but the one before it have ended. Decode attention relies on that.
  */
 #ifndef QNI_CUDA_KERNELS_H
 #define QNI_CUDA_KERNELS_H
@@ -28,6 +29,13 @@ typedef struct qni_cuda_batch {
     const int32_t *pos_begin;   /* {n_seq} */
     const int32_t *block_table; /* {n_seq, max_block} */
 } qni_cuda_batch;
+
+/* Whether rows hold a multiple of eight elements and begin at multiples of 16 bytes, as the faster kernels need; any float
+ * dtype. */
+static inline bool qni_cuda_is_even(const qni_mat *m) {
+    const int64_t unit = m->dtype == QN_DTYPE_F32 ? 4 : 8; /* elements */
+    return m->n_inner == m->n_row && m->n_col % 8 == 0 && m->row_stride % unit == 0 && (uintptr_t)m->data % 16 == 0;
+}
 
 /* --- small.cu: any dtype, any strides --- */
 

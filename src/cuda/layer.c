@@ -26,8 +26,7 @@ static qni_mat columns(qni_mat m, int64_t first, int64_t n) {
 }
 
 static bool is_plain(const qni_mat *m) {
-    return m->dtype == QN_DTYPE_F32 && m->n_inner == m->n_row && m->row_stride == m->n_col && m->n_col % 8 == 0 &&
-           (uintptr_t)m->data % 16 == 0;
+    return m->dtype == QN_DTYPE_F32 && m->row_stride == m->n_col && qni_cuda_is_even(m);
 }
 
 /* The larger ops made of small ones. */
@@ -85,20 +84,7 @@ static qn_status norm_and_product(const qni_run *run, qni_mat out, qni_mat x, qn
 
 qn_status qni_cuda_reserve_work(qni_cuda *c, int64_t n_head, int64_t head_dim, qn_error *err) {
     const size_t bytes = qni_cuda_decode_work(c->batch.n_tok, n_head, head_dim, c->batch.max_pos);
-    if (bytes <= c->work_bytes) return QN_OK;
-    void *memory = NULL;
-    QNI_CUDA_TRY(c, cudaMalloc(&memory, 2 * bytes), "attention", err);
-    cudaError_t error = cudaMemsetAsync(memory, 0, 2 * bytes, c->stream);
-    if (error == cudaSuccess) error = cudaStreamSynchronize(c->stream); /* the old memory may be in use */
-    if (error != cudaSuccess) {
-        (void)cudaFree(memory);
-        return qni_cuda_fail(c, error, "attention", err);
-    }
-    qni_cuda_graphs_forget(c);
-    (void)cudaFree(c->work);
-    c->work = memory;
-    c->work_bytes = 2 * bytes;
-    return QN_OK;
+    return qni_cuda_grow(c, &c->work, bytes, false, "attention", err);
 }
 
 /* The rows of the heads of part of a matrix, one row per head. */
@@ -155,7 +141,7 @@ static qn_status attend(const qni_run *run, qni_mat out, qni_cuda_heads *job, co
     job->out = out;
     if (decodes(batch, &job->kv, job->n_head)) {
         QN_TRY(qni_cuda_reserve_work(c, job->n_head, job->kv.head_dim, run->err));
-        job->work = c->work;
+        job->work = c->work.device;
         QNI_CUDA_TRY(c, qni_cuda_decode_attention(c->stream, job, true), "attention", run->err);
     } else if (prefills(&job->kv, job->n_head, job->scale)) {
         const qni_cuda_queries queries = {.q = q.data,

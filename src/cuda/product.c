@@ -6,17 +6,15 @@
  */
 #include "cuda.h"
 
-/* Rows of 16-byte units, which the tensor cores' kernels read and write. */
-static bool is_even(const qni_mat *m) {
-    const int64_t unit = 16 / (m->dtype == QN_DTYPE_F32 ? 4 : 2);
-    return (m->dtype == QN_DTYPE_F32 || m->dtype == QN_DTYPE_BF16) && m->n_inner == m->n_row &&
-           m->row_stride % unit == 0 && (uintptr_t)m->data % 16 == 0;
+/* What the tensor cores' kernels read and write. */
+static bool suits(const qni_mat *m) {
+    return (m->dtype == QN_DTYPE_F32 || m->dtype == QN_DTYPE_BF16) && qni_cuda_is_even(m);
 }
 
 /* x in bf16, in workspace unless it is already. */
 static qn_status round_rows(const qni_run *run, qni_mat *out, qni_mat x) {
     *out = x;
-    if (x.dtype == QN_DTYPE_BF16 && is_even(&x) && !qni_scratch_measures(run->scratch)) return QN_OK;
+    if (x.dtype == QN_DTYPE_BF16 && suits(&x) && !qni_scratch_measures(run->scratch)) return QN_OK;
     *out = qni_mat_of(qni_scratch_array(run->scratch, x.n_row, x.n_col, 2), QN_DTYPE_BF16, x.n_row, x.n_col);
     if (qni_scratch_measures(run->scratch)) return QN_OK;
     qni_cuda *c = qni_cuda_of(run);
@@ -57,7 +55,7 @@ qn_status qni_cuda_many(const qni_run *run, qni_mat out, qni_mat add, qni_mat x,
 static qn_status multiply_few(const qni_run *run, qni_mat out, qni_mat add, qni_mat x, const qni_weight *w) {
     const size_t mark = run->scratch->used;
     qni_mat rows = x;
-    if (!is_even(&x)) QN_TRY(round_rows(run, &rows, x));
+    if (!suits(&x)) QN_TRY(round_rows(run, &rows, x));
     qni_cuda *c = qni_cuda_of(run);
     const qni_cuda_skinny job = {.w = {*w},
                                  .n_weight = 1,
@@ -71,7 +69,7 @@ static qn_status multiply_few(const qni_run *run, qni_mat out, qni_mat add, qni_
 }
 
 qn_status qni_cuda_product(const qni_run *run, qni_mat out, qni_mat add, qni_mat x, const qni_weight *w) {
-    const bool fast = qni_cuda_is_fast(w) && is_even(&out) && (add.data == NULL || is_even(&add));
+    const bool fast = qni_cuda_is_fast(w) && suits(&out) && (add.data == NULL || suits(&add));
     const bool measures = qni_scratch_measures(run->scratch);
     /* measured for any number of rows: a call with fewer must not need more */
     if (fast && (measures || x.n_row > QNI_CUDA_SKINNY_ROWS)) return qni_cuda_many(run, out, add, x, w);

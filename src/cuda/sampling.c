@@ -29,42 +29,9 @@ static parts parts_of(const qni_sampling *s, int32_t n_more, size_t at) {
     return p;
 }
 
-static qn_status create_count(qni_cuda *c, qn_error *err) {
-    qni_cuda_samplers *s = &c->samplers;
-    void *memory = NULL;
-    if (s->n_close != NULL) return QN_OK;
-    QNI_CUDA_TRY(c, cudaMalloc(&memory, sizeof *s->n_close), "sampling", err);
-    s->n_close = memory;
-    QNI_CUDA_TRY(c, cudaMemsetAsync(s->n_close, 0, sizeof *s->n_close, c->stream), "sampling", err);
-    return QN_OK;
-}
-
-static qn_status reserve(qni_cuda *c, size_t bytes, qn_error *err) {
-    qni_cuda_samplers *s = &c->samplers;
-    QN_TRY(create_count(c, err));
-    if (bytes <= s->bytes) return QN_OK;
-    const size_t wanted = 2 * bytes;
-    unsigned char *host = c->host->calloc(wanted, 1);
-    if (host == NULL) return c->host->fail(err, QN_ENOMEM, "sampling: no memory for %zu bytes", wanted);
-    void *memory = NULL;
-    const cudaError_t error = cudaMalloc(&memory, wanted);
-    if (error != cudaSuccess) {
-        c->host->free(host);
-        return qni_cuda_fail(c, error, "sampling", err);
-    }
-    (void)cudaStreamSynchronize(c->stream); /* the old memory may be in use */
-    qni_cuda_graphs_forget(c);
-    (void)cudaFree(s->device);
-    c->host->free(s->host);
-    s->device = memory;
-    s->host = host;
-    s->bytes = wanted;
-    return QN_OK;
-}
-
 static void fill(qni_cuda *c, int32_t row, const qni_sampling *s, const parts *at) {
     const qn_sampler_params *p = s->params;
-    unsigned char *host = c->samplers.host, *device = (unsigned char *)c->samplers.device;
+    unsigned char *host = c->samplers.host, *device = c->samplers.device;
     int32_t *bias_ids = (int32_t *)(void *)(host + at->bias_ids);
     float *biases = (float *)(void *)(host + at->biases);
     const bool has_history = needs_history(p);
@@ -96,7 +63,8 @@ qn_status qni_cuda_samplers_put(qni_cuda *c, const qni_sampling *sampling, int32
     const size_t first = aligned((size_t)n * sizeof(qni_cuda_sampler));
     size_t bytes = first;
     for (int32_t r = 0; r < n; r++) bytes = parts_of(&sampling[r], n_more, bytes).end;
-    QN_TRY(reserve(c, bytes, err));
+    QN_TRY(qni_cuda_grow(c, &c->n_close, sizeof(unsigned long long), false, "sampling", err)); /* once */
+    QN_TRY(qni_cuda_grow(c, &c->samplers, bytes, true, "sampling", err));
     parts at = {.end = first};
     for (int32_t r = 0; r < n; r++) {
         at = parts_of(&sampling[r], n_more, at.end);
@@ -107,11 +75,12 @@ qn_status qni_cuda_samplers_put(qni_cuda *c, const qni_sampling *sampling, int32
     return QN_OK;
 }
 
-void qni_cuda_samplers_free(qni_cuda *c) {
-    (void)cudaFree(c->samplers.device);
-    (void)cudaFree(c->samplers.n_close);
-    c->host->free(c->samplers.host);
-    c->samplers = (qni_cuda_samplers){0};
+qn_status qni_cuda_count_close_draws(void *state, uint64_t *out, qn_error *err) {
+    qni_cuda *c = state;
+    unsigned long long n = 0;
+    if (c->n_close.device != NULL) QN_TRY(qni_cuda_memory.read(c, &n, c->n_close.device, sizeof n, err));
+    *out = n;
+    return QN_OK;
 }
 
 qn_status qni_cuda_op_sample(const qni_run *run, int32_t *ids, qni_mat logits, const qni_sampling *sampling) {
@@ -121,8 +90,8 @@ qn_status qni_cuda_op_sample(const qni_run *run, int32_t *ids, qni_mat logits, c
     if (!qni_scratch_measures(run->scratch)) {
         qni_cuda *c = qni_cuda_of(run);
         QN_TRY(qni_cuda_samplers_put(c, sampling, (int32_t)logits.n_row, 0, run->err));
-        QNI_CUDA_TRY(c, qni_cuda_sample(c->stream, ids, logits, c->samplers.device, c->samplers.n_close, work),
-                     "sample", run->err);
+        QNI_CUDA_TRY(c, qni_cuda_sample(c->stream, ids, logits, c->samplers.device, c->n_close.device, work), "sample",
+                     run->err);
     }
     qni_scratch_reset(run->scratch, mark);
     return QN_OK;

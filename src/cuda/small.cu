@@ -6,13 +6,6 @@ namespace qni {
 
 enum { THREADS = 256 };
 
-/* A matrix whose rows are contiguous units of 16 bytes. */
-bool is_even(const qni_mat &m) {
-    const int64_t unit = 16 / element_bytes(m.dtype);
-    return m.n_inner == m.n_row && m.row_stride % unit == 0 && m.n_col % 8 == 0 &&
-           reinterpret_cast<uintptr_t>(m.data) % 16 == 0;
-}
-
 /* Eight elements from or to an even row. */
 struct eight {
     float x[8];
@@ -234,7 +227,7 @@ cudaError_t qni_cuda_embed(cudaStream_t stream, qni_mat out, const qni_weight *t
                           table->n_out,
                           table->panel_stride,
                           table->panel_stride};
-    if (by_inputs && is_even(out) && is_even(rows)) {
+    if (by_inputs && qni_cuda_is_even(&out) && qni_cuda_is_even(&rows)) {
         return launch(embed_even, grid, dim3(128), 0, stream, true, out, rows, ids);
     }
     return launch(embed, grid, dim3(THREADS), 0, stream, true, out, *table, ids);
@@ -243,7 +236,7 @@ cudaError_t qni_cuda_embed(cudaStream_t stream, qni_mat out, const qni_weight *t
 cudaError_t qni_cuda_rms_norm(cudaStream_t stream, qni_mat out, qni_mat x, qni_vec weight, double eps) {
     const dim3 grid(static_cast<unsigned>(x.n_row));
     const int64_t eights = (x.n_col + 7) / 8;
-    if (x.n_col >= 512 && eights <= 1024 && is_even(out) && is_even(x) &&
+    if (x.n_col >= 512 && eights <= 1024 && qni_cuda_is_even(&out) && qni_cuda_is_even(&x) &&
         reinterpret_cast<uintptr_t>(weight.data) % 16 == 0) {
         const unsigned threads = static_cast<unsigned>((eights + 31) / 32 * 32);
         return launch(rms_norm_even, grid, dim3(threads), 0, stream, true, out, x, weight, static_cast<float>(eps));
@@ -260,7 +253,7 @@ cudaError_t qni_cuda_rope(cudaStream_t stream, qni_mat cos_sin, const int32_t *t
 
 cudaError_t qni_cuda_swiglu(cudaStream_t stream, qni_mat out, qni_mat gate, qni_mat up) {
     const unsigned n_row = static_cast<unsigned>(out.n_row);
-    if (is_even(out) && is_even(gate) && is_even(up)) {
+    if (qni_cuda_is_even(&out) && qni_cuda_is_even(&gate) && qni_cuda_is_even(&up)) {
         const unsigned n_block = static_cast<unsigned>((out.n_col + 8 * THREADS - 1) / (8 * THREADS));
         return launch(swiglu_even, dim3(n_row, n_block), dim3(THREADS), 0, stream, true, out, gate, up);
     }

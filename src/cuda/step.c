@@ -99,6 +99,7 @@ static qn_status queue_model(const qni_run *run, const qni_transformer *model, c
         .batch = batch, .cos_sin = b->cos_sin.data, .scale = 1 / sqrt((double)model->head_dim), .eps = model->eps};
     const bool measures = qni_scratch_measures(run->scratch);
     qni_cuda *c = measures ? NULL : qni_cuda_of(run);
+    const qni_cuda_sampler *samplers = measures ? NULL : c->samplers.device;
     if (!measures) {
         QNI_CUDA_TRY(c, qni_cuda_rope(c->stream, b->cos_sin, c->batch.tok_pos, c->inv_freq, in->rope.attention_factor),
                      "rope", run->err);
@@ -114,8 +115,7 @@ static qn_status queue_model(const qni_run *run, const qni_transformer *model, c
         QN_TRY(run->ops->lm_head(run, logits, rows_of(b->hidden, first, n), model->norm, model->lm_head, model->eps));
         if (measures) break;
         QNI_CUDA_TRY(c,
-                     qni_cuda_sample(c->stream, b->ids + first, logits, c->samplers.device + first, c->samplers.n_close,
-                                     b->work),
+                     qni_cuda_sample(c->stream, b->ids + first, logits, samplers + first, c->n_close.device, b->work),
                      "sample", run->err);
     }
     return QN_OK;

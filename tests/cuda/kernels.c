@@ -5,6 +5,7 @@
 #include "kernels.h"
 
 #include "../../src/base/half.h"
+#include "../../src/session/philox.h"
 
 #include <quern/sampler.h>
 
@@ -340,8 +341,25 @@ typedef struct sample_job {
     void *work;
 } sample_job;
 
-static void sample_row(int32_t *id, const float *logits, int64_t n_vocab, const qni_cuda_sampler *how) {
+/* Whether the random number lies within 1e-12 of a boundary between two ids that can be sampled. */
+static bool is_close(const double *probs, int64_t n_vocab, const qni_cuda_sampler *how) {
+    const double u = qni_philox_uniform(how->seed, (uint64_t)*how->n_id);
+    int64_t last = n_vocab - 1;
+    double sum = 0;
+    bool found = false;
+    while (last > 0 && probs[last] == 0) last--;
+    for (int64_t i = 0; i < last; i++) {
+        sum += probs[i];
+        found = found || (sum > 0 && fabs(sum - u) <= 1e-12);
+    }
+    return found;
+}
+
+/* *n_close is increased for a draw that is close. */
+static void sample_row(int32_t *id, const float *logits, int64_t n_vocab, const qni_cuda_sampler *how,
+                       unsigned long long *n_close) {
     qn_sampler *sampler = NULL;
+    double *probs = fake_room((size_t)n_vocab * sizeof *probs);
     qn_sampler_params p;
     qn_logit_bias *biases = fake_room((size_t)how->n_bias * sizeof *biases);
     /* ids that are needed; a step goes on after logits that cannot be sampled, which left -1 */
@@ -361,11 +379,13 @@ static void sample_row(int32_t *id, const float *logits, int64_t n_vocab, const 
     p.n_logit_bias = (size_t)how->n_bias;
     qn_status status = qn_sampler_create(&sampler, &p, (int32_t)n_vocab, how->n_valid, NULL);
     if (status == QN_OK) {
-        status = qn_sampler_draw(sampler, id, NULL, logits, history, (size_t)*how->n_id, (size_t)how->prompt_len,
+        status = qn_sampler_draw(sampler, id, probs, logits, history, (size_t)*how->n_id, (size_t)how->prompt_len,
                                  (uint64_t)*how->n_id, NULL);
     }
     if (status == QN_ENUMERIC) *id = -1;
     FAKE_CHECK(status == QN_OK || status == QN_ENUMERIC);
+    *n_close += status == QN_OK && how->temperature > 0 && is_close(probs, n_vocab, how);
+    free(probs);
     qn_sampler_free(sampler);
     free(biases);
     free(history);
@@ -374,9 +394,9 @@ static void sample_row(int32_t *id, const float *logits, int64_t n_vocab, const 
 static void run_sample(void *arguments) {
     const sample_job *j = arguments;
     memset(j->work, 0xFF, qni_cuda_sample_work((int32_t)j->logits.n_row, j->logits.n_col));
-    FAKE_CHECK(j->n_close != NULL && *j->n_close == 0);
+    FAKE_CHECK(j->n_close != NULL);
     for (int64_t r = 0; r < j->logits.n_row; r++) {
-        sample_row(&j->ids[r], qni_mat_row(&j->logits, r), j->logits.n_col, &j->samplers[r]);
+        sample_row(&j->ids[r], qni_mat_row(&j->logits, r), j->logits.n_col, &j->samplers[r], j->n_close);
     }
 }
 cudaError_t qni_cuda_sample(cudaStream_t stream, int32_t *ids, qni_mat logits, const qni_cuda_sampler *samplers,
