@@ -19,8 +19,8 @@
 enum {
     BLOCK = QNI_CPU_KV_BLOCK,
     CHUNK = QNI_CPU_KV_CHUNK,
-    TILE_QUERIES = QNI_CUT(64, 16), /* queries per task: their partials and a block of K or V fit in L2 */
-    TILE_ROWS = QNI_CUT(32, 8),     /* the causal mask wastes half of a diagonal tile */
+    TILE_QUERIES = QNI_CUT(128, 16), /* queries per task: their partials and a block of K and V fit in L2 */
+    TILE_ROWS = QNI_CUT(64, 8),      /* the causal mask wastes half of a diagonal tile */
     FEW_QUERIES = 8, /* up to here a block is converted on the fly; more queries share a converted copy */
     TASKS_PER_THREAD = 4,
     ELEMENTS_PER_TASK = QNI_CUT(1 << 14, 1 << 7),
@@ -97,8 +97,10 @@ static const void *head_at(const qni_heads *h, int64_t row, int64_t head) {
 
 /* One head of a row as f32, normed and rotated. */
 static void load_head(const job *j, float *out, const qni_heads *h, int64_t row, int64_t head, const float *norm) {
-    j->k->widen[qni_cpu_dtype(h->rows.dtype)](out, head_at(h, row, head), h->head_dim);
-    if (norm != NULL) qni_cpu_norm_row(j->k, out, out, norm, h->head_dim, j->a->call->eps);
+    const void *from = head_at(h, row, head);
+    const bool is_direct = h->rows.dtype == QN_DTYPE_F32 && norm != NULL; /* no copy is needed */
+    if (!is_direct) j->k->widen[qni_cpu_dtype(h->rows.dtype)](out, from, h->head_dim);
+    if (norm != NULL) qni_cpu_norm_row(j->k, out, is_direct ? from : out, norm, h->head_dim, j->a->call->eps);
     j->k->rope(out, j->a->call->cos_sin + row * h->head_dim, h->head_dim);
 }
 

@@ -87,17 +87,29 @@ typedef struct pack_job {
     int64_t tiles_per_task;
 } pack_job;
 
-static void store_tile_f32(float *out, const float *rows, int64_t m, int64_t n_col) {
+/* A tile's rows in f32: those of a matrix, or normed or converted ones in scratch. */
+typedef struct tile_rows {
+    const qni_mat *matrix; /* NULL: in scratch */
+    int64_t first;         /* row of the matrix */
+    float *scratch;        /* {m, n_col} */
+} tile_rows;
+
+static const float *row_at(const tile_rows *rows, int64_t r, int64_t n_col) {
+    return rows->matrix != NULL ? qni_mat_row(rows->matrix, rows->first + r) : rows->scratch + r * n_col;
+}
+
+static void store_tile_f32(float *out, const tile_rows *rows, int64_t m, int64_t n_col) {
     for (int64_t r = 0; r < m; r++) {
-        for (int64_t i = 0; i < n_col; i++) out[i * m + r] = rows[r * n_col + i];
+        const float *row = row_at(rows, r, n_col);
+        for (int64_t i = 0; i < n_col; i++) out[i * m + r] = row[i];
     }
 }
 
-/* Rounds the rows in place first: the f32 layout, which is written earlier, no longer needs `rows`. */
-static void store_tile_pairs(const qni_cpu_kernels *k, uint16_t *out, float *rows, int64_t m, int64_t n_col) {
+/* Rounds the rows in scratch first: the layouts that are written earlier no longer need them. */
+static void store_tile_pairs(const qni_cpu_kernels *k, uint16_t *out, const tile_rows *rows, int64_t m, int64_t n_col) {
     for (int64_t r = 0; r < m; r++) {
-        uint16_t *row = (uint16_t *)(void *)(rows + r * n_col);
-        k->narrow[QNI_CPU_BF16](row, rows + r * n_col, n_col);
+        uint16_t *row = (uint16_t *)(void *)(rows->scratch + r * n_col);
+        k->narrow[QNI_CPU_BF16](row, row_at(rows, r, n_col), n_col);
         uint16_t *to = out + 2 * r;
         int64_t i = 0;
         for (; i + 2 <= n_col; i += 2) memcpy(to + i * m, row + i, 2 * sizeof *to);
@@ -105,7 +117,7 @@ static void store_tile_pairs(const qni_cpu_kernels *k, uint16_t *out, float *row
     }
 }
 
-static void store_tile_codes(const pack_job *j, const qni_cpu_row_layout *layout, int64_t tile, const float *rows,
+static void store_tile_codes(const pack_job *j, const qni_cpu_row_layout *layout, int64_t tile, const tile_rows *rows,
                              int64_t m) {
     const int64_t n_col = j->input->n_col, n_group = n_col / layout->group;
     const qni_cpu_codes to = qni_cpu_codes_of(j->input, layout, tile);
@@ -114,31 +126,40 @@ static void store_tile_codes(const pack_job *j, const qni_cpu_row_layout *layout
         int16_t *words = (int16_t *)(void *)codes;
         if (layout->words) codes += n_col;
         j->k->quantize(codes, (float *)(uintptr_t)(to.scale + r * n_group),
-                       (int32_t *)(uintptr_t)(to.sum + r * n_group), rows + r * n_col, n_col, layout->group);
+                       (int32_t *)(uintptr_t)(to.sum + r * n_group), row_at(rows, r, n_col), n_col, layout->group);
         if (!layout->words) continue;
         j->k->int8[QNI_CPU_8_BITS].widen(words, (int32_t *)(uintptr_t)(to.even + r * n_group), codes, n_col,
                                          layout->group);
     }
 }
 
-static void pack_tile(const pack_job *j, int64_t tile, float *rows) {
+static tile_rows load_rows(const pack_job *j, int64_t tile, int64_t m, float *scratch) {
+    const int64_t n_col = j->input->n_col, first = tile * j->input->mr;
+    const bool is_f32 = j->x.dtype == QN_DTYPE_F32;
+    if (is_f32 && j->norm == NULL) return (tile_rows){&j->x, first, scratch};
+    for (int64_t r = 0; r < m; r++) {
+        float *to = scratch + r * n_col;
+        const float *row = is_f32 ? qni_mat_row(&j->x, first + r) : to;
+        if (!is_f32) j->k->widen[qni_cpu_dtype(j->x.dtype)](to, qni_mat_row(&j->x, first + r), n_col);
+        if (j->norm != NULL) qni_cpu_norm_row(j->k, to, row, j->norm, n_col, j->eps);
+    }
+    return (tile_rows){NULL, 0, scratch};
+}
+
+static void pack_tile(const pack_job *j, int64_t tile, float *scratch) {
     const qni_cpu_input *input = j->input;
     const int64_t m = qni_cpu_tile_rows(input, tile), n_col = input->n_col;
-    for (int64_t r = 0; r < m; r++) {
-        float *row = rows + r * n_col;
-        j->k->widen[qni_cpu_dtype(j->x.dtype)](row, qni_mat_row(&j->x, tile * input->mr + r), n_col);
-        if (j->norm != NULL) qni_cpu_norm_row(j->k, row, row, j->norm, n_col, j->eps);
+    const tile_rows rows = load_rows(j, tile, m, scratch);
+    for (int32_t i = 0; i < input->n_layout; i++) {
+        const qni_cpu_row_layout *layout = &input->layouts[i];
+        void *out = layout->data + tile * layout->tile_bytes;
+        if (layout->arith == QN_ARITH_F32) store_tile_f32(out, &rows, m, n_col);
+        if (layout->arith == QN_ARITH_INT8) store_tile_codes(j, layout, tile, &rows, m);
     }
     for (int32_t i = 0; i < input->n_layout; i++) {
         const qni_cpu_row_layout *layout = &input->layouts[i];
         void *out = layout->data + tile * layout->tile_bytes;
-        if (layout->arith == QN_ARITH_F32) store_tile_f32(out, rows, m, n_col);
-        if (layout->arith == QN_ARITH_INT8) store_tile_codes(j, layout, tile, rows, m);
-    }
-    for (int32_t i = 0; i < input->n_layout; i++) {
-        const qni_cpu_row_layout *layout = &input->layouts[i];
-        void *out = layout->data + tile * layout->tile_bytes;
-        if (layout->arith == QN_ARITH_BF16) store_tile_pairs(j->k, out, rows, m, n_col);
+        if (layout->arith == QN_ARITH_BF16) store_tile_pairs(j->k, out, &rows, m, n_col);
     }
 }
 

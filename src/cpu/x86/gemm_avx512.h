@@ -6,7 +6,6 @@
  *           32}. Elements may also be pairs: a {k/2, m, 2}, w {k/2, 32, 2}.
  * Tile      12 x 32 for many rows: 24 sums, 2 weights and 1 activation in 32 registers. For few rows several panels at
  *           once, for at least 8 independent chains and one read stream per panel: 1 … 3 rows x 4 panels, 4 … 12 x 1.
- *           The prefetch distance is 24 lines over all panels together.
  * Tails     m: instances for 1 … 12 rows; remaining panels one at a time; outputs are padded by the packing.
  */
 #ifndef QNI_CPU_GEMM_AVX512_H
@@ -20,9 +19,16 @@
 enum {
     NR = 32,
     MR = 12,
-    KC = 512,              /* two blocks of bf16 fit in L1; one of f32 fits in L2 with all tiles that use it */
-    PREFETCH_BYTES = 1536, /* prefetch distance in bytes, over all panels together */
+    KC = 512,                  /* two blocks of bf16 fit in L1; one of f32 fits in L2 with all tiles that use it */
+    PREFETCH_BYTES = 1536,     /* prefetch distance in bytes for up to three rows, over all panels together */
+    PREFETCH_BYTES_FAR = 8192, /* for more rows */
 };
+
+/* Prefetch distance in bytes of one of n panels. More than three rows read one panel, whose stream alone must keep the
+ * memory busy: with the short distance it falls behind by 3 (Zen 4) to 30 percent (Zen 5). */
+static inline int prefetch_bytes(const int m, const int n) {
+    return m > 3 ? PREFETCH_BYTES_FAR : PREFETCH_BYTES / n;
+}
 
 /* `name` selects the type vector_NAME, load_NAME(w, half): weights or pairs of 16 outputs of a panel row,
  * spread_NAME(a): an activation in all lanes, and add_NAME(sum, x, y): sum + x · y. `inputs` is 1, or 2 for pairs; m
@@ -35,7 +41,7 @@ enum {
         for (int i = 0; i < m * n * 2; i++) sum[i] = _mm512_setzero_ps();                                              \
         for (int64_t k = 0; k < n_k; k += (inputs), a += m * (inputs), w += NR * (inputs)) {                           \
             for (int p = 0; p < n; p++) {                                                                              \
-                const char *further = (const char *)(w + p * panel_stride) + PREFETCH_BYTES / n;                       \
+                const char *further = (const char *)(w + p * panel_stride) + prefetch_bytes(m, n);                     \
                 for (size_t i = 0; i < NR * (inputs) * sizeof *w; i += 64) prefetch_weight(further + i, m, MR);        \
                 const vector_##name y0 = load_##name(w + p * panel_stride, 0);                                         \
                 const vector_##name y1 = load_##name(w + p * panel_stride, 1);                                         \

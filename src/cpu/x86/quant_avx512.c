@@ -4,13 +4,13 @@
  *
  * Layout    panels as in kernels.h with nr = 32, ki = 4: 64 bytes are 4 inputs of 16 outputs, or for 4 bits 8 inputs
  *           (low halves, then high halves). Activations {m, n_in} int8, one tile of m <= 12 rows. c {m, n_panel · 32}.
- * Tile      12 x 32 for many rows: 24 integer sums of a group, 2 or 4 vectors of codes and 1 of activations in 32
- *           registers; the sums over groups are then in memory, for few rows in registers. One panel at a time,
- *           prefetched some lines ahead: a single stream suits the hardware prefetchers best. A group's sums start at
- *           -zero · sum of its activation codes.
- * Tails     m: instances for 1 … 12 rows; groups and panels are whole.
- * Bound     few rows: memory; otherwise compute. 12 rows of 8-bit codes: 24 dot products in 44 instructions per step of
- *           4 inputs (4 bits: 48 in 84 per step of 8), and 4 float operations per sum and group (3 if symmetric).
+ * Tile      up to 6 x 32, so that the 12 integer sums of a group, the 12 sums over groups, 2 or 4 vectors of codes and
+ *           1 of activations fit in 32 registers; more rows are two tiles, for which a panel stays in cache. One panel
+ *           at a time, prefetched some lines ahead: a single stream suits the hardware prefetchers best. A group's sums
+ *           start at -zero · sum of its activation codes.
+ * Tails     m: instances for 1 … 6 rows; groups and panels are whole.
+ * Bound     few rows: memory; otherwise compute: for each group 4 float operations per sum (3 if symmetric) beside the
+ *           dot products, of which 6 rows of 8-bit codes have 12 per step of 4 inputs.
  */
 #include "../kernels.h"
 #include "prefetch.h"
@@ -21,10 +21,12 @@
 enum {
     NR = 32,
     MR = 12,
+    TILE_ROWS = 6, /* of the MR rows of a tile of activations */
     KI = 4,
     LINE = 64,
-    PREFETCH_BYTES_8 = 1280, /* prefetch distances in bytes: those that were best with AVX2 */
+    PREFETCH_BYTES_8 = 1280, /* prefetch distances in bytes: those that were best with AVX2, … */
     PREFETCH_BYTES_4 = 3072,
+    PREFETCH_BYTES_FAR = 4096, /* … and for more than three rows */
 };
 
 /* Integer sums, in the type of the compiler's dot product: with __m512i GCC copies each sum twice per step. */
@@ -52,8 +54,8 @@ static inline int32x16 dot(int32x16 sum, __m512i w, __m512i x) {
 /* Per-row terms for up to 16 groups of activations, computed together: the factors of the integer sums and of the
  * biases, and the initial sums. */
 typedef struct factors {
-    float scale[MR][16], bias[MR][16];
-    int32_t start[MR][16];
+    float scale[TILE_ROWS][16], bias[TILE_ROWS][16];
+    int32_t start[TILE_ROWS][16];
 } factors;
 
 static void load_factors(factors *f, const qni_cpu_codes *x, int64_t m, int64_t g, const qni_cpu_quant *q) {
@@ -71,12 +73,12 @@ static void load_factors(factors *f, const qni_cpu_codes *x, int64_t m, int64_t 
 /* Prefetch as many bytes of a panel, further on, as are read now. */
 static inline __attribute__((always_inline)) void prefetch_lines(const unsigned char *w, int64_t bytes, const int m,
                                                                  const int bits) {
-    for (int64_t i = 0; i < bytes; i += LINE)
-        prefetch_weight((const char *)w + i + (bits == 8 ? PREFETCH_BYTES_8 : PREFETCH_BYTES_4), m, MR);
+    const int ahead = m > 3 ? PREFETCH_BYTES_FAR : bits == 8 ? PREFETCH_BYTES_8 : PREFETCH_BYTES_4;
+    for (int64_t i = 0; i < bytes; i += LINE) prefetch_weight((const char *)w + i + ahead, m, TILE_ROWS);
 }
 
 /* sum += codes of a group of a panel · codes of m rows. */
-static inline __attribute__((always_inline)) void add_group(int32x16 sum[2 * MR], const unsigned char *x,
+static inline __attribute__((always_inline)) void add_group(int32x16 sum[2 * TILE_ROWS], const unsigned char *x,
                                                             int64_t stride, const int m, const unsigned char *w,
                                                             int64_t group, const int bits) {
     const int n_half = bits == 8 ? 1 : 2;
@@ -85,7 +87,7 @@ static inline __attribute__((always_inline)) void add_group(int32x16 sum[2 * MR]
         const __m512i bytes0 = _mm512_loadu_si512(w), bytes1 = _mm512_loadu_si512(w + LINE);
         for (int h = 0; h < n_half; h++) {
             const __m512i y0 = codes_of(bytes0, bits, h), y1 = codes_of(bytes1, bits, h);
-#pragma GCC unroll 12
+#pragma GCC unroll 6
             for (int r = 0; r < m; r++) {
                 const __m512i a = spread16(x + r * stride + h * KI);
                 sum[2 * r] = dot(sum[2 * r], y0, a);
@@ -96,14 +98,14 @@ static inline __attribute__((always_inline)) void add_group(int32x16 sum[2 * MR]
 }
 
 /* total += the sums of group g of 16, as f32. Fully unrolled, so that the sums stay in registers. */
-static inline __attribute__((always_inline)) void accumulate_group(__m512 total[2 * MR], const int32x16 sum[2 * MR],
-                                                                   const factors *f, int64_t g, const int m,
-                                                                   const unsigned char *w, const qni_cpu_quant *q,
-                                                                   const bool biased) {
+static inline __attribute__((always_inline)) void accumulate_group(__m512 total[2 * TILE_ROWS],
+                                                                   const int32x16 sum[2 * TILE_ROWS], const factors *f,
+                                                                   int64_t g, const int m, const unsigned char *w,
+                                                                   const qni_cpu_quant *q, const bool biased) {
     const __m512 scale[2] = {load_scales(w, q, 0), load_scales(w, q, 16)};
     __m512 bias[2] = {_mm512_setzero_ps(), _mm512_setzero_ps()};
     if (biased) bias[0] = load_scales(w + q->scales_bytes, q, 0), bias[1] = load_scales(w + q->scales_bytes, q, 16);
-#pragma GCC unroll 12
+#pragma GCC unroll 6
     for (int r = 0; r < m; r++) {
         const __m512 scale_x = _mm512_set1_ps(f->scale[r][g]), bias_x = _mm512_set1_ps(f->bias[r][g]);
 #pragma GCC unroll 2
@@ -118,13 +120,13 @@ static inline __attribute__((always_inline)) void accumulate_group(__m512 total[
 static inline __attribute__((always_inline)) void tile(float *c, int64_t ldc, const qni_cpu_codes *x, const int m,
                                                        const unsigned char *w, const qni_cpu_quant *q, const int bits) {
     factors f;
-    __m512 total[2 * MR];
-#pragma GCC unroll 24
+    __m512 total[2 * TILE_ROWS];
+#pragma GCC unroll 12
     for (int r = 0; r < 2 * m; r++) total[r] = _mm512_setzero_ps();
     for (int64_t g = 0; g < q->n_group; g++, w += q->group_bytes) {
-        int32x16 sum[2 * MR];
+        int32x16 sum[2 * TILE_ROWS];
         if (g % 16 == 0) load_factors(&f, x, m, g, q);
-#pragma GCC unroll 12
+#pragma GCC unroll 6
         for (int r = 0; r < m; r++) sum[2 * r] = sum[2 * r + 1] = (int32x16)_mm512_set1_epi32(f.start[r][g % 16]);
         prefetch_lines(w, q->codes_at, m, bits);
         add_group(sum, x->codes + g * q->group, x->stride, m, w + q->codes_at, q->group, bits);
@@ -134,21 +136,31 @@ static inline __attribute__((always_inline)) void tile(float *c, int64_t ldc, co
             accumulate_group(total, sum, &f, g % 16, m, w, q, true);
         }
     }
-#pragma GCC unroll 12
+#pragma GCC unroll 6
     for (int r = 0; r < m; r++) {
         _mm512_storeu_ps(c + r * ldc, total[2 * r]);
         _mm512_storeu_ps(c + r * ldc + 16, total[2 * r + 1]);
     }
 }
 
+/* The rows of x from a row on. */
+static inline qni_cpu_codes rows_from(const qni_cpu_codes *x, int64_t row, const qni_cpu_quant *q) {
+    qni_cpu_codes rows = *x;
+    rows.codes += row * x->stride;
+    rows.scale += row * q->n_group;
+    rows.sum += row * q->n_group;
+    return rows;
+}
+
 #define CASE(bits, m)                                                                                                  \
     case m:                                                                                                            \
-        for (; n_panel > 0; n_panel--, w += q->panel_bytes, c += NR) tile(c, ldc, x, m, w, q, bits);                   \
+        tile(c, ldc, x, m, w, q, bits);                                                                                \
         break;
 
+/* gemm_NAME with the signature of kernels.h. */
 #define DEFINE_GEMM(name, bits)                                                                                        \
-    static void name(float *c, int64_t ldc, const qni_cpu_codes *x, int64_t m, const unsigned char *w,                 \
-                     int64_t n_panel, const qni_cpu_quant *q) {                                                        \
+    static void tile_##name(float *c, int64_t ldc, const qni_cpu_codes *x, int64_t m, const unsigned char *w,          \
+                            const qni_cpu_quant *q) {                                                                  \
         switch (m) {                                                                                                   \
             CASE(bits, 1)                                                                                              \
             CASE(bits, 2)                                                                                              \
@@ -156,17 +168,20 @@ static inline __attribute__((always_inline)) void tile(float *c, int64_t ldc, co
             CASE(bits, 4)                                                                                              \
             CASE(bits, 5)                                                                                              \
             CASE(bits, 6)                                                                                              \
-            CASE(bits, 7)                                                                                              \
-            CASE(bits, 8)                                                                                              \
-            CASE(bits, 9)                                                                                              \
-            CASE(bits, 10)                                                                                             \
-            CASE(bits, 11)                                                                                             \
-            CASE(bits, 12)                                                                                             \
+        }                                                                                                              \
+    }                                                                                                                  \
+    static void gemm_##name(float *c, int64_t ldc, const qni_cpu_codes *x, int64_t m, const unsigned char *w,          \
+                            int64_t n_panel, const qni_cpu_quant *q) {                                                 \
+        for (; n_panel > 0; n_panel--, w += q->panel_bytes, c += NR) {                                                 \
+            for (int64_t r = 0; r < m; r += TILE_ROWS) {                                                               \
+                const qni_cpu_codes rows = rows_from(x, r, q);                                                         \
+                tile_##name(c + r * ldc, ldc, &rows, m - r < TILE_ROWS ? m - r : TILE_ROWS, w, q);                     \
+            }                                                                                                          \
         }                                                                                                              \
     }
 
-DEFINE_GEMM(gemm_8_bits, 8)
-DEFINE_GEMM(gemm_4_bits, 4)
+DEFINE_GEMM(8_bits, 8)
+DEFINE_GEMM(4_bits, 4)
 
 /* --- quantizing activations --- */
 
