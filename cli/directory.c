@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <libgen.h>
 #include <limits.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -91,10 +92,18 @@ static void remove_temporary(void) {
 
 int directory_make_temporary(char *path, const char *what) {
     if (strlen(path) >= sizeof(temporary_dir)) return fail(what, "%s", strerror(ENAMETOOLONG));
-    if (!mkdtemp(path)) return fail(what, "%s", strerror(errno));
-    memcpy(temporary_dir, path, strlen(path) + 1);
-    interrupts_clean_up(remove_temporary);
-    return EXIT_DONE;
+    /* No signal between making the directory and being ready to remove it. */
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    const bool made = mkdtemp(path);
+    const int code = made ? EXIT_DONE : fail(what, "%s", strerror(errno));
+    if (made) {
+        memcpy(temporary_dir, path, strlen(path) + 1);
+        interrupts_clean_up(remove_temporary);
+    }
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return code;
 }
 
 static void forget_temporary(void) {
