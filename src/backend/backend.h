@@ -164,6 +164,7 @@ typedef struct qni_device_facts {
 typedef struct qni_backend {
     const char *name;
     int32_t kv_block_tokens; /* positions per block of a KV pool */
+    bool kv_by_head;         /* in a pool, the blocks of a KV head are adjacent, not the heads of a block */
     qn_dtype kv_dtype;       /* the default of a KV pool; DEFAULT: f16 */
     int32_t n_batch;         /* tokens per step, the default of a KV pool; 0: 512 */
     int32_t step_tokens;     /* ids per sequence that one call of `step` should sample */

@@ -32,6 +32,7 @@ static void parallel(void *state, int32_t n_task, qni_task task, void *context) 
 const qni_backend qni_backend_cpu = {
     .name = "cpu",
     .kv_block_tokens = QNI_CPU_KV_BLOCK, /* one block of the summation order is one block of the pool */
+    .kv_by_head = true,                  /* so that a task reads one stream */
     .isa_level = qni_cpu_isa_level,
     .open = open_cpu,
     .close = close_cpu,

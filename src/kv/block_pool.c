@@ -54,6 +54,8 @@ qn_status qni_block_pool_create(qni_block_pool **out, qn_device *device, const q
     pool->block_tokens = device->backend->kv_block_tokens;
     pool->n_block = n_block;
     pool->plane_bytes = bytes / (2 * (size_t)format->n_layer);
+    pool->block_step = device->backend->kv_by_head ? 1 : format->n_kv_head;
+    pool->head_step = device->backend->kv_by_head ? n_block : 1;
     qn_status status = fill(pool, bytes, err);
     if (status != QN_OK) {
         qni_block_pool_free(pool);
@@ -135,11 +137,11 @@ qni_kv qni_block_pool_kv(const qni_block_pool *pool) {
                                 .block_tokens = pool->block_tokens,
                                 .n_kv_head = f->n_kv_head,
                                 .head_dim = f->head_dim,
-                                .k_block_stride = f->n_kv_head * head,
-                                .k_head_stride = head,
+                                .k_block_stride = pool->block_step * head,
+                                .k_head_stride = pool->head_step * head,
                                 .k_token_stride = row,
-                                .v_block_stride = f->n_kv_head * head,
-                                .v_head_stride = head,
+                                .v_block_stride = pool->block_step * head,
+                                .v_head_stride = pool->head_step * head,
                                 .v_token_stride = row};
     return (qni_kv){first, 2 * (int64_t)pool->plane_bytes};
 }
@@ -147,15 +149,19 @@ qni_kv qni_block_pool_kv(const qni_block_pool *pool) {
 unsigned char *qni_block_pool_rows(const qni_block_pool *pool, int32_t layer, bool value, int32_t block, int32_t head) {
     const size_t head_bytes = (size_t)pool->block_tokens * qni_kv_row_bytes(&pool->format);
     return (unsigned char *)pool->data.address + (2 * (size_t)layer + value) * pool->plane_bytes +
-           ((size_t)block * (size_t)pool->format.n_kv_head + (size_t)head) * head_bytes;
+           (size_t)(block * pool->block_step + head * pool->head_step) * head_bytes;
 }
 
 qn_status qni_block_pool_copy(const qni_block_pool *pool, int32_t to, int32_t from, qn_error *err) {
     const qn_device *device = pool->device;
-    const size_t bytes = pool->plane_bytes / (size_t)pool->n_block;
-    for (int32_t i = 0; i < 2 * pool->format.n_layer; i++) {
-        QN_TRY(device->backend->memory->copy(device->state, qni_block_pool_rows(pool, i / 2, i % 2, to, 0),
-                                             qni_block_pool_rows(pool, i / 2, i % 2, from, 0), bytes, err));
+    /* Without gaps between the heads of a block, all of them at once. */
+    const int32_t n_run = pool->head_step == 1 ? 1 : pool->format.n_kv_head;
+    const size_t bytes = pool->plane_bytes / (size_t)pool->n_block / (size_t)n_run;
+    for (int32_t i = 0; i < 2 * pool->format.n_layer * n_run; i++) {
+        const int32_t layer = i / n_run / 2, head = i % n_run;
+        const bool value = i / n_run % 2;
+        QN_TRY(device->backend->memory->copy(device->state, qni_block_pool_rows(pool, layer, value, to, head),
+                                             qni_block_pool_rows(pool, layer, value, from, head), bytes, err));
     }
     return QN_OK;
 }

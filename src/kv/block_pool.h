@@ -4,8 +4,9 @@
  * reference-counted, so that sequences can share a common prefix. Blocks are numbered from 0; a sequence is a list of
  * such numbers (sequence.h).
  *
- * Layout: {n_layer, k|v, n_block, n_kv_head, block_tokens} rows of the KV dtype (kv.c). Within a layer, consecutive
- * blocks of a sequence are close together.
+ * Layout: {n_layer, k|v, n_block, n_kv_head, block_tokens} rows of the KV dtype, or {n_layer, k|v, n_kv_head,
+ * n_block, block_tokens} if the backend asks for it (kv_by_head). Within a layer, consecutive blocks of a sequence are
+ * close together.
  *
  * Threads: allocating, retaining and releasing blocks is safe from any thread of the process that opened the device.
  * The writer of a block must hold its only reference.
@@ -24,7 +25,8 @@ typedef struct qni_block_pool {
     qn_device *device; /* outlives the pool */
     qni_kv_format format;
     int32_t block_tokens, n_block;
-    size_t plane_bytes; /* bytes of k, or of v, of one layer: all blocks */
+    size_t plane_bytes;            /* bytes of k, or of v, of one layer: all blocks */
+    int64_t block_step, head_step; /* from one block, or KV head, to the next, in units of {block_tokens} rows */
     qni_buffer data;
     pthread_mutex_t lock;
     int32_t *refs;   /* {n_block} */
