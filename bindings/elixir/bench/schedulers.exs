@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # Do generations block schedulers? The longest gap of a 1 ms timer on any scheduler, without load and with eight generations
 # of a model, alternating, the median of ROUNDS one-second rounds each:
-#     MIX_ENV=bench mix run bench/schedulers.exs MODEL [ROUNDS]
+#     mix run bench/schedulers.exs MODEL [ROUNDS]
 alias Quern.{Model, TextGeneration, Tokenizer}
 
 defmodule Schedulers do

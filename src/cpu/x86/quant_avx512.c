@@ -24,9 +24,9 @@ enum {
     TILE_ROWS = 6, /* of the MR rows of a tile of activations */
     KI = 4,
     LINE = 64,
-    PREFETCH_BYTES_8 = 1280, /* prefetch distances in bytes: those that were best with AVX2, … */
+    PREFETCH_BYTES_8 = 1280, /* prefetch distances in bytes for up to three rows: those that were best with AVX2 */
     PREFETCH_BYTES_4 = 3072,
-    PREFETCH_BYTES_FAR = 4096, /* … and for more than three rows */
+    PREFETCH_BYTES_FAR = 4096, /* for more rows, of either width */
 };
 
 /* Integer sums, in the type of the compiler's dot product: with __m512i GCC copies each sum twice per step. */
